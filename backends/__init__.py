@@ -1,0 +1,1 @@
+"""The stores that come with registry-backend, and its admin command."""

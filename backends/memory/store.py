@@ -1,0 +1,326 @@
+"""A registry in memory: the model that the other stores are compared with."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import TypeAlias
+
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor, Limits, Put, accepted
+from registry_api.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    NotNext,
+    StoreClosed,
+    TaskNotFound,
+)
+from registry_api.hooks import RegisterStore, hookimpl
+from registry_api.models import (
+    KINDS,
+    Finding,
+    Kind,
+    ProgressEntry,
+    Record,
+    record_key,
+)
+from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery, check_limit
+from registry_api.retention import KEEP, KEEP_CHANGES, TRIM_BATCH, check_fresh, cursor_expired
+from registry_api.select import select_records, select_tasks
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.state import TaskState
+from registry_api.store import Capability, StoreInfo
+
+History: TypeAlias = ProgressEntry | Finding
+
+
+@dataclass(slots=True)
+class _Held:
+    """A task: its state, its histories by (kind, id), its feed and what that has forgotten."""
+
+    lineage: str
+    state: TaskState
+    revision: int = 0
+    updated_at: datetime | None = None
+    histories: dict[tuple[Kind, str], History] = field(default_factory=dict)
+    feed: list[Change] = field(default_factory=list)
+    floor: int = 0
+    expired_before: datetime | None = None
+
+    def snapshot(self, only: Refs | None = None) -> TaskSnapshot:
+        assert self.updated_at is not None
+        return self.state.snapshot(self.lineage, self.revision, self.updated_at, only=only)
+
+
+@hookimpl
+def registry_register_stores(register: RegisterStore) -> None:
+    """Offer the store as ``memory``."""
+    register("memory", lambda context: MemoryStore(now=context.now))
+
+
+class MemoryStore:
+    """A thread-safe registry that lives and dies with its process."""
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._lock = threading.RLock()
+        self._closed = False
+        self._feed_id = str(uuid.uuid4())
+        self._number = 0
+        self._tasks: dict[str, _Held] = {}
+        self._stamps: dict[str, str] = {}
+        self.info = StoreInfo(
+            name="memory", capabilities=frozenset({Capability.MOVE_TARGET}), limits=Limits()
+        )
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        """See RegistryStore.load."""
+        with self._locked():
+            return self._held(task_id).snapshot(only)
+
+    def head(self, task_id: str) -> Head:
+        """See RegistryStore.head."""
+        with self._locked():
+            held = self._tasks.get(task_id)
+            return Head(lineage=held.lineage, revision=held.revision) if held else Head()
+
+    def commit(self, changeset: Changeset) -> Commit:
+        """See RegistryStore.commit."""
+        changeset, digest = accepted(changeset, self.info.limits)
+        with self._locked():
+            held = self._tasks.get(changeset.task_id)
+            if held is not None:
+                before = _replay(held, changeset, digest)
+                if before is not None:
+                    return before
+                check_fresh(changeset, held.expired_before)
+            revision = held.revision if held else 0
+            if changeset.expected is None and held is None:
+                raise _not_found(changeset.task_id)
+            if changeset.expected is not None and changeset.expected != revision:
+                raise Conflict(changeset.task_id, expected=changeset.expected, actual=revision)
+            return self._apply(
+                Change(
+                    cursor=FeedCursor(feed_id=self._feed_id, number=self._number + 1),
+                    lineage=held.lineage if held else str(uuid.uuid4()),
+                    revision=revision + 1,
+                    changeset=changeset,
+                    digest=digest,
+                )
+            )
+
+    def _apply(self, change: Change) -> Commit:
+        changeset = change.changeset
+        held = self._tasks.get(changeset.task_id)
+        if held is None:
+            held = _Held(change.lineage, TaskState.created_by(changeset))
+        # Worked on aside and put in place last: a refusal half-way leaves nothing behind.
+        state, fresh = held.state.copy(), dict[tuple[Kind, str], History]()
+
+        def known(kind: Kind, key: str) -> bool:
+            return (kind, key) in held.histories or (kind, key) in fresh
+
+        for op in changeset.ops:
+            state.apply(op, known=known)
+            if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
+                fresh[KINDS[type(op.record)], record_key(op.record)] = op.record
+        held.state = state
+        held.histories |= fresh
+        held.revision, held.lineage = change.revision, change.lineage
+        held.updated_at = changeset.at
+        held.feed.append(change)
+        self._tasks[changeset.task_id] = held
+        self._number = max(self._number, change.cursor.number)
+        self._trim(held)
+        return _commit_of(change)
+
+    def _trim(self, held: _Held) -> None:
+        oldest = self._now() - KEEP
+        drop = 0
+        for change in held.feed[: min(TRIM_BATCH, len(held.feed) - 1)]:
+            created = change.changeset.created() or change.changeset.at
+            if created >= oldest and len(held.feed) - drop <= KEEP_CHANGES:
+                break
+            drop += 1
+            held.floor = change.cursor.number
+            held.expired_before = max(created, held.expired_before or created)
+        del held.feed[:drop]
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        """See RegistryStore.list_tasks."""
+        with self._locked():
+            summaries = [held.snapshot().summary() for held in self._tasks.values()]
+        return select_tasks(summaries, query, after=after, limit=limit)
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        """See RegistryStore.list_records."""
+        with self._locked():
+            records = [r for held in self._tasks.values() for r in _records(held, kind)]
+        return select_records(kind, records, query, after=after, limit=limit)
+
+    def counts(self) -> RegistryCounts:
+        """See RegistryStore.counts."""
+        with self._locked():
+            held = list(self._tasks.values())
+            tasks = Counter(h.snapshot().status for h in held)
+            agents = Counter(a.status for h in held for a in h.state.agents.values())
+            records = Counter({kind: sum(len(_records(h, kind)) for h in held) for kind in Kind})
+        return RegistryCounts(
+            tasks=MappingProxyType(dict(tasks)),
+            agents=MappingProxyType(dict(agents)),
+            records=MappingProxyType({k: n for k, n in records.items() if n}),
+        )
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """See RegistryStore.changes."""
+        check_limit(limit)
+        with self._locked():
+            held = list(self._tasks.values())
+            if task_id is not None:
+                held = [self._tasks[task_id]] if task_id in self._tasks else []
+            start = 0
+            if after is not None:
+                start = after.number
+                if after.feed_id != self._feed_id:
+                    raise cursor_expired("it is of another feed")
+                if start < max((h.floor for h in held), default=0):
+                    raise cursor_expired("they were trimmed")
+            found = [
+                change
+                for h in held
+                for change in h.feed[bisect_right(h.feed, start, key=lambda c: c.cursor.number) :]
+            ]
+        found.sort(key=lambda c: c.cursor.number)
+        return tuple(found[:limit])
+
+    def close(self) -> None:
+        """See RegistryStore.close."""
+        self._closed = True
+
+    # -- a move's target ---------------------------------------------------------------------
+
+    def apply(self, change: Change) -> Commit:
+        """See MoveTarget.apply."""
+        with self._locked():
+            held = self._tasks.get(change.changeset.task_id)
+            at = (held.lineage, held.revision) if held else (change.lineage, 0)
+            if held is not None:
+                before = _replay(held, change.changeset, change.digest)
+                if before is not None:
+                    return before
+            if at != (change.lineage, change.revision - 1):
+                raise NotNext(
+                    f"task {change.changeset.task_id} is at {at}, the change is {change.revision}",
+                    next_step="Replay the source's feed from the mark",
+                )
+            self._feed_id = change.cursor.feed_id
+            return self._apply(change)
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        """See MoveTarget.replace."""
+        streamed = {(KINDS[type(h)], record_key(h)): h for h in histories}
+        with self._locked():
+            held = self._tasks.get(snapshot.task.task_id)
+            if (
+                held is not None
+                and held.lineage == snapshot.lineage
+                and held.revision >= snapshot.revision
+            ):
+                return
+            self._tasks[snapshot.task.task_id] = _Held(
+                snapshot.lineage,
+                TaskState.of(snapshot),
+                snapshot.revision,
+                snapshot.updated_at,
+                streamed,
+                list(feed),
+            )
+            if feed:
+                self._feed_id = feed[-1].cursor.feed_id
+                self._number = max(self._number, feed[-1].cursor.number)
+
+    def read_stamp(self, name: str) -> str | None:
+        """See MoveTarget.read_stamp."""
+        return self._stamps.get(name)
+
+    def write_stamp(self, name: str, value: str) -> None:
+        """See MoveTarget.write_stamp."""
+        self._stamps[name] = value
+
+    def _locked(self) -> threading.RLock:
+        if self._closed:
+            raise StoreClosed("the store is closed", next_step="Open it again")
+        return self._lock
+
+    def _held(self, task_id: str) -> _Held:
+        try:
+            return self._tasks[task_id]
+        except KeyError:
+            raise _not_found(task_id) from None
+
+
+def _not_found(task_id: str) -> TaskNotFound:
+    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows what there is")
+
+
+def _replay(held: _Held, changeset: Changeset, digest: str) -> Commit | None:
+    for change in reversed(held.feed):
+        if change.changeset.id == changeset.id:
+            if change.digest != digest:
+                raise IdempotencyMismatch(
+                    f"changeset {changeset.id} was committed with other content",
+                    next_step="Make a new changeset for a new change",
+                )
+            return replace(_commit_of(change), replayed=True)
+    return None
+
+
+def _commit_of(change: Change) -> Commit:
+    return Commit(
+        task_id=change.changeset.task_id,
+        changeset_id=change.changeset.id,
+        lineage=change.lineage,
+        revision=change.revision,
+        cursor=change.cursor,
+    )
+
+
+def _records(held: _Held, kind: Kind) -> list[Record]:
+    state = held.state
+    match kind:
+        case Kind.TASK:
+            return [state.task]
+        case Kind.PHASE:
+            return list[Record](state.phases.values())
+        case Kind.AGENT:
+            return list[Record](state.agents.values())
+        case Kind.REVIEW:
+            return list[Record](state.reviews.values())
+        case Kind.VERDICT:
+            return list[Record](state.verdicts.values())
+        case Kind.HANDOVER:
+            return list[Record](state.handovers.values())
+        case _:
+            return [r for (k, _), r in held.histories.items() if k is kind]

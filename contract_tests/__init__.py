@@ -1,0 +1,1 @@
+"""The contract as tests: ``pytest --pyargs contract_tests --registry-backend NAME``."""

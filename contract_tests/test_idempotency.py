@@ -1,0 +1,79 @@
+"""Semantics 3: a changeset happens once, however often it is sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from contract_tests import build
+from contract_tests.harness import Harness
+from registry_api import Capability, Put, errors, new_changeset
+
+
+def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
+    """Semantics 3: the second answer is the first one, marked; the store is unchanged."""
+    store = harness.open()
+    first = build.creating("t", build.agent("t"))
+    report = new_changeset("t", [Put(build.report("t", progress=7))], expected=None)
+    commits = [store.commit(c) for c in (first, report)]
+    build.put(store, build.agent("t", "later"), expected=2)
+    before = store.load("t"), store.changes(), store.counts()
+    for changeset, commit in zip((first, report), commits, strict=True):
+        assert store.commit(changeset) == replace(commit, replayed=True)
+    assert (store.load("t"), store.changes(), store.counts()) == before
+
+
+def test_replays_are_known_to_the_next_process(harness: Harness) -> None:
+    """Semantics 3: what was committed is recognised after the store was opened anew."""
+    store = harness.open()
+    if Capability.PERSISTENT not in store.info.capabilities:
+        pytest.skip("the store does not outlive its process")
+    changeset = build.creating("t")
+    commit = store.commit(changeset)
+    store.close()
+    assert harness.open().commit(changeset) == replace(commit, replayed=True)
+
+
+def test_other_content_under_a_known_id_is_refused(harness: Harness) -> None:
+    """Semantics 3: the same id with other ops, time or actor is IdempotencyMismatch."""
+    store = harness.open()
+    build.make(store, "t")
+    changeset = new_changeset("t", [Put(build.report("t"))], expected=None)
+    store.commit(changeset)
+    for other in (
+        replace(changeset, ops=(Put(build.report("t")),)),
+        replace(changeset, actor="somebody else"),
+        replace(changeset, at=build.later(5)),
+    ):
+        with pytest.raises(errors.IdempotencyMismatch):
+            store.commit(other)
+    assert store.head("t").revision == 2
+
+
+def test_a_refused_changeset_may_be_sent_again(harness: Harness) -> None:
+    """A refusal leaves no trace of the id: when it fits later, it happens."""
+    store = harness.open()
+    build.make(store, "t")
+    early = new_changeset("t", [Put(build.agent("t"))], expected=2)
+    with pytest.raises(errors.Conflict):
+        store.commit(early)
+    build.put(store, build.report("t"), expected=None)
+    assert store.commit(early).revision == 3
+
+
+def test_forgotten_ids_are_refused_not_applied_again(harness: Harness) -> None:
+    """Semantics 3: once the feed has trimmed a line, its changeset is ChangesetExpired."""
+    store = harness.open()
+    store.commit(build.aged("t", build.creating("t").ops, 41, expected=0))
+    old = [build.aged("t", [Put(build.report("t"))], 40 - n / 10) for n in range(3)]
+    for changeset in old:
+        store.commit(changeset)
+    for _ in range(2):
+        build.put(store, build.report("t"), expected=None)
+    with pytest.raises(errors.ChangesetExpired):
+        store.commit(old[0])
+    with pytest.raises(errors.ChangesetExpired):
+        store.commit(build.aged("t", [Put(build.report("t"))], 50))
+    young = build.aged("t", [Put(build.report("t"))], 1)
+    assert store.commit(young).revision == 7

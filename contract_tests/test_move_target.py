@@ -1,0 +1,147 @@
+"""Capability MOVE_TARGET: a store that mirrors another, revision by revision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from contract_tests import build
+from contract_tests.harness import Harness
+from contract_tests.test_counts import assert_true
+from registry_api import (
+    AgentStatus,
+    Capability,
+    Delete,
+    Kind,
+    MoveTarget,
+    Op,
+    PhaseStatus,
+    Put,
+    RecordQuery,
+    RegistryStore,
+    all_records,
+    errors,
+    new_changeset,
+)
+
+pytestmark = pytest.mark.needs(Capability.MOVE_TARGET)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[RegistryStore]:
+    """A reference store with a history of one task."""
+    with Harness("memory", tmp_path / "source") as harness:
+        store = harness.open()
+        build.make(store, "t", build.phase("t"), build.agent("t"), build.agent("t", "b"))
+        build.put(store, build.report("t", progress=9, message="x"), expected=None)
+        build.put(store, build.finding("t"), build.report("t", foreign=True), expected=None)
+        build.put(store, build.phase("t", status=PhaseStatus.ACTIVE), expected=3)
+        ops: list[Op] = [
+            Delete(Kind.AGENT, "b"),
+            Put(build.agent("t", status=AgentStatus.COMPLETED)),
+        ]
+        store.commit(new_changeset("t", ops, expected=4))
+        yield store
+
+
+def assert_equal(source: RegistryStore, target: RegistryStore) -> None:
+    """Both stores hold the same, lineage and feed numbers included."""
+    assert target.load("t") == source.load("t")
+    for kind in (Kind.PROGRESS, Kind.FINDING):
+        found = [list(all_records(s, kind, RecordQuery())) for s in (source, target)]
+        assert found[0] == found[1]
+    assert target.counts() == source.counts()
+    assert target.list_tasks() == source.list_tasks()
+    assert target.changes(task_id="t") == source.changes(task_id="t")
+    assert_true(target)
+
+
+def test_a_replayed_feed_gives_the_same_store(harness: Harness, source: RegistryStore) -> None:
+    """`apply` keeps id, digest, lineage, revision, time and feed number."""
+    target = harness.open()
+    for change in source.changes():
+        commit = cast(MoveTarget, target).apply(change)
+        assert (commit.revision, commit.lineage) == (change.revision, change.lineage)
+        assert commit.cursor == change.cursor
+        again = cast(MoveTarget, target).apply(change)
+        assert again == replace(commit, replayed=True)
+    assert_equal(source, target)
+
+
+def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
+    """A change is applied only onto the revision before it, appends included, of its lineage."""
+    store = harness.open()
+    target = cast(MoveTarget, store)
+    feed = source.changes()
+    for change in feed[1:]:
+        with pytest.raises(errors.NotNext):
+            target.apply(change)
+    assert store.head("t").revision == 0
+    target.apply(feed[0])
+    for change in (*feed[2:], replace(feed[1], lineage="another")):
+        with pytest.raises(errors.NotNext):
+            target.apply(change)
+    assert store.head("t").revision == 1
+
+
+def test_a_whole_task_is_replaced(harness: Harness, source: RegistryStore) -> None:
+    """`replace` sets a whole task, knows its feed's ids, and only moves forward."""
+    store = harness.open()
+    target = cast(MoveTarget, store)
+    target.apply(source.changes()[0])
+    histories = [
+        r
+        for kind in (Kind.PROGRESS, Kind.FINDING)
+        for r in all_records(source, kind, RecordQuery(task_id="t"))
+    ]
+    feed = source.changes(task_id="t")
+    target.replace(source.load("t"), histories, feed=feed)  # type: ignore[arg-type]
+    assert_equal(source, store)
+    older = replace(source.load("t"), revision=2, agents=())
+    target.replace(older, [], feed=feed[:2])
+    assert_equal(source, store)
+    assert store.commit(feed[2].changeset).replayed
+    build.put(source, build.agent("t", "new"), expected=5)
+    target.apply(source.changes(task_id="t")[-1])
+    assert_equal(source, store)
+
+
+def test_a_replaced_task_of_another_lineage_gives_way(
+    harness: Harness, source: RegistryStore
+) -> None:
+    """A task that came from elsewhere is replaced whatever its revision, nothing of it stays."""
+    store = harness.open()
+    build.make(store, "t", build.agent("t", "stale"), build.report("t"), build.finding("t"))
+    for n in range(9):
+        build.put(store, build.agent("t", f"stale{n}"), expected=n + 1)
+    cast(MoveTarget, store).replace(source.load("t"), [], feed=())
+    assert store.load("t") == source.load("t")
+    assert store.list_records(Kind.PROGRESS).items == ()
+    assert_true(store)
+
+
+def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) -> None:
+    """When the target becomes the writer of record, its numbers go on from the mirrored ones."""
+    store = harness.open()
+    feed = source.changes()
+    for change in feed:
+        cast(MoveTarget, store).apply(change)
+    commit = build.put(store, build.report("t"), expected=None)
+    assert commit.cursor.feed_id == feed[-1].cursor.feed_id
+    assert commit.cursor.number > feed[-1].cursor.number
+    assert [c.revision for c in store.changes(feed[-1].cursor)] == [6]
+    build.make(store, "t2")
+    assert len(store.changes(feed[-1].cursor)) == 2
+
+
+def test_stamps_are_kept(harness: Harness) -> None:
+    """A stamp is a text by name, read back by the next one to open the store."""
+    store = harness.open()
+    assert cast(MoveTarget, store).read_stamp("epoch") is None
+    cast(MoveTarget, store).write_stamp("epoch", "7")
+    cast(MoveTarget, store).write_stamp("epoch", "8 é")
+    assert cast(MoveTarget, harness.open()).read_stamp("epoch") == "8 é"

@@ -1,0 +1,1 @@
+"""The dashboard; comes with a later release."""

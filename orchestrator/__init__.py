@@ -1,0 +1,1 @@
+"""The orchestrator; comes with a later release."""

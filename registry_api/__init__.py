@@ -1,0 +1,118 @@
+"""The storage contract of an agent registry: all that users and authors of stores import."""
+
+from registry_api import errors
+from registry_api.aio import AsyncStore
+from registry_api.changeset import (
+    Change,
+    Changeset,
+    Commit,
+    Delete,
+    FeedCursor,
+    Limits,
+    Op,
+    Put,
+    accepted,
+    new_changeset,
+)
+from registry_api.errors import RegistryError
+from registry_api.follow import follow
+from registry_api.hooks import hookimpl
+from registry_api.models import (
+    Agent,
+    Finding,
+    Handover,
+    Kind,
+    Phase,
+    ProgressEntry,
+    Record,
+    Review,
+    Task,
+    Verdict,
+    record_key,
+)
+from registry_api.opening import OpenContext, open_store
+from registry_api.plugins import Plugins, load_plugins
+from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.settings import Settings, load_settings
+from registry_api.silence import Silence, all_records, all_tasks, silent
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.state import TaskState
+from registry_api.status import (
+    AgentStatus,
+    PhaseStatus,
+    ReviewStatus,
+    TaskStatus,
+    task_status,
+)
+from registry_api.store import (
+    CONTRACT_VERSION,
+    Capability,
+    MoveTarget,
+    RegistryStore,
+    StoreInfo,
+)
+from registry_api.transact import commit_surely, transact
+from registry_api.wrapper import StoreWrapper
+
+__all__ = [
+    "ALL",
+    "ALL_RECORDS",
+    "CONTRACT_VERSION",
+    "Agent",
+    "AgentStatus",
+    "AsyncStore",
+    "Capability",
+    "Change",
+    "Changeset",
+    "Commit",
+    "Delete",
+    "FeedCursor",
+    "Finding",
+    "Handover",
+    "Head",
+    "Kind",
+    "Limits",
+    "MoveTarget",
+    "Op",
+    "OpenContext",
+    "Page",
+    "Phase",
+    "PhaseStatus",
+    "Plugins",
+    "ProgressEntry",
+    "Put",
+    "Record",
+    "RecordQuery",
+    "Refs",
+    "RegistryCounts",
+    "RegistryError",
+    "RegistryStore",
+    "Review",
+    "ReviewStatus",
+    "Settings",
+    "Silence",
+    "StoreInfo",
+    "StoreWrapper",
+    "Task",
+    "TaskQuery",
+    "TaskSnapshot",
+    "TaskState",
+    "TaskStatus",
+    "TaskSummary",
+    "Verdict",
+    "accepted",
+    "all_records",
+    "all_tasks",
+    "commit_surely",
+    "errors",
+    "follow",
+    "hookimpl",
+    "load_plugins",
+    "load_settings",
+    "new_changeset",
+    "open_store",
+    "record_key",
+    "silent",
+    "task_status",
+    "transact",
+]

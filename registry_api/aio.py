@@ -1,0 +1,97 @@
+"""The contract for asynchronous callers: the same calls, each on a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor
+from registry_api.models import Kind, Record
+from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.store import RegistryStore, StoreInfo
+from registry_api.transact import Decide, transact
+
+__all__ = ["AsyncStore"]
+
+T = TypeVar("T")
+
+
+class AsyncStore:
+    """A RegistryStore awaited; at most ``workers`` calls run at once, the others queue.
+
+    A call that was begun is never abandoned: cancelling the task waits for the store's answer
+    first, so that a cancelled commit is a known one and no lock is held by nobody.
+    """
+
+    def __init__(self, store: RegistryStore, *, workers: int = 8) -> None:
+        self._store = store
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="registry-store")
+
+    @property
+    def info(self) -> StoreInfo:
+        """What the store says of itself."""
+        return self._store.info
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                await asyncio.wait([future])
+            raise
+
+    async def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        """See RegistryStore.load."""
+        return await self._call(lambda: self._store.load(task_id, only=only))
+
+    async def head(self, task_id: str) -> Head:
+        """See RegistryStore.head."""
+        return await self._call(lambda: self._store.head(task_id))
+
+    async def commit(self, changeset: Changeset) -> Commit:
+        """See RegistryStore.commit."""
+        return await self._call(lambda: self._store.commit(changeset))
+
+    async def transact(
+        self, task_id: str, decide: Decide, *, actor: str = "unknown"
+    ) -> Commit | None:
+        """See transact: the whole of it in one hop."""
+        return await self._call(lambda: transact(self._store, task_id, decide, actor=actor))
+
+    async def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        """See RegistryStore.list_tasks."""
+        return await self._call(lambda: self._store.list_tasks(query, after=after, limit=limit))
+
+    async def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        """See RegistryStore.list_records."""
+        return await self._call(
+            lambda: self._store.list_records(kind, query, after=after, limit=limit)
+        )
+
+    async def counts(self) -> RegistryCounts:
+        """See RegistryStore.counts."""
+        return await self._call(self._store.counts)
+
+    async def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """See RegistryStore.changes."""
+        return await self._call(lambda: self._store.changes(after, task_id=task_id, limit=limit))
+
+    async def close(self) -> None:
+        """Close the store and end the worker threads."""
+        await self._call(self._store.close)
+        self._pool.shutdown(wait=False)

@@ -1,0 +1,279 @@
+"""Changesets: one atomic change to one task; also the feed event and the idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import orjson
+from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError
+from uuid_utils.compat import uuid7
+
+from registry_api.codec import decode_record, dump, encode_record
+from registry_api.errors import InvalidChangeset
+from registry_api.models import KINDS, Id, Int, Kind, Record, Text, Timestamp, Word
+
+__all__ = [
+    "Change",
+    "Changeset",
+    "Commit",
+    "Delete",
+    "FeedCursor",
+    "Limits",
+    "Op",
+    "Put",
+    "accepted",
+    "new_changeset",
+]
+
+T = TypeVar("T")
+APPENDED = frozenset({Kind.PROGRESS, Kind.FINDING, Kind.HANDOVER})
+DELETABLE = frozenset({Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER})
+_VERSIONS = frozenset({7, 8})  # 8: what a store derives from content, e.g. for a foreign edit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one changeset: number of ops, bytes of its JSON form."""
+
+    ops: int = 10_000
+    changeset_bytes: int = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Insert or replace one record; progress and findings can only be inserted."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove one record, if it is there; a phase is named by its index as decimal text."""
+
+    kind: Literal[Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER]
+    key: Text
+
+
+Op: TypeAlias = Put | Delete
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changeset:
+    """One atomic change to one task.
+
+    ``expected``: 0, the task must not exist; n, it must be at revision n; None, whatever revision,
+    allowed only where every op appends a new progress entry, finding or handover.
+    ``at`` and ``actor`` are stamped by the caller; ``id`` is a UUIDv7 whose time bounds how long a
+    retry is recognised.
+    """
+
+    id: uuid.UUID
+    task_id: Id
+    expected: Int | None
+    ops: SkipValidation[tuple[Op, ...]]  # each is checked as what it is
+    at: Timestamp
+    actor: Word = "unknown"
+
+    def created(self) -> datetime | None:
+        """Return the moment inside a UUIDv7 id; None for any other version."""
+        if self.id.version != 7:
+            return None
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.id.int >> 80)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedCursor:
+    """A place in a feed: everything up to ``number`` was seen. Ordered within a ``feed_id``."""
+
+    feed_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What a commit did: the task is at ``revision`` of ``lineage``.
+
+    ``replayed``: this changeset had been committed before; the answer is the first one's.
+    """
+
+    task_id: str
+    changeset_id: uuid.UUID
+    lineage: str
+    revision: int
+    cursor: FeedCursor
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One line of the feed: a changeset as it was applied."""
+
+    cursor: FeedCursor
+    lineage: str
+    revision: int
+    changeset: Changeset
+    digest: str
+
+
+def new_changeset(
+    task_id: str,
+    ops: Iterable[Op],
+    *,
+    expected: int | None,
+    actor: str = "unknown",
+    at: datetime | None = None,
+    changeset_id: uuid.UUID | None = None,
+) -> Changeset:
+    """Make a changeset with a fresh UUIDv7 and the time of this machine's clock, unless given."""
+    return Changeset(
+        id=changeset_id or uuid7(),
+        task_id=task_id,
+        expected=expected,
+        ops=tuple(ops),
+        at=at or datetime.now(UTC),
+        actor=actor,
+    )
+
+
+for _cls in (Changeset, Delete):
+    setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def accepted(changeset: Changeset, limits: Limits) -> tuple[Changeset, str]:
+    """Check a changeset from outside; return it with timestamps in UTC, and its digest.
+
+    The digest, SHA-256 in hex, tells a replay from another change under the same id. Raises
+    InvalidChangeset, naming each field that is wrong. Every store's commit calls this first.
+    """
+    changeset = _validated(changeset)
+    text = dump_changeset(changeset)
+    if len(changeset.ops) > limits.ops or len(text) > limits.changeset_bytes:
+        raise InvalidChangeset(
+            f"changeset has {len(changeset.ops)} ops and {len(text)} bytes; at most {limits.ops} "
+            f"and {limits.changeset_bytes} are taken",
+            next_step="Split it into several changesets",
+        )
+    return changeset, hashlib.sha256(text).hexdigest()
+
+
+def _validated(changeset: Changeset) -> Changeset:
+    out = _checked(changeset, Changeset, "changeset")
+    ops = tuple(_checked_op(op, f"ops.{n}") for n, op in enumerate(out.ops))
+    out = replace(out, ops=ops)
+    if out.id.version not in _VERSIONS:
+        raise InvalidChangeset(
+            f"changeset id {out.id} is no UUIDv7", next_step="Make it with new_changeset()"
+        )
+    if not out.ops:
+        raise InvalidChangeset("changeset has no ops", next_step="Put or delete a record")
+    if out.expected is not None and out.expected < 0:
+        raise InvalidChangeset(f"expected revision {out.expected} is negative")
+    for op in out.ops:
+        _check_op(out, op)
+    if out.expected == 0 and not any(
+        isinstance(op, Put) and KINDS[type(op.record)] is Kind.TASK for op in out.ops
+    ):
+        raise InvalidChangeset(
+            f"changeset creates task {out.task_id} without its task record",
+            next_step="Put a Task among the ops",
+        )
+    return out
+
+
+def _checked(value: object, cls: type[T], where: str) -> T:
+    try:
+        checked: T = _adapter(cls).validate_python(value)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(p) for p in (where, *e['loc']))}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise InvalidChangeset(
+            f"changeset is not valid: {faults}", next_step="Correct the fields named"
+        ) from None
+    return checked
+
+
+def _checked_op(op: object, where: str) -> Op:
+    match op:
+        case Put(record) if type(record) in KINDS:
+            kind = KINDS[type(record)]
+            return Put(_checked(record, type(record), f"{where}.{kind}"))
+        case Delete():
+            return _checked(op, Delete, where)
+    raise InvalidChangeset(f"{where} is neither a put of a record nor a delete")
+
+
+def _check_op(changeset: Changeset, op: Op) -> None:
+    if isinstance(op, Delete):
+        if changeset.expected is None:
+            raise InvalidChangeset(
+                f"a delete of {op.kind} {op.key} needs an expected revision",
+                next_step="Load the task and pass its revision",
+            )
+        return
+    kind = KINDS[type(op.record)]
+    if op.record.task_id != changeset.task_id:
+        raise InvalidChangeset(
+            f"op on task {op.record.task_id} in a changeset of task {changeset.task_id}",
+            next_step="Make one changeset per task",
+        )
+    if changeset.expected is None and kind not in APPENDED:
+        raise InvalidChangeset(
+            f"a put of {kind} needs an expected revision",
+            next_step="Without one only progress, findings and handovers can be appended",
+        )
+
+
+def dump_changeset(changeset: Changeset) -> bytes:
+    """Write a changeset as JSON: ``{id, task_id, expected, ops, at, actor}``."""
+    return dump(
+        {
+            "id": str(changeset.id),
+            "task_id": changeset.task_id,
+            "expected": changeset.expected,
+            "ops": [_encode_op(op) for op in changeset.ops],
+            "at": changeset.at,
+            "actor": changeset.actor,
+        }
+    )
+
+
+def load_changeset(text: bytes | str) -> Changeset:
+    """Read what ``dump_changeset`` wrote; trusts it."""
+    return changeset_from(orjson.loads(text))
+
+
+def changeset_from(data: dict[str, Any]) -> Changeset:
+    """Build a changeset from the parsed form of ``dump_changeset``; trusts it."""
+    return Changeset(
+        id=uuid.UUID(data["id"]),
+        task_id=data["task_id"],
+        expected=data["expected"],
+        ops=tuple(_decode_op(op) for op in data["ops"]),
+        at=datetime.fromisoformat(data["at"]),
+        actor=data["actor"],
+    )
+
+
+def _encode_op(op: Op) -> list[Any]:
+    if isinstance(op, Put):
+        return ["put", *encode_record(op.record)]
+    return ["delete", op.kind, op.key]
+
+
+def _decode_op(value: list[Any]) -> Op:
+    if value[0] == "put":
+        return Put(decode_record(value[1:]))
+    return Delete(Kind(value[1]), value[2])  # type: ignore[arg-type]

@@ -1,0 +1,234 @@
+"""Every error of the contract.
+
+RegistryError
+├── InvalidInput (ValueError)
+│   ├── InvalidChangeset      a changeset no store may take
+│   ├── InvalidQuery          a filter, sort or cursor that does not fit
+│   ├── SettingsError         a setting that is unknown or malformed
+│   └── CorruptDocument       a file that holds no registry; names file and position
+├── TaskNotFound (LookupError)
+├── UnknownBackend (LookupError)
+├── Refused (RuntimeError)    nothing happened, and asking again will not help
+│   ├── Conflict              another commit came first (retryable: load again)
+│   ├── RecordExists          an append whose id is taken
+│   ├── IdempotencyMismatch   the id was used for other content
+│   ├── ChangesetExpired      the id is too old to tell a replay from a first use
+│   ├── NotNext               a mirrored change that does not follow its mark
+│   ├── BackendMismatch       the configuration contradicts what is recorded
+│   ├── SchemaTooNew          the store was written by a newer version
+│   ├── PreflightFailed       a switch whose conditions are not met
+│   ├── ReadOnly              a write through a store opened for reading
+│   └── NotSupported          a capability that the store does not declare
+├── CursorExpired (LookupError)  the feed no longer holds what follows the cursor
+├── VerificationFailed        two stores, or a document and its records, differ
+├── Unavailable (OSError)     nothing happened, retry
+│   └── Busy                  a bounded wait ended; names the holder where known
+├── OutcomeUnknown (OSError)  it may have happened: retry with the same changeset
+└── StoreClosed (ValueError)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BackendMismatch",
+    "Busy",
+    "ChangesetExpired",
+    "Conflict",
+    "CorruptDocument",
+    "CursorExpired",
+    "IdempotencyMismatch",
+    "InvalidChangeset",
+    "InvalidInput",
+    "InvalidQuery",
+    "NotNext",
+    "NotSupported",
+    "OutcomeUnknown",
+    "PreflightFailed",
+    "ReadOnly",
+    "RecordExists",
+    "Refused",
+    "RegistryError",
+    "SchemaTooNew",
+    "SettingsError",
+    "StoreClosed",
+    "TaskNotFound",
+    "Unavailable",
+    "UnknownBackend",
+    "VerificationFailed",
+]
+
+
+class RegistryError(Exception):
+    """Base of all errors: a stable ``code``, whether a retry may help, and what to do next."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, next_step: str = "", **fields: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.next_step}" if self.next_step else self.message
+
+
+class InvalidInput(RegistryError, ValueError):
+    """What was given cannot be right, whatever the state of the store."""
+
+    code = "invalid_input"
+
+
+class InvalidChangeset(InvalidInput):
+    """A changeset that no store may take; nothing was changed."""
+
+    code = "invalid_changeset"
+
+
+class InvalidQuery(InvalidInput):
+    """A filter, a limit or a page cursor that does not fit the kind asked for."""
+
+    code = "invalid_query"
+
+
+class SettingsError(InvalidInput):
+    """A setting that is unknown, malformed or contradicts another."""
+
+    code = "settings"
+
+
+class CorruptDocument(InvalidInput):
+    """A file that holds no registry document; ``path`` and ``position`` (bytes) say where."""
+
+    code = "corrupt_document"
+
+
+class TaskNotFound(RegistryError, LookupError):
+    """No task with this id."""
+
+    code = "task_not_found"
+
+
+class UnknownBackend(RegistryError, LookupError):
+    """No installed plugin registers a store of this name."""
+
+    code = "unknown_backend"
+
+
+class Refused(RegistryError, RuntimeError):
+    """Refused: nothing was changed, and the same request will be refused again."""
+
+    code = "refused"
+
+
+class Conflict(Refused):
+    """The task is not at the expected revision: load it again and decide anew."""
+
+    code = "conflict"
+    retryable = True
+
+    def __init__(self, task_id: str, *, expected: int | None, actual: int) -> None:
+        super().__init__(
+            f"task {task_id} is at revision {actual}, not at {expected}",
+            next_step="Load the task again and repeat the change (transact() does both)",
+            task_id=task_id,
+            expected=expected,
+            actual=actual,
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class RecordExists(Refused):
+    """An append (progress, finding, handover) whose id the task already has."""
+
+    code = "record_exists"
+
+
+class IdempotencyMismatch(Refused):
+    """The changeset id was used before, for other content."""
+
+    code = "idempotency_mismatch"
+
+
+class ChangesetExpired(Refused):
+    """The id is older than the replay memory: applying it could be a second application."""
+
+    code = "changeset_expired"
+
+
+class NotNext(Refused):
+    """A mirrored change that does not follow the target's mark: heal by replaying the feed."""
+
+    code = "not_next"
+
+
+class BackendMismatch(Refused):
+    """The configured store contradicts the recorded migration or would hide a registry."""
+
+    code = "backend_mismatch"
+
+
+class SchemaTooNew(Refused):
+    """The store was written by a newer version of this software."""
+
+    code = "schema_too_new"
+
+
+class PreflightFailed(Refused):
+    """A switch whose conditions are not met; nothing was changed."""
+
+    code = "preflight"
+
+
+class ReadOnly(Refused):
+    """A write through a store that was opened for reading only."""
+
+    code = "read_only"
+
+
+class NotSupported(Refused):
+    """The store does not declare the capability that this call needs."""
+
+    code = "not_supported"
+
+
+class CursorExpired(RegistryError, LookupError):
+    """The feed no longer holds the changes after this cursor: load the tasks afresh."""
+
+    code = "cursor_expired"
+
+
+class VerificationFailed(RegistryError):
+    """Two stores, or a document and its records, do not hold the same."""
+
+    code = "mismatch"
+
+
+class Unavailable(RegistryError, OSError):
+    """Nothing happened; the same call may succeed later."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class Busy(Unavailable):
+    """A bounded wait for a lock ended; ``holder`` names who has it, where known."""
+
+    code = "busy"
+
+
+class OutcomeUnknown(RegistryError, OSError):
+    """The change may or may not be durable: commit the same changeset again to learn which."""
+
+    code = "outcome_unknown"
+    retryable = True
+
+
+class StoreClosed(RegistryError, ValueError):
+    """The store was closed."""
+
+    code = "closed"

@@ -1,0 +1,51 @@
+"""The hooks by which plugins bring stores and watch what happens (pluggy)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import pluggy
+
+from registry_api.changeset import Changeset, Commit
+from registry_api.store import RegistryStore
+
+if TYPE_CHECKING:
+    from registry_api.opening import OpenContext
+
+__all__ = ["Hooks", "RegisterStore", "StoreFactory", "hookimpl", "hookspec"]
+
+PROJECT = "registry_backend"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+StoreFactory = Callable[["OpenContext"], RegistryStore]
+
+
+class RegisterStore(Protocol):
+    """What ``registry_register_stores`` is given to call."""
+
+    def __call__(self, scheme: str, factory: StoreFactory) -> None:
+        """Offer ``factory`` for ``REGISTRY_BACKEND=scheme`` and ``scheme://…``."""
+
+
+class Hooks:
+    """The hook specifications."""
+
+    @hookspec
+    def registry_register_stores(self, register: RegisterStore) -> None:
+        """Call ``register(scheme, factory)`` once per store; a scheme taken twice is an error."""
+
+    @hookspec
+    def registry_wrap_store(
+        self, store: RegistryStore, context: OpenContext
+    ) -> RegistryStore | None:
+        """Return a store around ``store``, or None; wrappers are applied in plugin order."""
+
+    @hookspec
+    def registry_committed(self, changeset: Changeset, commit: Commit) -> None:
+        """Called after a commit, outside every lock; what it raises is logged and dropped."""
+
+    @hookspec
+    def registry_observe(self, op: str, seconds: float, outcome: str) -> None:
+        """Called after each store operation; ``outcome`` is ``ok`` or an error code."""

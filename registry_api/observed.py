@@ -1,0 +1,67 @@
+"""The wrapper that tells plugins what happened: after the fact, and never at the caller's cost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pluggy
+
+from registry_api.changeset import Changeset, Commit
+from registry_api.errors import RegistryError
+from registry_api.plugins import Plugins
+from registry_api.store import RegistryStore
+from registry_api.wrapper import StoreWrapper
+
+__all__ = ["observed"]
+
+T = TypeVar("T")
+log = logging.getLogger("registry_backend")
+
+
+def observed(store: RegistryStore, plugins: Plugins) -> RegistryStore:
+    """Return the store, wrapped if any plugin watches commits or operations."""
+    hook = plugins.manager.hook
+    if hook.registry_committed.get_hookimpls() or hook.registry_observe.get_hookimpls():
+        return _Observed(store, plugins)
+    return store
+
+
+class _Observed(StoreWrapper):
+    def __init__(self, inner: RegistryStore, plugins: Plugins) -> None:
+        super().__init__(inner)
+        self._committed = plugins.manager.hook.registry_committed.get_hookimpls()
+        self._observe = plugins.manager.hook.registry_observe.get_hookimpls()
+
+    def around(self, op: str, call: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        outcome = "error"
+        try:
+            result = call()
+            outcome = "ok"
+        except RegistryError as error:
+            outcome = error.code
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            values: dict[str, object] = {"op": op, "seconds": seconds, "outcome": outcome}
+            for impl in self._observe:
+                _isolated(impl, values)
+        return result
+
+    def commit(self, changeset: Changeset) -> Commit:
+        commit = super().commit(changeset)
+        values: dict[str, object] = {"changeset": changeset, "commit": commit}
+        for impl in self._committed:
+            _isolated(impl, values)
+        return commit
+
+
+def _isolated(impl: pluggy.HookImpl, values: dict[str, object]) -> None:
+    # The commit stands: a watcher that fails may neither undo it nor hide it from the caller.
+    try:
+        impl.function(*(values[name] for name in impl.argnames))
+    except Exception:
+        log.exception("plugin %s failed while watching", impl.plugin_name)

@@ -1,0 +1,178 @@
+"""Queries and pages: what can be asked, in one order for every store.
+
+A page is ordered by (sort key, task id, record key), compared byte by byte, so that a cursor given
+out by one store continues in another.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import orjson
+
+from registry_api.errors import InvalidQuery
+from registry_api.models import Kind
+from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
+
+__all__ = ["ALL", "ALL_RECORDS", "Page", "RecordQuery", "Refs", "TaskQuery"]
+
+T = TypeVar("T")
+PageKey: TypeAlias = tuple[str | int, str, str]
+MAX_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskQuery:
+    """Which tasks: by derived status, creation (``since`` ≤ t < ``until``) and plain substring.
+
+    ``text`` is looked for in the id and the description, case counting.
+    """
+
+    status: TaskStatus | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordQuery:
+    """Which records of one kind; ``task_id=None`` is the whole registry.
+
+    ``since`` compares the record's moment (``MOMENT``); ``text`` is a plain substring of the
+    message, name or description, case counting. A filter that a kind does not have is refused.
+    """
+
+    task_id: str | None = None
+    agent_id: str | None = None
+    phase_index: int | None = None
+    status: PhaseStatus | AgentStatus | ReviewStatus | None = None
+    active: bool | None = None
+    severity: str | None = None
+    since: datetime | None = None
+    text: str | None = None
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refs:
+    """What part of a task to load: these kinds and, of the agents, only these ids."""
+
+    kinds: frozenset[Kind] = frozenset(Kind)
+    agent_ids: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """Some items and the cursor of the next page; ``next`` is None after the last."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+ALL = TaskQuery()
+ALL_RECORDS = RecordQuery()
+
+# Per kind: the field that orders it, the one that `since` compares, and those that `text` searches.
+SORT: dict[Kind, str] = {
+    Kind.TASK: "created_at",
+    Kind.PHASE: "phase_index",
+    Kind.AGENT: "agent_id",
+    Kind.PROGRESS: "timestamp",
+    Kind.FINDING: "timestamp",
+    Kind.REVIEW: "created_at",
+    Kind.VERDICT: "submitted_at",
+    Kind.HANDOVER: "created_at",
+}
+MOMENT: dict[Kind, str] = {**SORT, Kind.PHASE: "started_at", Kind.AGENT: "last_update"}
+TEXT: dict[Kind, tuple[str, ...]] = {
+    Kind.PHASE: ("name", "description"),
+    Kind.AGENT: ("type", "prompt"),
+    Kind.PROGRESS: ("message",),
+    Kind.FINDING: ("message",),
+    Kind.REVIEW: ("notes",),
+    Kind.VERDICT: ("notes",),
+    Kind.HANDOVER: ("summary",),
+}
+# The query's filter -> the record's field; `since`, `text` and `task_id` fit every kind.
+FILTERS: dict[Kind, dict[str, str]] = {
+    Kind.PHASE: {"phase_index": "phase_index", "status": "status"},
+    Kind.AGENT: {
+        "agent_id": "agent_id",
+        "phase_index": "phase_index",
+        "status": "status",
+        "active": "status",
+    },
+    Kind.PROGRESS: {"agent_id": "agent_id"},
+    Kind.FINDING: {"agent_id": "agent_id", "phase_index": "phase_index", "severity": "severity"},
+    Kind.REVIEW: {"phase_index": "phase_index", "status": "status"},
+    Kind.VERDICT: {"agent_id": "reviewer_id"},
+    Kind.HANDOVER: {"phase_index": "from_phase_index"},
+}
+_VOCABULARY = {Kind.PHASE: PhaseStatus, Kind.AGENT: AgentStatus, Kind.REVIEW: ReviewStatus}
+_COMMON = frozenset({"task_id", "since", "text", "newest_first"})
+
+
+def check_limit(limit: int) -> int:
+    """Return the limit, or raise InvalidQuery unless it is 1…1000."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(f"limit {limit} is not between 1 and {MAX_LIMIT}")
+    return limit
+
+
+def check_query(kind: Kind, query: RecordQuery) -> None:
+    """Raise InvalidQuery where the query filters by something the kind does not have."""
+    if kind is Kind.TASK:
+        raise InvalidQuery("tasks are not listed as records", next_step="Use list_tasks")
+    for field in fields(query):
+        value = getattr(query, field.name)
+        if value is None or field.name in _COMMON:
+            continue
+        if field.name not in FILTERS[kind]:
+            fits = ", ".join([*sorted(FILTERS[kind]), "since", "task_id", "text"])
+            raise InvalidQuery(
+                f"{kind} records have no filter {field.name!r}", next_step=f"They have: {fits}"
+            )
+        if field.name == "status" and value not in set(_VOCABULARY[kind]):
+            raise InvalidQuery(f"{value!r} is no status of a {kind}")
+    if query.since is not None:
+        _check_moment(query.since)
+
+
+def check_tasks(query: TaskQuery) -> None:
+    """Raise InvalidQuery where a moment has no zone."""
+    for moment in (query.since, query.until):
+        if moment is not None:
+            _check_moment(moment)
+
+
+def _check_moment(moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise InvalidQuery("a moment without a zone", next_step="Pass an aware datetime")
+
+
+def make_cursor(key: PageKey) -> str:
+    """Write the place after ``key`` as an opaque text."""
+    return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
+
+
+def read_cursor(cursor: str | None, kind: Kind) -> PageKey | None:
+    """Read a page cursor of this kind; raises InvalidQuery for anything else."""
+    if cursor is None:
+        return None
+    try:
+        value: Any = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        value = None
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or not isinstance(value[0], int if kind is Kind.PHASE else str)
+        or not all(isinstance(part, str) for part in value[1:])
+    ):
+        raise InvalidQuery("not a page cursor", next_step="Pass the `next` of an earlier page")
+    return value[0], value[1], value[2]

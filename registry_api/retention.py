@@ -1,0 +1,37 @@
+"""How long a feed line, and with it the memory of a changeset id, is kept."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from registry_api.changeset import Changeset
+from registry_api.errors import ChangesetExpired, CursorExpired
+
+__all__ = ["KEEP", "KEEP_CHANGES", "TRIM_BATCH", "check_fresh", "cursor_expired"]
+
+KEEP = timedelta(days=30)
+KEEP_CHANGES = 100_000  # a task
+TRIM_BATCH = 16  # lines a writer trims at most, so that no commit pays for a backlog
+
+
+def check_fresh(changeset: Changeset, expired_before: datetime | None) -> None:
+    """Raise ChangesetExpired where an unknown id may have been applied and forgotten.
+
+    ``expired_before`` is the latest time inside the ids of the task's trimmed lines: an unknown id
+    that is no younger cannot be told from one of them. Ids without a time (UUIDv8) are a store's
+    own and derived from content, never retried from memory.
+    """
+    created = changeset.created()
+    if created is not None and expired_before is not None and created <= expired_before:
+        raise ChangesetExpired(
+            f"changeset {changeset.id} is older than what task {changeset.task_id} remembers",
+            next_step="Load the task, see whether the change is there, and make a new changeset",
+        )
+
+
+def cursor_expired(what: str) -> CursorExpired:
+    """Return the error for a feed cursor whose successors are gone."""
+    return CursorExpired(
+        f"the feed no longer holds what follows the cursor ({what})",
+        next_step="Load the tasks afresh and follow from a new cursor",
+    )

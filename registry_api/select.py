@@ -1,0 +1,119 @@
+"""Filter, order and page records in Python: for stores whose engine does not."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from registry_api.codec import stamp
+from registry_api.models import Kind, Record, record_key
+from registry_api.query import (
+    FILTERS,
+    MOMENT,
+    SORT,
+    TEXT,
+    Page,
+    PageKey,
+    RecordQuery,
+    TaskQuery,
+    check_limit,
+    check_query,
+    check_tasks,
+    make_cursor,
+    read_cursor,
+)
+from registry_api.snapshot import TaskSummary
+from registry_api.status import ACTIVE_AGENT
+
+__all__ = ["page_key", "select_records", "select_tasks"]
+
+T = TypeVar("T")
+
+
+def select_tasks(
+    tasks: Iterable[TaskSummary], query: TaskQuery, *, after: str | None, limit: int
+) -> Page[TaskSummary]:
+    """Return one page of the tasks that fit."""
+    check_tasks(query)
+    return _page(
+        (t for t in tasks if _task_fits(t, query)),
+        lambda t: (stamp(t.created_at), t.task_id, ""),
+        kind=Kind.TASK,
+        after=after,
+        limit=limit,
+        newest_first=query.newest_first,
+    )
+
+
+def select_records(
+    kind: Kind, records: Iterable[Record], query: RecordQuery, *, after: str | None, limit: int
+) -> Page[Record]:
+    """Return one page of the records of one kind that fit."""
+    check_query(kind, query)
+    return _page(
+        (r for r in records if _record_fits(kind, r, query)),
+        lambda r: page_key(kind, r),
+        kind=kind,
+        after=after,
+        limit=limit,
+        newest_first=query.newest_first,
+    )
+
+
+def page_key(kind: Kind, record: Record) -> PageKey:
+    """Return the place of a record in the order of its kind."""
+    sort = getattr(record, SORT[kind])
+    if kind is Kind.PHASE:
+        return sort, record.task_id, ""
+    if kind is Kind.AGENT:
+        return sort, record.task_id, ""
+    return stamp(sort), record.task_id, record_key(record)
+
+
+def _page(
+    items: Iterable[T],
+    key: Callable[[T], PageKey],
+    *,
+    kind: Kind,
+    after: str | None,
+    limit: int,
+    newest_first: bool,
+) -> Page[T]:
+    check_limit(limit)
+    start = read_cursor(after, kind)
+    keyed = ((key(item), item) for item in items)
+    if start is not None:
+        keyed = ((k, i) for k, i in keyed if (k < start if newest_first else k > start))
+    pick = heapq.nlargest if newest_first else heapq.nsmallest
+    # One more than asked for tells whether there is a next page.
+    found = pick(limit + 1, keyed, key=lambda pair: pair[0])
+    page = found[:limit]
+    more = make_cursor(page[-1][0]) if len(found) > limit else None
+    return Page(items=tuple(item for _, item in page), next=more)
+
+
+def _task_fits(task: TaskSummary, query: TaskQuery) -> bool:
+    return (
+        (query.status is None or task.status is query.status)
+        and (query.since is None or task.created_at >= query.since)
+        and (query.until is None or task.created_at < query.until)
+        and (query.text is None or query.text in task.description or query.text in task.task_id)
+    )
+
+
+def _record_fits(kind: Kind, record: Record, query: RecordQuery) -> bool:
+    if query.task_id is not None and record.task_id != query.task_id:
+        return False
+    for name, field in FILTERS[kind].items():
+        wanted = getattr(query, name)
+        if wanted is None:
+            continue
+        value = getattr(record, field)
+        if (value in ACTIVE_AGENT) != wanted if name == "active" else value != wanted:
+            return False
+    if query.since is not None:
+        moment = getattr(record, MOMENT[kind])
+        if moment is None or moment < query.since:
+            return False
+    return query.text is None or any(query.text in getattr(record, f) for f in TEXT[kind])

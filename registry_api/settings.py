@@ -1,0 +1,140 @@
+"""Settings: environment variables ``REGISTRY_*`` over ``registry.toml`` in the workspace.
+
+pydantic validates them; the two sources are read here, since pydantic-settings costs 0.24 s to
+import (measured on CPython 3.11), most of what a cold ``status`` may take.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry_api.errors import SettingsError
+
+__all__ = ["Settings", "find_workspace", "load_settings"]
+
+PREFIX = "REGISTRY_"
+_LEGACY_VARIABLE = "CLAUDE_ORCHESTRATOR_WORKSPACE"
+_PLACES = (".registry", "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
+
+
+class Settings(BaseModel):
+    """Everything that can be configured; each field is the variable ``REGISTRY_<FIELD>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workspace: Path = Field(default=Path(), description="base directory of the registry")
+    backend: str = Field(default="auto", description="store name or URL; auto finds what is there")
+    silent_after: float = Field(
+        default=900.0, gt=0, description="seconds without a sign of life until silent"
+    )
+    legacy_tz: str | None = Field(
+        default=None, description="zone of timestamps without one; default: this machine's"
+    )
+    lock_timeout: float = Field(
+        default=5.0, gt=0, le=600, description="seconds to wait for a lock before Busy"
+    )
+    durable: bool = Field(
+        default=True, description="survive power loss (fsync); off: survive kill -9 only"
+    )
+
+
+def load_settings(
+    workspace: str | os.PathLike[str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    **overrides: object,
+) -> Settings:
+    """Read the settings; ``overrides`` win over the environment, which wins over registry.toml.
+
+    Raises SettingsError for a value that does not fit, an unknown key in registry.toml, and a
+    ``REGISTRY_*`` variable that is within two letters of a known one.
+    """
+    env = os.environ if env is None else env
+    _check_names(env)
+    root = find_workspace(workspace, env=env)
+    values: dict[str, Any] = _from_toml(root)
+    values |= {
+        name: env[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if PREFIX + name.upper() in env
+    }
+    values |= overrides
+    values["workspace"] = root
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
+        )
+        raise SettingsError(
+            f"settings are not valid: {faults}", next_step="See docs/configuration.md"
+        ) from None
+
+
+def find_workspace(
+    workspace: str | os.PathLike[str] | None = None, *, env: Mapping[str, str] | None = None
+) -> Path:
+    """Return the workspace: the argument, REGISTRY_WORKSPACE, CLAUDE_ORCHESTRATOR_WORKSPACE, or the
+    nearest parent of the current directory that holds a registry; else the current directory.
+
+    ``.agent-workspace`` below a parent is where the older orchestrator keeps a project's registry.
+    """
+    env = os.environ if env is None else env
+    named = workspace or env.get(PREFIX + "WORKSPACE") or env.get(_LEGACY_VARIABLE)
+    if named:
+        root = Path(named).expanduser()
+        if not root.is_dir():
+            raise SettingsError(
+                f"workspace {root} is not a directory", next_step="Create it or name another"
+            )
+        return root.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        for place in _PLACES:
+            if (folder / place).exists():
+                return folder / place if place == ".agent-workspace" else folder
+    return here
+
+
+def _from_toml(root: Path) -> dict[str, Any]:
+    path = root / "registry.toml"
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}", next_step="Correct it") from None
+    values.pop("workspace", None)
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(
+            f"{path} has unknown keys: {', '.join(unknown)}",
+            next_step=f"Known: {', '.join(sorted(Settings.model_fields))}",
+        )
+    return values
+
+
+def _check_names(env: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in env:
+        if name.startswith(PREFIX) and name not in known:
+            near = next((k for k in sorted(known) if _within_two(name, k)), None)
+            if near:
+                raise SettingsError(f"unknown variable {name}", next_step=f"Did you mean {near}?")
+
+
+def _within_two(a: str, b: str) -> bool:
+    """Whether the edit distance of two texts is at most 2."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1] <= 2

@@ -1,0 +1,69 @@
+"""Who is silent: active by record, but without a sign of life since a given moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry_api.models import Agent, Kind, Record
+from registry_api.query import MAX_LIMIT, Page, RecordQuery, TaskQuery
+from registry_api.snapshot import TaskSummary
+from registry_api.status import TaskStatus
+from registry_api.store import RegistryStore
+
+__all__ = ["Silence", "all_records", "all_tasks", "silent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """The silent agents, longest silent first, and the ids of the silent tasks."""
+
+    agents: tuple[Agent, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+def last_sign(agent: Agent) -> datetime | None:
+    """Return the last sign of life of an agent: its newest report, else its start."""
+    return agent.last_update or agent.started_at
+
+
+def silent(store: RegistryStore, before: datetime) -> Silence:
+    """Return who gave no sign of life since ``before``.
+
+    A task is silent when it is ACTIVE and no active agent of it is unsilent. The cost follows the
+    number of active agents and tasks, not the size of the registry.
+    """
+    quiet: list[tuple[datetime | None, Agent]] = []
+    alive: set[str] = set()
+    for record in all_records(store, Kind.AGENT, RecordQuery(active=True)):
+        assert isinstance(record, Agent)
+        sign = last_sign(record)
+        if sign is None or sign < before:
+            quiet.append((sign, record))
+        else:
+            alive.add(record.task_id)
+    quiet.sort(key=lambda pair: (pair[0].isoformat() if pair[0] else "", pair[1].task_id))
+    active = all_tasks(store, TaskQuery(status=TaskStatus.ACTIVE))
+    return Silence(
+        agents=tuple(agent for _, agent in quiet),
+        tasks=tuple(t.task_id for t in active if t.task_id not in alive),
+    )
+
+
+def all_tasks(store: RegistryStore, query: TaskQuery) -> Iterator[TaskSummary]:
+    """Iterate over every task that fits, page by page."""
+    page: Page[TaskSummary] = store.list_tasks(query, limit=MAX_LIMIT)
+    yield from page.items
+    while page.next is not None:
+        page = store.list_tasks(query, after=page.next, limit=MAX_LIMIT)
+        yield from page.items
+
+
+def all_records(store: RegistryStore, kind: Kind, query: RecordQuery) -> Iterator[Record]:
+    """Iterate over every record that fits, page by page; never more than a page in memory."""
+    page: Page[Record] = store.list_records(kind, query, limit=MAX_LIMIT)
+    yield from page.items
+    while page.next is not None:
+        page = store.list_records(kind, query, after=page.next, limit=MAX_LIMIT)
+        yield from page.items

@@ -1,0 +1,194 @@
+"""What the ops of a changeset mean: the one definition that every store agrees with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+
+from registry_api.changeset import Changeset, Op, Put
+from registry_api.errors import InvalidChangeset, RecordExists
+from registry_api.models import (
+    KINDS,
+    Agent,
+    Finding,
+    Handover,
+    Kind,
+    Phase,
+    ProgressEntry,
+    Record,
+    Review,
+    Task,
+    Verdict,
+    record_key,
+)
+from registry_api.query import Refs
+from registry_api.snapshot import TaskSnapshot
+from registry_api.status import TERMINAL_AGENT, agent_status
+
+__all__ = ["TaskState", "after_report"]
+
+_ALL = Refs()
+R = TypeVar("R")
+
+
+def after_report(agent: Agent, entry: ProgressEntry) -> Agent:
+    """Return the agent as it is seen after a report.
+
+    A terminal agent stays as it ended. A foreign line is a sign of life only. A report never ends
+    an agent: a terminal word in it leaves the status to the rules.
+    """
+    if agent.status in TERMINAL_AGENT:
+        return agent
+    if entry.foreign:
+        seen = max(agent.last_update or entry.timestamp, entry.timestamp)
+        return replace(agent, last_update=seen)
+    status = agent_status(entry.status)
+    return replace(
+        agent,
+        status=agent.status if status in TERMINAL_AGENT else status,
+        progress=entry.progress,
+        last_update=entry.timestamp,
+    )
+
+
+@dataclass(slots=True)
+class TaskState:
+    """One task's records without its histories, changed op by op."""
+
+    task: Task
+    phases: dict[int, Phase] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    reviews: dict[str, Review] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    handovers: dict[str, Handover] = field(default_factory=dict)
+    latest: dict[str, ProgressEntry] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, snapshot: TaskSnapshot) -> TaskState:
+        """Return the mutable form of a snapshot."""
+        return cls(
+            snapshot.task,
+            {p.phase_index: p for p in snapshot.phases},
+            {a.agent_id: a for a in snapshot.agents},
+            {r.review_id: r for r in snapshot.reviews},
+            {v.verdict_id: v for v in snapshot.verdicts},
+            {h.handover_id: h for h in snapshot.handovers},
+            {e.agent_id: e for e in snapshot.latest},
+        )
+
+    @classmethod
+    def created_by(cls, changeset: Changeset) -> TaskState:
+        """Return the state that a creating changeset starts from: its (last) task record."""
+        tasks = [op.record for op in changeset.ops if isinstance(op, Put)]
+        task = next((r for r in reversed(tasks) if isinstance(r, Task)), None)
+        if task is None:
+            raise InvalidChangeset("a creating changeset without its task record")
+        return cls(task)
+
+    def copy(self) -> TaskState:
+        """Return a copy that can be changed alone; the records are shared, they are frozen."""
+        return TaskState(
+            self.task,
+            dict(self.phases),
+            dict(self.agents),
+            dict(self.reviews),
+            dict(self.verdicts),
+            dict(self.handovers),
+            dict(self.latest),
+        )
+
+    def apply(self, op: Op, *, known: Callable[[Kind, str], bool]) -> None:
+        """Apply one op; ``known`` tells whether a progress or finding id is taken.
+
+        Raises RecordExists for an append whose id is taken.
+        """
+        if isinstance(op, Put):
+            self._put(op.record, known)
+        elif op.kind is Kind.PHASE:
+            self.phases.pop(_index(op.key), None)
+        else:
+            self._keyed(op.kind).pop(op.key, None)
+
+    def _put(self, record: Record, known: Callable[[Kind, str], bool]) -> None:
+        match record:
+            case Task():
+                self.task = record
+            case Phase():
+                self.phases[record.phase_index] = record
+            case ProgressEntry() | Finding():
+                kind = KINDS[type(record)]
+                if known(kind, record_key(record)):
+                    raise exists(record)
+                if isinstance(record, ProgressEntry):
+                    self._report(record)
+            case Handover():
+                if record.handover_id in self.handovers:
+                    raise exists(record)
+                self.handovers[record.handover_id] = record
+            case _:
+                self._keyed(KINDS[type(record)])[record_key(record)] = record
+
+    def _report(self, entry: ProgressEntry) -> None:
+        if not entry.foreign:
+            self.latest[entry.agent_id] = entry
+        agent = self.agents.get(entry.agent_id)
+        if agent is not None:
+            self.agents[entry.agent_id] = after_report(agent, entry)
+
+    def _keyed(self, kind: Kind) -> dict[str, Record]:
+        tables: dict[Kind, dict[str, Record]] = {
+            Kind.AGENT: self.agents,  # type: ignore[dict-item]
+            Kind.REVIEW: self.reviews,  # type: ignore[dict-item]
+            Kind.VERDICT: self.verdicts,  # type: ignore[dict-item]
+            Kind.HANDOVER: self.handovers,  # type: ignore[dict-item]
+        }
+        return tables[kind]
+
+    def snapshot(
+        self, lineage: str, revision: int, updated_at: datetime, *, only: Refs | None = None
+    ) -> TaskSnapshot:
+        """Return the frozen form, each tuple in the order of its keys."""
+        refs = only or _ALL
+        ids = refs.agent_ids
+        picked = self.agents if ids is None else {k: self.agents[k] for k in ids & set(self.agents)}
+        latest = self.latest if ids is None else {k: self.latest[k] for k in ids & set(self.latest)}
+
+        def part(kind: Kind, table: dict[str, R]) -> tuple[R, ...]:
+            return tuple(table[k] for k in sorted(table)) if kind in refs.kinds else ()
+
+        return TaskSnapshot(
+            lineage=lineage,
+            revision=revision,
+            updated_at=updated_at,
+            task=self.task,
+            phases=tuple(self.phases[k] for k in sorted(self.phases))
+            if Kind.PHASE in refs.kinds
+            else (),
+            agents=part(Kind.AGENT, picked),
+            reviews=part(Kind.REVIEW, self.reviews),
+            verdicts=part(Kind.VERDICT, self.verdicts),
+            handovers=part(Kind.HANDOVER, self.handovers),
+            latest=part(Kind.PROGRESS, latest),
+        )
+
+
+def exists(record: Record) -> RecordExists:
+    """Return the error for an append whose id is taken."""
+    kind, key = KINDS[type(record)], record_key(record)
+    return RecordExists(
+        f"task {record.task_id} already has {kind} {key}",
+        next_step="Give each new record an id of its own",
+        kind=str(kind),
+        key=key,
+    )
+
+
+def _index(key: str) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise InvalidChangeset(
+            f"phase key {key!r} is no index", next_step="Name a phase by its index, e.g. '0'"
+        ) from None

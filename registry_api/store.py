@@ -1,0 +1,144 @@
+"""The contract: what every store does, and what it may declare to do besides.
+
+Semantics, each checked by ``contract_tests``:
+
+1. Revisions of a task are gapless; ``load`` equals the state after exactly that revision.
+2. A refused commit changes nothing, not even the feed.
+3. The same changeset again returns the same commit, ``replayed``; the same id with other content is
+   IdempotencyMismatch. An unknown id older than the feed's floor minus 24 h is ChangesetExpired.
+4. Counts are functions of the records.
+5. Of two commits with the same ``expected`` exactly one wins.
+6. The feed is ordered and, per task, gapless; every commit is in it; it resumes from any cursor.
+7. Pages are keyset pages, stable under concurrent inserts, in the order of ``query.SORT``.
+8. Aware timestamps in, UTC microseconds out; any Unicode but U+0000 and lone surrogates.
+9. Thread-safe; with MULTI_PROCESS, several processes may open one store.
+10. With PERSISTENT, what ``commit`` returned survives ``kill -9``; with DURABLE, power loss too.
+11. Ids: letters, digits, ``._-``, no leading dot, at most 128; case counts.
+12. Agents are keyed by (task, agent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor, Limits
+from registry_api.models import Finding, Kind, ProgressEntry, Record
+from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "Capability",
+    "RegistryStore",
+    "StoreInfo",
+]
+
+CONTRACT_VERSION = "1.0"
+
+
+class Capability(StrEnum):
+    """What a store declares; an undeclared capability is never used or tested."""
+
+    MULTI_PROCESS = "multi_process"
+    PERSISTENT = "persistent"
+    DURABLE = "durable"
+    MOVE_TARGET = "move_target"
+    MOVABLE = "movable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo:
+    """What a store says of itself: declared, never sniffed."""
+
+    name: str
+    location: str = ""
+    contract_version: str = CONTRACT_VERSION
+    capabilities: frozenset[Capability] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+
+
+class RegistryStore(Protocol):
+    """A registry of tasks. Methods raise only errors of ``registry_api.errors``."""
+
+    @property
+    def info(self) -> StoreInfo:
+        """Name, contract version, capabilities and limits."""
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        """Return one task at one revision, never torn; raises TaskNotFound."""
+
+    def head(self, task_id: str) -> Head:
+        """Return where a task stands, cheaply; revision 0 where there is none."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        """Apply one change atomically and durably; idempotent by its id.
+
+        Raises InvalidChangeset, TaskNotFound, Conflict, RecordExists, IdempotencyMismatch,
+        ChangesetExpired (nothing happened), Unavailable (nothing happened, retry) or OutcomeUnknown
+        (retry the same changeset).
+        """
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        """Page the tasks by (created_at, task id); ``limit`` is 1…1000."""
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        """Page the records of one kind by (sort field, task id, key); ``limit`` is 1…1000."""
+
+    def counts(self) -> RegistryCounts:
+        """Return true counts of the whole registry."""
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """Return the next changes after a cursor, oldest first; None starts at the oldest kept.
+
+        Raises CursorExpired when changes after the cursor are no longer kept, or the cursor is of
+        another feed.
+        """
+
+    def close(self) -> None:
+        """Release everything; a second close does nothing, any other call then is StoreClosed."""
+
+
+@runtime_checkable
+class MoveTarget(Protocol):
+    """Capability MOVE_TARGET: a store that can mirror another one, revision by revision."""
+
+    def apply(self, change: Change) -> Commit:
+        """Apply a change of the source, keeping id, digest, lineage, revision, time and number.
+
+        Raises NotNext unless the task is at (lineage, revision - 1); a change already applied is
+        answered as a replay.
+        """
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        """Set a whole task to the snapshot's revision in one transaction.
+
+        ``histories`` is streamed; ``feed`` is the tail of the task's feed, whose ids are known
+        afterwards. Does nothing where the task already stands at or past that revision of its
+        lineage.
+        """
+
+    def read_stamp(self, name: str) -> str | None:
+        """Return a text kept for the move (epoch, phase, lineage of the source), or None."""
+
+    def write_stamp(self, name: str, value: str) -> None:
+        """Keep a text for the move, durably."""

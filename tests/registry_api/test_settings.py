@@ -1,0 +1,78 @@
+"""registry_api.settings: where settings come from, and what is refused."""
+
+import pytest
+
+from registry_api import load_settings
+from registry_api.errors import SettingsError
+from registry_api.settings import _within_two
+
+
+def test_environment_over_file_over_default(tmp_path):
+    """registry.toml gives defaults, the environment wins, arguments win over both."""
+    (tmp_path / "registry.toml").write_text('backend = "memory"\nsilent_after = 60\n')
+    assert load_settings(tmp_path, env={}).backend == "memory"
+    settings = load_settings(tmp_path, env={"REGISTRY_BACKEND": "json"})
+    assert (settings.backend, settings.silent_after) == ("json", 60.0)
+    assert load_settings(tmp_path, env={"REGISTRY_BACKEND": "json"}, backend="x").backend == "x"
+
+
+@pytest.mark.parametrize("name", ["REGISTRY_BACKND", "REGISTRY_BAKCEND", "REGISTRY_WORKSPACES"])
+def test_a_misspelt_variable_is_named(tmp_path, name):
+    """Within two letters of a known variable: an error that says which one was meant."""
+    with pytest.raises(SettingsError, match=r"unknown variable .* Did you mean REGISTRY_"):
+        load_settings(tmp_path, env={name: "json"})
+
+
+def test_unrelated_variables_are_left_alone(tmp_path):
+    """A plugin may have REGISTRY_* variables of its own."""
+    load_settings(tmp_path, env={"REGISTRY_LMDB_MAPSIZE": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("backend = [", "cannot be read"), ("bakend = 'x'", "unknown keys: bakend")],
+)
+def test_a_bad_file_is_refused(tmp_path, text, match):
+    """A registry.toml that does not parse or has unknown keys is named."""
+    (tmp_path / "registry.toml").write_text(text)
+    with pytest.raises(SettingsError, match=match):
+        load_settings(tmp_path, env={})
+
+
+def test_bad_values_are_named(tmp_path):
+    """The variable and the reason."""
+    with pytest.raises(SettingsError, match="REGISTRY_SILENT_AFTER"):
+        load_settings(tmp_path, env={"REGISTRY_SILENT_AFTER": "soon"})
+
+
+def test_the_workspace_is_found(tmp_path, monkeypatch):
+    """Argument, REGISTRY_WORKSPACE, the older variable, then the nearest parent with a registry."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    env = {
+        "REGISTRY_WORKSPACE": str(tmp_path / "a"),
+        "CLAUDE_ORCHESTRATOR_WORKSPACE": str(tmp_path / "b"),
+    }
+    assert load_settings(tmp_path / "c", env=env).workspace == tmp_path / "c"
+    assert load_settings(env=env).workspace == tmp_path / "a"
+    del env["REGISTRY_WORKSPACE"]
+    assert load_settings(env=env).workspace == tmp_path / "b"
+    deep = tmp_path / "project" / "src" / "deep"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    assert load_settings(env={}).workspace == deep
+    (tmp_path / "project" / ".agent-workspace").mkdir()
+    assert load_settings(env={}).workspace == tmp_path / "project" / ".agent-workspace"
+    (tmp_path / "project" / "src" / ".registry").mkdir()
+    assert load_settings(env={}).workspace == tmp_path / "project" / "src"
+    with pytest.raises(SettingsError, match="not a directory"):
+        load_settings(tmp_path / "nowhere", env={})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "near"),
+    [("AB", "AB", True), ("ABCD", "AB", True), ("ABCDE", "AB", False), ("ABC", "CBA", True)],
+)
+def test_edit_distance(a, b, near):
+    """At most two letters apart."""
+    assert _within_two(a, b) is near
