@@ -51,7 +51,7 @@ def test_everything_put_is_loaded(harness: Harness) -> None:
         verdict_id="v1",
         review_id="r1",
         verdict="approved",
-        findings='[{"severity": "low"}]',
+        findings='[{"severity":"low"}]',
         submitted_at=build.T0,
     )
     handover = Handover(

@@ -42,6 +42,7 @@ SMALL = st.integers(0, 3)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 TIMES = st.integers(0, 500).map(build.later)
 PERHAPS = st.booleans()
+EXTRAS = st.sampled_from(["{}", '{"b":1,"a":[2.0]}', '{"a":1e5,"b":null}', '{"status":1,"z":0}'])
 
 
 def records(task_id: str) -> st.SearchStrategy[Any]:
@@ -54,6 +55,7 @@ def records(task_id: str) -> st.SearchStrategy[Any]:
             description=TEXT,
             recorded_status=st.sampled_from(TaskStatus),
             created_at=TIMES,
+            extra=EXTRAS,
         ),
         st.builds(
             Phase,
@@ -71,6 +73,7 @@ def records(task_id: str) -> st.SearchStrategy[Any]:
             progress=SMALL,
             phase_index=st.none() | SMALL,
             last_update=st.none() | TIMES,
+            extra=EXTRAS,
         ),
         st.builds(
             ProgressEntry,
@@ -82,6 +85,7 @@ def records(task_id: str) -> st.SearchStrategy[Any]:
             message=TEXT,
             progress=SMALL,
             foreign=PERHAPS,
+            extra=EXTRAS,
         ),
         st.builds(
             Finding,
@@ -99,6 +103,7 @@ def records(task_id: str) -> st.SearchStrategy[Any]:
             status=st.sampled_from(ReviewStatus),
             reviewers=st.lists(TEXT, max_size=2).map(tuple),
             created_at=TIMES,
+            extra=EXTRAS,
         ),
         st.builds(
             Verdict,

@@ -47,12 +47,13 @@ from registry_api.status import (
 from registry_api.store import (
     CONTRACT_VERSION,
     Capability,
+    Legacy,
     MoveTarget,
     RegistryStore,
     StoreInfo,
 )
 from registry_api.transact import commit_surely, transact
-from registry_api.wrapper import StoreWrapper
+from registry_api.wrapper import StoreWrapper, facet
 
 __all__ = [
     "ALL",
@@ -71,6 +72,7 @@ __all__ = [
     "Handover",
     "Head",
     "Kind",
+    "Legacy",
     "Limits",
     "MoveTarget",
     "Op",
@@ -105,6 +107,7 @@ __all__ = [
     "all_tasks",
     "commit_surely",
     "errors",
+    "facet",
     "follow",
     "hookimpl",
     "load_plugins",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
@@ -145,6 +145,15 @@ class TaskState:
             Kind.HANDOVER: self.handovers,  # type: ignore[dict-item]
         }
         return tables[kind]
+
+    def records(self, kind: Kind) -> Iterator[Record]:
+        """Iterate over the records of one kind; histories are not part of a state."""
+        if kind is Kind.TASK:
+            yield self.task
+        elif kind is Kind.PHASE:
+            yield from self.phases.values()
+        elif kind not in {Kind.PROGRESS, Kind.FINDING}:
+            yield from self._keyed(kind).values()
 
     def snapshot(
         self, lineage: str, revision: int, updated_at: datetime, *, only: Refs | None = None

@@ -19,8 +19,9 @@ Semantics, each checked by ``contract_tests``:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +33,8 @@ from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummar
 __all__ = [
     "CONTRACT_VERSION",
     "Capability",
+    "Legacy",
+    "MoveTarget",
     "RegistryStore",
     "StoreInfo",
 ]
@@ -110,6 +113,20 @@ class RegistryStore(Protocol):
 
     def close(self) -> None:
         """Release everything; a second close does nothing, any other call then is StoreClosed."""
+
+
+@runtime_checkable
+class Legacy(Protocol):
+    """What a store over an older system's files can say of that system."""
+
+    def stored_counts(self) -> Mapping[str, int]:
+        """Return the counters that the older system stored, by their names there."""
+
+    def problems(self) -> tuple[str, ...]:
+        """Return, a line each, what in the files could not be taken, with file and position."""
+
+    def older_state(self) -> datetime | None:
+        """Return when the older system's own database was last written, None without one."""
 
 
 @runtime_checkable

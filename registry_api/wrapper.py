@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor
 from registry_api.models import Kind, Record
@@ -11,9 +11,19 @@ from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQu
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.store import RegistryStore, StoreInfo
 
-__all__ = ["StoreWrapper"]
+__all__ = ["StoreWrapper", "facet"]
 
 T = TypeVar("T")
+
+
+def facet(store: RegistryStore, protocol: Any) -> Any:
+    """Return the store, or the nearest one it wraps, that has an optional protocol, or None."""
+    found: object = store
+    while not isinstance(found, protocol):
+        found = getattr(found, "inner", None)
+        if found is None:
+            return None
+    return found
 
 
 class StoreWrapper:
@@ -22,7 +32,7 @@ class StoreWrapper:
     def __init__(self, inner: RegistryStore) -> None:
         self.inner = inner
 
-    def around(self, op: str, call: Callable[[], T]) -> T:  # noqa: ARG002  (for subclasses)
+    def around(self, op: str, call: Callable[[], T]) -> T:
         """Run one call; ``op`` is the method's name."""
         return call()
 

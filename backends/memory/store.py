@@ -308,19 +308,6 @@ def _commit_of(change: Change) -> Commit:
 
 
 def _records(held: _Held, kind: Kind) -> list[Record]:
-    state = held.state
-    match kind:
-        case Kind.TASK:
-            return [state.task]
-        case Kind.PHASE:
-            return list[Record](state.phases.values())
-        case Kind.AGENT:
-            return list[Record](state.agents.values())
-        case Kind.REVIEW:
-            return list[Record](state.reviews.values())
-        case Kind.VERDICT:
-            return list[Record](state.verdicts.values())
-        case Kind.HANDOVER:
-            return list[Record](state.handovers.values())
-        case _:
-            return [r for (k, _), r in held.histories.items() if k is kind]
+    if kind in {Kind.PROGRESS, Kind.FINDING}:
+        return [r for (k, _), r in held.histories.items() if k is kind]
+    return list(held.state.records(kind))

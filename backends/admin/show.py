@@ -1,0 +1,97 @@
+"""The status for people: what is true beside what is claimed, and who is silent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["show_status"]
+
+_PHASES = ("JSON", "1", "2", "3", "4")
+
+
+def show_status(status: dict[str, Any], console: Console) -> None:
+    """Print the status."""
+    console.print(Text.assemble("Workspace  ", (status["workspace"], "bold")))
+    console.print(_phase_line(status["migration"]))
+    console.print()
+    console.print(_sentence(status), style="bold")
+    console.print()
+    console.print(_counts(status))
+    for agent in status["silent_agents"]:
+        console.print(f"  silent   {agent['agent_id']} of {agent['task_id']}: {_since(agent)}")
+    if status["warnings"]:
+        console.print(f"\n{len(status['warnings'])} warning(s), every file left as it is:")
+        for warning in status["warnings"]:
+            console.print(Text(f"  {warning}"))
+
+
+def _phase_line(migration: dict[str, Any]) -> Text:
+    phase = migration["phase"]
+    if phase is None:
+        return Text(f"Store      {migration['writer_of_record']}, no move recorded")
+    marks = [f"{'●' if n == phase else '○'} {name}" for n, name in enumerate(_PHASES)]
+    marks[0] = f"0 JSON {'●' if phase == 0 else '○'}"
+    return Text(f"Phase      {'──'.join(marks)}   ({migration['name']})")
+
+
+def _sentence(status: dict[str, Any]) -> str:
+    tasks, agents = status["counts"]["tasks"], status["counts"]["agents"]
+    live_tasks = tasks["active"] - tasks["silent"]
+    live_agents = agents["active"] - agents["silent"]
+    parts = [
+        f"{_many(live_agents, 'agent is', 'agents are')} at work"
+        f" on {_many(live_tasks, 'task', 'tasks')}."
+        if live_agents
+        else "Nothing is running."
+    ]
+    if tasks["silent"]:
+        signs = [a["last_sign"] for a in status["silent_agents"] if a["last_sign"]]
+        since = f" since {_day(max(signs))}" if signs else ""
+        noun = _many(tasks["silent"], "task is", "tasks are")
+        parts.append(f"{noun} marked active but silent{since}.")
+    return " ".join(parts)
+
+
+def _many(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _counts(status: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    table.add_column("")
+    table.add_column("true", justify="right")
+    table.add_column("silent", justify="right")
+    table.add_column("claimed", justify="right")
+    table.add_column("by status")
+    claims = status["stored_counts"]
+    for noun in ("tasks", "agents"):
+        counts = status["counts"][noun]
+        by_status = ", ".join(f"{n} {name.lower()}" for name, n in counts["by_status"].items())
+        claimed = claims.get(f"active_{noun}", "–")
+        table.add_row(
+            f"active {noun}", str(counts["active"]), str(counts["silent"]), str(claimed), by_status
+        )
+    total = claims.get("total_tasks", "–")
+    table.add_row("all tasks", str(status["counts"]["tasks"]["total"]), "", str(total), "")
+    spawned = claims.get("total_agents_spawned", "–")
+    table.add_row("all agents", str(status["counts"]["agents"]["total"]), "", str(spawned), "")
+    return table
+
+
+def _day(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    return f"{moment.day} {moment:%B %Y}"
+
+
+def _since(agent: dict[str, Any]) -> str:
+    if agent["last_sign"] is None:
+        return f"{agent['status']}, never a sign of life"
+    silence = datetime.now(UTC) - datetime.fromisoformat(agent["last_sign"])
+    days, seconds = silence.days, silence.seconds
+    long = f"{days} days" if days else f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{agent['status']}, no sign of life for {long} (since {_day(agent['last_sign'])})"

@@ -1,0 +1,39 @@
+"""What the older programs' global file claims: shown beside the truth, never believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backends.files import Problem
+from backends.json_files.layout import read_file
+from registry_api import jsontext
+
+__all__ = ["claimed_counts"]
+
+_NAMES = ("total_tasks", "active_tasks", "total_agents_spawned", "active_agents")
+
+
+def claimed_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
+    """Return the counters of GLOBAL_REGISTRY.json; {} where there is none to read."""
+    try:
+        value: Any = jsontext.parse(read_file(path))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(Problem(path=path, what=f"cannot be read: {error}"))
+        return {}
+    if not isinstance(value, dict):
+        problems.append(Problem(path=path, what="no object, not read"))
+        return {}
+    return {name: value[name] for name in _NAMES if type(value.get(name)) is int}
+
+
+def listed_tasks(path: Path) -> frozenset[str]:
+    """Return the ids of the tasks that the global file lists."""
+    try:
+        value: Any = jsontext.parse(read_file(path))
+        tasks = value["tasks"]
+        return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
+    except (OSError, ValueError, TypeError, KeyError):
+        return frozenset()

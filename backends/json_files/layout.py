@@ -1,0 +1,114 @@
+"""Where things lie in a workspace, and which folders hold a task."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.files import Problem, open_regular
+from backends.json_files.lens.document import is_id
+from registry_api import jsontext
+from registry_api.errors import CorruptDocument
+
+__all__ = ["DOCUMENT", "Layout", "load_document", "read_file"]
+
+DOCUMENT = "AGENT_REGISTRY.json"
+_MAX_DOCUMENT = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of a workspace: the older programs' and, below ``.registry``, ours."""
+
+    workspace: Path
+
+    @property
+    def global_file(self) -> Path:
+        """The older programs' list of all tasks and agents."""
+        return self.workspace / "registry" / "GLOBAL_REGISTRY.json"
+
+    @property
+    def state(self) -> Path:
+        """Our folder."""
+        return self.workspace / ".registry"
+
+    def folder(self, task_id: str) -> Path:
+        """The folder of a task."""
+        return self.workspace / task_id
+
+    def document(self, task_id: str) -> Path:
+        """The registry document of a task."""
+        return self.workspace / task_id / DOCUMENT
+
+    def tasks(self, problems: list[Problem] | None = None) -> list[str]:
+        """Return the ids of the folders that hold a document, sorted by bytes.
+
+        Names in ``problems`` what looks like a task and cannot be one.
+        """
+        problems = [] if problems is None else problems
+        found: list[str] = []
+        with os.scandir(self.workspace) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    if (path / DOCUMENT).exists():
+                        problems.append(Problem(path=path, what="a link to a folder, not followed"))
+                    continue
+                if not entry.is_dir():
+                    continue
+                self._judge(entry.name, path, found, problems)
+        return sorted(found)
+
+    def _judge(self, name: str, path: Path, found: list[str], problems: list[Problem]) -> None:
+        document = path / DOCUMENT
+        try:
+            mode = document.lstat().st_mode
+        except FileNotFoundError:
+            if name.startswith("TASK-"):
+                problems.append(Problem(path=path, what="a task folder without a registry"))
+            return
+        except OSError as error:
+            problems.append(Problem(path=document, what=f"cannot be read: {error.strerror}"))
+            return
+        if not stat.S_ISREG(mode):
+            what = "a link" if stat.S_ISLNK(mode) else "no regular file"
+            problems.append(Problem(path=document, what=f"{what}, not read"))
+        elif not is_id(name):
+            problems.append(Problem(path=path, what="a folder whose name is no task id, not read"))
+        else:
+            found.append(name)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file, not following a link; raises OSError."""
+    with open(open_regular(path), "rb") as file:  # noqa: PTH123  (an open descriptor)
+        return file.read(_MAX_DOCUMENT)
+
+
+def load_document(data: bytes, *, path: Path, task_id: str) -> dict[str, Any]:
+    """Parse the registry document of a task; raises CorruptDocument, naming file and place."""
+    try:
+        value = jsontext.parse(data)
+    except ValueError as error:
+        raise corrupt(path, str(error)) from None
+    if not isinstance(value, dict):
+        raise corrupt(path, f"a JSON {type(value).__name__} instead of an object")
+    if "task_id" not in value:
+        raise corrupt(path, "no task_id: not the registry of a task")
+    if value["task_id"] != task_id:
+        raise corrupt(path, f"names task {value['task_id']!r}, not its folder's")
+    return value
+
+
+def corrupt(path: Path, what: str) -> CorruptDocument:
+    """Return the error for a file that holds no registry."""
+    return CorruptDocument(
+        f"{path}: {what}",
+        next_step="The file is left as it is; correct it or move it away",
+        path=str(path),
+    )

@@ -1,0 +1,137 @@
+"""One element of a document: an object that stands for a record, read and written by a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+from backends.json_files.lens.dialects import DERIVED, OURS, Dialect, Field, fields_of
+from backends.json_files.lens.values import UNREADABLE
+from backends.jsonl.times import Times
+from registry_api import jsontext
+from registry_api.models import CLASSES, Kind, Record
+
+__all__ = ["read_element", "write_element"]
+
+Json = dict[str, Any]
+
+
+@cache
+def _defaults(kind: Kind) -> dict[str, Any]:
+    return {
+        f.name: None if f.default is dataclasses.MISSING else f.default
+        for f in dataclasses.fields(CLASSES[kind])
+    }
+
+
+@cache
+def _plain_keys(kind: Kind, dialect: Dialect) -> frozenset[str]:
+    return frozenset(f.key for f in fields_of(kind, dialect) if not f.ours)
+
+
+def ours_of(element: Json) -> Json:
+    """Return what stands under our key; {} where nothing, or nothing of ours, does."""
+    value = element.get(OURS)
+    return value if isinstance(value, dict) else {}
+
+
+def read_element(
+    kind: Kind,
+    element: Json,
+    *,
+    dialect: Dialect,
+    times: Times,
+    derived: frozenset[str] = frozenset(),
+    **fixed: Any,
+) -> Record:
+    """Return the record; ``fixed`` fields come from elsewhere, ``derived`` keys are not kept.
+
+    A value that its field cannot hold stays in ``extra`` under its own key.
+    """
+    values: dict[str, Any] = {}
+    unreadable: Json = {}
+    for field in fields_of(kind, dialect):
+        value = _read(field, element, times)
+        if value is UNREADABLE:
+            unreadable[field.key] = element[field.key]
+        elif value is not _ABSENT:
+            values[field.name] = value
+    skip = _plain_keys(kind, dialect) | DERIVED[kind] | derived
+    unknown = {k: v for k, v in element.items() if k not in skip} | unreadable
+    kept = ours_of(element).get("extra")
+    extra = unknown
+    if isinstance(kept, dict):
+        extra = {k: unknown.pop(k, v) for k, v in kept.items() if k in unknown or k in skip}
+        extra |= unknown
+    values |= fixed
+    return CLASSES[kind](**values, extra=jsontext.dump_text(extra) if extra else "{}")
+
+
+_ABSENT = object()
+
+
+def _read(field: Field, element: Json, times: Times) -> Any:
+    place = ours_of(element) if field.ours else element
+    if field.key not in place:
+        return _ABSENT
+    value = field.converter.read(place[field.key], times)
+    return _ABSENT if value is UNREADABLE and field.ours else value
+
+
+def write_element(
+    kind: Kind,
+    record: Record,
+    element: Json,
+    *,
+    dialect: Dialect,
+    times: Times,
+    derived: frozenset[str] = frozenset(),
+) -> None:
+    """Change ``element`` so that ``read_element`` gives the record; leave what does already.
+
+    An element that is empty gets every key that older programs take for granted.
+    """
+    new = not element
+    ours = dict(ours_of(element))
+    extra: Json = jsontext.parse_trusted(record.extra.encode()) if record.extra != "{}" else {}
+    unread = list[str]()
+    for field in fields_of(kind, dialect):
+        wanted = getattr(record, field.name)
+        found = _read(field, element, times)
+        if wanted == _defaults(kind)[field.name]:
+            if found is UNREADABLE and field.key in extra:
+                if _same(extra[field.key], element[field.key]):
+                    unread.append(field.key)
+                    continue
+            elif found is _ABSENT and not (new and field.always):
+                continue
+        if found is UNREADABLE or found != wanted:
+            (ours if field.ours else element)[field.key] = field.converter.write(wanted, times)
+    known = _plain_keys(kind, dialect) | DERIVED[kind] | derived
+    _write_unknown(element, {k: v for k, v in extra.items() if k not in known}, known)
+    ours.pop("extra", None)
+    if list(extra) != [k for k in element if k not in known] + unread:
+        # A key's place is taken by a field, or the order would change: all of it is kept aside.
+        ours["extra"] = extra
+    if ours:
+        element[OURS] = ours
+    else:
+        element.pop(OURS, None)
+
+
+def _write_unknown(element: Json, unknown: Json, known: frozenset[str]) -> None:
+    """Make the keys of ``element`` that are not ``known`` those of ``unknown``, in its order."""
+    for key in [k for k in element if k not in known and k not in unknown]:
+        del element[key]
+    for key, value in unknown.items():
+        if key not in element or not _same(element[key], value):
+            element[key] = value
+    if [k for k in element if k not in known] != list(unknown):
+        for key in unknown:
+            element[key] = element.pop(key)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two JSON values are the same; for Python 1 == 1.0 == True."""
+    return type(a) is type(b) and jsontext.dump(a) == jsontext.dump(b)

@@ -1,0 +1,1 @@
+"""The append-only logs: progress and findings, a JSON object a line."""

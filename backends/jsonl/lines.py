@@ -1,0 +1,151 @@
+"""A line of a log and the record it stands for, both ways.
+
+Lines of ours carry ``entry_id`` and ``changeset``; a foreign line is named by the generation of its
+log (the hash of the log's first line, which a log keeps when it is moved to ``archive/`` and a
+re-created one does not have), its offset and its bytes. So a line has one name wherever it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from backends.jsonl.times import Times
+from registry_api import jsontext
+from registry_api.models import SAFE_INT, Finding, Kind, ProgressEntry
+
+__all__ = ["Line", "LineError", "encode_line", "generation", "parse_line"]
+
+_COMMON = {"timestamp", "agent_id", "message", "entry_id", "changeset"}
+_KNOWN = {
+    Kind.PROGRESS: _COMMON | {"status", "progress"},
+    Kind.FINDING: _COMMON | {"finding_type", "severity", "data", "phase_index"},
+}
+
+
+class LineError(ValueError):
+    """A line that is no entry: what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A parsed line; ``changeset`` is the id of the changeset that wrote it, None if foreign."""
+
+    record: ProgressEntry | Finding
+    changeset: str | None
+
+
+def generation(first_line: bytes) -> str:
+    """Return the name of a log's generation."""
+    return hashlib.blake2b(first_line, digest_size=9).hexdigest()
+
+
+def parse_line(
+    raw: bytes, *, kind: Kind, task_id: str, times: Times, log: str, offset: int
+) -> Line:
+    """Parse one line, without its newline; ``log`` is the generation, ``offset`` in bytes.
+
+    Raises LineError. What a field cannot hold stays in ``extra`` under its own key.
+    """
+    try:
+        data = jsontext.parse(raw)
+    except ValueError as error:
+        raise LineError(str(error)) from None
+    if not isinstance(data, dict):
+        raise LineError(f"a JSON {type(data).__name__} instead of an object")
+    moment = times.read(data.get("timestamp"))
+    if moment is None:
+        raise LineError("no timestamp")
+    agent_id = data.get("agent_id")
+    if not _is_id(agent_id):
+        raise LineError(f"agent_id {agent_id!r} is no id")
+    ours = _is_id(data.get("entry_id")) and isinstance(data.get("changeset"), str)
+    key = data["entry_id"] if ours else _foreign_id(raw, log, offset)
+    extra = {k: v for k, v in data.items() if k not in _KNOWN[kind]}
+    common: dict[str, Any] = {
+        "task_id": task_id,
+        "agent_id": agent_id,
+        "timestamp": moment,
+        "message": _text(data, "message", "", extra),
+        "foreign": not ours,
+    }
+    record: ProgressEntry | Finding
+    if kind is Kind.PROGRESS:
+        record = ProgressEntry(
+            **common,
+            entry_id=key,
+            status=_text(data, "status", "", extra),
+            progress=_int(data, "progress", 0, extra),
+            extra=jsontext.dump_text(extra),
+        )
+    else:
+        payload = data.get("data")
+        if "data" in data and not isinstance(payload, dict):
+            extra["data"] = payload
+        record = Finding(
+            **common,
+            finding_id=key,
+            finding_type=_text(data, "finding_type", "", extra),
+            severity=_text(data, "severity", "", extra),
+            data=jsontext.dump_text(payload) if isinstance(payload, dict) else "{}",
+            phase_index=_int(data, "phase_index", None, extra),
+            extra=jsontext.dump_text(extra),
+        )
+    return Line(record=record, changeset=data["changeset"] if ours else None)
+
+
+def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times) -> bytes:
+    """Write a record as a line of ours, with its newline, in the keys of the older programs."""
+    data: dict[str, Any] = {
+        "timestamp": times.write(record.timestamp),
+        "agent_id": record.agent_id,
+    }
+    if isinstance(record, ProgressEntry):
+        data |= {"status": record.status, "message": record.message, "progress": record.progress}
+        data["entry_id"] = record.entry_id
+    else:
+        data |= {
+            "finding_type": record.finding_type,
+            "severity": record.severity,
+            "message": record.message,
+            "data": jsontext.parse_trusted(record.data.encode()),
+        }
+        if record.phase_index is not None:
+            data["phase_index"] = record.phase_index
+        data["entry_id"] = record.finding_id
+    data["changeset"] = changeset
+    extra = jsontext.parse_trusted(record.extra.encode())
+    return jsontext.dump({**extra, **data}) + b"\n"
+
+
+def _foreign_id(raw: bytes, log: str, offset: int) -> str:
+    digest = hashlib.blake2b(f"{log} {offset} ".encode() + raw, digest_size=12).hexdigest()
+    return f"foreign-{digest}"
+
+
+def _is_id(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= 128
+        and value.isascii()
+        and value[0] != "."
+        and all(c.isalnum() or c in "._-" for c in value)
+    )
+
+
+def _text(data: dict[str, Any], key: str, default: str, extra: dict[str, Any]) -> str:
+    value = data.get(key, default)
+    if isinstance(value, str) and "\x00" not in value:
+        return value
+    extra[key] = value
+    return default
+
+
+def _int(data: dict[str, Any], key: str, default: Any, extra: dict[str, Any]) -> Any:
+    value = data.get(key, default)
+    if type(value) is int and -SAFE_INT <= value <= SAFE_INT:
+        return value
+    if key in data:
+        extra[key] = value
+    return default

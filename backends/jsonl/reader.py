@@ -1,0 +1,122 @@
+"""Read the logs of a task folder: every generation once, wherever it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.files import Problem, open_regular
+from backends.jsonl.lines import Line, LineError, generation, parse_line
+from backends.jsonl.times import Times
+from registry_api.models import Kind
+
+__all__ = ["Log", "find_logs", "read_lines"]
+
+_MAX_LINE = 8 * 2**20
+_FOLDERS = {
+    Kind.PROGRESS: (("progress", "_progress.jsonl"), ("archive", "_progress.jsonl")),
+    Kind.FINDING: (("findings", "_findings.jsonl"), ("archive", "_findings.jsonl")),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """One log file: what it holds, where it is and how long it is now (bytes)."""
+
+    kind: Kind
+    path: Path
+    generation: str
+    size: int
+
+
+def find_logs(folder: Path, problems: list[Problem]) -> list[Log]:
+    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``."""
+    logs: list[Log] = []
+    seen = set[tuple[Kind, str]]()
+    for kind, places in _FOLDERS.items():
+        for name, suffix in places:
+            for path in _files(folder / name, suffix, problems):
+                log = _identify(kind, path, problems)
+                if log is None:
+                    continue
+                if (kind, log.generation) in seen:
+                    problems.append(Problem(path=path, what="a copy of another log, not read"))
+                    continue
+                seen.add((kind, log.generation))
+                logs.append(log)
+    return logs
+
+
+def _files(folder: Path, suffix: str, problems: list[Problem]) -> list[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(Problem(path=folder, what=f"cannot be listed: {error.strerror}"))
+        return []
+    return [path for path in paths if path.name.endswith(suffix)]
+
+
+def _identify(kind: Kind, path: Path, problems: list[Problem]) -> Log | None:
+    try:
+        fd = open_regular(path)
+    except OSError as error:
+        problems.append(Problem(path=path, what=f"cannot be read: {error.strerror or error}"))
+        return None
+    with open(fd, "rb") as file:  # noqa: PTH123  (an open descriptor)
+        first = file.readline(_MAX_LINE)
+        size = os.fstat(fd).st_size
+    if not first.endswith(b"\n"):
+        if first:
+            problems.append(Problem(path=path, position=0, what="the first line is not finished"))
+        return None
+    return Log(kind=kind, path=path, generation=generation(first), size=size)
+
+
+def read_lines(
+    log: Log,
+    *,
+    task_id: str,
+    times: Times,
+    problems: list[Problem],
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[tuple[int, Line]]:
+    """Yield (end offset, line) of the finished lines in bytes ``start``…``stop``.
+
+    Lines that are no entry are named in ``problems`` and passed over, as is a torn tail.
+    """
+    try:
+        fd = open_regular(log.path)
+    except OSError as error:
+        problems.append(Problem(path=log.path, what=f"cannot be read: {error.strerror or error}"))
+        return
+    with open(fd, "rb") as file:  # noqa: PTH123  (an open descriptor)
+        file.seek(start)
+        offset = start
+        while stop is None or offset < stop:
+            raw = file.readline(_MAX_LINE)
+            if not raw:
+                return
+            begin, offset = offset, offset + len(raw)
+            if not raw.endswith(b"\n"):
+                problems.append(Problem(path=log.path, position=begin, what="a torn last line"))
+                return
+            if not raw.strip():
+                continue
+            try:
+                line = parse_line(
+                    raw.rstrip(b"\r\n"),
+                    kind=log.kind,
+                    task_id=task_id,
+                    times=times,
+                    log=log.generation,
+                    offset=begin,
+                )
+            except LineError as error:
+                problems.append(Problem(path=log.path, position=begin, what=str(error)))
+                continue
+            yield offset, line

@@ -1,0 +1,207 @@
+"""backends.json_files.lens: documents to records and back, nothing lost on the way."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.json_files.lens.document import decode, encode
+from backends.jsonl.times import Times
+from contract_tests.test_model import DELETES, records
+from registry_api import jsontext
+from registry_api.changeset import Delete, Put
+from registry_api.errors import RecordExists
+from registry_api.models import Task
+from registry_api.state import TaskState
+from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus
+from tests import samples
+
+TIMES = Times.named("Europe/Berlin")
+PATH = Path("AGENT_REGISTRY.json")
+
+STAMPS = st.sampled_from(
+    ["2026-01-04T22:15:30.123456", "2025-10-26T02:30:00", "2026-01-05T12:12:12.946Z", "soon", None]
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False, width=16)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+def element(**keys):
+    """An object with some of the keys, odd values in known keys, and unknown ones."""
+    known = st.fixed_dictionaries({}, optional={k: v | JSON for k, v in keys.items()})
+    unknown = st.dictionaries(st.sampled_from(["x", "tracked_files", "nested"]), JSON, max_size=2)
+    return st.builds(lambda a, b: {**b, **a}, known, unknown)
+
+
+IDS = st.sampled_from(["a1", "A1", "b.2", "../up", ""])
+PHASES = element(
+    id=st.sampled_from(["p0", "p1"]),
+    order=st.integers(0, 3),
+    name=st.text(max_size=3),
+    status=st.sampled_from(["ACTIVE", "approved", "REVISING", "AWAITING_REVIEW", "odd"]),
+    started_at=STAMPS,
+    revision_count=st.integers(0, 2),
+)
+AGENTS = element(
+    id=IDS,
+    type=st.text(max_size=3),
+    status=st.sampled_from(["running", "Completed", "banana", "phase_completed"]),
+    progress=st.sampled_from([0, 250, 2**60, 1.5]),
+    phase_index=st.integers(-1, 2),
+    phase_id=st.sampled_from(["p0", "p1"]),
+    parent=st.sampled_from(["orchestrator", "a1"]),
+    last_update=STAMPS,
+)
+VERDICTS = element(verdict=st.sampled_from(["approved", ""]), findings=st.just([{"a": 1}]))
+REVIEWS = element(
+    review_id=st.sampled_from(["r", "s"]),
+    phase_id=st.sampled_from(["p0", "zz"]),
+    status=st.sampled_from(["completed", "aborted", "odd"]),
+    reviewers=st.lists(element(agent_id=IDS), max_size=2),
+    verdicts=st.lists(VERDICTS | JSON, max_size=3),
+    agent_id=st.just("pending-reviewer-1"),
+    verdict=st.sampled_from(["approved", "needs_revision"]),
+    final_verdict=st.just("approved") | st.just({"outcome": "APPROVED"}),
+    created_at=STAMPS,
+)
+DOCUMENTS = element(
+    task_description=st.text(max_size=5),
+    created_at=STAMPS,
+    status=st.sampled_from(["INITIALIZED", "ACTIVE", "odd"]),
+    phases=st.lists(PHASES | JSON, max_size=3),
+    agents=st.lists(AGENTS | JSON, max_size=4),
+    reviews=st.lists(REVIEWS | JSON, max_size=3),
+    agent_hierarchy=st.just({"orchestrator": ["a1"]}),
+    total_spawned=st.integers(0, 9),
+    active_count=st.integers(0, 9),
+    version=st.integers(0, 9),
+    current_phase_index=st.integers(0, 2),
+    current_phase_id=st.sampled_from(["p0", "p1"]),
+    task_context=st.just({"background_context": "x"}),
+    max_agents=st.integers(1, 50),
+).map(lambda d: {"task_id": "t1", **d})
+
+
+def read(document, task_id="t1"):
+    return decode(document, task_id=task_id, times=TIMES, path=PATH, problems=[])
+
+
+@settings(deadline=None, max_examples=200)
+@given(DOCUMENTS)
+def test_reading_and_writing_back_is_the_document(document):
+    """encode(decode(d), d) == d, keys and their order, for any document and any oddity in it."""
+    before = copy.deepcopy(document)
+    state = read(document)
+    encode(state, state.copy(), document, times=TIMES)
+    assert json.dumps(document) == json.dumps(before)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    DOCUMENTS | st.just({}),
+    st.lists(records("t1").map(Put) | DELETES, min_size=1, max_size=6),
+)
+def test_what_is_written_is_read_back(document, ops):
+    """decode(encode(s, d)) == s: every record in either dialect, from any document."""
+    before = read(document) if document else TaskState(Task(task_id="t1"))
+    after = before.copy()
+    for op in ops:
+        if isinstance(op, Delete) or type(op.record).__name__ not in {"ProgressEntry", "Finding"}:
+            try:
+                after.apply(op, known=lambda *_: False)
+            except RecordExists:
+                continue
+    unknown = {k: v for k, v in document.items() if k in {"x", "tracked_files", "nested"}}
+    encode(before, after, document, times=TIMES)
+    document = jsontext.parse(jsontext.dump(document))
+    again = read(document)
+    after.latest.clear()
+    assert again.task.extra == after.task.extra
+    assert again == after
+    # A Task that was put says itself what its unknown fields are.
+    if after.task == before.task:
+        assert unknown.items() <= document.items()
+
+
+@pytest.mark.parametrize("name", samples.NAMES)
+def test_real_documents_survive(name, tmp_path):
+    """Each real document is read without a problem and written back byte for byte."""
+    workspace = samples.copy_of(name, tmp_path)
+    found = sorted(workspace.glob("*/AGENT_REGISTRY.json"))
+    assert len(found) in {4, 5}
+    for path in found:
+        data = path.read_bytes()
+        document = jsontext.parse(data)
+        problems = []
+        state = decode(
+            document, task_id=path.parent.name, times=TIMES, path=path, problems=problems
+        )
+        encode(state, state.copy(), document, times=TIMES)
+        assert problems == []
+        assert json.dumps(document, indent=2).encode() == data
+        assert len(state.agents) == len(document["agents"])
+
+
+def test_the_server_dialect(tmp_path):
+    """Phases, reviews, verdicts and agents of a real server document are where they belong."""
+    workspace = samples.copy_of("server-2026-01", tmp_path)
+    task = "TASK-20261122-065508-44fdf152"
+    state = read(jsontext.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes()), task)
+    assert [p.status for p in state.phases.values()] == [PhaseStatus.APPROVED] * 3
+    assert state.phases[1].revision_round == 1
+    assert [(r.status, r.verdict, r.phase_index) for r in state.reviews.values()] == [
+        (ReviewStatus.COMPLETED, "approved", 0),
+        (ReviewStatus.COMPLETED, "needs_revision", 1),
+        (ReviewStatus.ABORTED, None, 1),
+        (ReviewStatus.COMPLETED, "approved", 1),
+    ]
+    assert len(state.verdicts) == 10
+    assert state.agents["reviewer-cfc43031-1-065517-572adb"].phase_index == -1
+    assert state.agents["tester-065547-51038c"].status is AgentStatus.FAILED
+    assert state.task.current_phase_index == 2
+
+
+def test_the_library_dialect(tmp_path):
+    """The second dialect: lower case, phases by id, a review that holds its one verdict."""
+    workspace = samples.copy_of("server-2026-01", tmp_path)
+    task = "TASK-LIB-00000001"
+    document = jsontext.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes())
+    state = read(document, task)
+    assert [p.status for p in state.phases.values()] == [
+        PhaseStatus.APPROVED,
+        PhaseStatus.APPROVED,
+        PhaseStatus.REVISION_NEEDED,
+    ]
+    assert {a.agent_id: a.phase_index for a in state.agents.values()} == {
+        "a0": 0,
+        "a1": 0,
+        "a2": 0,
+        "b0": 1,
+    }
+    assert state.task.current_phase_index == 2
+    (review,) = state.reviews.values()
+    (verdict,) = state.verdicts.values()
+    assert (review.phase_index, review.verdict) == (2, "needs_revision")
+    assert (verdict.verdict, verdict.reviewer_id) == (
+        "needs_revision",
+        "pending-reviewer-6b7aaa6e",
+    )
+    after = state.copy()
+    phase = after.phases[2]
+    after.phases[2] = type(phase)(
+        **{f: getattr(phase, f) for f in phase.__slots__} | {"status": PhaseStatus.APPROVED}
+    )
+    encode(state, after, document, times=TIMES)
+    assert document["phases"][2]["status"] == "approved"
+    assert document["version"] == 19
+    assert document["active_count"] == 0

@@ -1,0 +1,23 @@
+"""The real registries, where they are at hand: copied before use, never changed in place."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(
+    os.environ.get("LEGACY_SAMPLES", Path(__file__).parents[2] / "shared" / "legacy_samples")
+)
+NAMES = ("recorded-2025-10", "server-2026-01")
+
+
+def copy_of(name, tmp_path):
+    """Return a copy of a sample workspace; skips, counted, where the samples are missing."""
+    if not (SAMPLES / name).is_dir():
+        pytest.skip(f"no sample registries: set LEGACY_SAMPLES to the folder that holds {name}")
+    target = tmp_path / name
+    shutil.copytree(SAMPLES / name, target)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
