@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError
@@ -81,10 +81,23 @@ class Changeset:
     actor: Word = "unknown"
 
     def created(self) -> datetime | None:
-        """Return the moment inside a UUIDv7 id; None for any other version."""
-        if self.id.version != 7:
-            return None
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.id.int >> 80)
+        """Return the moment inside the id, None where it has none."""
+        return created_at(self.id)
+
+
+def created_at(changeset_id: uuid.UUID) -> datetime | None:
+    """Return the moment inside a UUIDv7; None for any other version."""
+    if changeset_id.version != 7:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=changeset_id.int >> 80)
+
+
+class Accepted(NamedTuple):
+    """A changeset that was checked: in UTC, with the SHA-256 (hex) of its JSON text."""
+
+    changeset: Changeset
+    digest: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +163,11 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def accepted(changeset: Changeset, limits: Limits) -> tuple[Changeset, str]:
-    """Check a changeset from outside; return it with timestamps in UTC, and its digest.
+def accepted(changeset: Changeset, limits: Limits) -> Accepted:
+    """Check a changeset from outside; every store's commit calls this first.
 
-    The digest, SHA-256 in hex, tells a replay from another change under the same id. Raises
-    InvalidChangeset, naming each field that is wrong. Every store's commit calls this first.
+    The digest tells a replay from another change under the same id. Raises InvalidChangeset,
+    naming each field that is wrong.
     """
     changeset = _validated(changeset)
     text = dump_changeset(changeset)
@@ -164,7 +177,7 @@ def accepted(changeset: Changeset, limits: Limits) -> tuple[Changeset, str]:
             f"and {limits.changeset_bytes} are taken",
             next_step="Split it into several changesets",
         )
-    return changeset, hashlib.sha256(text).hexdigest()
+    return Accepted(changeset, hashlib.sha256(text).hexdigest(), text.decode())
 
 
 def _validated(changeset: Changeset) -> Changeset:

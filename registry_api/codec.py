@@ -42,12 +42,20 @@ def encode_record(record: Record) -> list[Any]:
 
 
 @cache
+def field_types(kind: Kind) -> dict[str, tuple[Any, ...]]:
+    """Return per field its plain types: those of a union one by one, constraints left out."""
+    out: dict[str, tuple[Any, ...]] = {}
+    for name, hint in typing.get_type_hints(CLASSES[kind]).items():
+        union = typing.get_origin(hint) in {typing.Union, types.UnionType}
+        out[name] = typing.get_args(hint) if union else (hint,)
+    return out
+
+
+@cache
 def _readers(kind: Kind) -> dict[str, Callable[[Any], Any]]:
     """Per field that JSON cannot hold as it is, the function that restores it."""
     out: dict[str, Callable[[Any], Any]] = {}
-    cls = CLASSES[kind]
-    for name, hint in typing.get_type_hints(cls, include_extras=False).items():
-        parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for name, parts in field_types(kind).items():
         for part in parts:
             if part is datetime:
                 out[name] = datetime.fromisoformat

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from registry_api import jsontext
 from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
@@ -50,7 +50,9 @@ class Kind(StrEnum):
 
 
 def utc(moment: datetime) -> datetime:
-    """Return the same moment in UTC."""
+    """Return the same moment in UTC; raises ValueError for one without a zone."""
+    if moment.tzinfo is None:
+        raise ValueError("has no time zone")
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
@@ -75,7 +77,7 @@ Id: TypeAlias = Annotated[
 Text: TypeAlias = Annotated[str, StringConstraints(pattern=_NO_NUL)]
 Word: TypeAlias = Annotated[str, StringConstraints(pattern=_NO_NUL, min_length=1, max_length=64)]
 Int: TypeAlias = Annotated[int, Field(strict=True, ge=-SAFE_INT, le=SAFE_INT)]
-Timestamp: TypeAlias = Annotated[AwareDatetime, AfterValidator(utc)]
+Timestamp: TypeAlias = Annotated[datetime, Field(strict=True), AfterValidator(utc)]
 JsonObject: TypeAlias = Annotated[Text, _json_of(dict)]
 JsonArray: TypeAlias = Annotated[Text, _json_of(list)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

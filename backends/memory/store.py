@@ -91,7 +91,7 @@ class MemoryStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
-        changeset, digest = accepted(changeset, self.info.limits)
+        changeset, digest, _ = accepted(changeset, self.info.limits)
         with self._locked():
             held = self._tasks.get(changeset.task_id)
             if held is not None:

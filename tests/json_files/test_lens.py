@@ -29,7 +29,7 @@ JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-5, 5)
-    | st.floats(allow_nan=False, width=16)
+    | st.floats(allow_nan=False, allow_infinity=False, width=16)
     | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=4,

@@ -1,0 +1,41 @@
+"""The plugin: offers the store as ``sqlite``, below the workspace or at a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends.sql.sqlite import SqliteEngine
+from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
+from backends.sql.store import SqlStore
+from registry_api.hooks import RegisterStore, hookimpl
+from registry_api.opening import SQLITE_FILE, STATE_DIR, OpenContext
+from registry_api.store import RegistryStore
+
+__all__ = ["registry_register_stores"]
+
+
+@hookimpl
+def registry_register_stores(register: RegisterStore) -> None:
+    """Offer the store as ``sqlite`` (``sqlite:///absolute/path`` names another file)."""
+    register("sqlite", _open)
+
+
+def _open(context: OpenContext) -> RegistryStore:
+    default = context.workspace / STATE_DIR / SQLITE_FILE
+    path = Path(context.location) if context.location else default
+    settings = context.settings
+    engine = SqliteEngine(
+        context.workspace / path,
+        timeout=settings.lock_timeout,
+        durable=settings.durable,
+        read_only=context.read_only,
+    )
+    return SqlStore(
+        engine,
+        name="sqlite",
+        statements=STATEMENTS,
+        fragments=FRAGMENTS,
+        now=context.now,
+        durable=settings.durable,
+        read_only=context.read_only,
+    )

@@ -1,0 +1,89 @@
+"""Records as rows: columns are the record's fields, in their order."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+import orjson
+
+from registry_api.codec import field_types, stamp, unstamp
+from registry_api.models import CLASSES, Kind, Record
+
+__all__ = ["TABLES", "RowCodec", "codec"]
+
+TABLES: dict[Kind, str] = {
+    Kind.TASK: "tasks",
+    Kind.PHASE: "phases",
+    Kind.AGENT: "agents",
+    Kind.PROGRESS: "progress",
+    Kind.FINDING: "findings",
+    Kind.REVIEW: "reviews",
+    Kind.VERDICT: "verdicts",
+    Kind.HANDOVER: "handovers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RowCodec:
+    """Writes a record as named parameters and reads one from a row of ``columns``."""
+
+    cls: type[Record]
+    columns: tuple[str, ...]
+    writers: tuple[tuple[str, Callable[[Any], Any]], ...]
+    readers: tuple[tuple[int, Callable[[Any], Any]], ...]
+
+    def write(self, record: Record) -> dict[str, Any]:
+        """Return the parameters of a record."""
+        row = {name: getattr(record, name) for name in self.columns}
+        for name, writer in self.writers:
+            if row[name] is not None:
+                row[name] = writer(row[name])
+        return row
+
+    def read(self, row: Sequence[Any]) -> Any:
+        """Build the record of a row."""
+        values = list(row)
+        for place, reader in self.readers:
+            if values[place] is not None:
+                values[place] = reader(values[place])
+        return self.cls(**dict(zip(self.columns, values, strict=True)))
+
+
+def _dump_list(value: tuple[str, ...]) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _load_list(text: str) -> tuple[str, ...]:
+    return tuple(orjson.loads(text))
+
+
+@cache
+def codec(kind: Kind) -> RowCodec:
+    """Return the codec of one kind."""
+    cls = CLASSES[kind]
+    writers: list[tuple[str, Callable[[Any], Any]]] = []
+    readers: list[tuple[int, Callable[[Any], Any]]] = []
+    hints = field_types(kind)
+    columns = tuple(f.name for f in fields(cls))
+    for place, name in enumerate(columns):
+        for part in hints[name]:
+            if part is datetime:
+                writers.append((name, stamp))
+                readers.append((place, unstamp))
+            elif part is bool:
+                writers.append((name, int))
+                readers.append((place, bool))
+            elif typing.get_origin(part) is tuple:
+                writers.append((name, _dump_list))
+                readers.append((place, _load_list))
+            elif isinstance(part, type) and issubclass(part, StrEnum):
+                members = {m.value: m for m in part}
+                writers.append((name, str))
+                readers.append((place, members.__getitem__))
+    return RowCodec(cls, columns, tuple(writers), tuple(readers))

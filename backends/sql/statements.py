@@ -1,0 +1,272 @@
+"""Every statement of the store, in SQLAlchemy Core; ``compiled.py`` makes driver SQL of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Executable,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from backends.sql import schema
+from backends.sql.rows import TABLES, codec
+from registry_api.models import KEY_FIELD, Kind
+from registry_api.query import FILTERS, MOMENT, SORT, TEXT
+
+__all__ = ["SUMMARY", "Flavour", "ddl", "fragments", "statements"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """What differs between engines: the dialect, its INSERT with ON CONFLICT, substring search."""
+
+    dialect: Dialect
+    insert: Callable[[Table], Any]
+    position: str  # the function that gives a substring's place, 0 for none
+
+
+def table_of(kind: Kind) -> Table:
+    """Return the table of a kind."""
+    return schema.metadata.tables[TABLES[kind]]
+
+
+def _columns(kind: Kind) -> list[Column[Any]]:
+    table = table_of(kind)
+    return [table.c[name] for name in codec(kind).columns]
+
+
+def _is(table: Table, *names: str) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == bindparam(name) for name in names))
+
+
+def _upsert(flavour: Flavour, table: Table, *, keep: tuple[str, ...] = ()) -> Executable:
+    keys = [c.name for c in table.primary_key]
+    row: dict[str, Any] = {c.name: bindparam(c.name) for c in table.columns}
+    put = flavour.insert(table).values(row)
+    changed = {n: put.excluded[n] for n in row if n not in keys and n not in keep}
+    statement: Executable = put.on_conflict_do_update(index_elements=keys, set_=changed)
+    return statement
+
+
+def _plain_insert(table: Table) -> Executable:
+    return insert(table).values({c.name: bindparam(c.name) for c in table.columns})
+
+
+def statements(flavour: Flavour) -> dict[str, Executable]:
+    """Return every fixed statement by name; parameters are named as the columns."""
+    tasks, agents, feed = schema.tasks, schema.agents, schema.feed
+    counters, meta, latest = schema.counters, schema.meta, schema.agent_progress_latest
+    out: dict[str, Executable] = {
+        "head": select(tasks.c.lineage, tasks.c.revision).where(_is(tasks, "task_id")),
+        "task_state": select(
+            tasks.c.lineage,
+            tasks.c.revision,
+            tasks.c.status,
+            tasks.c.recorded_status,
+            tasks.c.phases,
+            tasks.c.agents,
+            tasks.c.active_agents,
+            tasks.c.expired_before,
+        ).where(_is(tasks, "task_id")),
+        "put_task": _upsert(flavour, tasks),
+        "set_task": update(tasks)
+        .where(_is_as(tasks, task_id="of_task"))
+        .values({name: bindparam(name) for name in codec(Kind.TASK).columns if name != "task_id"}),
+        "advance": update(tasks)
+        .where(_is_as(tasks, task_id="of_task"))
+        .values(
+            {
+                n: bindparam(n)
+                for n in ("revision", "updated_at", "status", "phases", "agents", "active_agents")
+            }
+        ),
+        "set_expired": update(tasks)
+        .where(_is_as(tasks, task_id="of_task"))
+        .values(expired_before=bindparam("expired_before")),
+        "oldest_changes": select(feed.c.number, feed.c.changeset_id, feed.c.at)
+        .where(_is(feed, "task_id"))
+        .order_by(feed.c.number)
+        .limit(bindparam("limit"))
+        .offset(literal_column("0")),
+        "drop_latest": delete(latest).where(_is(latest, "task_id")),
+        "load_task_row": select(
+            *_columns(Kind.TASK), tasks.c.lineage, tasks.c.revision, tasks.c.updated_at
+        ).where(_is(tasks, "task_id")),
+        "agent_statuses": select(agents.c.status).distinct().where(_is(agents, "task_id")),
+        "count_agent_statuses": select(agents.c.status, func.count())
+        .where(_is(agents, "task_id"))
+        .group_by(agents.c.status),
+        "phase_statuses": select(schema.phases.c.status)
+        .distinct()
+        .where(_is(schema.phases, "task_id")),
+        "agent_status": select(agents.c.status, agents.c.last_update).where(
+            _is(agents, "task_id", "agent_id")
+        ),
+        "report_on_agent": update(agents)
+        .where(_is_as(agents, task_id="of_task", agent_id="of_agent"))
+        .values({n: bindparam(n) for n in ("status", "progress", "last_update")}),
+        "seen_agent": update(agents)
+        .where(_is_as(agents, task_id="of_task", agent_id="of_agent"))
+        .values(last_update=bindparam("last_update")),
+        "put_latest": _upsert(flavour, latest),
+        "load_latest": select(*(latest.c[n] for n in codec(Kind.PROGRESS).columns))
+        .where(_is(latest, "task_id"))
+        .order_by(latest.c.agent_id),
+        "replayed": select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest).where(
+            _is(feed, "task_id", "changeset_id")
+        ),
+        "last_number": select(func.max(feed.c.number)),
+        "add_change": _plain_insert(feed),
+        "changes": _feed_page(feed.c.number > bindparam("number")),
+        "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
+        "drop_change": delete(feed).where(_is(feed, "number")),
+        "drop_feed": delete(feed).where(_is(feed, "task_id")),
+        "feed_length": select(func.count()).select_from(feed).where(_is(feed, "task_id")),
+        "count": flavour.insert(counters)
+        .values(kind=bindparam("kind"), status=bindparam("status"), n=bindparam("n"))
+        .on_conflict_do_update(
+            index_elements=["kind", "status"], set_={"n": counters.c.n + bindparam("n")}
+        ),
+        "counts": select(counters.c.kind, counters.c.status, counters.c.n).where(
+            counters.c.n != literal_column("0")
+        ),
+        "read_meta": select(meta.c.value).where(_is(meta, "name")),
+        "write_meta": _upsert(flavour, meta),
+    }
+    for kind, name in TABLES.items():
+        out |= _of_kind(flavour, kind, name)
+    return out
+
+
+def _is_as(table: Table, **names: str) -> ColumnElement[bool]:
+    """Compare with parameters of other names: an UPDATE's SET has taken the columns' own."""
+    return and_(*(table.c[column] == bindparam(name) for column, name in names.items()))
+
+
+def _feed_page(*where: ColumnElement[bool]) -> Executable:
+    feed = schema.feed
+    return (
+        select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest, feed.c.changeset)
+        .where(*where)
+        .order_by(feed.c.number)
+        .limit(bindparam("limit"))
+        .offset(literal_column("0"))
+    )
+
+
+def _of_kind(flavour: Flavour, kind: Kind, name: str) -> dict[str, Executable]:
+    table, key = table_of(kind), KEY_FIELD[kind]
+    out: dict[str, Executable] = {
+        f"drop_all_{name}": delete(table).where(_is(table, "task_id")),
+        f"load_{name}": select(*_columns(kind)).where(_is(table, "task_id")).order_by(table.c[key]),
+    }
+    if kind is Kind.TASK:
+        return out
+    out |= {
+        f"has_{name}": select(table.c[key]).where(_is(table, "task_id", key)),
+        f"drop_{name}": delete(table).where(_is(table, "task_id", key)),
+        f"count_{name}": select(func.count()).select_from(table).where(_is(table, "task_id")),
+    }
+    if kind in {Kind.PROGRESS, Kind.FINDING}:
+        out[f"add_{name}"] = _plain_insert(table)
+    else:
+        out[f"put_{name}"] = _upsert(flavour, table)
+    return out
+
+
+# -- queries: fragments that the store joins with AND ------------------------------------------
+
+SUMMARY = (
+    "task_id",
+    "description",
+    "status",
+    "recorded_status",
+    "priority",
+    "created_at",
+    "updated_at",
+    "revision",
+    "phases",
+    "current_phase_index",
+    "agents",
+    "active_agents",
+)
+
+
+def fragments(flavour: Flavour) -> dict[str, dict[str, Any]]:
+    """Return per kind: ``select`` and ``order`` clauses, and a condition for every filter."""
+    return {kind.value: _fragments(flavour, kind) for kind in Kind}
+
+
+def _fragments(flavour: Flavour, kind: Kind) -> dict[str, Any]:
+    table = table_of(kind)
+    sort = table.c[SORT[kind]]
+    places = [sort, table.c.task_id]
+    if kind not in {Kind.TASK, Kind.PHASE, Kind.AGENT}:
+        places.append(table.c[KEY_FIELD[kind]])
+    local = [p for p in places if p.name != "task_id"]
+    names = {p.name: f"after_{n}" for n, p in enumerate(places)}
+    found = getattr(func, flavour.position)
+
+    def after(columns: list[Any], *, newest: bool) -> Any:
+        left = tuple_(*columns)
+        right = tuple_(*(bindparam(names[c.name], type_=c.type) for c in columns))
+        return left < right if newest else left > right
+
+    def contains(*columns: str) -> Any:
+        return or_(*(found(table.c[c], bindparam("text")) > literal_column("0") for c in columns))
+
+    columns = [table.c[n] for n in SUMMARY] if kind is Kind.TASK else _columns(kind)
+    out: dict[str, Any] = {
+        "select": select(*columns),
+        "order": {
+            "oldest": ", ".join(f"{table.name}.{p.name}" for p in places),
+            "newest": ", ".join(f"{table.name}.{p.name} DESC" for p in places),
+        },
+        "after": {
+            "oldest": after(places, newest=False),
+            "newest": after(places, newest=True),
+            "oldest_in_task": after(local, newest=False),
+            "newest_in_task": after(local, newest=True),
+        },
+    }
+    where: dict[str, Any] = {}
+    if kind is Kind.TASK:
+        where["status"] = table.c.status == bindparam("status")
+        where["since"] = sort >= bindparam("since")
+        where["until"] = sort < bindparam("until")
+        where["text"] = contains("description", "task_id")
+    else:
+        where["task_id"] = table.c.task_id == bindparam("task_id")
+        where["since"] = table.c[MOMENT[kind]] >= bindparam("since")
+        where["text"] = contains(*TEXT[kind])
+        for name, column in FILTERS[kind].items():
+            field = "active" if name == "active" else column
+            where[name] = table.c[field] == bindparam(name)
+    out["where"] = where
+    return out
+
+
+def ddl() -> list[Any]:
+    """Return the statements that make an empty database one of version ``schema.VERSION``."""
+    out: list[Any] = []
+    for table in schema.metadata.sorted_tables:
+        out.append(CreateTable(table))
+        out += [CreateIndex(i) for i in sorted(table.indexes, key=lambda i: str(i.name))]
+    return out

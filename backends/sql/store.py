@@ -1,0 +1,479 @@
+"""The store on a relational engine: the contract over rows."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import orjson
+
+from backends.sql.rows import TABLES, codec
+from backends.sql.writing import Execute, TaskRow, Writing, read_task_row
+from registry_api.changeset import (
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    accepted,
+    changeset_from,
+    dump_changeset,
+)
+from registry_api.codec import stamp, unstamp
+from registry_api.errors import Conflict, IdempotencyMismatch, NotNext, ReadOnly, TaskNotFound
+from registry_api.models import KINDS, Finding, Kind, ProgressEntry, Record
+from registry_api.query import (
+    ALL,
+    ALL_RECORDS,
+    Page,
+    PageKey,
+    RecordQuery,
+    Refs,
+    TaskQuery,
+    check_limit,
+    check_query,
+    check_tasks,
+    make_cursor,
+    read_cursor,
+)
+from registry_api.retention import KEEP, check_fresh, cursor_expired
+from registry_api.select import page_key
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.status import AgentStatus, TaskStatus
+from registry_api.store import Capability, StoreInfo
+
+__all__ = ["Engine", "SqlStore"]
+
+
+class Engine(Protocol):
+    """What differs between databases: connections, transactions, schema."""
+
+    path: Path
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """Give a connection whose reads all see one state."""
+
+    def writing(self) -> AbstractContextManager[Any]:
+        """Give a connection in a write transaction that is committed at the end."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class SqlStore:
+    """A registry in a relational database; ``sql`` holds the driver SQL of its engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str,
+        statements: Mapping[str, str],
+        fragments: Mapping[str, Mapping[str, Any]],
+        now: Callable[[], datetime],
+        durable: bool,
+        read_only: bool,
+    ) -> None:
+        self._engine = engine
+        self._statements = statements
+        self._fragments = fragments
+        self._now = now
+        self._read_only = read_only
+        self._oldest: dict[str, datetime] = {}
+        capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.MOVE_TARGET}
+        if durable:
+            capabilities.add(Capability.DURABLE)
+        self.info = StoreInfo(
+            name=name, location=str(engine.path), capabilities=frozenset(capabilities)
+        )
+
+    # -- transactions ------------------------------------------------------------------------
+
+    def _bind(self, connection: Any) -> Execute:
+        statements = self._statements
+
+        def execute(name: str, /, **parameters: Any) -> Any:
+            return connection.execute(statements[name], parameters)
+
+        return execute
+
+    @contextmanager
+    def _reading(self) -> Iterator[Execute]:
+        with self._engine.reading() as connection:
+            yield self._bind(connection)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Execute]:
+        if self._read_only:
+            raise ReadOnly(
+                "the store was opened for reading only", next_step="Open it without read_only"
+            )
+        with self._engine.writing() as connection:
+            yield self._bind(connection)
+
+    # -- one task ----------------------------------------------------------------------------
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        """See RegistryStore.load."""
+        refs = only or Refs()
+        with self._reading() as execute:
+            row = execute("load_task_row", task_id=task_id).fetchone()
+            if row is None:
+                raise _not_found(task_id)
+            parts = {
+                kind: execute(f"load_{name}", task_id=task_id).fetchall()
+                if kind in refs.kinds
+                else []
+                for kind, name in TABLES.items()
+                if kind not in {Kind.TASK, Kind.FINDING, Kind.PROGRESS}
+            }
+            latest = (
+                execute("load_latest", task_id=task_id).fetchall()
+                if Kind.PROGRESS in refs.kinds
+                else []
+            )
+        *task, lineage, revision, updated_at = row
+        found = {kind: tuple(map(codec(kind).read, rows)) for kind, rows in parts.items()}
+        reports = tuple(map(codec(Kind.PROGRESS).read, latest))
+        if refs.agent_ids is not None:
+            keep = refs.agent_ids
+            found[Kind.AGENT] = tuple(a for a in found[Kind.AGENT] if a.agent_id in keep)
+            reports = tuple(e for e in reports if e.agent_id in keep)
+        return TaskSnapshot(
+            lineage=lineage,
+            revision=revision,
+            updated_at=unstamp(updated_at),
+            task=codec(Kind.TASK).read(task),
+            phases=found[Kind.PHASE],
+            agents=found[Kind.AGENT],
+            reviews=found[Kind.REVIEW],
+            verdicts=found[Kind.VERDICT],
+            handovers=found[Kind.HANDOVER],
+            latest=reports,
+        )
+
+    def head(self, task_id: str) -> Head:
+        """See RegistryStore.head."""
+        with self._reading() as execute:
+            row = execute("head", task_id=task_id).fetchone()
+        return Head() if row is None else Head(lineage=row[0], revision=row[1])
+
+    def commit(self, changeset: Changeset) -> Commit:
+        """See RegistryStore.commit."""
+        changeset, digest, text = accepted(changeset, self.info.limits)
+        with self._writing() as execute:
+            task = read_task_row(execute, changeset.task_id)
+            before = self._replayed(execute, changeset, digest)
+            if before is not None:
+                return before
+            check_fresh(changeset, task.expired_before)
+            if changeset.expected is None and task.revision == 0:
+                raise _not_found(changeset.task_id)
+            if changeset.expected is not None and changeset.expected != task.revision:
+                raise Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
+            number = (execute("last_number").fetchone()[0] or 0) + 1
+            change = Change(
+                cursor=FeedCursor(feed_id=self._feed_id(execute), number=number),
+                lineage=task.lineage or str(uuid.uuid4()),
+                revision=task.revision + 1,
+                changeset=changeset,
+                digest=digest,
+            )
+            self._apply(execute, task, change, text)
+        return _commit_of(change)
+
+    def _replayed(self, execute: Execute, changeset: Changeset, digest: str) -> Commit | None:
+        row = execute(
+            "replayed", task_id=changeset.task_id, changeset_id=str(changeset.id)
+        ).fetchone()
+        if row is None:
+            return None
+        number, lineage, revision, known = row
+        if known != digest:
+            raise IdempotencyMismatch(
+                f"changeset {changeset.id} was committed with other content",
+                next_step="Make a new changeset for a new change",
+            )
+        return Commit(
+            task_id=changeset.task_id,
+            changeset_id=changeset.id,
+            lineage=lineage,
+            revision=revision,
+            cursor=FeedCursor(feed_id=self._feed_id(execute), number=number),
+            replayed=True,
+        )
+
+    def _apply(self, execute: Execute, task: TaskRow, change: Change, text: str) -> None:
+        changeset = change.changeset
+        writing = Writing(execute, changeset.task_id, task)
+        if task.revision == 0:
+            state = next(
+                op.record
+                for op in changeset.ops
+                if hasattr(op, "record") and KINDS[type(op.record)] is Kind.TASK
+            )
+            writing.create(state, lineage=change.lineage)  # type: ignore[arg-type]
+        for op in changeset.ops:
+            writing.apply(op)
+        writing.finish(revision=change.revision, at=changeset.at)
+        _add_change(execute, change, text)
+        self._trim(execute, writing)
+
+    def _trim(self, execute: Execute, writing: Writing) -> None:
+        oldest = self._now() - KEEP
+        kept = self._oldest.get(writing.task_id)
+        if kept is not None and kept >= oldest:
+            return
+        floor, created = writing.trim(oldest)
+        if floor:
+            known = int(_one(execute("read_meta", name="feed_floor"), "0"))
+            execute("write_meta", name="feed_floor", value=str(max(floor, known)))
+        if len(self._oldest) > 10_000:
+            self._oldest.clear()
+        if created is not None:
+            self._oldest[writing.task_id] = created
+
+    def _feed_id(self, execute: Execute) -> str:
+        return _one(execute("read_meta", name="feed_id"), "")
+
+    # -- the registry ------------------------------------------------------------------------
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        """See RegistryStore.list_tasks."""
+        check_tasks(query)
+        filters = {
+            "status": query.status.value if query.status else None,
+            "since": stamp(query.since) if query.since else None,
+            "until": stamp(query.until) if query.until else None,
+            "text": query.text,
+        }
+        rows = self._page(Kind.TASK, filters, after, limit, newest_first=query.newest_first)
+        items = tuple(map(_summary, rows))
+        return _page_of(items, limit, lambda t: (stamp(t.created_at), t.task_id, ""))
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        """See RegistryStore.list_records."""
+        check_query(kind, query)
+        filters = {
+            "task_id": query.task_id,
+            "agent_id": query.agent_id,
+            "phase_index": query.phase_index,
+            "status": query.status.value if query.status else None,
+            "active": None if query.active is None else int(query.active),
+            "severity": query.severity,
+            "since": stamp(query.since) if query.since else None,
+            "text": query.text,
+        }
+        rows = self._page(kind, filters, after, limit, newest_first=query.newest_first)
+        items: tuple[Record, ...] = tuple(map(codec(kind).read, rows))
+        return _page_of(items, limit, lambda r: page_key(kind, r))
+
+    def _page(
+        self,
+        kind: Kind,
+        filters: dict[str, Any],
+        after: str | None,
+        limit: int,
+        *,
+        newest_first: bool,
+    ) -> list[Any]:
+        check_limit(limit)
+        start = read_cursor(after, kind)
+        parts = self._fragments[kind.value]
+        direction = "newest" if newest_first else "oldest"
+        given = {name: value for name, value in filters.items() if value is not None}
+        where = [f"({parts['where'][name]})" for name in given]
+        if start is not None:
+            # Within one task the task is no part of the order: the index then serves the rest.
+            inside = "_in_task" if "task_id" in given and kind is not Kind.TASK else ""
+            where.append(parts["after"][direction + inside])
+            given |= {f"after_{n}": value for n, value in enumerate(start)}
+        text = parts["select"] + (f" WHERE {' AND '.join(where)}" if where else "")
+        text += f" ORDER BY {parts['order'][direction]} LIMIT :limit"
+        with self._engine.reading() as connection:
+            rows: list[Any] = connection.execute(text, given | {"limit": limit + 1}).fetchall()
+        return rows
+
+    def counts(self) -> RegistryCounts:
+        """See RegistryStore.counts."""
+        with self._reading() as execute:
+            rows = execute("counts").fetchall()
+        tasks = {TaskStatus(s): n for kind, s, n in rows if kind == "status"}
+        agents = {AgentStatus(s): n for kind, s, n in rows if kind == "agent"}
+        records = {Kind(kind): n for kind, s, n in rows if s == ""}
+        if agents:
+            records[Kind.AGENT] = sum(agents.values())
+        return RegistryCounts(
+            tasks=MappingProxyType(tasks),
+            agents=MappingProxyType(agents),
+            records=MappingProxyType(records),
+        )
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """See RegistryStore.changes."""
+        check_limit(limit)
+        start = after.number if after else -1
+        with self._reading() as execute:
+            feed_id = self._feed_id(execute)
+            if after is not None:
+                if after.feed_id != feed_id:
+                    raise cursor_expired("it is of another feed")
+                if start < int(_one(execute("read_meta", name="feed_floor"), "0")):
+                    raise cursor_expired("they were trimmed")
+            if task_id is None:
+                rows = execute("changes", number=start, limit=limit).fetchall()
+            else:
+                rows = execute(
+                    "task_changes", task_id=task_id, number=start, limit=limit
+                ).fetchall()
+        return tuple(_change(feed_id, row) for row in rows)
+
+    def close(self) -> None:
+        """See RegistryStore.close."""
+        self._engine.close()
+
+    # -- a move's target ---------------------------------------------------------------------
+
+    def apply(self, change: Change) -> Commit:
+        """See MoveTarget.apply."""
+        changeset = change.changeset
+        with self._writing() as execute:
+            task = read_task_row(execute, changeset.task_id)
+            before = self._replayed(execute, changeset, change.digest)
+            if before is not None:
+                return before
+            at = (task.lineage or change.lineage, task.revision)
+            if at != (change.lineage, change.revision - 1):
+                raise NotNext(
+                    f"task {changeset.task_id} is at {at}, the change is {change.revision}",
+                    next_step="Replay the source's feed from the mark",
+                )
+            self._adopt_feed(execute, change.cursor.feed_id)
+            self._apply(execute, task, change, dump_changeset(changeset).decode())
+        return _commit_of(change)
+
+    def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
+        if self._feed_id(execute) != feed_id:
+            execute("write_meta", name="feed_id", value=feed_id)
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        """See MoveTarget.replace."""
+        task_id = snapshot.task.task_id
+        with self._writing() as execute:
+            old = read_task_row(execute, task_id)
+            if old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
+                return
+            writing = Writing(execute, task_id, old)
+            self._clear(execute, writing)
+            writing.create(snapshot.task, lineage=snapshot.lineage)
+            writing.fill(snapshot, histories)
+            writing.finish(revision=snapshot.revision, at=snapshot.updated_at)
+            for change in feed:
+                self._adopt_feed(execute, change.cursor.feed_id)
+                _add_change(execute, change, dump_changeset(change.changeset).decode())
+
+    def _clear(self, execute: Execute, writing: Writing) -> None:
+        if writing.task.revision:
+            writing.uncount()
+            for name in TABLES.values():
+                execute(f"drop_all_{name}", task_id=writing.task_id)
+            execute("drop_latest", task_id=writing.task_id)
+            execute("drop_feed", task_id=writing.task_id)
+
+    def read_stamp(self, name: str) -> str | None:
+        """See MoveTarget.read_stamp."""
+        with self._reading() as execute:
+            row = execute("read_meta", name=f"stamp.{name}").fetchone()
+        return None if row is None else str(row[0])
+
+    def write_stamp(self, name: str, value: str) -> None:
+        """See MoveTarget.write_stamp."""
+        with self._writing() as execute:
+            execute("write_meta", name=f"stamp.{name}", value=value)
+
+
+def _one(cursor: Any, default: str) -> str:
+    row = cursor.fetchone()
+    return default if row is None else str(row[0])
+
+
+def _not_found(task_id: str) -> TaskNotFound:
+    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows what there is")
+
+
+def _commit_of(change: Change) -> Commit:
+    return Commit(
+        task_id=change.changeset.task_id,
+        changeset_id=change.changeset.id,
+        lineage=change.lineage,
+        revision=change.revision,
+        cursor=change.cursor,
+    )
+
+
+def _add_change(execute: Execute, change: Change, text: str) -> None:
+    execute(
+        "add_change",
+        number=change.cursor.number,
+        task_id=change.changeset.task_id,
+        lineage=change.lineage,
+        revision=change.revision,
+        changeset_id=str(change.changeset.id),
+        digest=change.digest,
+        at=stamp(change.changeset.at),
+        changeset=text,
+    )
+
+
+def _change(feed_id: str, row: Any) -> Change:
+    number, lineage, revision, digest, changeset = row
+    return Change(
+        cursor=FeedCursor(feed_id=feed_id, number=number),
+        lineage=lineage,
+        revision=revision,
+        changeset=changeset_from(orjson.loads(changeset)),
+        digest=digest,
+    )
+
+
+def _summary(row: Any) -> TaskSummary:
+    return TaskSummary(
+        task_id=row[0],
+        description=row[1],
+        status=TaskStatus(row[2]),
+        recorded_status=TaskStatus(row[3]),
+        priority=row[4],
+        created_at=unstamp(row[5]),
+        updated_at=unstamp(row[6]),
+        revision=row[7],
+        phases=row[8],
+        current_phase_index=row[9],
+        agents=row[10],
+        active_agents=row[11],
+    )
+
+
+def _page_of(items: tuple[Any, ...], limit: int, key: Callable[[Any], PageKey]) -> Page[Any]:
+    page = items[:limit]
+    return Page(items=page, next=make_cursor(key(page[-1])) if len(items) > limit else None)

@@ -1,0 +1,298 @@
+"""One changeset inside one write transaction: rows, derived status, counters and the feed line."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from backends.sql.rows import TABLES, codec
+from registry_api.changeset import Op, Put, created_at
+from registry_api.codec import stamp, unstamp
+from registry_api.models import (
+    KEY_FIELD,
+    KINDS,
+    Agent,
+    Finding,
+    Handover,
+    Kind,
+    ProgressEntry,
+    Record,
+    Task,
+    record_key,
+)
+from registry_api.retention import KEEP_CHANGES, TRIM_BATCH
+from registry_api.snapshot import TaskSnapshot
+from registry_api.state import after_report, exists
+from registry_api.status import ACTIVE_AGENT, AgentStatus, PhaseStatus, TaskStatus, task_status
+
+__all__ = ["Execute", "TaskRow", "Writing", "read_task_row"]
+
+
+class Execute(Protocol):
+    """Runs a named statement with its parameters."""
+
+    def __call__(self, name: str, /, **parameters: Any) -> Any:
+        """Return the driver's cursor."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskRow:
+    """What a task's row knows besides its record; revision 0: there is no row yet."""
+
+    lineage: str = ""
+    revision: int = 0
+    status: TaskStatus | None = None
+    recorded: TaskStatus = TaskStatus.INITIALIZED
+    phases: int = 0
+    agents: int = 0
+    active_agents: int = 0
+    expired_before: datetime | None = None
+
+
+def read_task_row(execute: Execute, task_id: str) -> TaskRow:
+    """Return the task's row, or an empty one."""
+    row = execute("task_state", task_id=task_id).fetchone()
+    if row is None:
+        return TaskRow()
+    return TaskRow(
+        lineage=row[0],
+        revision=row[1],
+        status=TaskStatus(row[2]),
+        recorded=TaskStatus(row[3]),
+        phases=row[4],
+        agents=row[5],
+        active_agents=row[6],
+        expired_before=unstamp(row[7]) if row[7] else None,
+    )
+
+
+@dataclass(slots=True)
+class Writing:
+    """Applies ops to rows; ``task`` is kept in step and written at the end."""
+
+    execute: Execute
+    task_id: str
+    task: TaskRow
+    counted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unsettled: bool = False  # whether the derived status may have changed
+
+    def create(self, record: Task, *, lineage: str) -> None:
+        """Insert the row of a new task."""
+        self.task = TaskRow(lineage=lineage, recorded=record.recorded_status)
+        self.execute(
+            "put_task",
+            **codec(Kind.TASK).write(record),
+            lineage=lineage,
+            revision=0,
+            updated_at="",
+            status="",
+            phases=0,
+            agents=0,
+            active_agents=0,
+            expired_before=None,
+        )
+        self._count(Kind.TASK.value, "", 1)
+        self.unsettled = True
+
+    def apply(self, op: Op) -> None:
+        """Apply one op; raises RecordExists for an append whose id is taken."""
+        if not isinstance(op, Put):
+            self._delete(op.kind, op.key)
+            return
+        match op.record:
+            case Task() as record:
+                row = codec(Kind.TASK).write(record)
+                del row["task_id"]
+                self.execute("set_task", of_task=self.task_id, **row)
+                self.task.recorded = record.recorded_status
+                self.unsettled = True
+            case Agent() as record:
+                self._put_agent(record)
+            case ProgressEntry() as record:
+                self._append(record)
+                self._report(record)
+            case Finding() as record:
+                self._append(record)
+            case Handover() as record if self._has(Kind.HANDOVER, record.handover_id):
+                raise exists(record)
+            case record:
+                self._put(record)
+
+    def _has(self, kind: Kind, key: str | int) -> bool:
+        row = self.execute(
+            f"has_{TABLES[kind]}", task_id=self.task_id, **{KEY_FIELD[kind]: key}
+        ).fetchone()
+        return row is not None
+
+    def _append(self, record: Record) -> None:
+        kind = KINDS[type(record)]
+        if self._has(kind, record_key(record)):
+            raise exists(record)
+        self.append_new(kind, record)
+
+    def append_new(self, kind: Kind, record: Record) -> None:
+        """Insert a history record whose id is known to be free."""
+        self.execute(f"add_{TABLES[kind]}", **codec(kind).write(record))
+        self._count(kind.value, "", 1)
+
+    def _put(self, record: Record) -> None:
+        kind = KINDS[type(record)]
+        key = getattr(record, KEY_FIELD[kind])
+        if not self._has(kind, key):
+            self._count(kind.value, "", 1)
+            self.task.phases += kind is Kind.PHASE
+        self.execute(f"put_{TABLES[kind]}", **codec(kind).write(record))
+        self.unsettled |= kind is Kind.PHASE
+
+    def _put_agent(self, record: Agent) -> None:
+        old = self._status_of(record.agent_id)
+        self._recount(old, record.status)
+        active = int(record.status in ACTIVE_AGENT)
+        self.execute("put_agents", **codec(Kind.AGENT).write(record), active=active)
+
+    def _status_of(self, agent_id: str) -> AgentStatus | None:
+        row = self.execute("agent_status", task_id=self.task_id, agent_id=agent_id).fetchone()
+        return None if row is None else AgentStatus(row[0])
+
+    def _recount(self, old: AgentStatus | None, new: AgentStatus | None) -> None:
+        if old is new:
+            return
+        was, now = old in ACTIVE_AGENT, new in ACTIVE_AGENT
+        self.task.active_agents += now - was
+        self.task.agents += (new is not None) - (old is not None)
+        for status, n in ((old, -1), (new, 1)):
+            if status is not None:
+                self._count(Kind.AGENT.value, status.value, n)
+        # An active agent stays one through most reports: then nothing derived can change.
+        self.unsettled |= not (was and now)
+
+    def _report(self, entry: ProgressEntry) -> None:
+        if not entry.foreign:
+            self.execute("put_latest", **codec(Kind.PROGRESS).write(entry))
+        row = self.execute("agent_status", task_id=self.task_id, agent_id=entry.agent_id).fetchone()
+        if row is None:
+            return
+        before = Agent(
+            task_id=self.task_id,
+            agent_id=entry.agent_id,
+            status=AgentStatus(row[0]),
+            last_update=unstamp(row[1]) if row[1] else None,
+        )
+        after = after_report(before, entry)
+        if after is before:
+            return
+        place = {"of_task": self.task_id, "of_agent": entry.agent_id}
+        seen = None if after.last_update is None else stamp(after.last_update)
+        if entry.foreign:
+            self.execute("seen_agent", **place, last_update=seen)
+            return
+        self._recount(before.status, after.status)
+        self.execute(
+            "report_on_agent",
+            **place,
+            status=after.status.value,
+            progress=after.progress,
+            last_update=seen,
+        )
+
+    def _delete(self, kind: Kind, key: str) -> None:
+        value = int(key) if kind is Kind.PHASE else key
+        if kind is Kind.AGENT:
+            self._recount(self._status_of(key), None)
+        elif self._has(kind, value):
+            self._count(kind.value, "", -1)
+            if kind is Kind.PHASE:
+                self.task.phases -= 1
+                self.unsettled = True
+        self.execute(f"drop_{TABLES[kind]}", task_id=self.task_id, **{KEY_FIELD[kind]: value})
+
+    def _count(self, kind: str, status: str, n: int) -> None:
+        self.counted[kind, status] += n
+
+    def finish(self, *, revision: int, at: datetime) -> None:
+        """Write the task's row and the counters."""
+        task = self.task
+        if self.unsettled:
+            agents = self.execute("agent_statuses", task_id=self.task_id).fetchall()
+            phases = self.execute("phase_statuses", task_id=self.task_id).fetchall()
+            status = task_status(
+                task.recorded,
+                (PhaseStatus(p) for (p,) in phases),
+                (AgentStatus(a) for (a,) in agents),
+            )
+            if status is not task.status:
+                if task.status is not None:
+                    self._count("status", task.status.value, -1)
+                self._count("status", status.value, 1)
+                task.status = status
+        assert task.status is not None
+        self.execute(
+            "advance",
+            of_task=self.task_id,
+            revision=revision,
+            updated_at=stamp(at),
+            status=task.status.value,
+            phases=task.phases,
+            agents=task.agents,
+            active_agents=task.active_agents,
+        )
+        self.flush_counts()
+
+    def flush_counts(self) -> None:
+        """Write what was counted."""
+        for (kind, status), n in self.counted.items():
+            if n:
+                self.execute("count", kind=kind, status=status, n=n)
+        self.counted.clear()
+
+    def trim(self, oldest: datetime) -> tuple[int, datetime | None]:
+        """Drop a few feed lines of the task that are past keeping, never its newest.
+
+        Returns the highest number dropped (0: none) and the time of the oldest line kept.
+        """
+        rows = self.execute("oldest_changes", task_id=self.task_id, limit=TRIM_BATCH + 1).fetchall()
+        surplus = 0
+        if len(rows) > TRIM_BATCH and self.task.revision > KEEP_CHANGES:
+            surplus = self.execute("feed_length", task_id=self.task_id).fetchone()[0] - KEEP_CHANGES
+        floor = 0
+        for number, changeset_id, at in rows:
+            created = created_at(uuid.UUID(changeset_id)) or unstamp(at)
+            if number == rows[-1][0] or (created >= oldest and surplus <= 0):
+                break
+            surplus -= 1
+            floor = number
+            self.execute("drop_change", number=number)
+            self.task.expired_before = max(created, self.task.expired_before or created)
+        if floor:
+            expired = self.task.expired_before
+            assert expired is not None
+            self.execute("set_expired", of_task=self.task_id, expired_before=stamp(expired))
+        return floor, created
+
+    def fill(self, snapshot: TaskSnapshot, histories: Iterable[ProgressEntry | Finding]) -> None:
+        """Insert everything of a task whose rows were cleared; histories are streamed."""
+        for agent in snapshot.agents:
+            self._put_agent(agent)
+        for records in (snapshot.phases, snapshot.reviews, snapshot.verdicts, snapshot.handovers):
+            for record in records:
+                self._put(record)
+        for entry in snapshot.latest:
+            self.execute("put_latest", **codec(Kind.PROGRESS).write(entry))
+        for entry_or_finding in histories:
+            self.append_new(KINDS[type(entry_or_finding)], entry_or_finding)
+
+    def uncount(self) -> None:
+        """Take the task out of the counters, before its rows are cleared."""
+        if self.task.status is not None:
+            self._count("status", self.task.status.value, -1)
+        self._count(Kind.TASK.value, "", -1)
+        for status, n in self.execute("count_agent_statuses", task_id=self.task_id).fetchall():
+            self._count(Kind.AGENT.value, status, -n)
+        for kind, name in TABLES.items():
+            if kind not in {Kind.TASK, Kind.AGENT}:
+                n = self.execute(f"count_{name}", task_id=self.task_id).fetchone()[0]
+                self._count(kind.value, "", -n)

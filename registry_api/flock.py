@@ -1,0 +1,131 @@
+"""flock(2) with a bound on every wait, safe across threads and forks.
+
+A flock belongs to the open file description: each lock here has one of its own, close-on-exec, and
+a fork child closes what it inherited without unlocking, else it would hold the lock of a parent
+that was killed (measured). flock has no timeout: the wait polls, 0.2 to 2 ms with jitter. Lock
+files are never unlinked: a waiter would then hold a lock on a file that nobody else can see.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+
+from registry_api.errors import Busy
+
+__all__ = ["Flock", "holder_of"]
+
+_SHORTEST, _LONGEST = 0.0002, 0.002
+_all: weakref.WeakSet[Flock] = weakref.WeakSet()
+
+
+class Flock:
+    """One lock file; used by one thread at a time. ``with lock.exclusive(seconds): …``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+        _all.add(self)
+
+    def acquire(self, *, timeout: float, exclusive: bool = True) -> None:
+        """Lock, waiting at most ``timeout`` seconds; raises Busy, naming the holder's pid."""
+        if not self.try_acquire(exclusive=exclusive):
+            self._wait(timeout, exclusive=exclusive)
+
+    def try_acquire(self, *, exclusive: bool = True) -> bool:
+        """Lock if nobody else holds it; return whether it was locked."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        try:
+            fcntl.flock(self._fd, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait(self, timeout: float, *, exclusive: bool) -> None:
+        deadline = time.monotonic() + timeout
+        pause = _SHORTEST
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Busy(
+                    f"{self.path} is locked{_named(self.path)}",
+                    next_step="Try again; if it lasts, see what that process waits for",
+                    path=str(self.path),
+                )
+            time.sleep(min(left, random.uniform(pause / 2, pause)))
+            if self.try_acquire(exclusive=exclusive):
+                return
+            pause = min(pause * 1.5, _LONGEST)
+
+    def release(self) -> None:
+        """Unlock."""
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the descriptor, which unlocks."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def exclusive(self, timeout: float) -> _Held:
+        """Return a context that holds the lock exclusively."""
+        return _Held(self, timeout, exclusive=True)
+
+    def shared(self, timeout: float) -> _Held:
+        """Return a context that shares the lock with other readers."""
+        return _Held(self, timeout, exclusive=False)
+
+
+class _Held:
+    __slots__ = ("_exclusive", "_lock", "_timeout")
+
+    def __init__(self, lock: Flock, timeout: float, *, exclusive: bool) -> None:
+        self._lock, self._timeout, self._exclusive = lock, timeout, exclusive
+
+    def __enter__(self) -> None:
+        self._lock.acquire(timeout=self._timeout, exclusive=self._exclusive)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+def holder_of(path: Path) -> list[int]:
+    """Return the pids that hold a flock on a file, as far as /proc/locks tells (Linux)."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    pids = set[int]()
+    for line in lines:
+        parts = line.split()
+        # "1: FLOCK  ADVISORY  WRITE 123 08:01:4711 0 EOF"; waiters have "->" as second part.
+        if len(parts) > 5 and parts[1] == "FLOCK" and parts[5].rpartition(":")[2] == str(inode):
+            pids.add(int(parts[4]))
+    return sorted(pids - {0})
+
+
+def _named(path: Path) -> str:
+    pids = holder_of(path)
+    return f" by process {', '.join(map(str, pids))}" if pids else ""
+
+
+def _forget_in_child() -> None:
+    for lock in _all:
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,232 @@
+"""backends.sql on SQLite: schema, plans, refusals, forks, foreign programs."""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.sql import compiled, sqlite, upgrade
+from contract_tests import build
+from contract_tests.test_pages import CASES
+from registry_api import Kind, RecordQuery, TaskQuery, TaskStatus, load_settings, open_store
+from registry_api.errors import Busy, CorruptDocument, ReadOnly, SchemaTooNew, Unavailable
+from registry_api.query import make_cursor
+
+
+def opened(workspace, **options):
+    settings = load_settings(workspace, env={}, backend="sqlite", **options)
+    return open_store(settings)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = opened(tmp_path)
+    yield store
+    store.close()
+
+
+def file_of(workspace):
+    return workspace / ".registry" / "registry.sqlite3"
+
+
+def test_the_generated_sql_is_current():
+    """sqlite_sql.py is what `python -m backends.sql.compiled` writes."""
+    path = Path(compiled.__file__).with_name("sqlite_sql.py")
+    assert path.read_text() == compiled.render(compiled.sqlite_flavour())
+
+
+def shape(path):
+    """Every table and index, without white space."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+    connection.close()
+    return {name: re.sub(r"\s", "", sql or "") for name, sql in rows}
+
+
+def test_a_new_file_has_the_schema_of_all_migrations(tmp_path, store):
+    """The tables made at once are those that Alembic makes step by step."""
+    upgrade.upgrade(f"sqlite:///{tmp_path / 'other'}")
+    assert shape(file_of(tmp_path)) == shape(tmp_path / "other")
+
+
+def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
+    """Opening runs the migrations that the file has not seen; what it holds stays."""
+    store = opened(tmp_path)
+    build.make(store, "t", description="kept")
+    store.close()
+    scripts = tmp_path / "migrations"
+    shutil.copytree(Path(upgrade.__file__).with_name("migrations"), scripts)
+    (scripts / "versions" / "v0002_more.py").write_text(
+        "from alembic import op\nimport sqlalchemy as sa\n"
+        "revision, down_revision = '0002', '0001'\n"
+        "def upgrade():\n"
+        "    with op.batch_alter_table('tasks') as batch:\n"
+        "        batch.add_column(sa.Column('mood', sa.Text))\n"
+    )
+    monkeypatch.setattr(upgrade, "__file__", str(tmp_path / "upgrade.py"))
+    monkeypatch.setattr(sqlite, "VERSION", "0002")
+    again = opened(tmp_path)
+    assert again.load("t").task.description == "kept"
+    build.put(again, build.finding("t"), expected=None)
+    again.close()
+    assert "mood" in shape(file_of(tmp_path))["tasks"]
+
+
+def test_a_newer_file_is_refused(tmp_path, store):
+    """A schema that this version does not know is left alone."""
+    store.close()
+    connection = sqlite3.connect(file_of(tmp_path))
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SchemaTooNew, match="9999"):
+        opened(tmp_path)
+
+
+def test_what_is_no_database_is_named_and_left(tmp_path):
+    """A file of something else is an error that names it; its bytes stay."""
+    path = file_of(tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(CorruptDocument, match=r"registry\.sqlite3"):
+        opened(tmp_path)
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_reading_only_makes_nothing(tmp_path):
+    """read_only neither creates a file nor takes a commit."""
+    settings = load_settings(tmp_path, env={}, backend="sqlite")
+    with pytest.raises(Unavailable):
+        open_store(settings, read_only=True)
+    assert list(tmp_path.iterdir()) == []
+    opened(tmp_path).close()
+    with pytest.raises(ReadOnly):
+        build.make(open_store(settings, read_only=True), "t")
+
+
+def test_files_are_private(tmp_path, store):
+    """The folder is 0700, the database 0600."""
+    build.make(store, "t")
+    assert file_of(tmp_path).stat().st_mode & 0o777 == 0o600
+    assert file_of(tmp_path).parent.stat().st_mode & 0o777 == 0o700
+
+
+def plans(store, call):
+    """The query plans of what a call executes."""
+    seen = []
+    with store._engine.reading() as connection:
+        connection.set_trace_callback(seen.append)
+    try:
+        call()
+    finally:
+        with store._engine.reading() as connection:
+            connection.set_trace_callback(None)
+    with store._engine.reading() as connection:
+        return [
+            (sql, [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")])
+            for sql in seen
+            if sql.startswith("SELECT")
+        ]
+
+
+COMMON = [
+    lambda s: s.load("t1"),
+    lambda s: s.head("t1"),
+    lambda s: s.changes(task_id="t1"),
+    lambda s: s.list_tasks(),
+    lambda s: s.list_tasks(TaskQuery(newest_first=True)),
+    lambda s: s.list_tasks(TaskQuery(status=TaskStatus.ACTIVE)),
+    lambda s: s.list_tasks(TaskQuery(since=build.T0)),
+    lambda s: s.list_tasks(after=make_cursor(("2026", "t", ""))),
+    lambda s: s.list_records(Kind.AGENT, RecordQuery(active=True)),
+    lambda s: s.list_records(Kind.AGENT, RecordQuery(task_id="t1")),
+    lambda s: s.list_records(Kind.PROGRESS, RecordQuery(task_id="t1", newest_first=True)),
+    lambda s: s.list_records(Kind.PROGRESS, RecordQuery(task_id="t1", agent_id="a1")),
+    lambda s: s.list_records(
+        Kind.PROGRESS, RecordQuery(task_id="t1"), after=make_cursor(("2026", "t1", "x"))
+    ),
+    lambda s: s.list_records(Kind.FINDING, RecordQuery(severity="high", newest_first=True)),
+    lambda s: s.list_records(Kind.FINDING, RecordQuery(since=build.T0)),
+    lambda s: s.list_records(Kind.REVIEW, RecordQuery(task_id="t1")),
+]
+
+
+@pytest.mark.parametrize("call", COMMON, ids=range(len(COMMON)))
+def test_no_common_query_scans_a_table(store, call):
+    """Every plan searches an index, or walks one in order; none sorts or scans a table."""
+    build.make(store, "t1", build.agent("t1"), build.report("t1"), build.finding("t1"))
+    found = plans(store, lambda: call(store))
+    assert found
+    for sql, steps in found:
+        for step in steps:
+            assert not re.fullmatch(r"SCAN \w+", step), (sql, step)
+            ordered = "TEMP B-TREE" not in step or "RIGHT PART" in step
+            # A task's own reviews are few: sorted, after a search by the key.
+            assert ordered or "reviews" in sql, (sql, step)
+
+
+def test_every_filter_is_compiled(store):
+    """Each combination of the contract's cases runs."""
+    for kind, query, _ in CASES:
+        store.list_records(kind, query)
+
+
+def test_a_fork_uses_connections_of_its_own(tmp_path, store):
+    """A child may use the store it inherited, and the parent goes on unharmed."""
+    build.make(store, "t", build.agent("t"))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            build.put(store, build.report("t", progress=50), expected=None)
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert store.load("t").agents[0].progress == 50
+    build.put(store, build.report("t", progress=60), expected=None)
+    assert opened(tmp_path).load("t").revision == 3
+
+
+def test_a_foreign_transaction_is_waited_for_within_bounds(tmp_path, store):
+    """A program that holds SQLite's write lock without our queue: Busy, then all is well."""
+    build.make(store, "t")
+    quick = opened(tmp_path, lock_timeout=0.2)
+    other = sqlite3.connect(file_of(tmp_path), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Busy):
+        build.put(quick, build.finding("t"), expected=None)
+    assert quick.load("t").revision == 1
+    other.execute("ROLLBACK")
+    other.close()
+    build.put(quick, build.finding("t"), expected=None)
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    """SQLITE_FULL: Unavailable, nothing of the changeset is there, and later it works."""
+    store = opened(tmp_path)
+    build.make(store, "t")
+    with store._engine.reading() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count={pages + 3}")
+    big = build.finding("t", message="x" * 1_000_000)
+    before = store.load("t"), store.counts()
+    with pytest.raises(Unavailable, match="full"):
+        build.put(store, big, expected=None)
+    assert (store.load("t"), store.counts()) == before
+    build.put(opened(tmp_path), big, expected=None)
+
+
+def test_opening_imports_no_sqlalchemy(tmp_path):
+    """A cold writer pays for sqlite3 alone."""
+    code = (
+        "import sys; from registry_api import *; from contract_tests import build;"
+        f"s = open_store(load_settings({str(tmp_path)!r}, env={{}}, backend='sqlite'));"
+        "build.make(s, 't'); s.list_tasks(); s.counts();"
+        "print([m for m in ('sqlalchemy', 'alembic') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == "[]"
