@@ -17,8 +17,8 @@ import orjson
 __all__ = ["Number", "dump", "dump_text", "parse", "parse_trusted"]
 
 MAX_DEPTH = 64
-# What orjson could change in silence: integers beyond 64 bits, and forms of floats.
-_DELICATE = re.compile(rb"[0-9]{16}|[0-9.][eE]|-0\b")
+# What orjson could change in silence: long numbers, exponents, signed, trailing and many zeros.
+_DELICATE = re.compile(rb"[0-9.]{16}|[0-9.][eE]|-0\b|\.[0-9]+0(?![0-9])|\.0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

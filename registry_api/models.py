@@ -217,7 +217,7 @@ class Verdict:
     verdict_id: Id
     review_id: Id
     reviewer_id: Text | None = None
-    verdict: Word = "approved"
+    verdict: Text = "approved"
     findings: JsonArray = "[]"
     notes: Text = ""
     submitted_at: Timestamp = _EPOCH

@@ -22,3 +22,37 @@ def write_task(workspace, task_id, **keys):
     }
     (folder / "AGENT_REGISTRY.json").write_text(json.dumps(document, indent=2))
     return folder
+
+
+PROGRAM = '''
+"""An older program: edits the document under flock with plain json, in place, no fsync."""
+import errno, fcntl, json, sys, time
+
+def edit(path, change, *, timeout=10.0, hold=0.0):
+    deadline = time.monotonic() + timeout
+    with open(path, "r+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(path)
+                time.sleep(0.1)
+        document = json.load(file)
+        change(document)
+        time.sleep(hold)
+        file.seek(0)
+        file.write(json.dumps(document, indent=2))
+        file.truncate()
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+def add_agent(name):
+    def change(document):
+        document["agents"].append({"id": name, "type": "legacy", "status": "running"})
+        document["total_spawned"] = document.get("total_spawned", 0) + 1
+    return change
+'''
+
+exec(PROGRAM)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from backends.json_files.store import JsonFilesStore
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
-from registry_api.errors import NotSupported
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.opening import OpenContext
 from registry_api.store import RegistryStore
@@ -17,9 +17,14 @@ def registry_register_stores(register: RegisterStore) -> None:
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    times = Times.named(context.settings.legacy_tz)
-    if not context.read_only:
-        raise NotSupported(
-            "the json store can only be read in this version", next_step="Open it with read_only"
-        )
-    return JsonView(context.workspace, times=times)
+    settings = context.settings
+    times = Times.named(settings.legacy_tz)
+    if context.read_only:
+        return JsonView(context.workspace, times=times)
+    return JsonFilesStore(
+        context.workspace,
+        times=times,
+        now=context.now,
+        timeout=settings.lock_timeout,
+        durable=settings.durable,
+    )

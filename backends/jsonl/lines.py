@@ -13,11 +13,12 @@ from typing import Any
 
 from backends.jsonl.times import Times
 from registry_api import jsontext
-from registry_api.models import SAFE_INT, Finding, Kind, ProgressEntry
+from registry_api.models import KINDS, SAFE_INT, Finding, Kind, ProgressEntry
 
 __all__ = ["Line", "LineError", "encode_line", "generation", "parse_line"]
 
-_COMMON = {"timestamp", "agent_id", "message", "entry_id", "changeset"}
+_COMMON = {"timestamp", "agent_id", "message", "entry_id", "changeset", "foreign"}
+_OURS = {"entry_id", "changeset", "foreign"}
 _KNOWN = {
     Kind.PROGRESS: _COMMON | {"status", "progress"},
     Kind.FINDING: _COMMON | {"finding_type", "severity", "data", "phase_index"},
@@ -62,13 +63,16 @@ def parse_line(
         raise LineError(f"agent_id {agent_id!r} is no id")
     ours = _is_id(data.get("entry_id")) and isinstance(data.get("changeset"), str)
     key = data["entry_id"] if ours else _foreign_id(raw, log, offset)
-    extra = {k: v for k, v in data.items() if k not in _KNOWN[kind]}
+    known = _KNOWN[kind] if ours else _KNOWN[kind] - _OURS
+    extra = {k: v for k, v in data.items() if k not in known}
+    if ours and isinstance(data.get("extra"), dict):
+        extra = data["extra"]
     common: dict[str, Any] = {
         "task_id": task_id,
         "agent_id": agent_id,
         "timestamp": moment,
         "message": _text(data, "message", "", extra),
-        "foreign": not ours,
+        "foreign": data.get("foreign") is True if ours else True,
     }
     record: ProgressEntry | Finding
     if kind is Kind.PROGRESS:
@@ -115,8 +119,11 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
             data["phase_index"] = record.phase_index
         data["entry_id"] = record.finding_id
     data["changeset"] = changeset
+    if record.foreign:
+        data["foreign"] = True
     extra = jsontext.parse_trusted(record.extra.encode())
-    return jsontext.dump({**extra, **data}) + b"\n"
+    clash = extra.keys() & (_KNOWN[KINDS[type(record)]] | {"extra"})
+    return jsontext.dump(data | ({"extra": extra} if clash else extra)) + b"\n"
 
 
 def _foreign_id(raw: bytes, log: str, offset: int) -> str:

@@ -12,7 +12,7 @@ from backends.jsonl.lines import Line, LineError, generation, parse_line
 from backends.jsonl.times import Times
 from registry_api.models import Kind
 
-__all__ = ["Log", "find_logs", "read_lines"]
+__all__ = ["Identity", "Log", "find_logs", "identify", "read_lines"]
 
 _MAX_LINE = 8 * 2**20
 _FOLDERS = {
@@ -31,14 +31,21 @@ class Log:
     size: int
 
 
-def find_logs(folder: Path, problems: list[Problem]) -> list[Log]:
-    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``."""
+Identity = dict[tuple[int, int], str]
+
+
+def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:
+    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``.
+
+    ``known`` remembers generations by (device, inode) between calls, so that only new files are
+    opened.
+    """
     logs: list[Log] = []
     seen = set[tuple[Kind, str]]()
     for kind, places in _FOLDERS.items():
         for name, suffix in places:
             for path in _files(folder / name, suffix, problems):
-                log = _identify(kind, path, problems)
+                log = identify(kind, path, problems, known=known)
                 if log is None:
                     continue
                 if (kind, log.generation) in seen:
@@ -60,9 +67,19 @@ def _files(folder: Path, suffix: str, problems: list[Problem]) -> list[Path]:
     return [path for path in paths if path.name.endswith(suffix)]
 
 
-def _identify(kind: Kind, path: Path, problems: list[Problem]) -> Log | None:
+def identify(
+    kind: Kind, path: Path, problems: list[Problem], *, known: Identity | None = None
+) -> Log | None:
+    """Return the log at a path; None where there is none with a finished first line."""
     try:
+        found = path.lstat()
+        if known is not None and found.st_size:
+            cached = known.get((found.st_dev, found.st_ino))
+            if cached is not None:
+                return Log(kind=kind, path=path, generation=cached, size=found.st_size)
         fd = open_regular(path)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         problems.append(Problem(path=path, what=f"cannot be read: {error.strerror or error}"))
         return None
@@ -73,6 +90,8 @@ def _identify(kind: Kind, path: Path, problems: list[Problem]) -> Log | None:
         if first:
             problems.append(Problem(path=path, position=0, what="the first line is not finished"))
         return None
+    if known is not None:
+        known[found.st_dev, found.st_ino] = generation(first)
     return Log(kind=kind, path=path, generation=generation(first), size=size)
 
 

@@ -208,7 +208,7 @@ def _verdicts(element: Json, review: Review, times: Times, dialect: Dialect) -> 
                 )
         return cast(list[Verdict], out)
     said = element.get("verdict")
-    if not _is_flat(element) or not isinstance(said, str) or not 0 < len(said) <= 64:
+    if not _is_flat(element) or not isinstance(said, str):
         return []
     flat: Json = {k: element[k] for k in ("verdict", "findings", "reviewer_notes") if k in element}
     verdict = read_element(
@@ -216,7 +216,7 @@ def _verdicts(element: Json, review: Review, times: Times, dialect: Dialect) -> 
         flat,
         dialect=dialect,
         times=times,
-        verdict_id=f"{review.review_id}.0",
+        verdict_id=f"{review.review_id[:120]}.0",
         reviewer_id=next(iter(review.reviewers), None),
         submitted_at=review.completed_at or review.created_at,
         **fixed,
@@ -226,7 +226,7 @@ def _verdicts(element: Json, review: Review, times: Times, dialect: Dialect) -> 
 
 def _verdict_id(item: Json, review_id: str, place: int) -> str:
     named = ours_of(item).get("verdict_id")
-    return cast(str, named) if is_id(named) else f"{review_id}.{place}"
+    return cast(str, named) if is_id(named) else f"{review_id[:120]}.{place}"
 
 
 def _read_ours(reader: _Reader, state: TaskState, dialect: Dialect) -> None:
@@ -497,7 +497,7 @@ class _Writer:
     def _verdict(self, verdict: Verdict, item: Json, place: int) -> None:
         self.element(Kind.VERDICT, verdict, item)
         ours = ours_of(item)
-        if verdict.verdict_id == f"{verdict.review_id}.{place}":
+        if verdict.verdict_id == f"{verdict.review_id[:120]}.{place}":
             ours.pop("verdict_id", None)
             if not ours:
                 item.pop(OURS, None)

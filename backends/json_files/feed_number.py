@@ -1,0 +1,118 @@
+"""The numbers of the feed: drawn one by one, never twice, without a sync for each."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_api.deadline import patience
+from registry_api.errors import CorruptDocument
+from registry_api.flock import Flock
+
+__all__ = ["FeedNumbers"]
+
+_BLOCK = 4096
+_SIZE = 256  # fixed, so that one write of less than a page replaces the whole
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+class FeedNumbers:
+    """The counter in ``.registry/json/feed``.
+
+    ``next`` is written without a sync, ``ceiling`` with one: after another boot (a power loss may
+    have undone writes) numbers go on from the ceiling, which no number has reached.
+    """
+
+    def __init__(self, folder: Path, *, timeout: float) -> None:
+        self._path = folder / "feed"
+        self._timeout = timeout
+        self._lock = Flock(folder / "feed.lock")
+        self._thread = threading.Lock()
+        self._feed_id = ""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the counter: no number is drawn meanwhile."""
+        with self._thread, self._lock.exclusive(patience(self._timeout)):
+            yield
+
+    def peek(self) -> tuple[str, int]:
+        """Return (feed id, the next number); inside ``locked``."""
+        state = self._load()
+        return state["feed_id"], state["next"]
+
+    def feed_id(self) -> str:
+        """Return the feed's id as last seen, or read now."""
+        if not self._feed_id:
+            with self.locked():
+                self._load()
+        return self._feed_id
+
+    def draw(self) -> int:
+        """Return the next number; inside ``locked``, and written into an intent before it ends."""
+        state = self._load()
+        number: int = state["next"]
+        state["next"] = number + 1
+        self._store(state)
+        return number
+
+    def raise_to(self, number: int, feed_id: str | None = None) -> None:
+        """Let no number up to ``number`` be drawn again; inside ``locked``."""
+        state = self._load()
+        if state["next"] <= number or (feed_id and feed_id != state["feed_id"]):
+            state["next"] = max(state["next"], number + 1)
+            state["feed_id"] = feed_id or state["feed_id"]
+            self._store(state)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            fresh = {"feed_id": str(uuid.uuid4()), "next": 1, "ceiling": 1, "boot": ""}
+            self._store(fresh)
+            return fresh
+        try:
+            state: dict[str, Any] = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise CorruptDocument(
+                f"{self._path} is damaged",
+                next_step="Move it away: numbers then start a new feed, subscribers load afresh",
+            ) from None
+        if state["boot"] != _boot():
+            state["next"] = state["ceiling"]
+        self._feed_id = state["feed_id"]
+        return state
+
+    def _store(self, state: dict[str, Any]) -> None:
+        sync = False
+        boot = _boot()
+        if state["boot"] != boot or state["next"] >= state["ceiling"]:
+            state["ceiling"] = state["next"] + _BLOCK
+            state["boot"] = boot
+            sync = True
+        self._feed_id = state["feed_id"]
+        data = orjson.dumps(state).ljust(_SIZE)
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, data, 0)
+            if sync or not boot:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the lock's descriptor."""
+        self._lock.close()

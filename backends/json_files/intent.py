@@ -1,0 +1,142 @@
+"""The intent of a task: what a write is about to do, durable before it begins.
+
+One file a task, rewritten in place and emptied when the write is done; a checksum tells a whole
+intent from one that a crash cut off, after which nothing of the write can have begun.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_api.models import Kind
+
+__all__ = ["AppendedLine", "Intent", "IntentFile", "pending_numbers"]
+
+_NUMBER = struct.Struct("<q")
+_PLACE, _SUM = 8, 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendedLine:
+    """A line to be appended to a log: its path below the task folder, place (bytes) and bytes."""
+
+    kind: Kind
+    path: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A redo record: the journal line to be written, the document before (hash) and after."""
+
+    number: int
+    epoch: int
+    journal: bytes
+    before: str
+    after: str
+    document: bytes
+    lines: tuple[AppendedLine, ...] = ()
+    creates: bool = False
+
+
+class IntentFile:
+    """The intent of one task; used under the task's lock."""
+
+    def __init__(self, path: Path, *, sync: Callable[[int], None]) -> None:
+        self._path = path
+        self._sync = sync
+
+    def reserve(self, number: int) -> None:
+        """Show that a feed number was drawn, while the counter is still locked."""
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, _NUMBER.pack(number))
+        finally:
+            os.close(fd)
+
+    def write(self, intent: Intent) -> None:
+        """Make the intent durable."""
+        head = {
+            "epoch": intent.epoch,
+            "before": intent.before,
+            "after": intent.after,
+            "creates": intent.creates,
+            "sizes": [len(intent.journal), len(intent.document)],
+            "lines": [
+                [line.kind, line.path, line.offset, line.data.decode()] for line in intent.lines
+            ],
+        }
+        body = orjson.dumps(head) + b"\n" + intent.journal + intent.document
+        number = _NUMBER.pack(intent.number)
+        data = number + hashlib.sha256(number + body).digest() + body
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.ftruncate(fd, len(data))
+            self._sync(fd)
+        finally:
+            os.close(fd)
+
+    def read(self) -> Intent | None:
+        """Return the intent, None where there is none or it was cut off."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return _parse(data)
+
+    def exists(self) -> bool:
+        """Whether something is pending, whole or cut off."""
+        try:
+            return self._path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def clear(self) -> None:
+        """Empty the file: the write is done, or is not to be."""
+        os.truncate(self._path, 0)
+
+
+def _parse(data: bytes) -> Intent | None:
+    number, total, body = data[:_PLACE], data[_PLACE : _PLACE + _SUM], data[_PLACE + _SUM :]
+    if hashlib.sha256(number + body).digest() != total:
+        return None
+    line, _, rest = body.partition(b"\n")
+    head: dict[str, Any] = orjson.loads(line)
+    journal = head["sizes"][0]
+    return Intent(
+        number=_NUMBER.unpack(number)[0],
+        epoch=head["epoch"],
+        before=head["before"],
+        after=head["after"],
+        creates=head["creates"],
+        journal=rest[:journal],
+        document=rest[journal:],
+        lines=tuple(
+            AppendedLine(kind=Kind(kind), path=path, offset=offset, data=text.encode())
+            for kind, path, offset, text in head["lines"]
+        ),
+    )
+
+
+def pending_numbers(folder: Path) -> dict[str, int]:
+    """Return per task with a pending intent the feed number it holds; while none can be drawn."""
+    out = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with open(entry.path, "rb") as file:  # noqa: PTH123  (a name from scandir)
+                head = file.read(_PLACE)
+            if head:
+                out[entry.name] = _NUMBER.unpack(head.ljust(_PLACE, b"\0"))[0]
+    return out

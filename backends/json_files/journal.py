@@ -1,0 +1,384 @@
+"""The journal of a task: its feed, its replay table and the hash of its document, in one file.
+
+They are never in separate files, which a crash could part. A line is a JSON object:
+
+``change``  a changeset as applied: ``r`` revision, ``n`` feed number, ``d`` digest, ``h`` hash of
+            the document after it, ``logs`` how far it read the logs, ``cs``
+``same``    a foreign write that changed no record: only the document's hash
+``base``    the whole state, so that a reader need not begin at the beginning
+
+Every line holds ``b``, the offset of the newest base line before it. A line counts when its newline
+is there; what a kill left of one is cut off by the next writer. Under the task's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_api.changeset import Change, Changeset, FeedCursor, Put, changeset_from, created_at
+from registry_api.codec import decode_record, dump, encode_record, unstamp
+from registry_api.errors import CorruptDocument
+from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
+from registry_api.retention import KEEP, KEEP_CHANGES
+from registry_api.state import TaskState
+
+__all__ = ["Journal", "Recent"]
+
+RECENT = timedelta(minutes=15)
+_MOST_RECENT = 64
+_BASE_FACTOR = 4
+_IDS = re.compile(
+    rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A state that the document had a short while ago."""
+
+    revision: int
+    at: datetime
+    state: TaskState
+
+
+@dataclass(slots=True)
+class Journal:
+    """One task's journal, read up to ``size``; ``refresh`` reads what others appended."""
+
+    path: Path
+    task_id: str
+    sync: Callable[[int], None]
+    inode: int = -1
+    size: int = 0
+    base: int = -1
+    lineage: str = ""
+    revision: int = 0
+    hash: str = ""
+    updated_at: datetime | None = None
+    state: TaskState | None = None
+    counts: dict[Kind, int] = field(default_factory=dict)
+    logs: dict[str, int] = field(default_factory=dict)
+    expired_before: datetime | None = None
+    floor: int = 0
+    oldest_kept: datetime | None = None
+    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=_MOST_RECENT))
+    foreign_agents: set[str] = field(default_factory=set)
+    ids: dict[uuid.UUID, tuple[int, int, str]] | None = None
+    entry_ids: set[tuple[Kind, str]] | None = None
+    _tail: int = 0
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Read what was appended since; start again where the file is another one."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            if self.inode != -1:
+                self._reset()
+            return
+        if found.st_ino != self.inode or found.st_size < self.size:
+            self._reset()
+            self.inode = found.st_ino
+        if found.st_size == self.size:
+            return
+        with self.path.open("rb") as file:
+            if self.size == 0:
+                self.size = self._start(file)
+            file.seek(self.size)
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break
+                self._read(raw, self.size)
+                self.size += len(raw)
+
+    def _reset(self) -> None:
+        fresh = Journal(self.path, self.task_id, self.sync)
+        for name in self.__slots__:
+            setattr(self, name, getattr(fresh, name))
+
+    def _start(self, file: Any) -> int:
+        """Return the offset of the base to begin at: the newest that is not too young."""
+        file.seek(0, os.SEEK_END)
+        end = file.tell()
+        block = 4096
+        while block < 2 * end:
+            file.seek(max(0, end - block))
+            lines = file.read().split(b"\n")
+            # The last part is behind the last newline: empty, or cut off by a kill.
+            if len(lines) > 2 or (end <= block and len(lines) > 1):
+                return self._base_before(file, orjson.loads(lines[-2]))
+            block *= 4
+        return 0
+
+    def _base_before(self, file: Any, last: dict[str, Any]) -> int:
+        offset: int = max(0, last["b"])
+        while offset > 0:
+            file.seek(offset)
+            line = orjson.loads(file.readline())
+            if unstamp(last["at"]) - unstamp(line["at"]) > RECENT:
+                break
+            offset = max(0, line["b"])
+        return offset
+
+    def _read(self, raw: bytes, offset: int) -> None:
+        try:
+            line = orjson.loads(raw)
+            self.take(line, offset=offset, length=len(raw))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptDocument(
+                f"{self.path} at byte {offset}: {error}",
+                next_step="Move it away: the task is then read from its document afresh",
+                path=str(self.path),
+            ) from None
+
+    def take(self, line: dict[str, Any], *, offset: int, length: int) -> None:
+        """Bring the state forward by one line."""
+        kind = line["k"]
+        if kind == "base":
+            self.base, self._tail = offset, 0
+            if self.state is None:
+                self._take_base(line)
+            return
+        self._tail += length
+        self.hash = line["h"]
+        self.logs.update(line["logs"])
+        if kind == "change":
+            self._take_change(line)
+
+    def _take_base(self, line: dict[str, Any]) -> None:
+        records = [decode_record(item) for item in line["state"]]
+        task = next(r for r in records if KINDS[type(r)] is Kind.TASK)
+        state = TaskState(task)  # type: ignore[arg-type]
+        for record in records:
+            state.apply(Put(record), known=lambda *_: False)
+        state.latest = {}
+        for item in line["latest"]:
+            entry = decode_record(item)
+            assert isinstance(entry, ProgressEntry)
+            state.latest[entry.agent_id] = entry
+        self.state = state
+        self.lineage, self.revision, self.hash = line["l"], line["r"], line["h"]
+        self.updated_at = unstamp(line["at"])
+        self.counts = {Kind(k): n for k, n in line["counts"].items()}
+        self.logs = dict(line["logs"])
+        self.expired_before = unstamp(line["x"]) if line["x"] else None
+        self.floor = line["f"]
+        self.foreign_agents = set(line["fa"])
+        self._remember(line["r"], self.updated_at)
+
+    def _take_change(self, line: dict[str, Any]) -> None:
+        changeset = changeset_from(line["cs"])
+        self.lineage, self.revision = line["l"], line["r"]
+        self.updated_at = changeset.at
+        if line.get("x"):
+            self.expired_before, self.floor = unstamp(line["x"]), line["f"]
+        state = self.state.copy() if self.state else TaskState.created_by(changeset)
+        for op in changeset.ops:
+            state.apply(op, known=lambda *_: False)
+            if isinstance(op, Put):
+                kind = KINDS[type(op.record)]
+                if kind in {Kind.PROGRESS, Kind.FINDING}:
+                    self.counts[kind] = self.counts.get(kind, 0) + 1
+                    if self.entry_ids is not None:
+                        self.entry_ids.add((kind, record_key(op.record)))
+                elif kind is Kind.AGENT and changeset.actor == "foreign":
+                    known = self.state.agents if self.state else {}
+                    self.foreign_agents |= {record_key(op.record)} - known.keys()
+        self.state = state
+        if self.ids is not None:
+            self.ids[changeset.id] = (line["r"], line["n"], line["d"])
+        self._remember(line["r"], changeset.at)
+
+    def _remember(self, revision: int, at: datetime) -> None:
+        assert self.state is not None
+        self.recent.append(Recent(revision, at, self.state))
+
+    def known_ids(self) -> dict[uuid.UUID, tuple[int, int, str]]:
+        """Return per changeset id (revision, feed number, digest); read once a process."""
+        if self.ids is None:
+            self.ids = {}
+            for raw, _ in self._lines(0):
+                found = _IDS.match(raw)
+                if found and int(found[2]) > self.floor:
+                    key = uuid.UUID(found[3].decode())
+                    self.ids[key] = (int(found[1]), int(found[2]), found[4].decode())
+        return self.ids
+
+    def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
+        """Yield the kept changes whose feed number is between the bounds, oldest first."""
+        after = max(after, self.floor)
+        for raw, _ in self._lines(0):
+            found = _IDS.match(raw)
+            if found is None or not after < int(found[2]) < below:
+                continue
+            line = orjson.loads(raw)
+            yield Change(
+                cursor=FeedCursor(feed_id=feed_id, number=line["n"]),
+                lineage=line["l"],
+                revision=line["r"],
+                changeset=changeset_from(line["cs"]),
+                digest=line["d"],
+            )
+
+    def _lines(self, start: int) -> Iterator[tuple[bytes, int]]:
+        offset = start
+        try:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                for raw in file:
+                    if offset >= self.size:
+                        return
+                    yield raw, offset
+                    offset += len(raw)
+        except FileNotFoundError:
+            return
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def change_line(
+        self,
+        changeset: Changeset,
+        *,
+        digest: str,
+        text: str,
+        number: int,
+        hash_after: str,
+        logs: dict[str, int],
+        lineage: str,
+        trim_to: tuple[int, datetime] | None,
+    ) -> bytes:
+        """Return the line of a change that follows this state."""
+        head = {
+            "k": "change",
+            "r": self.revision + 1,
+            "n": number,
+            "id": str(changeset.id),
+            "d": digest,
+            "l": lineage,
+            "h": hash_after,
+            "at": changeset.at,
+            "b": self.base,
+            "logs": logs,
+            "x": trim_to[1] if trim_to else None,
+            "f": trim_to[0] if trim_to else 0,
+            "cs": orjson.Fragment(text),
+        }
+        return dump(head) + b"\n"
+
+    def same_line(self, hash_after: str, at: datetime, *, logs: dict[str, int]) -> bytes:
+        """Return the line of a foreign write that changed no record."""
+        line = {"k": "same", "h": hash_after, "at": at, "b": self.base, "logs": logs}
+        return dump(line) + b"\n"
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def make_room(self, size: int) -> None:
+        """Take the space of a line that is to come, so that a full disk shows before the write.
+
+        Readers pass over it: it has no newline.
+        """
+        fd = self._open()
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, self.size, size)
+        finally:
+            os.close(fd)
+
+    def append(self, data: bytes) -> None:
+        """Append whole lines durably and take them in, over what a kill left of one."""
+        fd = self._open()
+        try:
+            rest, offset = memoryview(data), self.size
+            while rest:
+                written = os.pwrite(fd, rest, offset)
+                rest, offset = rest[written:], offset + written
+            os.ftruncate(fd, offset)
+            self.sync(fd)
+            self.inode = os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+        for raw in data.splitlines(keepends=True):
+            self.take(orjson.loads(raw), offset=self.size, length=len(raw))
+            self.size += len(raw)
+
+    def rebase(self, document_size: int) -> None:
+        """Append a base when the tail has grown beyond four documents."""
+        if self._tail < _BASE_FACTOR * max(document_size, 4096):
+            return
+        state = self.state
+        assert state is not None
+        records = [
+            encode_record(r)
+            for kind in Kind
+            if kind not in {Kind.PROGRESS, Kind.FINDING}
+            for r in state.records(kind)
+        ]
+        line = {
+            "k": "base",
+            "l": self.lineage,
+            "r": self.revision,
+            "h": self.hash,
+            "at": self.updated_at,
+            "b": self.base,
+            "state": records,
+            "latest": [encode_record(e) for e in state.latest.values()],
+            "counts": {str(kind): n for kind, n in self.counts.items()},
+            "logs": self.logs,
+            "x": self.expired_before,
+            "f": self.floor,
+            "fa": sorted(self.foreign_agents),
+        }
+        self.append(dump(line) + b"\n")
+
+    def trimmed(self, now: datetime) -> tuple[int, datetime] | None:
+        """Return (floor, latest id time) when lines are past keeping, for the next change line.
+
+        Lines are forgotten, not rewritten: what is below the floor is no longer served.
+        """
+        oldest = now - KEEP
+        # Past the limit a writer trims once in a while, many lines at a time.
+        surplus = 0 if self.revision % 256 else self.revision - KEEP_CHANGES
+        if self.oldest_kept is not None and self.oldest_kept >= oldest and surplus <= 0:
+            return None
+        floor, expired = self.floor, self.expired_before
+        newest = max((n for _, n, _ in self.known_ids().values()), default=0)
+        for key, (revision, number, _) in sorted(self.known_ids().items(), key=lambda i: i[1][1]):
+            created = created_at(key)
+            self.oldest_kept = created or self.oldest_kept
+            past = (created is not None and created < oldest) or revision <= surplus
+            if not past or number == newest:
+                break
+            floor = max(floor, number)
+            if created is not None:
+                expired = max(created, expired or created)
+        if floor == self.floor or expired is None:
+            return None
+        for key in [k for k, (_, number, _) in self.known_ids().items() if number <= floor]:
+            del self.known_ids()[key]
+        return floor, expired
+
+
+def log_offset(journal: Journal, generation: str) -> int:
+    """Return up to where a log was read, in bytes."""
+    return journal.logs.get(generation, 0)
+
+
+def histories_of(changeset: Changeset) -> list[ProgressEntry | Finding]:
+    """Return the history records that a changeset appends."""
+    return [
+        op.record
+        for op in changeset.ops
+        if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding)
+    ]

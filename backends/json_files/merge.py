@@ -1,0 +1,237 @@
+"""A foreign write taken in: a three-way merge record by record, never a replacement.
+
+An older program rewrites the whole document from what it read, perhaps long before. Against the
+nearest state that the document really had, what it changed can be told from what it merely carried:
+what we acknowledged in between can then be neither removed nor set back. Where both changed the
+same field, ours stays and the conflict is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from registry_api import jsontext
+from registry_api.changeset import Delete, Op, Put
+from registry_api.models import KINDS, Agent, Kind, Record, record_key
+from registry_api.state import TaskState
+from registry_api.status import ACTIVE_AGENT
+
+__all__ = ["Merge", "differing", "merge", "nearest"]
+
+_KINDS = (Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER)
+_REPORTED = ("status", "progress", "last_update")
+Key = tuple[Kind, str]
+
+
+@dataclass(slots=True)
+class Merge:
+    """The ops that bring our state to the merged one, and where ours stood against theirs."""
+
+    ops: list[Op] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+
+def _table(state: TaskState) -> dict[Key, Record]:
+    out: dict[Key, Record] = {(Kind.TASK, state.task.task_id): state.task}
+    for kind in _KINDS:
+        for record in state.records(kind):
+            out[kind, record_key(record)] = record
+    return out
+
+
+def _carried(mine: Record | None, theirs: Record | None) -> bool:
+    """Whether the other program may simply have carried along what it read.
+
+    A sign of life in a log moves an agent's last update without a write to the document, so an
+    older one there says nothing.
+    """
+    if mine == theirs:
+        return True
+    if not isinstance(mine, Agent) or not isinstance(theirs, Agent) or mine.last_update is None:
+        return False
+    older = theirs.last_update is None or theirs.last_update < mine.last_update
+    return older and dataclasses.replace(theirs, last_update=mine.last_update) == mine
+
+
+def differing(ours: TaskState, theirs: TaskState) -> set[Key]:
+    """Return the keys of the records in which a document differs from a state.
+
+    Handovers that only lie in files of their own are in no document, and no difference.
+    """
+    mine, other = _table(ours), _table(theirs)
+    return {
+        key
+        for key in mine.keys() | other.keys()
+        if not _carried(mine.get(key), other.get(key))
+        and not (key[0] is Kind.HANDOVER and key not in other)
+    }
+
+
+def nearest(theirs: TaskState, recent: Iterable[TaskState]) -> TaskState:
+    """Return the state from which ``theirs`` differs in the fewest fields; the newest of equals.
+
+    ``recent`` is newest first and not empty.
+    """
+    best: tuple[int, TaskState] | None = None
+    other = _table(theirs)
+    for state in recent:
+        mine = _table(state)
+        distance = sum(_fields_apart(mine.get(k), other.get(k)) for k in differing(state, theirs))
+        if best is None or distance < best[0]:
+            best = (distance, state)
+        if distance == 0:
+            break
+    assert best is not None
+    return best[1]
+
+
+def _fields_apart(a: Record | None, b: Record | None) -> int:
+    if a is None or b is None:
+        return len(dataclasses.fields(a or b))  # type: ignore[arg-type]
+    return sum(getattr(a, f.name) != getattr(b, f.name) for f in dataclasses.fields(a))
+
+
+def merge(
+    base: TaskState, ours: TaskState, theirs: TaskState, *, foreign_agents: set[str]
+) -> Merge:
+    """Merge what changed from ``base`` to ``theirs`` into ``ours``.
+
+    ``foreign_agents`` are the agents that other programs made: only those may they remove.
+    """
+    out = Merge()
+    was, mine, other = _table(base), _table(ours), _table(theirs)
+    for key, record in other.items():
+        if _carried(was.get(key), record):
+            continue
+        _take(out, key, was.get(key), mine.get(key), record)
+    for key in was.keys() & mine.keys() - other.keys():
+        kind, name = key
+        if kind is Kind.HANDOVER:
+            continue
+        if kind is Kind.AGENT and name in foreign_agents and was[key] == mine[key]:
+            out.ops.append(Delete(Kind.AGENT, name))
+        else:
+            out.conflicts.append(f"{kind} {name}: removed by the other program; kept")
+    return out
+
+
+def _take(out: Merge, key: Key, was: Record | None, mine: Record | None, theirs: Record) -> None:
+    if mine is None:
+        if was is None:
+            out.ops.append(Put(theirs))
+        else:
+            out.conflicts.append(
+                f"{key[0]} {key[1]}: changed by the other program; ours removed it"
+            )
+        return
+    if mine == theirs:
+        return
+    merged, conflicts = _fields(was, mine, theirs)
+    out.conflicts += [f"{key[0]} {key[1]}/{c}" for c in conflicts]
+    if merged != mine:
+        out.ops.append(Put(merged))
+
+
+def _fields(was: Record | None, mine: Any, theirs: Any) -> tuple[Record, list[str]]:
+    changed: dict[str, Any] = {}
+    conflicts: list[str] = []
+    reported = isinstance(mine, Agent) and _report(was, mine, theirs, changed, conflicts)
+    for name in (f.name for f in dataclasses.fields(mine)):
+        if reported and name in _REPORTED:
+            continue
+        old = getattr(was, name) if was is not None else None
+        now, new = getattr(mine, name), getattr(theirs, name)
+        if new == now or (was is not None and new == old):
+            continue
+        if name == "extra":
+            text, clashes = _extra(old or "{}", now, new)
+            changed[name] = text
+            conflicts += [f"extra/{c}: {_brief(new)}; ours stays" for c in clashes]
+        elif was is not None and now == old:
+            changed[name] = new
+        else:
+            conflicts.append(f"{name}: {_brief(new)}, ours {_brief(now)} stays")
+    return dataclasses.replace(mine, **changed), conflicts
+
+
+def _report(
+    was: Record | None, mine: Agent, theirs: Agent, changed: dict[str, Any], conflicts: list[str]
+) -> bool:
+    """Take an agent's status, progress and last update as one report: the newer one stands."""
+    said = tuple(getattr(theirs, n) for n in _REPORTED)
+    if isinstance(was, Agent) and said == tuple(getattr(was, n) for n in _REPORTED):
+        return True
+    if mine.status not in ACTIVE_AGENT:
+        if theirs.status is not mine.status:
+            conflicts.append(f"status: {theirs.status}, but ours ended as {mine.status}")
+        return True
+    newer = theirs.last_update is not None and (
+        mine.last_update is None or theirs.last_update >= mine.last_update
+    )
+    # An end is no report: it stands however late the other program's clock says it came.
+    if newer or theirs.status not in ACTIVE_AGENT or not isinstance(was, Agent):
+        changed |= dict(zip(_REPORTED, said, strict=True))
+    elif (was.status, was.progress) != (theirs.status, theirs.progress):
+        untouched = (was.status, was.progress) == (mine.status, mine.progress)
+        if untouched:
+            changed |= {"status": theirs.status, "progress": theirs.progress}
+        else:
+            conflicts.append(f"status: {theirs.status} {theirs.progress} %, older than ours")
+    return True
+
+
+def _extra(old: str, mine: str, theirs: str) -> tuple[str, list[str]]:
+    was, ours, other = (_keys(text) for text in (old, mine, theirs))
+    clashes = []
+    for key, value in other.items():
+        if key in was and was[key] == value:
+            continue
+        if key not in ours or (key in was and ours[key] == was[key]) or ours[key] == value:
+            ours[key] = value
+        else:
+            clashes.append(key)
+    for key in was.keys() - other.keys():
+        if ours.get(key) == was[key]:
+            del ours[key]
+    return jsontext.dump_text(ours), clashes
+
+
+def _keys(text: str) -> dict[str, Any]:
+    value: dict[str, Any] = jsontext.parse_trusted(text.encode())
+    return value
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def changed_records(before: TaskState, after: TaskState) -> Iterator[tuple[Record | None, Record]]:
+    """Yield (before, after) of every record that a change put or changed."""
+    was = _table(before)
+    for key, record in _table(after).items():
+        old = was.get(key)
+        if old is not record and old != record:
+            yield old, record
+
+
+def shows(before: TaskState, after: TaskState, found: TaskState) -> bool:
+    """Whether a document shows that the change from ``before`` to ``after`` reached it.
+
+    It does where any field that the change set has the value it set.
+    """
+    table = _table(found)
+    for old, new in changed_records(before, after):
+        there = table.get((KINDS[type(new)], record_key(new)))
+        if there is None:
+            continue
+        if old is None:
+            return True
+        for name in (f.name for f in dataclasses.fields(new)):
+            now = getattr(new, name)
+            if now != getattr(old, name) and getattr(there, name) == now:
+                return True
+    return False

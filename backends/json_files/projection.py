@@ -1,0 +1,136 @@
+"""GLOBAL_REGISTRY.json for the older programs: our true counts, written into their file.
+
+It is never read back as truth. It must never be seen empty or torn, since those programs then make
+it anew, EMPTY: one write, padded with spaces to the old length, then the file is cut. Its lock is
+waited for 100 ms at most; then the file stays as it is, marked as out of date, and whoever comes
+next brings it up to date.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import time
+from typing import Any
+
+from backends.files import open_regular
+from backends.json_files.shared import Shared
+from registry_api import jsontext
+from registry_api.snapshot import RegistryCounts, TaskSnapshot
+
+__all__ = ["Projection"]
+
+_PATIENCE = 0.1
+
+
+class Projection:
+    """Keeps the older programs' global file in step with the registry; never fails its caller."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._mark = shared.folder("json") / "global.stale"
+
+    def is_stale(self) -> bool:
+        """Whether an earlier update did not get through."""
+        return self._mark.exists()
+
+    def mark(self) -> None:
+        """Note, before a change, that the file will be out of date."""
+        self._mark.touch(mode=0o600)
+
+    def update(self, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> bool:
+        """Write the counts and the entries of some tasks; return whether it got through."""
+        path = self._shared.layout.global_file
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                fd = open_regular(path, os.O_RDWR)
+            try:
+                if not _locked(fd):
+                    return False
+                self._rewrite(fd, counts, tasks)
+            finally:
+                os.close(fd)
+        except (OSError, ValueError):
+            return False  # the mark stays: tried again with the next change
+        self._mark.unlink(missing_ok=True)
+        return True
+
+    def _rewrite(self, fd: int, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> None:
+        old = os.pread(fd, os.fstat(fd).st_size, 0)
+        value: Any = jsontext.parse(old) if old else self._empty()
+        if not isinstance(value, dict):
+            raise ValueError("the global file is no object")  # left alone, named by status
+        value |= {
+            "total_tasks": counts.total_tasks,
+            "active_tasks": counts.active_tasks,
+            "total_agents_spawned": counts.total_agents,
+            "active_agents": counts.active_agents,
+        }
+        for snapshot in tasks:
+            self._entries(value, snapshot)
+        new = jsontext.dump(value, indent=True)
+        if new != old:
+            os.pwrite(fd, new.ljust(len(old)), 0)
+            os.ftruncate(fd, len(new))
+            self._shared.sync(fd)
+
+    def _empty(self) -> dict[str, Any]:
+        now = self._shared.times.write(self._shared.now())
+        return {
+            "created_at": now,
+            "total_tasks": 0,
+            "active_tasks": 0,
+            "total_agents_spawned": 0,
+            "active_agents": 0,
+            "max_concurrent_agents": 20,
+            "tasks": {},
+            "agents": {},
+        }
+
+    def _entries(self, value: dict[str, Any], snapshot: TaskSnapshot) -> None:
+        task, write = snapshot.task, self._shared.times.write
+        tasks, agents = value.setdefault("tasks", {}), value.setdefault("agents", {})
+        if not isinstance(tasks, dict) or not isinstance(agents, dict):
+            return
+        entry = tasks.setdefault(
+            task.task_id,
+            {
+                "description": task.description,
+                "created_at": write(task.created_at),
+                "workspace": task.workspace,
+                "workspace_base": task.workspace_base,
+            },
+        )
+        if isinstance(entry, dict):
+            entry["status"] = snapshot.status.value
+        for agent in snapshot.agents:
+            entry = agents.setdefault(
+                agent.agent_id,
+                {
+                    "task_id": task.task_id,
+                    "type": agent.type,
+                    "parent": agent.parent,
+                    "started_at": write(agent.started_at) if agent.started_at else None,
+                    "tmux_session": agent.tmux_session,
+                },
+            )
+            # One id in two tasks: the entry is the first one's, and stays what it says.
+            if isinstance(entry, dict) and entry.get("task_id") == task.task_id:
+                entry["status"] = agent.status.value
+
+
+def _locked(fd: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(random.uniform(0.0005, 0.001))
+        else:
+            return True

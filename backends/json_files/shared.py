@@ -1,0 +1,76 @@
+"""What the tasks of one workspace share: paths, clock, zone, the feed's numbers, how to sync."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backends.json_files.feed_number import FeedNumbers
+from backends.json_files.layout import Layout
+from backends.jsonl.times import Times
+
+__all__ = ["Shared"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """``timeout`` bounds waits for locks (seconds); ``epoch`` is that of the move, 0 without."""
+
+    layout: Layout
+    times: Times
+    numbers: FeedNumbers
+    now: Callable[[], datetime]
+    timeout: float
+    durable: bool
+    epoch: Callable[[], int]
+
+    def sync(self, fd: int) -> None:
+        """Make a file's content durable, where the store is to be."""
+        if self.durable:
+            os.fsync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable, where the store is to be."""
+        if self.durable:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def folder(self, name: str) -> Path:
+        """Return a folder below ``.registry``, made with mode 0700 where it is missing."""
+        path = self.layout.state / name
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def keep(self, folder: str, name: str, data: bytes) -> Path:
+        """Keep bytes in a new file below ``.registry``, durably; returns its path."""
+        parent = self.folder(folder)
+        for n in range(1_000_000):
+            path = parent / (f"{name}.{n}" if n else name)
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
+                file.write(data)
+                file.flush()
+                self.sync(fd)
+            self.sync_folder(parent)
+            return path
+        raise FileExistsError(parent / name)
+
+    def replace_file(self, path: Path, data: bytes) -> None:
+        """Replace a file of ours atomically and durably."""
+        aside = path.with_name(path.name + ".new")
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
+            file.write(data)
+            file.flush()
+            self.sync(fd)
+        aside.rename(path)
+        self.sync_folder(path.parent)

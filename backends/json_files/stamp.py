@@ -1,0 +1,59 @@
+"""Whether a file may have changed: compared by equality, as git does, with its racy rule."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Stamp", "stamp_of", "stat_stamp"]
+
+# A change within one tick of the file system's clock leaves the times as they are (1 to 10 ms on
+# kernels without fine-grained times).
+_RACY_NS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What stat says of a file; ``racy``: too young to prove that nothing changed since."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    racy: bool
+
+    def proves(self, other: Stamp) -> bool:
+        """Whether this earlier stamp shows that the file is still what it was at ``other``."""
+        return not self.racy and self.key() == other.key()
+
+    def key(self) -> tuple[int, int, int, int, int]:
+        """Everything but ``racy``."""
+        return self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns
+
+
+def _of(found: os.stat_result) -> Stamp:
+    newest = max(found.st_mtime_ns, found.st_ctime_ns)
+    return Stamp(
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        racy=time.time_ns() - newest < _RACY_NS,
+    )
+
+
+def stamp_of(fd: int) -> Stamp:
+    """Return the stamp of an open file."""
+    return _of(os.fstat(fd))
+
+
+def stat_stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a path, not following a link; None where nothing is there."""
+    try:
+        return _of(os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,314 @@
+"""The store: the contract over the older programs' files, written beside them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from backends.json_files.feed_number import FeedNumbers
+from backends.json_files.intent import pending_numbers
+from backends.json_files.journal import Journal
+from backends.json_files.layout import Layout
+from backends.json_files.lens.document import is_id
+from backends.json_files.projection import Projection
+from backends.json_files.shared import Shared
+from backends.json_files.task import TaskFiles
+from backends.json_files.view import JsonView
+from backends.jsonl.times import Times
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
+from registry_api.errors import (
+    Busy,
+    Conflict,
+    CorruptDocument,
+    RegistryError,
+    StoreClosed,
+    TaskNotFound,
+    Unavailable,
+)
+from registry_api.models import Kind, Record
+from registry_api.query import (
+    ALL,
+    ALL_RECORDS,
+    Page,
+    RecordQuery,
+    Refs,
+    TaskQuery,
+    check_limit,
+    check_query,
+)
+from registry_api.retention import cursor_expired
+from registry_api.select import select_records, select_tasks
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.status import AgentStatus, TaskStatus
+from registry_api.store import Capability, StoreInfo
+
+__all__ = ["JsonFilesStore"]
+
+
+class JsonFilesStore:
+    """A registry in AGENT_REGISTRY.json files; older programs may read and write them meanwhile."""
+
+    def __init__(
+        self,
+        workspace: Path,
+        *,
+        times: Times,
+        now: Callable[[], datetime],
+        timeout: float,
+        durable: bool,
+        epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
+        layout = Layout(workspace)
+        folder = layout.state / "json"
+        layout.state.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._shared = Shared(
+            layout=layout,
+            times=times,
+            numbers=FeedNumbers(folder, timeout=timeout),
+            now=now,
+            timeout=timeout,
+            durable=durable,
+            epoch=epoch,
+        )
+        self._intents = self._shared.folder("intents")
+        self._projection = Projection(self._shared)
+        self._tasks: dict[str, TaskFiles] = {}
+        self._summaries: dict[str, tuple[str, int, TaskSnapshot]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT}
+        if durable:
+            capabilities.add(Capability.DURABLE)
+        self.info = StoreInfo(
+            name="json", location=str(workspace), capabilities=frozenset(capabilities)
+        )
+
+    def _task(self, task_id: str) -> TaskFiles:
+        if self._closed:
+            raise StoreClosed("the store is closed", next_step="Open it again")
+        if not is_id(task_id):
+            raise TaskNotFound(f"{task_id!r} is no task id", next_step="list_tasks shows the ids")
+        with self._lock:
+            if task_id not in self._tasks:
+                self._tasks[task_id] = TaskFiles(self._shared, task_id)
+            return self._tasks[task_id]
+
+    def _existing(self, task_id: str) -> TaskFiles:
+        """Return a task that has left a trace; asking for any other makes no files."""
+        known = self._closed or task_id in self._tasks or not is_id(task_id)
+        layout = self._shared.layout
+        if known or layout.document(task_id).exists():
+            return self._task(task_id)
+        if (layout.state / "json" / f"{task_id}.journal").exists():
+            return self._task(task_id)
+        if (self._intents / task_id).exists():
+            return self._task(task_id)
+        raise TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows the ids")
+
+    # -- one task ----------------------------------------------------------------------------
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        """See RegistryStore.load."""
+        return _snapshot(self._existing(task_id).current(), only)
+
+    def head(self, task_id: str) -> Head:
+        """See RegistryStore.head."""
+        try:
+            journal = self._existing(task_id).current()
+        except TaskNotFound:
+            return Head()
+        return Head(lineage=journal.lineage, revision=journal.revision)
+
+    def commit(self, changeset: Changeset) -> Commit:
+        """See RegistryStore.commit."""
+        change = accepted(changeset, self.info.limits)
+        task_id = change.changeset.task_id
+        try:
+            task = self._task(task_id) if changeset.expected == 0 else self._existing(task_id)
+        except TaskNotFound:
+            if changeset.expected is None:
+                raise
+            raise Conflict(task_id, expected=changeset.expected, actual=0) from None
+        commit, moved = task.commit(change)
+        if moved or self._projection.is_stale():
+            self._project([task_id])
+        return commit
+
+    def _project(self, task_ids: list[str]) -> None:
+        """Bring the global file up to date; what fails is left for the next one to do."""
+        try:
+            self._projection.mark()
+            snapshots = [_snapshot(self._task(t).current()) for t in task_ids]
+            self._projection.update(self.counts(), snapshots)
+        except (RegistryError, OSError):
+            return
+
+    # -- the registry ------------------------------------------------------------------------
+
+    def _all(self) -> Iterator[TaskFiles]:
+        """Yield every readable task, settled; what cannot be read is named by ``problems``."""
+        if self._closed:
+            raise StoreClosed("the store is closed", next_step="Open it again")
+        names = set(self._shared.layout.tasks())
+        names |= {p.name.removesuffix(".journal") for p in self._journals()}
+        for name in sorted(names):
+            task = self._task(name)
+            try:
+                task.current()
+            except Busy:
+                raise
+            except (TaskNotFound, CorruptDocument, Unavailable):
+                if task.journal.state is None:
+                    continue
+            yield task
+
+    def _journals(self) -> Iterator[Path]:
+        return (self._shared.layout.state / "json").glob("*.journal")
+
+    def _snapshots(self) -> Iterator[TaskSnapshot]:
+        for task in self._all():
+            journal = task.journal
+            cached = self._summaries.get(task.task_id)
+            if cached is None or cached[:2] != (journal.lineage, journal.revision):
+                cached = (journal.lineage, journal.revision, _snapshot(journal))
+                self._summaries[task.task_id] = cached
+            yield cached[2]
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        """See RegistryStore.list_tasks."""
+        summaries = (s.summary() for s in self._snapshots())
+        return select_tasks(summaries, query, after=after, limit=limit)
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        """See RegistryStore.list_records."""
+        check_query(kind, query)
+        check_limit(limit)
+        records = self._records(kind, query.task_id)
+        return select_records(kind, records, query, after=after, limit=limit)
+
+    def _records(self, kind: Kind, task_id: str | None) -> Iterator[Record]:
+        if task_id is None:
+            tasks = self._all()
+        else:
+            try:
+                task = self._existing(task_id)
+                task.current()
+            except TaskNotFound:
+                return
+            tasks = iter([task])
+        for task in tasks:
+            if kind in {Kind.PROGRESS, Kind.FINDING}:
+                yield from task.histories(kind)
+            elif task.journal.state is not None:
+                yield from task.journal.state.records(kind)
+
+    def counts(self) -> RegistryCounts:
+        """See RegistryStore.counts."""
+        tasks, agents = Counter[TaskStatus](), Counter[AgentStatus]()
+        records = Counter[Kind]()
+        for snapshot in self._snapshots():
+            tasks[snapshot.status] += 1
+            agents.update(a.status for a in snapshot.agents)
+            records.update(self._tasks[snapshot.task.task_id].journal.counts)
+            records.update(
+                {
+                    Kind.TASK: 1,
+                    Kind.PHASE: len(snapshot.phases),
+                    Kind.AGENT: len(snapshot.agents),
+                    Kind.REVIEW: len(snapshot.reviews),
+                    Kind.VERDICT: len(snapshot.verdicts),
+                    Kind.HANDOVER: len(snapshot.handovers),
+                }
+            )
+        return RegistryCounts(
+            tasks=MappingProxyType(dict(tasks)),
+            agents=MappingProxyType(dict(agents)),
+            records=MappingProxyType({k: n for k, n in records.items() if n}),
+        )
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """See RegistryStore.changes."""
+        check_limit(limit)
+        if self._closed:
+            raise StoreClosed("the store is closed", next_step="Open it again")
+        feed_id, below = self._settled_feed()
+        start = after.number if after else 0
+        if after is not None and after.feed_id != feed_id:
+            raise cursor_expired("it is of another feed")
+        tasks = list(self._all())
+        if after is not None and start < max((t.journal.floor for t in tasks), default=0):
+            raise cursor_expired("they were trimmed")
+        found = [
+            change
+            for task in tasks
+            if task_id in {None, task.task_id}
+            for change in task.journal.changes(feed_id, after=start, below=below)
+        ]
+        found.sort(key=lambda c: c.cursor.number)
+        return tuple(found[:limit])
+
+    def _settled_feed(self) -> tuple[str, int]:
+        """Return the feed's id and the number below which every change is in a journal.
+
+        A number that an intent still holds may yet be used: nothing beyond it is served, or a
+        subscriber would pass over it. Intents of the dead are settled first.
+        """
+        for name in pending_numbers(self._intents):
+            try:
+                self._task(name).current()
+            except RegistryError:
+                continue
+        with self._shared.numbers.locked():
+            feed_id, following = self._shared.numbers.peek()
+            return feed_id, min([following, *pending_numbers(self._intents).values()])
+
+    def close(self) -> None:
+        """See RegistryStore.close."""
+        self._closed = True
+        for task in self._tasks.values():
+            task.close()
+        self._shared.numbers.close()
+
+    # -- the older system --------------------------------------------------------------------
+
+    def stored_counts(self) -> dict[str, int]:
+        """See Legacy.stored_counts."""
+        return self._view().stored_counts()
+
+    def problems(self) -> tuple[str, ...]:
+        """See Legacy.problems."""
+        kept = [
+            f"{path}: kept bytes of another program ({folder})"
+            for folder in ("conflicts", "quarantine")
+            for path in sorted((self._shared.layout.state / folder).glob("*"))
+        ]
+        return (*self._view().problems(), *kept)
+
+    def older_state(self) -> datetime | None:
+        """See Legacy.older_state."""
+        return self._view().older_state()
+
+    def _view(self) -> JsonView:
+        return JsonView(self._shared.layout.workspace, times=self._shared.times)
+
+
+def _snapshot(journal: Journal, only: Refs | None = None) -> TaskSnapshot:
+    assert journal.state is not None
+    assert journal.updated_at is not None
+    return journal.state.snapshot(journal.lineage, journal.revision, journal.updated_at, only=only)

@@ -1,0 +1,466 @@
+"""The json store beside programs that do not know it, and over crashes: nothing is lost."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from contract_tests import build
+from registry_api import (
+    AgentStatus,
+    Kind,
+    Put,
+    RecordQuery,
+    facet,
+    load_settings,
+    new_changeset,
+    open_store,
+)
+from registry_api.errors import CorruptDocument, TaskNotFound, Unavailable
+from registry_api.store import Legacy
+from tests import legacy, strace
+
+
+def opened(workspace, **options):
+    return open_store(load_settings(workspace, env={}, backend="json", **options))
+
+
+def document_of(workspace, task="TASK-1"):
+    return json.loads((workspace / task / "AGENT_REGISTRY.json").read_text())
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    legacy.write_task(
+        tmp_path,
+        "TASK-1",
+        agents=[{"id": "old", "type": "x", "status": "running", "progress": 1, "kept": [1.50]}],
+        total_spawned=9,
+        custom={"b": 1, "a": 2},
+    )
+    return tmp_path
+
+
+def path_of(workspace):
+    return workspace / "TASK-1" / "AGENT_REGISTRY.json"
+
+
+def test_opening_and_reading_leave_every_byte(workspace):
+    """Adoption journals the task beside the document and does not touch it."""
+    before = path_of(workspace).read_bytes(), path_of(workspace).stat().st_mtime_ns
+    store = opened(workspace)
+    assert store.load("TASK-1").revision == 1
+    assert store.counts().active_agents == 1
+    (change,) = store.changes()
+    assert change.changeset.actor == "foreign"
+    assert (path_of(workspace).read_bytes(), path_of(workspace).stat().st_mtime_ns) == before
+
+
+def test_a_write_keeps_the_inode_order_and_unknown_keys(workspace):
+    """What we write is the old document with the change in it, and true counters."""
+    path = path_of(workspace)
+    path.write_text(path.read_text().replace("1.5", "1.50"))
+    inode = path.stat().st_ino
+    before = document_of(workspace)
+    store = opened(workspace)
+    build.put(store, build.agent("TASK-1", "new"), expected=1)
+    after = document_of(workspace)
+    assert path_of(workspace).stat().st_ino == inode
+    assert [k for k in after if k in before] == list(before)
+    assert after["custom"] == {"b": 1, "a": 2}
+    assert after["agents"][0] == before["agents"][0]
+    assert b'"kept": [\n        1.50\n' in path_of(workspace).read_bytes()
+    assert (after["total_spawned"], after["active_count"]) == (2, 2)
+    assert after["agent_hierarchy"]["orchestrator"] == ["new"]
+
+
+def test_a_finding_does_not_touch_the_document(workspace):
+    """A history record that changes no other is a line in its log, the document stays."""
+    store = opened(workspace)
+    before = path_of(workspace).read_bytes()
+    build.put(store, build.finding("TASK-1", "old"), expected=None)
+    assert path_of(workspace).read_bytes() == before
+    assert opened(workspace).counts().records[Kind.FINDING] == 1
+
+
+def test_a_foreign_edit_is_a_revision_of_its_own(workspace):
+    """Noticed, absorbed before the caller's commit, with an id that follows from what it did."""
+    store = opened(workspace)
+    store.load("TASK-1")
+    legacy.edit(path_of(workspace), legacy.add_agent("theirs"))
+    commit = build.put(store, build.finding("TASK-1"), expected=None)
+    assert commit.revision == 3
+    feed = store.changes()
+    assert [c.changeset.actor for c in feed] == ["foreign", "foreign", "test"]
+    assert [a.agent_id for a in store.load("TASK-1").agents] == ["old", "theirs"]
+    assert feed == opened(workspace).changes()
+    assert [op.record.agent_id for op in feed[1].changeset.ops] == ["theirs"]
+
+
+def test_a_stale_whole_document_write_removes_nothing(workspace):
+    """A program that read before our commit and writes after it: both writes stand, also in the
+    document (CE5)."""
+    store = opened(workspace)
+    stale = document_of(workspace)
+    build.put(store, build.agent("TASK-1", "ours", progress=40), expected=1)
+    build.put(store, build.report("TASK-1", "ours", progress=70), expected=None)
+    legacy.add_agent("theirs")(stale)
+    path_of(workspace).write_text(json.dumps(stale, indent=2))
+    snapshot = opened(workspace).load("TASK-1")
+    assert [a.agent_id for a in snapshot.agents] == ["old", "ours", "theirs"]
+    assert snapshot.agents[1].progress == 70
+    assert {a["id"] for a in document_of(workspace)["agents"]} == {"old", "ours", "theirs"}
+    assert document_of(workspace)["active_count"] == 3
+    assert list((workspace / ".registry").glob("conflicts/*")) == []
+
+
+def test_a_stale_write_without_a_change_changes_nothing(workspace):
+    """Only what another program changed counts: writing back an old state undoes nothing."""
+    store = opened(workspace)
+    stale = path_of(workspace).read_bytes()
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    path_of(workspace).write_bytes(stale)
+    assert [a.agent_id for a in store.load("TASK-1").agents] == ["old", "ours"]
+    assert len(document_of(workspace)["agents"]) == 2
+
+
+def test_ours_stands_and_theirs_is_kept(workspace):
+    """Both changed one field: ours stays, their bytes lie in conflicts/ with a report, status names
+    them."""
+    store = opened(workspace)
+    stale = document_of(workspace)
+    ours = store.load("TASK-1").agents[0]
+    ended = build.agent(
+        "TASK-1", "old", type="ours", status=AgentStatus.COMPLETED, extra=ours.extra
+    )
+    build.put(store, ended, expected=1)
+    stale["agents"][0]["type"] = "theirs"
+    stale["agents"][0]["status"] = "failed"
+    path_of(workspace).write_text(json.dumps(stale))
+    agent = store.load("TASK-1").agents[0]
+    assert (agent.type, agent.status) == ("ours", AgentStatus.COMPLETED)
+    kept = sorted((workspace / ".registry" / "conflicts").iterdir())
+    assert json.loads(kept[0].read_text()) == stale
+    report = json.loads(kept[1].read_text())["conflicts"]
+    assert any("type" in line for line in report)
+    assert any("status" in line for line in report)
+    assert any("conflicts" in p for p in facet(store, Legacy).problems())
+
+
+def test_only_foreign_agents_can_be_removed_by_foreign_programs(workspace):
+    """A removal of what another program made is taken; of what we acknowledged it is not."""
+    store = opened(workspace)
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    legacy.edit(path_of(workspace), lambda d: d["agents"].clear())
+    assert [a.agent_id for a in store.load("TASK-1").agents] == ["ours"]
+    assert [a["id"] for a in document_of(workspace)["agents"]] == ["ours"]
+
+
+def test_a_foreign_report_is_taken_as_one(workspace):
+    """A foreign change of a live agent's progress stands when it is the newer report."""
+    store = opened(workspace)
+    store.load("TASK-1")
+
+    def progress(document):
+        document["agents"][0] |= {"progress": 60, "last_update": "2030-01-01T00:00:00"}
+
+    legacy.edit(path_of(workspace), progress)
+    assert store.load("TASK-1").agents[0].progress == 60
+
+
+def test_foreign_lines_become_history(workspace):
+    """Lines appended by others are taken in once, wherever their log is moved to."""
+    store = opened(workspace)
+    store.load("TASK-1")
+    log = workspace / "TASK-1" / "progress" / "old_progress.jsonl"
+    line = '{"timestamp": "2026-01-04T22:16:0%d", "agent_id": "old", "progress": 9}\n'
+    log.write_text(line % 0 + line % 1)
+    assert len(store.list_records(Kind.PROGRESS).items) == 2
+    build.put(store, build.report("TASK-1", "old", progress=10), expected=None)
+    with log.open("a") as file:
+        file.write(line % 2 + '{"torn')
+    build.put(store, build.report("TASK-1", "old", progress=20), expected=None)
+    entries = store.list_records(Kind.PROGRESS, RecordQuery(task_id="TASK-1")).items
+    assert [e.foreign for e in entries].count(True) == 3
+    assert len(entries) == store.counts().records[Kind.PROGRESS] == 5
+    (workspace / "TASK-1" / "archive").mkdir()
+    log.rename(workspace / "TASK-1" / "archive" / log.name)
+    log.write_text(line % 7)
+    again = opened(workspace)
+    moved = again.list_records(Kind.PROGRESS, RecordQuery(task_id="TASK-1")).items
+    assert {e.entry_id for e in entries} < {e.entry_id for e in moved}
+    assert len(moved) == 6
+    assert again.load("TASK-1").agents[0].progress == 20
+
+
+def test_a_document_torn_by_another_program_is_restored(workspace):
+    """The torn bytes are kept in quarantine, the document is put back with its unknown keys."""
+    store = opened(workspace)
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    whole = document_of(workspace)
+    torn = path_of(workspace).read_bytes()[:200]
+    path_of(workspace).write_bytes(torn)
+    time.sleep(0.3)
+    assert [a.agent_id for a in store.load("TASK-1").agents] == ["old", "ours"]
+    assert document_of(workspace) == whole
+    (kept,) = (workspace / ".registry" / "quarantine").iterdir()
+    assert kept.read_bytes() == torn
+
+
+def test_a_registry_being_created_is_left_alone(workspace):
+    """Empty and young: pending, neither written nor quarantined; whole later, it is read."""
+    folder = workspace / "TASK-2"
+    folder.mkdir()
+    path = folder / "AGENT_REGISTRY.json"
+    path.touch()
+    store = opened(workspace)
+    with pytest.raises(Unavailable, match="being written"):
+        store.load("TASK-2")
+    assert [t.task_id for t in store.list_tasks().items] == ["TASK-1"]
+    assert path.read_bytes() == b""
+    path.write_text(json.dumps({"task_id": "TASK-2", "agents": []}))
+    assert store.load("TASK-2").revision == 1
+
+
+def test_what_is_no_registry_is_never_written(workspace):
+    """A commit to a document that cannot be read is refused with the reason, its bytes stay."""
+    (workspace / "TASK-2").mkdir()
+    path = workspace / "TASK-2" / "AGENT_REGISTRY.json"
+    path.write_text('{"agents": [{"name": "poet"}]}')
+    store = opened(workspace)
+    old = time.time() - 100
+    import os
+
+    os.utime(path, (old, old))
+    with pytest.raises(CorruptDocument):
+        build.put(store, build.finding("TASK-2"), expected=None)
+    assert path.read_text() == '{"agents": [{"name": "poet"}]}'
+    with pytest.raises(TaskNotFound):
+        store.load("../etc")
+
+
+def test_a_vanished_folder_loses_nothing(workspace):
+    """The registry still knows the task; writing says that its folder is gone."""
+    store = opened(workspace)
+    store.load("TASK-1")
+    (workspace / "TASK-1").rename(workspace / "elsewhere")
+    assert store.load("TASK-1").agents[0].agent_id == "old"
+    with pytest.raises(Unavailable, match="vanished"):
+        build.put(store, build.finding("TASK-1"), expected=None)
+    (workspace / "elsewhere").rename(workspace / "TASK-1")
+    build.put(store, build.finding("TASK-1"), expected=None)
+
+
+def test_an_editor_that_replaces_the_file_is_noticed(workspace):
+    """Another inode under the same name is a foreign edit like any other."""
+    store = opened(workspace)
+    store.load("TASK-1")
+    document = document_of(workspace)
+    legacy.add_agent("edited")(document)
+    aside = workspace / "TASK-1" / "aside"
+    aside.write_text(json.dumps(document))
+    aside.rename(path_of(workspace))
+    build.put(store, build.report("TASK-1", "edited", progress=5), expected=None)
+    assert [a["id"] for a in document_of(workspace)["agents"]] == ["old", "edited"]
+
+
+def test_the_global_file_tells_the_truth(workspace):
+    """Rewritten when membership or a status changes: true counts, unknown keys and entries kept."""
+    path = workspace / "registry" / "GLOBAL_REGISTRY.json"
+    path.parent.mkdir()
+    claims = {
+        "active_tasks": 43,
+        "active_agents": 97,
+        "odd": [1],
+        "tasks": {"TASK-gone": {"status": "X"}},
+        "agents": {},
+    }
+    path.write_text(json.dumps(claims, indent=2))
+    inode = path.stat().st_ino
+    store = opened(workspace)
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    value = json.loads(path.read_text())
+    assert (value["active_tasks"], value["active_agents"], value["odd"]) == (1, 2, [1])
+    assert value["tasks"]["TASK-gone"] == {"status": "X"}
+    assert value["tasks"]["TASK-1"]["status"] == "ACTIVE"
+    for name in ("old", "ours"):
+        revision = store.head("TASK-1").revision
+        ended = build.agent("TASK-1", name, status=AgentStatus.COMPLETED)
+        build.put(store, ended, expected=revision)
+    value = json.loads(path.read_text())
+    assert (value["active_tasks"], value["active_agents"]) == (0, 0)
+    assert value["agents"]["ours"]["status"] == "completed"
+    assert path.stat().st_ino == inode
+
+
+def test_the_journal_starts_again_from_a_base(workspace):
+    """After many commits a new process reads from the newest base, and knows all ids."""
+    store = opened(workspace)
+    changesets = []
+    for n in range(120):
+        report = build.report("TASK-1", "old", progress=n, message="x" * 400)
+        changesets.append(new_changeset("TASK-1", [Put(report)], expected=None))
+        store.commit(changesets[-1])
+    journal = workspace / ".registry" / "json" / "TASK-1.journal"
+    assert journal.read_text().count('"k":"base"') >= 2
+    again = opened(workspace)
+    assert again.load("TASK-1") == store.load("TASK-1")
+    assert again.counts() == store.counts()
+    assert again.commit(changesets[0]).replayed
+    assert len(again.changes(limit=1000)) == 121
+
+
+# -- crashes -------------------------------------------------------------------------------------
+
+COMMIT = """
+import sys
+from registry_api import *
+from contract_tests import build
+import uuid
+store = open_store(load_settings(sys.argv[1], env={}, backend="json"))
+agent = build.agent("TASK-1", "ours", progress=3, started_at=build.T0)
+entry = build.report("TASK-1", "ours", entry_id="entry", progress=4)
+change = new_changeset("TASK-1", [Put(agent), Put(entry)], expected=1, at=build.T0,
+    changeset_id=uuid.UUID("019b8b6a-0000-7000-8000-000000000001"))
+print("begin", flush=True)
+try:
+    store.commit(change)
+    print("acked", flush=True)
+except RegistryError as error:
+    print(error.code, flush=True)
+"""
+
+
+def assert_settled(workspace, out):
+    """The store is whole, ours happened at most once, and surely if it was acknowledged."""
+    json.loads(path_of(workspace).read_text()) if "acked" in out else None
+    store = opened(workspace)
+    snapshot = store.load("TASK-1")
+    happened = snapshot.agent("ours") is not None
+    assert happened or "acked" not in out
+    assert happened == bool(document_agents(workspace) & {"ours"})
+    entries = store.list_records(Kind.PROGRESS).items
+    assert [e.entry_id for e in entries] == (["entry"] if happened else [])
+    feed = store.changes()
+    assert [c.revision for c in feed] == list(range(1, snapshot.revision + 1))
+    again = subprocess.run(
+        [sys.executable, "-c", COMMIT, str(workspace)], check=True, capture_output=True, text=True
+    )
+    assert "acked" in again.stdout
+    final = opened(workspace).load("TASK-1")
+    assert final.agent("ours").progress == 4
+    assert final.revision == snapshot.revision + (not happened)
+    log = workspace / "TASK-1" / "progress" / "ours_progress.jsonl"
+    assert log.read_text().count('"entry"') == 1
+
+
+def document_agents(workspace):
+    return {a["id"] for a in document_of(workspace)["agents"]}
+
+
+@pytest.mark.parametrize("fault", ["signal=KILL", "error=ENOSPC", "error=EIO"])
+def test_a_fault_at_every_system_call_of_a_commit(tmp_path, fault):
+    """Killed, or refused by the disk, at each write-like call in turn: whole, once, never lost."""
+    strace.need()
+    outcomes = set()
+    for nth in range(1, 200):
+        workspace = tmp_path / str(nth)
+        workspace.mkdir()
+        legacy.write_task(workspace, "TASK-1", agents=[{"id": "old", "status": "running"}])
+        opened(workspace).load("TASK-1")
+        calls = strace.WRITES if "KILL" in fault else "pwrite64,fsync,ftruncate,fallocate,mkdir"
+        done = strace.run(COMMIT, workspace, calls=calls, inject=f"{fault}:when={nth}")
+        said = done.stdout.split()
+        outcomes.add(said[-1] if said else "")
+        assert done.returncode in {0, -9, 137}, done.stderr
+        if "begin" in said or "KILL" in fault:
+            assert_settled(workspace, said)
+        if said[-1:] == ["acked"] and nth > 12:
+            break
+    else:
+        raise AssertionError("the commit never ran through")
+    assert "acked" in outcomes
+    assert nth > 12
+
+
+WAITING = """
+import sys, threading
+exec(open(sys.argv[2]).read())
+print("waiting", flush=True)
+edit(sys.argv[1], add_agent("theirs"))
+print("acked", flush=True)
+"""
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_legacy_writer_that_waits_in_flock_over_a_kill(workspace, tmp_path, nth):
+    """It gets the lock of our killed writer and edits what is there: its write stands, ours counts
+    once (CE3, CE4)."""
+    strace.need()
+    opened(workspace).load("TASK-1")
+    program = tmp_path / "program.py"
+    program.write_text(legacy.PROGRAM)
+    # Stopped before the kill for long enough that the older program surely waits.
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]
+    command += [f"inject=fsync:delay_enter=400000:signal=KILL:when={nth}"]
+    ours = subprocess.Popen(
+        [*command, sys.executable, "-c", COMMIT, str(workspace)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert ours.stdout.readline() == "begin\n"
+    theirs = subprocess.run(
+        [sys.executable, "-c", WAITING, str(path_of(workspace)), str(program)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    said = ours.communicate()[0]
+    store = opened(workspace)
+    snapshot = store.load("TASK-1")
+    if "acked" in theirs.stdout:
+        assert snapshot.agent("theirs") is not None
+    if "acked" in said:
+        assert snapshot.agent("ours") is not None
+    assert document_agents(workspace) == {a.agent_id for a in snapshot.agents}
+    again = subprocess.run(
+        [sys.executable, "-c", COMMIT, str(workspace)], check=True, capture_output=True, text=True
+    )
+    assert "acked" in again.stdout or "conflict" in again.stdout
+    agents = [a["id"] for a in document_of(workspace)["agents"]]
+    assert len(agents) == len(set(agents))
+
+
+def test_a_legacy_program_is_never_starved(tmp_path):
+    """Beside busy writers of ours on one task, a program that polls every 100 ms gets its turn."""
+    legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a1", "status": "running"}])
+    from contract_tests.harness import Harness
+
+    harness = Harness("json", tmp_path)
+    writers = [
+        harness.spawn("contract_tests.worker", "report", "TASK-1", f"w{n}") for n in range(4)
+    ]
+    try:
+        for writer in writers:
+            writer.stdout.readline()
+        waits = []
+        for n in range(8):
+            start = time.monotonic()
+            legacy.edit(path_of(tmp_path), legacy.add_agent(f"legacy{n}"))
+            waits.append(time.monotonic() - start)
+        acked = []
+    finally:
+        for writer in writers:
+            writer.kill()
+            acked += [line for line in writer.communicate()[0].split() if len(line) == 32]
+    assert max(waits) < 10
+    store = opened(tmp_path)
+    names = {a.agent_id for a in store.load("TASK-1").agents}
+    assert {f"legacy{n}" for n in range(8)} <= names
+    known, after = set(), None
+    while page := store.changes(after, limit=1000):
+        known |= {c.changeset.id.hex for c in page}
+        after = page[-1].cursor
+    assert set(acked) <= known
