@@ -67,6 +67,24 @@ def test_a_trimmed_cursor_is_refused(harness: Harness) -> None:
     assert [c.revision for c in store.changes()][-1] == 4
 
 
+def test_a_new_subscriber_gets_through_after_trimming(harness: Harness) -> None:
+    """Semantics 6: a walk from the beginning can be resumed from each of its pages, also where
+    tasks that rest have lines older than what was trimmed of others.
+    """
+    store = harness.open()
+    for n in range(4):
+        store.commit(build.aged(f"rest{n}", build.creating(f"rest{n}").ops, 41, expected=0))
+    store.commit(build.aged("t", build.creating("t").ops, 40, expected=0))
+    for days in (39, 38, 0, 0):
+        store.commit(build.aged("t", [Put(build.report("t"))], days))
+    seen, after = list[int](), None
+    while page := store.changes(after, limit=1):
+        seen += [c.revision for c in page if c.changeset.task_id == "t"]
+        after = page[-1].cursor
+    assert seen[-1] == 5
+    assert [c.revision for c in store.changes(task_id="rest1")] == [1]
+
+
 def test_follow_misses_nothing_and_repeats_nothing(harness: Harness) -> None:
     """Semantics 6: a follower beside writers sees each task's revisions 1, 2, 3 … once."""
     store = harness.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,20 @@ def test_a_refused_changeset_may_be_sent_again(harness: Harness) -> None:
         store.commit(early)
     build.put(store, build.report("t"), expected=None)
     assert store.commit(early).revision == 3
+
+
+def test_ids_that_cannot_be_are_refused(harness: Harness) -> None:
+    """Only UUIDv7 of a time that has come: any other could not be told from a forgotten one."""
+    store = harness.open()
+    build.make(store, "t")
+    good = new_changeset("t", [Put(build.report("t"))], expected=None)
+    odd = [uuid.uuid4(), uuid.UUID(int=2**128 - 1), uuid.UUID(int=8 << 76 | 2 << 62)]
+    odd.append(uuid.UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"))
+    odd.append(build.aged("t", good.ops, -2).id)
+    for changeset_id in odd:
+        with pytest.raises(errors.InvalidChangeset):
+            store.commit(replace(good, id=changeset_id))
+    assert store.head("t").revision == 1
 
 
 def test_forgotten_ids_are_refused_not_applied_again(harness: Harness) -> None:

@@ -124,6 +124,31 @@ def test_a_replaced_task_of_another_lineage_gives_way(
     assert_true(store)
 
 
+def test_a_replaced_task_says_what_its_feed_lacks(harness: Harness, source: RegistryStore) -> None:
+    """Where `replace` brings only a tail, a cursor before it is expired and old ids are refused."""
+    store = harness.open()
+    target = cast(MoveTarget, store)
+    feed = source.changes()
+    target.apply(feed[0])
+    target.replace(source.load("t"), [], feed=feed[-1:])
+    with pytest.raises(errors.CursorExpired):
+        store.changes(feed[0].cursor)
+    assert store.changes(feed[-2].cursor) == feed[-1:]
+    with pytest.raises(errors.ChangesetExpired):
+        store.commit(feed[2].changeset)
+
+
+def test_numbers_are_never_given_out_twice(harness: Harness, source: RegistryStore) -> None:
+    """When `replace` drops the newest lines, the next commit still gets a higher number."""
+    store = harness.open()
+    for change in source.changes():
+        cast(MoveTarget, store).apply(change)
+    last = source.changes()[-1].cursor.number
+    newer = replace(source.load("t"), revision=9)
+    cast(MoveTarget, store).replace(newer, [], feed=())
+    assert build.make(store, "t2").cursor.number > last
+
+
 def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) -> None:
     """When the target becomes the writer of record, its numbers go on from the mirrored ones."""
     store = harness.open()

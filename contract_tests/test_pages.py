@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,7 @@ from registry_api import (
     record_key,
     silent,
 )
+from registry_api.query import make_cursor
 
 
 def _tasks(store: RegistryStore, count: int) -> list[str]:
@@ -188,6 +192,51 @@ def test_queries_that_make_no_sense_are_refused(harness: Harness) -> None:
     for cursor in ("", "x", "bm9wZQ", "W10", "e30"):
         with pytest.raises(errors.InvalidQuery):
             store.list_tasks(after=cursor)
+
+
+def _odd(value: Any) -> Any:
+    """What a caller without a type checker may pass."""
+    return value
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.list_tasks(TaskQuery(text="\ud800")),
+        lambda s: s.list_tasks(TaskQuery(text="a\x00")),
+        lambda s: s.list_tasks(TaskQuery(status=_odd("ACTIVE"))),
+        lambda s: s.list_tasks(TaskQuery(since=_odd("yesterday"))),
+        lambda s: s.list_tasks(limit=2.5),
+        lambda s: s.list_tasks(after=b"abc"),
+        lambda s: s.list_records(Kind.AGENT, RecordQuery(status=_odd("running"))),
+        lambda s: s.list_records(Kind.AGENT, RecordQuery(phase_index=2**70)),
+        lambda s: s.list_records(Kind.AGENT, RecordQuery(task_id="\ud800")),
+        lambda s: s.list_records(Kind.AGENT, RecordQuery(active=_odd(1))),
+        lambda s: s.list_records("unknown"),
+        lambda s: s.list_records(Kind.PHASE, after=make_cursor((2**62, "t", ""))),
+        lambda s: s.list_records(
+            Kind.FINDING, RecordQuery(since=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9))))
+        ),
+    ],
+    ids=range(13),
+)
+def test_values_that_cannot_be_are_refused(
+    harness: Harness, call: Callable[[RegistryStore], object]
+) -> None:
+    """A value of the wrong type or out of range is InvalidQuery in every store, never a crash."""
+    store = harness.open()
+    _populate(store)
+    with pytest.raises(errors.InvalidQuery):
+        call(store)
+
+
+@pytest.mark.parametrize("task_id", ["\ud800", "../up", "", "a\x00", "x" * 500])
+def test_no_task_has_such_an_id(harness: Harness, task_id: str) -> None:
+    """What cannot be an id is not found."""
+    store = harness.open()
+    assert store.head(task_id).revision == 0
+    with pytest.raises(errors.TaskNotFound):
+        store.load(task_id)
 
 
 def test_a_cursor_of_another_kind_is_refused(harness: Harness) -> None:

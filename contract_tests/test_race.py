@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
@@ -119,6 +120,38 @@ def _feed(store: RegistryStore) -> Iterator[Change]:
     while page := store.changes(after, limit=1000):
         yield from page
         after = page[-1].cursor
+
+
+@pytest.mark.needs(Capability.MULTI_PROCESS)
+def test_a_fork_loses_nothing(harness: Harness) -> None:
+    """Semantics 9 and 10: parent and child of a fork go on with the store they share, whoever
+    closes first; what each was told stands.
+    """
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    build.put(store, build.report("t"), expected=None)
+    first, closed = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            build.put(store, build.finding("t"), expected=None)
+            os.write(first[1], b"x")
+            os.read(closed[0], 1)
+            for _ in range(10):
+                build.put(store, build.finding("t"), expected=None)
+            code = 0
+        finally:
+            os._exit(code)
+    os.read(first[0], 1)
+    build.put(store, build.report("t"), expected=None)
+    store.close()
+    os.write(closed[1], b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+    again = harness.open()
+    assert again.head("t").revision == 14
+    assert len(again.changes(limit=100)) == 14
+    assert_true(again)
 
 
 def test_a_closed_store_says_so(harness: Harness) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from contract_tests import build
 from contract_tests.harness import Harness
-from registry_api import Kind, Put, Task, errors, new_changeset
+from registry_api import Delete, Kind, Put, Task, errors, new_changeset
 
 TEXTS = [
     "",
@@ -105,6 +105,8 @@ BAD: dict[str, dict[str, Any]] = {
     "nul": {"description": "a\x00b"},
     "surrogate": {"description": "\ud800"},
     "naive": {"created_at": datetime(2026, 1, 1)},  # noqa: DTZ001
+    "year 0": {"created_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))},
+    "year 10000": {"created_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))},
     "huge": {"max_agents": 2**53 + 1},
     "float": {"max_agents": 1.5},
     "bool": {"max_agents": True},
@@ -143,6 +145,16 @@ def test_a_changeset_is_of_one_task_and_has_ops(harness: Harness) -> None:
         with pytest.raises(errors.InvalidChangeset):
             store.commit(changeset)
     assert store.head("t").revision == 1
+
+
+@pytest.mark.parametrize("key", ["", "x", "00", "0_0", "٠", " 0", "9" * 20, "1" * 5000, "-0"])
+def test_phase_keys_are_plain_numbers(harness: Harness, key: str) -> None:
+    """A delete names a phase by its index in plain decimal; anything else is refused."""
+    store = harness.open()
+    build.make(store, "t", build.phase("t", 0))
+    with pytest.raises(errors.InvalidChangeset):
+        store.commit(new_changeset("t", [Delete(Kind.PHASE, key)], expected=1))
+    assert len(store.load("t").phases) == 1
 
 
 def test_too_large_a_changeset_is_refused(harness: Harness) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor
+from registry_api.errors import StoreClosed
 from registry_api.models import Kind, Record
 from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
@@ -28,6 +30,7 @@ class AsyncStore:
 
     def __init__(self, store: RegistryStore, *, workers: int = 8) -> None:
         self._store = store
+        self._closed = False
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="registry-store")
 
     @property
@@ -36,13 +39,21 @@ class AsyncStore:
         return self._store.info
 
     async def _call(self, call: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if not future.cancelled():
+        if self._closed:
+            raise StoreClosed("the store is closed", next_step="Open it again")
+        # The context goes along: a bound on waiting (at_most) holds on the worker thread too.
+        run = contextvars.copy_context().run
+        future = asyncio.get_running_loop().run_in_executor(self._pool, run, call)
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
                 await asyncio.wait([future])
-            raise
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            future.exception()  # seen, so that it is not reported as never retrieved
+            raise cancelled
+        return future.result()
 
     async def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
@@ -93,5 +104,7 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Close the store and end the worker threads."""
-        await self._call(self._store.close)
-        self._pool.shutdown(wait=False)
+        if not self._closed:
+            await self._call(self._store.close)
+            self._closed = True
+            self._pool.shutdown(wait=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -32,9 +33,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 APPENDED = frozenset({Kind.PROGRESS, Kind.FINDING, Kind.HANDOVER})
 DELETABLE = frozenset({Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER})
-_VERSIONS = frozenset({7, 8})  # 8: what a store derives from content, e.g. for a foreign edit
+_PHASE_KEY = re.compile(r"0|-?[1-9][0-9]{0,15}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +165,14 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def accepted(changeset: Changeset, limits: Limits) -> Accepted:
+def accepted(changeset: Changeset, limits: Limits, *, derived: bool = False) -> Accepted:
     """Check a changeset from outside; every store's commit calls this first.
 
-    The digest tells a replay from another change under the same id. Raises InvalidChangeset,
-    naming each field that is wrong.
+    ``derived``: a store's own changeset, with a UUIDv8 that follows from what it did, e.g. of a
+    foreign edit; callers' ids are UUIDv7. The digest tells a replay from another change under the
+    same id. Raises InvalidChangeset, naming each field that is wrong.
     """
-    changeset = _validated(changeset)
+    changeset = _validated(changeset, version=8 if derived else 7)
     text = dump_changeset(changeset)
     if len(changeset.ops) > limits.ops or len(text) > limits.changeset_bytes:
         raise InvalidChangeset(
@@ -180,13 +183,15 @@ def accepted(changeset: Changeset, limits: Limits) -> Accepted:
     return Accepted(changeset, hashlib.sha256(text).hexdigest(), text.decode())
 
 
-def _validated(changeset: Changeset) -> Changeset:
+def _validated(changeset: Changeset, *, version: int) -> Changeset:
     out = _checked(changeset, Changeset, "changeset")
+    if not isinstance(out.ops, tuple | list):
+        raise InvalidChangeset("changeset.ops is no sequence of ops")
     ops = tuple(_checked_op(op, f"ops.{n}") for n, op in enumerate(out.ops))
     out = replace(out, ops=ops)
-    if out.id.version not in _VERSIONS:
+    if out.id.version != version or (version == 7 and out.id.int >> 80 > _LAST_MS):
         raise InvalidChangeset(
-            f"changeset id {out.id} is no UUIDv7", next_step="Make it with new_changeset()"
+            f"changeset id {out.id} is no UUIDv{version}", next_step="Make it with new_changeset()"
         )
     if not out.ops:
         raise InvalidChangeset("changeset has no ops", next_step="Put or delete a record")
@@ -230,6 +235,10 @@ def _checked_op(op: object, where: str) -> Op:
 
 def _check_op(changeset: Changeset, op: Op) -> None:
     if isinstance(op, Delete):
+        if op.kind is Kind.PHASE and not _PHASE_KEY.fullmatch(op.key):
+            raise InvalidChangeset(
+                f"phase key {op.key!r} is no index", next_step="Name a phase by its index, e.g. '0'"
+            )
         if changeset.expected is None:
             raise InvalidChangeset(
                 f"a delete of {op.kind} {op.key} needs an expected revision",

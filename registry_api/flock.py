@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
-from registry_api.errors import Busy
+from registry_api.errors import Busy, Unavailable
 
 __all__ = ["Flock", "holder_of"]
 
@@ -40,7 +40,12 @@ class Flock:
     def try_acquire(self, *, exclusive: bool = True) -> bool:
         """Lock if nobody else holds it; return whether it was locked."""
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise Unavailable(
+                    f"{self.path} cannot be opened: {error.strerror}", next_step="Check the folder"
+                ) from error
         mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         try:
             fcntl.flock(self._fd, mode | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ program wrote survives a move unread.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,6 +30,7 @@ __all__ = [
     "Review",
     "Task",
     "Verdict",
+    "is_id",
     "record_key",
     "utc",
 ]
@@ -50,10 +52,24 @@ class Kind(StrEnum):
 
 
 def utc(moment: datetime) -> datetime:
-    """Return the same moment in UTC; raises ValueError for one without a zone."""
-    if moment.tzinfo is None:
+    """Return the same moment in UTC, as a plain datetime; raises ValueError where there is none."""
+    if moment.tzinfo is UTC and type(moment) is datetime:
+        return moment
+    if moment.utcoffset() is None:
         raise ValueError("has no time zone")
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    try:
+        there = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+    return datetime.combine(there.date(), there.time(), UTC)
+
+
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
+
+
+def is_id(value: object) -> bool:
+    """Whether a value is an id: letters, digits, ``._-``, no leading dot, at most 128."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def _json_of(kind: type) -> AfterValidator:

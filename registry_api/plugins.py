@@ -78,9 +78,11 @@ def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
             )
         taken[scheme] = factory
 
+    plugin = None
     try:
-        plugin = entry.load()
-        plugins.manager.register(plugin, name=entry.name)
+        loaded = entry.load()
+        plugins.manager.register(loaded, name=f"{owner}:{entry.name}")
+        plugin = loaded
         plugins.manager.check_pending()
         hook = plugins.manager.subset_hook_caller(
             "registry_register_stores",
@@ -90,9 +92,9 @@ def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
     except SettingsError:
         raise
     # Whatever a stranger's import raises, the host must come up and name it.
-    except Exception as error:  # noqa: BLE001
-        if plugins.manager.has_plugin(entry.name):
-            plugins.manager.unregister(name=entry.name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        if plugin is not None and plugins.manager.is_registered(plugin):
+            plugins.manager.unregister(plugin)
         reason = f"{type(error).__name__}: {error}"
         log.warning("plugin %s of %s is broken: %s", entry.name, owner, reason)
         return LoadedPlugin(name=entry.name, distribution=owner, version=version, broken=reason)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import orjson
 
 from registry_api.errors import InvalidQuery
-from registry_api.models import Kind
+from registry_api.models import SAFE_INT, Kind, utc
 from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
 
 __all__ = ["ALL", "ALL_RECORDS", "Page", "RecordQuery", "Refs", "TaskQuery"]
@@ -113,46 +113,84 @@ FILTERS: dict[Kind, dict[str, str]] = {
     Kind.VERDICT: {"agent_id": "reviewer_id"},
     Kind.HANDOVER: {"phase_index": "from_phase_index"},
 }
-_VOCABULARY = {Kind.PHASE: PhaseStatus, Kind.AGENT: AgentStatus, Kind.REVIEW: ReviewStatus}
+_VOCABULARY: dict[Kind, type] = {
+    Kind.PHASE: PhaseStatus,
+    Kind.AGENT: AgentStatus,
+    Kind.REVIEW: ReviewStatus,
+}
+_TYPES: dict[str, type] = {
+    "task_id": str,
+    "agent_id": str,
+    "phase_index": int,
+    "active": bool,
+    "severity": str,
+    "since": datetime,
+    "until": datetime,
+    "text": str,
+    "newest_first": bool,
+}
 _COMMON = frozenset({"task_id", "since", "text", "newest_first"})
 
 
 def check_limit(limit: int) -> int:
     """Return the limit, or raise InvalidQuery unless it is 1…1000."""
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidQuery(f"limit {limit} is not between 1 and {MAX_LIMIT}")
+    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(f"limit {limit!r} is not between 1 and {MAX_LIMIT}")
     return limit
 
 
-def check_query(kind: Kind, query: RecordQuery) -> None:
-    """Raise InvalidQuery where the query filters by something the kind does not have."""
-    if kind is Kind.TASK:
-        raise InvalidQuery("tasks are not listed as records", next_step="Use list_tasks")
+def check_query(kind: Kind, query: RecordQuery) -> RecordQuery:
+    """Return the query with its moment in UTC.
+
+    Raises InvalidQuery for a filter that the kind does not have and a value that cannot be right.
+    """
+    if kind not in FILTERS:
+        raise InvalidQuery(f"{kind!r} is not listed as records", next_step="Use list_tasks")
     for field in fields(query):
         value = getattr(query, field.name)
-        if value is None or field.name in _COMMON:
+        if value is None:
             continue
-        if field.name not in FILTERS[kind]:
+        if field.name not in _COMMON and field.name not in FILTERS[kind]:
             fits = ", ".join([*sorted(FILTERS[kind]), "since", "task_id", "text"])
             raise InvalidQuery(
                 f"{kind} records have no filter {field.name!r}", next_step=f"They have: {fits}"
             )
-        if field.name == "status" and value not in set(_VOCABULARY[kind]):
-            raise InvalidQuery(f"{value!r} is no status of a {kind}")
-    if query.since is not None:
-        _check_moment(query.since)
+        wanted = _VOCABULARY[kind] if field.name == "status" else _TYPES[field.name]
+        _check_value(field.name, value, wanted)
+    return query if query.since is None else replace(query, since=utc(query.since))
 
 
-def check_tasks(query: TaskQuery) -> None:
-    """Raise InvalidQuery where a moment has no zone."""
-    for moment in (query.since, query.until):
-        if moment is not None:
-            _check_moment(moment)
+def check_tasks(query: TaskQuery) -> TaskQuery:
+    """Return the query with its moments in UTC; raises InvalidQuery for a value that cannot be."""
+    for field in fields(query):
+        value = getattr(query, field.name)
+        if value is not None:
+            _check_value(
+                field.name, value, TaskStatus if field.name == "status" else _TYPES[field.name]
+            )
+    since, until = (None if m is None else utc(m) for m in (query.since, query.until))
+    return replace(query, since=since, until=until)
 
 
-def _check_moment(moment: datetime) -> None:
-    if moment.tzinfo is None:
-        raise InvalidQuery("a moment without a zone", next_step="Pass an aware datetime")
+def _check_value(name: str, value: object, wanted: type) -> None:
+    fits = type(value) is wanted or (wanted is datetime and isinstance(value, datetime))
+    if not fits:
+        raise InvalidQuery(f"{name} is {value!r}, not a {wanted.__name__}")
+    if isinstance(value, datetime):
+        try:
+            utc(value)
+        except ValueError as error:
+            raise InvalidQuery(
+                f"{name}: the moment {error}", next_step="Pass an aware datetime"
+            ) from None
+    if isinstance(value, int) and abs(value) > SAFE_INT:
+        raise InvalidQuery(f"{name} {value} is beyond ±2**53")
+    if isinstance(value, str) and not _storable(value):
+        raise InvalidQuery(f"{name} has U+0000 or a lone surrogate in it")
+
+
+def _storable(text: str) -> bool:
+    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def make_cursor(key: PageKey) -> str:
@@ -164,6 +202,8 @@ def read_cursor(cursor: str | None, kind: Kind) -> PageKey | None:
     """Read a page cursor of this kind; raises InvalidQuery for anything else."""
     if cursor is None:
         return None
+    if not isinstance(cursor, str):
+        raise InvalidQuery("a page cursor is a text", next_step="Pass the `next` of a page")
     try:
         value: Any = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
@@ -173,6 +213,7 @@ def read_cursor(cursor: str | None, kind: Kind) -> PageKey | None:
         or len(value) != 3
         or not isinstance(value[0], int if kind is Kind.PHASE else str)
         or not all(isinstance(part, str) for part in value[1:])
+        or (isinstance(value[0], int) and abs(value[0]) > SAFE_INT)
     ):
         raise InvalidQuery("not a page cursor", next_step="Pass the `next` of an earlier page")
     return value[0], value[1], value[2]

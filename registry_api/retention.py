@@ -4,29 +4,54 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from registry_api.changeset import Changeset
-from registry_api.errors import ChangesetExpired, CursorExpired
+from registry_api.changeset import Change, Changeset
+from registry_api.errors import ChangesetExpired, CursorExpired, InvalidChangeset
 
-__all__ = ["KEEP", "KEEP_CHANGES", "TRIM_BATCH", "check_fresh", "cursor_expired"]
+__all__ = ["KEEP", "KEEP_CHANGES", "TRIM_BATCH", "check_fresh", "cursor_expired", "forgotten_by"]
 
 KEEP = timedelta(days=30)
 KEEP_CHANGES = 100_000  # a task
+AHEAD = timedelta(hours=24)  # how far a caller's clock may be ahead
 TRIM_BATCH = 16  # lines a writer trims at most, so that no commit pays for a backlog
 
 
-def check_fresh(changeset: Changeset, expired_before: datetime | None) -> None:
+def check_fresh(changeset: Changeset, expired_before: datetime | None, *, now: datetime) -> None:
     """Raise ChangesetExpired where an unknown id may have been applied and forgotten.
+
+    And InvalidChangeset for an id from the future: trimmed one day, it would make every id until
+    then look forgotten.
 
     ``expired_before`` is the latest time inside the ids of the task's trimmed lines: an unknown id
     that is no younger cannot be told from one of them. Ids without a time (UUIDv8) are a store's
     own and derived from content, never retried from memory.
     """
     created = changeset.created()
+    if created is not None and created > now + AHEAD:
+        raise InvalidChangeset(
+            f"changeset {changeset.id} was made at {created}, in the future",
+            next_step="Correct the clock of the machine that made it",
+        )
     if created is not None and expired_before is not None and created <= expired_before:
         raise ChangesetExpired(
             f"changeset {changeset.id} is older than what task {changeset.task_id} remembers",
             next_step="Load the task, see whether the change is there, and make a new changeset",
         )
+
+
+def forgotten_by(
+    feed: tuple[Change, ...], *, last_number: int, updated_at: datetime
+) -> tuple[int, datetime | None]:
+    """Return (floor, expired_before) of a task that was replaced and brings this tail of its feed.
+
+    What lies before the tail is forgotten: a cursor below the floor is expired, as is an id no
+    younger than the tail's first.
+    """
+    if not feed:
+        return last_number, updated_at
+    first = feed[0]
+    if first.revision == 1:
+        return first.cursor.number - 1, None
+    return first.cursor.number - 1, first.changeset.created() or first.changeset.at
 
 
 def cursor_expired(what: str) -> CursorExpired:

@@ -35,7 +35,7 @@ def select_tasks(
     tasks: Iterable[TaskSummary], query: TaskQuery, *, after: str | None, limit: int
 ) -> Page[TaskSummary]:
     """Return one page of the tasks that fit."""
-    check_tasks(query)
+    query = check_tasks(query)
     return _page(
         (t for t in tasks if _task_fits(t, query)),
         lambda t: (stamp(t.created_at), t.task_id, ""),
@@ -50,7 +50,7 @@ def select_records(
     kind: Kind, records: Iterable[Record], query: RecordQuery, *, after: str | None, limit: int
 ) -> Page[Record]:
     """Return one page of the records of one kind that fit."""
-    check_query(kind, query)
+    query = check_query(kind, query)
     return _page(
         (r for r in records if _record_fits(kind, r, query)),
         lambda r: page_key(kind, r),

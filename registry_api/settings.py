@@ -29,9 +29,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workspace: Path = Field(default=Path(), description="base directory of the registry")
-    backend: str = Field(default="auto", description="store name or URL; auto finds what is there")
+    backend: str = Field(
+        default="auto",
+        pattern=r"^[^\x00]+$",
+        description="store name or URL; auto finds what is there",
+    )
     silent_after: float = Field(
-        default=900.0, gt=0, description="seconds without a sign of life until silent"
+        default=900.0, gt=0, le=1e9, description="seconds without a sign of life until silent"
     )
     legacy_tz: str | None = Field(
         default=None, description="zone of timestamps without one; default: this machine's"
@@ -88,8 +92,12 @@ def find_workspace(
     env = os.environ if env is None else env
     named = workspace or env.get(PREFIX + "WORKSPACE") or env.get(_LEGACY_VARIABLE)
     if named:
-        root = Path(named).expanduser()
-        if not root.is_dir():
+        try:
+            root = Path(named).expanduser()
+            there = root.is_dir()
+        except (RuntimeError, ValueError) as error:
+            raise SettingsError(f"workspace {os.fspath(named)!r}: {error}") from None
+        if not there:
             raise SettingsError(
                 f"workspace {root} is not a directory", next_step="Create it or name another"
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
+from registry_api.errors import InvalidQuery
 from registry_api.models import (
     Agent,
     Handover,
@@ -35,7 +36,8 @@ class TaskSnapshot:
     """A task after exactly ``revision``; histories are not in it (``list_records`` pages them).
 
     ``latest`` is the newest report of ours per agent. ``updated_at`` is the time of the newest
-    changeset. Tuples are ordered by key: phases by index, the others by id.
+    changeset. Tuples are ordered by key: phases by index, the others by id. ``partial``: a load
+    with ``only``.
     """
 
     lineage: str
@@ -48,10 +50,15 @@ class TaskSnapshot:
     verdicts: tuple[Verdict, ...] = ()
     handovers: tuple[Handover, ...] = ()
     latest: tuple[ProgressEntry, ...] = ()
+    partial: bool = False
 
     @property
     def status(self) -> TaskStatus:
-        """The status that follows from the records."""
+        """The status that follows from the records; a partial load raises InvalidQuery."""
+        if self.partial:
+            raise InvalidQuery(
+                "a part of a task does not tell its status", next_step="Load the whole task"
+            )
         return task_status(
             self.task.recorded_status,
             (p.status for p in self.phases),

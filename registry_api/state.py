@@ -160,7 +160,7 @@ class TaskState:
     ) -> TaskSnapshot:
         """Return the frozen form, each tuple in the order of its keys."""
         refs = only or _ALL
-        ids = refs.agent_ids
+        ids = None if refs.agent_ids is None else set(refs.agent_ids)
         picked = self.agents if ids is None else {k: self.agents[k] for k in ids & set(self.agents)}
         latest = self.latest if ids is None else {k: self.latest[k] for k in ids & set(self.latest)}
 
@@ -180,6 +180,7 @@ class TaskState:
             verdicts=part(Kind.VERDICT, self.verdicts),
             handovers=part(Kind.HANDOVER, self.handovers),
             latest=part(Kind.PROGRESS, latest),
+            partial=only is not None,
         )
 
 

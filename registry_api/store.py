@@ -5,7 +5,8 @@ Semantics, each checked by ``contract_tests``:
 1. Revisions of a task are gapless; ``load`` equals the state after exactly that revision.
 2. A refused commit changes nothing, not even the feed.
 3. The same changeset again returns the same commit, ``replayed``; the same id with other content is
-   IdempotencyMismatch. An unknown id older than the feed's floor minus 24 h is ChangesetExpired.
+   IdempotencyMismatch. Ids are known per task, as long as their feed line; an unknown id no younger
+   than the task's forgotten ones is ChangesetExpired.
 4. Counts are functions of the records.
 5. Of two commits with the same ``expected`` exactly one wins.
 6. The feed is ordered and, per task, gapless; every commit is in it; it resumes from any cursor.

@@ -45,7 +45,7 @@ def transact(
             if attempt + 1 == attempts or time.monotonic() > deadline:
                 raise
             # Full jitter: writers that collided once must not collide in step.
-            sleep(random.uniform(0, min(0.05, 0.0005 * 2**attempt)))
+            sleep(random.uniform(0, min(0.05, 0.0005 * 2 ** min(attempt, 10))))
     raise AssertionError("unreachable")
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from backends.files import Problem
 from backends.json_files.layout import read_file
-from backends.json_files.lens.document import is_id
 from backends.jsonl.times import Times
 from registry_api import jsontext
-from registry_api.models import Handover
+from registry_api.models import Handover, is_id
 from registry_api.state import TaskState
 
 __all__ = ["read_handovers"]

@@ -356,6 +356,7 @@ class Journal:
         newest = max((n for _, n, _ in self.known_ids().values()), default=0)
         for key, (revision, number, _) in sorted(self.known_ids().items(), key=lambda i: i[1][1]):
             created = created_at(key)
+            created = min(created, now) if created else None
             self.oldest_kept = created or self.oldest_kept
             past = (created is not None and created < oldest) or revision <= surplus
             if not past or number == newest:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.files import Problem, open_regular
-from backends.json_files.lens.document import is_id
 from registry_api import jsontext
 from registry_api.errors import CorruptDocument
+from registry_api.models import is_id
 
 __all__ = ["DOCUMENT", "Layout", "load_document", "read_file"]
 

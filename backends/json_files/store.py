@@ -13,7 +13,6 @@ from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal
 from backends.json_files.layout import Layout
-from backends.json_files.lens.document import is_id
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
 from backends.json_files.task import TaskFiles
@@ -29,7 +28,7 @@ from registry_api.errors import (
     TaskNotFound,
     Unavailable,
 )
-from registry_api.models import Kind, Record
+from registry_api.models import Kind, Record, is_id
 from registry_api.query import (
     ALL,
     ALL_RECORDS,
@@ -195,7 +194,7 @@ class JsonFilesStore:
         limit: int = 100,
     ) -> Page[Record]:
         """See RegistryStore.list_records."""
-        check_query(kind, query)
+        query = check_query(kind, query)
         check_limit(limit)
         records = self._records(kind, query.task_id)
         return select_records(kind, records, query, after=after, limit=limit)
@@ -248,16 +247,17 @@ class JsonFilesStore:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
         feed_id, below = self._settled_feed()
-        start = after.number if after else 0
+        tasks = [t for t in self._all() if task_id in {None, t.task_id}]
+        floor = max((t.journal.floor for t in tasks), default=0)
         if after is not None and after.feed_id != feed_id:
             raise cursor_expired("it is of another feed")
-        tasks = list(self._all())
-        if after is not None and start < max((t.journal.floor for t in tasks), default=0):
+        if after is not None and after.number < floor:
             raise cursor_expired("they were trimmed")
+        # A walk begins above the floor, so that the cursors it gives out can be resumed from.
+        start = after.number if after else floor
         found = [
             change
             for task in tasks
-            if task_id in {None, task.task_id}
             for change in task.journal.changes(feed_id, after=start, below=below)
         ]
         found.sort(key=lambda c: c.cursor.number)

@@ -447,7 +447,7 @@ class TaskFiles:
             at=self._shared.now(),
             changeset_id=uuid.UUID(bytes=bytes(digest)),
         )
-        return accepted(changeset, _UNLIMITED)
+        return accepted(changeset, _UNLIMITED, derived=True)
 
     # -- writes of ours ----------------------------------------------------------------------
 
@@ -514,7 +514,7 @@ class TaskFiles:
         replayed = self._replayed(change)
         if replayed is not None:
             return replayed, False
-        check_fresh(changeset, journal.expired_before)
+        check_fresh(changeset, journal.expired_before, now=self._shared.now())
         lines = self._logs.plan(changeset, histories_of(changeset))
         if lines and self._logs.unread(journal, lines)[1]:
             self._absorb_logs()  # what was appended first comes first
@@ -627,6 +627,7 @@ class TaskFiles:
 
     def _create(self, change: Accepted, deadline: float) -> Commit | None:
         """Create the task; None where another program created it at the same moment."""
+        check_fresh(change.changeset, None, now=self._shared.now())
         state = self._after(TaskState.created_by(change.changeset), change.changeset)
         document: dict[str, Any] = {}
         encode(TaskState(state.task), state, document, times=self._shared.times)

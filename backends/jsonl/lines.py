@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.jsonl.times import Times
 from registry_api import jsontext
-from registry_api.models import KINDS, SAFE_INT, Finding, Kind, ProgressEntry
+from registry_api.models import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id
 
 __all__ = ["Line", "LineError", "encode_line", "generation", "parse_line"]
 
@@ -59,9 +59,9 @@ def parse_line(
     if moment is None:
         raise LineError("no timestamp")
     agent_id = data.get("agent_id")
-    if not _is_id(agent_id):
+    if not is_id(agent_id):
         raise LineError(f"agent_id {agent_id!r} is no id")
-    ours = _is_id(data.get("entry_id")) and isinstance(data.get("changeset"), str)
+    ours = is_id(data.get("entry_id")) and isinstance(data.get("changeset"), str)
     key = data["entry_id"] if ours else _foreign_id(raw, log, offset)
     known = _KNOWN[kind] if ours else _KNOWN[kind] - _OURS
     extra = {k: v for k, v in data.items() if k not in known}
@@ -129,16 +129,6 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
 def _foreign_id(raw: bytes, log: str, offset: int) -> str:
     digest = hashlib.blake2b(f"{log} {offset} ".encode() + raw, digest_size=12).hexdigest()
     return f"foreign-{digest}"
-
-
-def _is_id(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= 128
-        and value.isascii()
-        and value[0] != "."
-        and all(c.isalnum() or c in "._-" for c in value)
-    )
 
 
 def _text(data: dict[str, Any], key: str, default: str, extra: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from registry_api.errors import (
     Conflict,
     IdempotencyMismatch,
     NotNext,
+    ReadOnly,
     StoreClosed,
     TaskNotFound,
 )
@@ -29,8 +30,24 @@ from registry_api.models import (
     Record,
     record_key,
 )
-from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery, check_limit
-from registry_api.retention import KEEP, KEEP_CHANGES, TRIM_BATCH, check_fresh, cursor_expired
+from registry_api.query import (
+    ALL,
+    ALL_RECORDS,
+    Page,
+    RecordQuery,
+    Refs,
+    TaskQuery,
+    check_limit,
+    check_query,
+)
+from registry_api.retention import (
+    KEEP,
+    KEEP_CHANGES,
+    TRIM_BATCH,
+    check_fresh,
+    cursor_expired,
+    forgotten_by,
+)
 from registry_api.select import select_records, select_tasks
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.state import TaskState
@@ -60,14 +77,15 @@ class _Held:
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
     """Offer the store as ``memory``."""
-    register("memory", lambda context: MemoryStore(now=context.now))
+    register("memory", lambda c: MemoryStore(now=c.now, read_only=c.read_only))
 
 
 class MemoryStore:
     """A thread-safe registry that lives and dies with its process."""
 
-    def __init__(self, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, now: Callable[[], datetime], read_only: bool = False) -> None:
         self._now = now
+        self._read_only = read_only
         self._lock = threading.RLock()
         self._closed = False
         self._feed_id = str(uuid.uuid4())
@@ -92,13 +110,15 @@ class MemoryStore:
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
         changeset, digest, _ = accepted(changeset, self.info.limits)
+        if self._read_only:
+            raise ReadOnly("the store was opened for reading only", next_step="Open it for writing")
         with self._locked():
             held = self._tasks.get(changeset.task_id)
             if held is not None:
                 before = _replay(held, changeset, digest)
                 if before is not None:
                     return before
-                check_fresh(changeset, held.expired_before)
+            check_fresh(changeset, held.expired_before if held else None, now=self._now())
             revision = held.revision if held else 0
             if changeset.expected is None and held is None:
                 raise _not_found(changeset.task_id)
@@ -143,7 +163,7 @@ class MemoryStore:
         oldest = self._now() - KEEP
         drop = 0
         for change in held.feed[: min(TRIM_BATCH, len(held.feed) - 1)]:
-            created = change.changeset.created() or change.changeset.at
+            created = min(change.changeset.created() or change.changeset.at, self._now())
             if created >= oldest and len(held.feed) - drop <= KEEP_CHANGES:
                 break
             drop += 1
@@ -168,6 +188,7 @@ class MemoryStore:
         limit: int = 100,
     ) -> Page[Record]:
         """See RegistryStore.list_records."""
+        query = check_query(kind, query)
         with self._locked():
             records = [r for held in self._tasks.values() for r in _records(held, kind)]
         return select_records(kind, records, query, after=after, limit=limit)
@@ -194,13 +215,15 @@ class MemoryStore:
             held = list(self._tasks.values())
             if task_id is not None:
                 held = [self._tasks[task_id]] if task_id in self._tasks else []
-            start = 0
+            # Lines below the floor may be left, of tasks that rest: a walk begins above it, so
+            # that the cursors it gives out can be resumed from.
+            start = max((h.floor for h in held), default=0)
             if after is not None:
-                start = after.number
                 if after.feed_id != self._feed_id:
                     raise cursor_expired("it is of another feed")
-                if start < max((h.floor for h in held), default=0):
+                if after.number < start:
                     raise cursor_expired("they were trimmed")
+                start = after.number
             found = [
                 change
                 for h in held
@@ -229,6 +252,11 @@ class MemoryStore:
                     f"task {change.changeset.task_id} is at {at}, the change is {change.revision}",
                     next_step="Replay the source's feed from the mark",
                 )
+            if change.cursor.number <= self._number and self._feed_id != change.cursor.feed_id:
+                raise NotNext(
+                    f"feed number {change.cursor.number} is taken",
+                    next_step="Mirror into a store without changes of its own",
+                )
             self._feed_id = change.cursor.feed_id
             return self._apply(change)
 
@@ -249,6 +277,9 @@ class MemoryStore:
                 and held.revision >= snapshot.revision
             ):
                 return
+            floor, expired = forgotten_by(
+                feed, last_number=self._number, updated_at=snapshot.updated_at
+            )
             self._tasks[snapshot.task.task_id] = _Held(
                 snapshot.lineage,
                 TaskState.of(snapshot),
@@ -256,6 +287,8 @@ class MemoryStore:
                 snapshot.updated_at,
                 streamed,
                 list(feed),
+                max(floor, held.floor if held else 0),
+                expired,
             )
             if feed:
                 self._feed_id = feed[-1].cursor.feed_id
@@ -263,11 +296,13 @@ class MemoryStore:
 
     def read_stamp(self, name: str) -> str | None:
         """See MoveTarget.read_stamp."""
-        return self._stamps.get(name)
+        with self._locked():
+            return self._stamps.get(name)
 
     def write_stamp(self, name: str, value: str) -> None:
         """See MoveTarget.write_stamp."""
-        self._stamps[name] = value
+        with self._locked():
+            self._stamps[name] = value
 
     def _locked(self) -> threading.RLock:
         if self._closed:

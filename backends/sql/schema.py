@@ -55,6 +55,7 @@ tasks = Table(
     _int("phases"),
     _int("agents"),
     _int("active_agents"),
+    _int("feed_floor"),
     _text("expired_before", null=True),
     PrimaryKeyConstraint("task_id"),
     Index("idx_tasks_created", "created_at", "task_id"),

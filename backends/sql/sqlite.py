@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from registry_api.deadline import patience
 from registry_api.errors import (
     Busy,
     CorruptDocument,
+    InvalidInput,
     OutcomeUnknown,
     RegistryError,
     SchemaTooNew,
@@ -33,7 +35,7 @@ __all__ = ["SqliteEngine"]
 
 # The schema version that DDL makes; schema.VERSION, repeated to keep SQLAlchemy unimported.
 VERSION = "0001"
-_CHECKPOINT_PAGES = 1000
+_CHECKPOINT_BYTES = 4 * 2**20
 
 
 class SqliteEngine:
@@ -48,16 +50,17 @@ class SqliteEngine:
     def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
         self.path = path
         self._timeout = timeout
+        self._wal = path.with_name(path.name + "-wal")
         self._durable = durable
         self._read_only = read_only
-        self._pid = os.getpid()
         self._idle: deque[sqlite3.Connection] = deque()
-        self._inherited: list[sqlite3.Connection] = []
+        self._busy = set[int]()
+        self._torn: bool = any(e._torn for e in _engines if e.path == path)  # noqa: SLF001
         self._closed = False
         self._thread = threading.Lock()
         self._queue = Flock(path.with_name(path.name + ".queue"))
         self._turn = Flock(path.with_name(path.name + ".turn"))
-        self._commits = 0
+        _engines.add(self)
         self._prepare()
 
     # -- connections -------------------------------------------------------------------------
@@ -80,30 +83,50 @@ class SqliteEngine:
     def _borrow(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
-        if self._pid != os.getpid():
-            # A connection may not cross a fork, nor be closed by the child: set aside for good.
-            self._inherited += self._idle
-            self._idle = deque()
-            self._thread = threading.Lock()
-            self._pid = os.getpid()
+        if self._torn:
+            raise Unavailable(
+                f"this process was forked while {self.path} was in use",
+                next_step="Start a process of its own (multiprocessing: spawn or forkserver)",
+            )
         try:
-            return self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            return self._connect()
+            connection = self._connect()
+        self._busy.add(id(connection))
+        return connection
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
+        self._busy.discard(id(connection))
         if self._closed:
             connection.close()
         else:
             self._idle.append(connection)
 
+    def _discard(self, connection: sqlite3.Connection) -> None:
+        self._busy.discard(id(connection))
+        connection.close()
+
     def close(self) -> None:
         """Close every connection that is not in use; those in use follow."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
         self._queue.close()
         self._turn.close()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def before_fork(self) -> None:
+        """Close what is idle: SQLite keeps the locks of a file per process, so a child that had
+        inherited a connection would believe it holds locks that it does not, and lose commits.
+        """
+        self._close_idle()
+
+    def after_fork_in_child(self) -> None:
+        """Start afresh, or refuse for good where a connection was in use at the fork."""
+        self._torn = self._torn or bool(self._busy)
+        self._thread = threading.Lock()
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -118,7 +141,7 @@ class SqliteEngine:
             finally:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            connection.close()
+            self._discard(connection)
             raise self._translated(error) from error
         except BaseException:
             self._give_back(connection)
@@ -145,10 +168,10 @@ class SqliteEngine:
                 self._commit(connection)
                 self._checkpoint(connection)
         except sqlite3.Error as error:
-            connection.close()
+            self._discard(connection)
             raise self._translated(error) from error
         except OutcomeUnknown:
-            connection.close()
+            self._discard(connection)
             raise
         except BaseException:
             self._give_back(connection)
@@ -200,12 +223,9 @@ class SqliteEngine:
             ) from error
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        self._commits += 1
-        if self._commits % 64:
-            return
-        wal = self.path.with_name(self.path.name + "-wal")
+        """Move the log into the database when it has grown; inside the turn, after the commit."""
         try:
-            if wal.stat().st_size > _CHECKPOINT_PAGES * 4096:
+            if self._wal.stat().st_size > _CHECKPOINT_BYTES:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, sqlite3.Error):
             # The commit stands; the next one tries again.
@@ -224,6 +244,8 @@ class SqliteEngine:
             ) from error
         version = self._version()
         if version == VERSION:
+            if not self._read_only:
+                self._use_wal()
             return
         if version is not None and version > VERSION:
             raise SchemaTooNew(
@@ -237,6 +259,7 @@ class SqliteEngine:
                 self._create()
             elif self._version() != VERSION:
                 self._upgrade()
+        self._use_wal()
 
     def _version(self) -> str | None:
         connection = self._borrow()
@@ -257,7 +280,6 @@ class SqliteEngine:
         """Make the tables from DDL: what all migrations make, without importing Alembic (0.7 s)."""
         connection = self._borrow()
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN EXCLUSIVE")
             for statement in DDL:
                 connection.execute(statement)
@@ -265,22 +287,34 @@ class SqliteEngine:
                 "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
                 "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
             )
+            # By name, opening the file here is not allowed; first, its log takes its mode from it.
+            self.path.chmod(0o600)
             connection.execute("INSERT INTO alembic_version VALUES (?)", (VERSION,))
             feed_id = str(uuid.uuid4())
             connection.execute("INSERT INTO meta VALUES ('feed_id', ?)", (feed_id,))
             connection.execute("COMMIT")
-            self.path.chmod(0o600)  # by name: opening the file here is not allowed
         except sqlite3.Error as error:
-            connection.close()
+            self._discard(connection)
+            raise self._translated(error) from error
+        self._give_back(connection)
+
+    def _use_wal(self) -> None:
+        """Switch the file to a write-ahead log; a creation that was killed left it without."""
+        connection = self._borrow()
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                with self._in_turn(time.monotonic() + self._timeout):
+                    connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.Error as error:
+            self._discard(connection)
             raise self._translated(error) from error
         self._give_back(connection)
 
     def _upgrade(self) -> None:
         from backends.sql.upgrade import upgrade  # noqa: PLC0415  (Alembic costs 0.7 s)
 
-        while self._idle:
-            self._idle.pop().close()
-        upgrade(f"sqlite:///{self.path}")
+        self._close_idle()
+        upgrade("sqlite", self.path)
 
     def _translated(self, error: sqlite3.Error) -> RegistryError:
         name = _name(error)
@@ -290,6 +324,8 @@ class SqliteEngine:
             return CorruptDocument(
                 f"{self.path}: {error}", next_step="Restore it from a backup; it is left as it is"
             )
+        if name == "SQLITE_CONSTRAINT":
+            return InvalidInput(f"{self.path}: {error}", next_step="The same id was given twice")
         if name == "SQLITE_FULL":
             return Unavailable(f"{self.path}: the disk is full", next_step="Free space, try again")
         return Unavailable(f"{self.path}: {error}", next_step="Check the file and its folder")
@@ -299,3 +335,19 @@ def _name(error: sqlite3.Error) -> str:
     # Extended codes refine a primary one: SQLITE_BUSY_SNAPSHOT is SQLITE_BUSY.
     name = getattr(error, "sqlite_errorname", "")
     return "_".join(str(name).split("_")[:2])
+
+
+_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for engine in list(_engines):
+        engine.before_fork()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        engine.after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

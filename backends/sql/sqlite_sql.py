@@ -11,21 +11,22 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision FROM
  'put_task': 'INSERT INTO tasks (task_id, description, recorded_status, created_at, priority, '
              'workspace, workspace_base, client_cwd, current_phase_index, max_agents, '
              'max_concurrent, max_depth, context, extra, lineage, revision, updated_at, '
-             'status, phases, agents, active_agents, expired_before) VALUES (:task_id, '
-             ':description, :recorded_status, :created_at, :priority, :workspace, '
+             'status, phases, agents, active_agents, feed_floor, expired_before) VALUES '
+             '(:task_id, :description, :recorded_status, :created_at, :priority, :workspace, '
              ':workspace_base, :client_cwd, :current_phase_index, :max_agents, '
              ':max_concurrent, :max_depth, :context, :extra, :lineage, :revision, :updated_at, '
-             ':status, :phases, :agents, :active_agents, :expired_before) ON CONFLICT '
-             '(task_id) DO UPDATE SET description = excluded.description, recorded_status = '
-             'excluded.recorded_status, created_at = excluded.created_at, priority = '
-             'excluded.priority, workspace = excluded.workspace, workspace_base = '
+             ':status, :phases, :agents, :active_agents, :feed_floor, :expired_before) ON '
+             'CONFLICT (task_id) DO UPDATE SET description = excluded.description, '
+             'recorded_status = excluded.recorded_status, created_at = excluded.created_at, '
+             'priority = excluded.priority, workspace = excluded.workspace, workspace_base = '
              'excluded.workspace_base, client_cwd = excluded.client_cwd, current_phase_index = '
              'excluded.current_phase_index, max_agents = excluded.max_agents, max_concurrent = '
              'excluded.max_concurrent, max_depth = excluded.max_depth, context = '
              'excluded.context, extra = excluded.extra, lineage = excluded.lineage, revision = '
              'excluded.revision, updated_at = excluded.updated_at, status = excluded.status, '
              'phases = excluded.phases, agents = excluded.agents, active_agents = '
-             'excluded.active_agents, expired_before = excluded.expired_before',
+             'excluded.active_agents, feed_floor = excluded.feed_floor, expired_before = '
+             'excluded.expired_before',
  'set_task': 'UPDATE tasks SET description=:description, recorded_status=:recorded_status, '
              'created_at=:created_at, priority=:priority, workspace=:workspace, '
              'workspace_base=:workspace_base, client_cwd=:client_cwd, '
@@ -35,8 +36,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision FROM
  'advance': 'UPDATE tasks SET revision=:revision, updated_at=:updated_at, status=:status, '
             'phases=:phases, agents=:agents, active_agents=:active_agents WHERE tasks.task_id '
             '= :of_task',
- 'set_expired': 'UPDATE tasks SET expired_before=:expired_before WHERE tasks.task_id = '
-                ':of_task',
+ 'set_expired': 'UPDATE tasks SET feed_floor=:feed_floor, expired_before=:expired_before WHERE '
+                'tasks.task_id = :of_task',
  'oldest_changes': 'SELECT feed.number, feed.changeset_id, feed.at FROM feed WHERE '
                    'feed.task_id = :task_id ORDER BY feed.number LIMIT :limit OFFSET 0',
  'drop_latest': 'DELETE FROM agent_progress_latest WHERE agent_progress_latest.task_id = '
@@ -74,7 +75,11 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision FROM
                 'agent_progress_latest.agent_id',
  'replayed': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest FROM feed WHERE '
              'feed.task_id = :task_id AND feed.changeset_id = :changeset_id',
- 'last_number': 'SELECT max(feed.number) AS max_1 FROM feed',
+ 'feed_state': "SELECT (SELECT meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, "
+               "(SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, "
+               "(SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, "
+               '(SELECT max(feed.number) AS max_1 FROM feed) AS anon_4',
+ 'task_floor': 'SELECT tasks.feed_floor FROM tasks WHERE tasks.task_id = :task_id',
  'add_change': 'INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, '
                'at, changeset) VALUES (:number, :task_id, :lineage, :revision, :changeset_id, '
                ':digest, :at, :changeset)',
@@ -445,8 +450,8 @@ DDL: list[str] = ['CREATE TABLE agent_progress_latest ( task_id TEXT NOT NULL, e
  'TEXT, client_cwd TEXT, current_phase_index BIGINT, max_agents BIGINT, max_concurrent BIGINT, '
  'max_depth BIGINT, context TEXT NOT NULL, extra TEXT NOT NULL, lineage TEXT NOT NULL, '
  'revision BIGINT NOT NULL, updated_at TEXT NOT NULL, status TEXT NOT NULL, phases BIGINT NOT '
- 'NULL, agents BIGINT NOT NULL, active_agents BIGINT NOT NULL, expired_before TEXT, PRIMARY '
- 'KEY (task_id) ) WITHOUT ROWID',
+ 'NULL, agents BIGINT NOT NULL, active_agents BIGINT NOT NULL, feed_floor BIGINT NOT NULL, '
+ 'expired_before TEXT, PRIMARY KEY (task_id) ) WITHOUT ROWID',
  'CREATE INDEX idx_tasks_created ON tasks (created_at, task_id)',
  'CREATE INDEX idx_tasks_status ON tasks (status, created_at, task_id)',
  'CREATE TABLE verdicts ( task_id TEXT NOT NULL, verdict_id TEXT NOT NULL, review_id TEXT NOT '

@@ -99,7 +99,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         ),
         "set_expired": update(tasks)
         .where(_is_as(tasks, task_id="of_task"))
-        .values(expired_before=bindparam("expired_before")),
+        .values(feed_floor=bindparam("feed_floor"), expired_before=bindparam("expired_before")),
         "oldest_changes": select(feed.c.number, feed.c.changeset_id, feed.c.at)
         .where(_is(feed, "task_id"))
         .order_by(feed.c.number)
@@ -132,7 +132,13 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "replayed": select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest).where(
             _is(feed, "task_id", "changeset_id")
         ),
-        "last_number": select(func.max(feed.c.number)),
+        "feed_state": select(
+            _meta_value("feed_id"),
+            _meta_value("feed_floor"),
+            _meta_value("last_number"),
+            select(func.max(feed.c.number)).scalar_subquery(),
+        ),
+        "task_floor": select(tasks.c.feed_floor).where(_is(tasks, "task_id")),
         "add_change": _plain_insert(feed),
         "changes": _feed_page(feed.c.number > bindparam("number")),
         "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
@@ -153,6 +159,11 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
     for kind, name in TABLES.items():
         out |= _of_kind(flavour, kind, name)
     return out
+
+
+def _meta_value(name: str) -> Any:
+    meta = schema.meta
+    return select(meta.c.value).where(meta.c.name == literal_column(f"'{name}'")).scalar_subquery()
 
 
 def _is_as(table: Table, **names: str) -> ColumnElement[bool]:

@@ -24,8 +24,15 @@ from registry_api.changeset import (
     dump_changeset,
 )
 from registry_api.codec import stamp, unstamp
-from registry_api.errors import Conflict, IdempotencyMismatch, NotNext, ReadOnly, TaskNotFound
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry, Record
+from registry_api.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    InvalidQuery,
+    NotNext,
+    ReadOnly,
+    TaskNotFound,
+)
+from registry_api.models import SAFE_INT, Finding, Kind, ProgressEntry, Record, is_id
 from registry_api.query import (
     ALL,
     ALL_RECORDS,
@@ -40,9 +47,17 @@ from registry_api.query import (
     make_cursor,
     read_cursor,
 )
-from registry_api.retention import KEEP, check_fresh, cursor_expired
+from registry_api.retention import (
+    KEEP,
+    KEEP_CHANGES,
+    TRIM_BATCH,
+    check_fresh,
+    cursor_expired,
+    forgotten_by,
+)
 from registry_api.select import page_key
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.state import TaskState
 from registry_api.status import AgentStatus, TaskStatus
 from registry_api.store import Capability, StoreInfo
 
@@ -120,6 +135,8 @@ class SqlStore:
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
         refs = only or Refs()
+        if not is_id(task_id):
+            raise _not_found(task_id)
         with self._reading() as execute:
             row = execute("load_task_row", task_id=task_id).fetchone()
             if row is None:
@@ -154,10 +171,13 @@ class SqlStore:
             verdicts=found[Kind.VERDICT],
             handovers=found[Kind.HANDOVER],
             latest=reports,
+            partial=only is not None,
         )
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
+        if not is_id(task_id):
+            return Head()
         with self._reading() as execute:
             row = execute("head", task_id=task_id).fetchone()
         return Head() if row is None else Head(lineage=row[0], revision=row[1])
@@ -170,20 +190,21 @@ class SqlStore:
             before = self._replayed(execute, changeset, digest)
             if before is not None:
                 return before
-            check_fresh(changeset, task.expired_before)
+            check_fresh(changeset, task.expired_before, now=self._now())
             if changeset.expected is None and task.revision == 0:
                 raise _not_found(changeset.task_id)
             if changeset.expected is not None and changeset.expected != task.revision:
                 raise Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
-            number = (execute("last_number").fetchone()[0] or 0) + 1
+            feed_id, _, last = self._feed(execute)
             change = Change(
-                cursor=FeedCursor(feed_id=self._feed_id(execute), number=number),
+                cursor=FeedCursor(feed_id=feed_id, number=last + 1),
                 lineage=task.lineage or str(uuid.uuid4()),
                 revision=task.revision + 1,
                 changeset=changeset,
                 digest=digest,
             )
-            self._apply(execute, task, change, text)
+            oldest = self._apply(execute, task, change, text)
+        self._note_oldest(changeset.task_id, oldest)
         return _commit_of(change)
 
     def _replayed(self, execute: Execute, changeset: Changeset, digest: str) -> Commit | None:
@@ -203,42 +224,37 @@ class SqlStore:
             changeset_id=changeset.id,
             lineage=lineage,
             revision=revision,
-            cursor=FeedCursor(feed_id=self._feed_id(execute), number=number),
+            cursor=FeedCursor(feed_id=self._feed(execute)[0], number=number),
             replayed=True,
         )
 
-    def _apply(self, execute: Execute, task: TaskRow, change: Change, text: str) -> None:
+    def _apply(self, execute: Execute, task: TaskRow, change: Change, text: str) -> datetime | None:
+        """Write a change; returns the time of the task's oldest feed line, None if not asked."""
         changeset = change.changeset
         writing = Writing(execute, changeset.task_id, task)
         if task.revision == 0:
-            state = next(
-                op.record
-                for op in changeset.ops
-                if hasattr(op, "record") and KINDS[type(op.record)] is Kind.TASK
-            )
-            writing.create(state, lineage=change.lineage)  # type: ignore[arg-type]
+            writing.create(TaskState.created_by(changeset).task, lineage=change.lineage)
         for op in changeset.ops:
             writing.apply(op)
         writing.finish(revision=change.revision, at=changeset.at)
         _add_change(execute, change, text)
-        self._trim(execute, writing)
+        now = self._now()
+        kept = self._oldest.get(changeset.task_id)
+        young = kept is not None and kept >= now - KEEP
+        few = change.revision <= KEEP_CHANGES or change.revision % TRIM_BATCH
+        return None if young and few else writing.trim(now - KEEP, now)
 
-    def _trim(self, execute: Execute, writing: Writing) -> None:
-        oldest = self._now() - KEEP
-        kept = self._oldest.get(writing.task_id)
-        if kept is not None and kept >= oldest:
-            return
-        floor, created = writing.trim(oldest)
-        if floor:
-            known = int(_one(execute("read_meta", name="feed_floor"), "0"))
-            execute("write_meta", name="feed_floor", value=str(max(floor, known)))
-        if len(self._oldest) > 10_000:
-            self._oldest.clear()
-        if created is not None:
-            self._oldest[writing.task_id] = created
+    def _note_oldest(self, task_id: str, oldest: datetime | None) -> None:
+        if oldest is not None:
+            if len(self._oldest) > 10_000:
+                self._oldest.clear()
+            self._oldest[task_id] = oldest
 
-    def _feed_id(self, execute: Execute) -> str:
-        return _one(execute("read_meta", name="feed_id"), "")
+    @staticmethod
+    def _feed(execute: Execute) -> tuple[str, int, int]:
+        """Return the feed's id, its floor and the last number given out."""
+        feed_id, floor, last, newest = execute("feed_state").fetchone()
+        return feed_id, int(floor or 0), max(int(last or 0), newest or 0)
 
     # -- the registry ------------------------------------------------------------------------
 
@@ -246,7 +262,7 @@ class SqlStore:
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
     ) -> Page[TaskSummary]:
         """See RegistryStore.list_tasks."""
-        check_tasks(query)
+        query = check_tasks(query)
         filters = {
             "status": query.status.value if query.status else None,
             "since": stamp(query.since) if query.since else None,
@@ -266,7 +282,7 @@ class SqlStore:
         limit: int = 100,
     ) -> Page[Record]:
         """See RegistryStore.list_records."""
-        check_query(kind, query)
+        query = check_query(kind, query)
         filters = {
             "task_id": query.task_id,
             "agent_id": query.agent_id,
@@ -327,14 +343,20 @@ class SqlStore:
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes."""
         check_limit(limit)
-        start = after.number if after else -1
+        if after is not None and not 0 <= after.number <= SAFE_INT:
+            raise InvalidQuery(f"feed number {after.number} is none")
         with self._reading() as execute:
-            feed_id = self._feed_id(execute)
-            if after is not None:
-                if after.feed_id != feed_id:
-                    raise cursor_expired("it is of another feed")
-                if start < int(_one(execute("read_meta", name="feed_floor"), "0")):
-                    raise cursor_expired("they were trimmed")
+            feed_id, floor, _ = self._feed(execute)
+            if task_id is not None:
+                row = execute("task_floor", task_id=task_id).fetchone()
+                floor = row[0] if row else 0
+            if after is not None and after.feed_id != feed_id:
+                raise cursor_expired("it is of another feed")
+            if after is not None and after.number < floor:
+                raise cursor_expired("they were trimmed")
+            # Lines below the floor may be left, of tasks that rest: a walk begins above it, so
+            # that the cursors it gives out can be resumed from.
+            start = after.number if after else floor
             if task_id is None:
                 rows = execute("changes", number=start, limit=limit).fetchall()
             else:
@@ -363,12 +385,18 @@ class SqlStore:
                     f"task {changeset.task_id} is at {at}, the change is {change.revision}",
                     next_step="Replay the source's feed from the mark",
                 )
+            feed_id, _, last = self._feed(execute)
+            if feed_id != change.cursor.feed_id and change.cursor.number <= last:
+                raise NotNext(
+                    f"feed number {change.cursor.number} is taken",
+                    next_step="Mirror into a store without changes of its own",
+                )
             self._adopt_feed(execute, change.cursor.feed_id)
             self._apply(execute, task, change, dump_changeset(changeset).decode())
         return _commit_of(change)
 
     def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
-        if self._feed_id(execute) != feed_id:
+        if self._feed(execute)[0] != feed_id:
             execute("write_meta", name="feed_id", value=feed_id)
 
     def replace(
@@ -384,6 +412,7 @@ class SqlStore:
             old = read_task_row(execute, task_id)
             if old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
                 return
+            last = self._feed(execute)[2]
             writing = Writing(execute, task_id, old)
             self._clear(execute, writing)
             writing.create(snapshot.task, lineage=snapshot.lineage)
@@ -392,6 +421,11 @@ class SqlStore:
             for change in feed:
                 self._adopt_feed(execute, change.cursor.feed_id)
                 _add_change(execute, change, dump_changeset(change.changeset).decode())
+            writing.set_expired(
+                *forgotten_by(feed, last_number=last, updated_at=snapshot.updated_at)
+            )
+            # Lines were dropped: their numbers must not be given out again.
+            execute("write_meta", name="last_number", value=str(last))
 
     def _clear(self, execute: Execute, writing: Writing) -> None:
         if writing.task.revision:
@@ -419,7 +453,7 @@ def _one(cursor: Any, default: str) -> str:
 
 
 def _not_found(task_id: str) -> TaskNotFound:
-    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows what there is")
+    return TaskNotFound(f"there is no task {task_id!r}", next_step="list_tasks shows what there is")
 
 
 def _commit_of(change: Change) -> Commit:

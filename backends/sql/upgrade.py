@@ -6,12 +6,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import URL
 
 __all__ = ["upgrade"]
 
 
-def upgrade(url: str) -> None:
-    """Run every migration that the database at an SQLAlchemy URL has not seen."""
+def upgrade(dialect: str, path: Path) -> None:
+    """Run every migration that the database file has not seen."""
+    url = URL.create(dialect, database=str(path)).render_as_string(hide_password=False)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))

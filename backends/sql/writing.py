@@ -93,6 +93,7 @@ class Writing:
             phases=0,
             agents=0,
             active_agents=0,
+            feed_floor=0,
             expired_before=None,
         )
         self._count(Kind.TASK.value, "", 1)
@@ -249,10 +250,18 @@ class Writing:
                 self.execute("count", kind=kind, status=status, n=n)
         self.counted.clear()
 
-    def trim(self, oldest: datetime) -> tuple[int, datetime | None]:
+    def set_expired(self, floor: int, expired_before: datetime | None) -> None:
+        """Note what of the feed the task has forgotten: its own floor, and the whole feed's."""
+        expired = stamp(expired_before) if expired_before else None
+        self.execute("set_expired", of_task=self.task_id, feed_floor=floor, expired_before=expired)
+        known = self.execute("read_meta", name="feed_floor").fetchone()
+        if known is None or int(known[0]) < floor:
+            self.execute("write_meta", name="feed_floor", value=str(floor))
+
+    def trim(self, oldest: datetime, now: datetime) -> datetime | None:
         """Drop a few feed lines of the task that are past keeping, never its newest.
 
-        Returns the highest number dropped (0: none) and the time of the oldest line kept.
+        Returns the time of the oldest line kept.
         """
         rows = self.execute("oldest_changes", task_id=self.task_id, limit=TRIM_BATCH + 1).fetchall()
         surplus = 0
@@ -260,7 +269,8 @@ class Writing:
             surplus = self.execute("feed_length", task_id=self.task_id).fetchone()[0] - KEEP_CHANGES
         floor = 0
         for number, changeset_id, at in rows:
-            created = created_at(uuid.UUID(changeset_id)) or unstamp(at)
+            # A time in the future would outlive everything behind it.
+            created = min(created_at(uuid.UUID(changeset_id)) or unstamp(at), now)
             if number == rows[-1][0] or (created >= oldest and surplus <= 0):
                 break
             surplus -= 1
@@ -270,8 +280,8 @@ class Writing:
         if floor:
             expired = self.task.expired_before
             assert expired is not None
-            self.execute("set_expired", of_task=self.task_id, expired_before=stamp(expired))
-        return floor, created
+            self.set_expired(floor, expired)
+        return created
 
     def fill(self, snapshot: TaskSnapshot, histories: Iterable[ProgressEntry | Finding]) -> None:
         """Insert everything of a task whose rows were cleared; histories are streamed."""

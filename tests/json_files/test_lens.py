@@ -113,6 +113,8 @@ def test_reading_and_writing_back_is_the_document(document):
 )
 def test_what_is_written_is_read_back(document, ops):
     """decode(encode(s, d)) == s: every record in either dialect, from any document."""
+    # As a file gives it: numbers that Python writes otherwise are kept as their text.
+    document = jsontext.parse(json.dumps(document).encode())
     before = read(document) if document else TaskState(Task(task_id="t1"))
     after = before.copy()
     for op in ops:

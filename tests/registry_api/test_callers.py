@@ -17,7 +17,7 @@ from registry_api import (
     open_store,
     transact,
 )
-from registry_api.errors import Conflict, OutcomeUnknown, Unavailable
+from registry_api.errors import Conflict, OutcomeUnknown, StoreClosed, Unavailable
 
 
 @pytest.fixture
@@ -106,8 +106,9 @@ def test_async_calls_run_side_by_side_and_are_never_abandoned(store):
         task = asyncio.create_task(slow.commit(changeset))
         assert await asyncio.to_thread(entered.wait, 10)
         assert (await slow.load("t")).revision == 1
-        task.cancel()
-        await asyncio.sleep(0)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
         assert not task.done()
         release.set()
         with pytest.raises(asyncio.CancelledError):
@@ -118,5 +119,8 @@ def test_async_calls_run_side_by_side_and_are_never_abandoned(store):
         assert len((await slow.list_tasks()).items) == 1
         assert len(await slow.changes()) == 3
         await slow.close()
+        await slow.close()
+        with pytest.raises(StoreClosed):
+            await slow.head("t")
 
     asyncio.run(main())

@@ -66,6 +66,7 @@ def test_a_store_of_another_distribution_is_found(site, tmp_path):
     [
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
         ("raise SystemError('boom')", "boom"),
+        ("import sys; sys.exit(3)", "SystemExit"),
         (PLUGIN.format(scheme="x", more="@hookimpl\ndef registry_no_such_hook(): ..."), "no_such"),
     ],
 )

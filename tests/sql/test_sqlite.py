@@ -50,7 +50,7 @@ def shape(path):
 
 def test_a_new_file_has_the_schema_of_all_migrations(tmp_path, store):
     """The tables made at once are those that Alembic makes step by step."""
-    upgrade.upgrade(f"sqlite:///{tmp_path / 'other'}")
+    upgrade.upgrade("sqlite", tmp_path / "other")
     assert shape(file_of(tmp_path)) == shape(tmp_path / "other")
 
 

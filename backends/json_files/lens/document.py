@@ -13,20 +13,24 @@ from backends.files import Problem
 from backends.json_files.lens.dialects import OURS, Dialect, dialect_of
 from backends.json_files.lens.element import Json, ours_of, read_element, write_element
 from backends.jsonl.times import Times
-from registry_api.models import SAFE_INT, Agent, Handover, Kind, Phase, Review, Task, Verdict
+from registry_api.models import (
+    SAFE_INT,
+    Agent,
+    Handover,
+    Kind,
+    Phase,
+    Review,
+    Task,
+    Verdict,
+    is_id,
+)
 from registry_api.state import TaskState
 from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
-__all__ = ["decode", "encode", "is_id"]
+__all__ = ["decode", "encode"]
 
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _FLAT = frozenset({"agent_id", "findings", "verdict"})  # a library review holds its one verdict
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def is_id(value: object) -> bool:
-    """Whether a value is an id of the contract."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 @dataclass(slots=True)
