@@ -34,8 +34,14 @@ class Harness:
         self.info: StoreInfo = first.info
 
     def _open(self) -> RegistryStore:
-        settings = load_settings(self.workspace, env={}, backend=self.name)
+        settings = load_settings(self.workspace, env=self._variables())
         return self._stack.enter_context(closing(open_store(settings)))
+
+    def _variables(self) -> dict[str, str]:
+        """``dual1`` is the move json -> sqlite in a workspace that is born in phase 1."""
+        if self.name.startswith("dual"):
+            return {"REGISTRY_PHASE": self.name.removeprefix("dual")}
+        return {"REGISTRY_BACKEND": self.name}
 
     def open(self) -> RegistryStore:
         """Return a store, closed at the end of the test."""
@@ -44,7 +50,7 @@ class Harness:
     def spawn(self, module: str, *args: str) -> subprocess.Popen[str]:
         """Start ``python -m module args`` on the same registry."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
-        env |= {"REGISTRY_WORKSPACE": str(self.workspace), "REGISTRY_BACKEND": self.name}
+        env |= {"REGISTRY_WORKSPACE": str(self.workspace), **self._variables()}
         return subprocess.Popen(
             [sys.executable, "-m", module, *args],
             env=env,

@@ -30,7 +30,7 @@ from registry_api.models import (
     Verdict,
     record_key,
 )
-from registry_api.opening import OpenContext, open_store
+from registry_api.opening import OpenContext, open_migration, open_store
 from registry_api.plugins import Plugins, load_plugins
 from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
 from registry_api.settings import Settings, load_settings
@@ -48,6 +48,7 @@ from registry_api.store import (
     CONTRACT_VERSION,
     Capability,
     Legacy,
+    Movable,
     MoveTarget,
     RegistryStore,
     StoreInfo,
@@ -74,6 +75,7 @@ __all__ = [
     "Kind",
     "Legacy",
     "Limits",
+    "Movable",
     "MoveTarget",
     "Op",
     "OpenContext",
@@ -113,6 +115,7 @@ __all__ = [
     "load_plugins",
     "load_settings",
     "new_changeset",
+    "open_migration",
     "open_store",
     "record_key",
     "silent",

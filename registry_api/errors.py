@@ -23,6 +23,7 @@ RegistryError
 ├── VerificationFailed        two stores, or a document and its records, differ
 ├── Unavailable (OSError)     nothing happened, retry
 │   └── Busy                  a bounded wait ended; names the holder where known
+│       └── SwitchTimedOut    the gate did not become free in time; nothing was changed
 ├── OutcomeUnknown (OSError)  it may have happened: retry with the same changeset
 └── StoreClosed (ValueError)
 """
@@ -53,6 +54,7 @@ __all__ = [
     "SchemaTooNew",
     "SettingsError",
     "StoreClosed",
+    "SwitchTimedOut",
     "TaskNotFound",
     "Unavailable",
     "UnknownBackend",
@@ -219,6 +221,12 @@ class Busy(Unavailable):
     """A bounded wait for a lock ended; ``holder`` names who has it, where known."""
 
     code = "busy"
+
+
+class SwitchTimedOut(Busy):
+    """A switch could not close the gate before its deadline: nothing was changed."""
+
+    code = "switch_timed_out"
 
 
 class OutcomeUnknown(RegistryError, OSError):

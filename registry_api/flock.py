@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -18,7 +19,7 @@ from types import TracebackType
 
 from registry_api.errors import Busy, Unavailable
 
-__all__ = ["Flock", "holder_of"]
+__all__ = ["Flock", "ForkSafeLock", "holder_of"]
 
 _SHORTEST, _LONGEST = 0.0002, 0.002
 _all: weakref.WeakSet[Flock] = weakref.WeakSet()
@@ -107,6 +108,40 @@ class _Held:
         self._lock.release()
 
 
+class ForkSafeLock:
+    """A lock between threads that a fork child finds free: whoever held it did not come along."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _thread_locks.add(self)
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Lock within ``timeout`` seconds; return whether it was."""
+        return self._lock.acquire(timeout=max(0.0, timeout))
+
+    def release(self) -> None:
+        """Unlock."""
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Start afresh, in a fork child."""
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+_thread_locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
+
+
 def holder_of(path: Path) -> list[int]:
     """Return the pids that hold a flock on a file, as far as /proc/locks tells (Linux)."""
     try:
@@ -131,6 +166,8 @@ def _named(path: Path) -> str:
 def _forget_in_child() -> None:
     for lock in _all:
         lock.close()
+    for thread_lock in _thread_locks:
+        thread_lock.renew()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

@@ -11,6 +11,7 @@ from registry_api.changeset import Changeset, Commit
 from registry_api.store import RegistryStore
 
 if TYPE_CHECKING:
+    from registry_api.migration import Migration
     from registry_api.opening import OpenContext
 
 __all__ = ["Hooks", "RegisterStore", "StoreFactory", "hookimpl", "hookspec"]
@@ -35,6 +36,10 @@ class Hooks:
     @hookspec
     def registry_register_stores(self, register: RegisterStore) -> None:
         """Call ``register(scheme, factory)`` once per store; a scheme taken twice is an error."""
+
+    @hookspec(firstresult=True)
+    def registry_open_migration(self, context: OpenContext) -> Migration | None:
+        """Open the operator's side of the workspace's move."""
 
     @hookspec
     def registry_wrap_store(

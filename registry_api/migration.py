@@ -1,10 +1,27 @@
-"""The phases of a move from one store to another."""
+"""A move from one store to another: its phases, what a switch and a verification report."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["MigrationPhase"]
+from registry_api.models import Kind
+
+if TYPE_CHECKING:
+    from registry_api.control import PhaseRecord
+
+__all__ = [
+    "Migration",
+    "MigrationPhase",
+    "Mismatch",
+    "MoveStatus",
+    "Progress",
+    "SwitchReport",
+    "SwitchStep",
+    "VerifyReport",
+]
 
 
 class MigrationPhase(IntEnum):
@@ -19,3 +36,93 @@ class MigrationPhase(IntEnum):
     READ_MIGRATION = 2
     WRITE_CUTOVER = 3
     CLEANUP = 4
+
+
+Progress = Callable[[str, int, int], None]  # (what, done, of how many)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """One difference: where (a JSON pointer below the task), and both values."""
+
+    task_id: str
+    pointer: str
+    source: Any
+    target: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What a verification compared; ``mismatches`` empty: both stores hold the same."""
+
+    tasks: int = 0
+    records: int = 0
+    mismatches: tuple[Mismatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchStep:
+    """One step of a switch; ``pause_ms`` is how long callers were held off."""
+
+    from_phase: MigrationPhase
+    to_phase: MigrationPhase
+    pause_ms: float = 0.0
+    caught_up: int = 0
+    verified: VerifyReport | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchReport:
+    """The steps taken, or with ``dry_run`` to be taken; ``notes`` say what else happened."""
+
+    steps: tuple[SwitchStep, ...] = ()
+    dry_run: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveStatus:
+    """A move as it stands: the record, tasks whose target lags, records by store and kind."""
+
+    record: PhaseRecord
+    dirty: int = 0
+    records: dict[str, dict[Kind, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Migration(Protocol):
+    """The operator's side of a move; opened by ``open_migration``."""
+
+    def status(self) -> MoveStatus:
+        """Return where the move stands; changes nothing."""
+
+    def switch(
+        self,
+        to: MigrationPhase,
+        *,
+        actor: str,
+        dry_run: bool = False,
+        timeout: float = 5.0,
+        json_is_truth: bool = False,
+        progress: Progress | None = None,
+    ) -> SwitchReport:
+        """Walk to a phase, a step at a time, each verified before it commits.
+
+        Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),
+        PreflightFailed or VerificationFailed; nothing is changed beyond the steps before.
+        """
+
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
+        """Compare every task of both stores, field by field, beside the writers."""
+
+    def diff(self, task_id: str) -> list[Mismatch]:
+        """Compare one task of both stores, field by field."""
+
+    def reconcile(self, *, progress: Progress | None = None) -> int:
+        """Take in what others wrote and bring the target up to date; returns tasks healed."""
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the switches made, oldest first."""
+
+    def close(self) -> None:
+        """Release everything."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from registry_api.errors import BackendMismatch
+from registry_api.control import FileControl, PhaseRecord, refuse_missing
+from registry_api.errors import BackendMismatch, SettingsError
+from registry_api.gate import Gate, GatedStore
+from registry_api.migration import Migration, MigrationPhase
 from registry_api.observed import observed
 from registry_api.plugins import Plugins, load_plugins
 from registry_api.settings import Settings, load_settings
-from registry_api.store import RegistryStore
+from registry_api.store import MoveTarget, RegistryStore
 
-__all__ = ["OpenContext", "has_legacy_registry", "open_store"]
+__all__ = ["OpenContext", "has_legacy_registry", "open_migration", "open_store"]
 
 STATE_DIR = ".registry"
 SQLITE_FILE = "registry.sqlite3"
+log = logging.getLogger("registry_backend")
 
 
 def _now() -> datetime:
@@ -49,35 +54,162 @@ def open_store(
 ) -> RegistryStore:
     """Open the configured store; close it when done.
 
-    ``auto`` opens what the workspace holds: a legacy registry as ``json``, else ``sqlite``. A named
-    store that would start empty beside a registry that is not is refused (BackendMismatch).
-    ``read_only`` changes nothing on disk, not even in a workspace never opened before.
+    A workspace with a recorded move opens that move, whatever else is said; one with legacy
+    registries and no record is the move json -> sqlite in phase 0; an empty one opens ``sqlite``.
+    Naming one side of a recorded move, or a store that would start empty beside a registry that is
+    not, is refused (BackendMismatch). ``read_only`` changes no registry.
     """
     settings = settings or load_settings()
     plugins = plugins or load_plugins()
-    name, _, location = settings.backend.partition("://")
-    if name == "auto":
-        name = _found(settings.workspace)
-    else:
-        _refuse_second_truth(settings.workspace, name)
-    context = OpenContext(
-        settings=settings, plugins=plugins, location=location, read_only=read_only, now=now
-    )
+    context = OpenContext(settings=settings, plugins=plugins, read_only=read_only, now=now)
+    name, location = _choose(context)
+    context = replace(context, location=location)
+    if name == "dual" and not read_only:
+        return _wrapped(_open_move(context), context)
     store = plugins.factory(name)(context)
-    for wrapped in _wrapped(store, context):
-        store = wrapped
-    return observed(store, plugins)
+    try:
+        _refuse_second_truth(store, context, name)
+    except BaseException:
+        store.close()
+        raise
+    return _wrapped(store, context)
 
 
-def _wrapped(store: RegistryStore, context: OpenContext) -> list[RegistryStore]:
-    out = []
+def open_migration(
+    settings: Settings | None = None, *, plugins: Plugins | None = None
+) -> Migration:
+    """Open the operator's side of the workspace's move; close it when done.
+
+    Raises BackendMismatch where there is nothing to move.
+    """
+    settings = settings or load_settings()
+    plugins = plugins or load_plugins()
+    control = FileControl(settings.workspace / STATE_DIR)
+    if control.read() is None and not has_legacy_registry(settings.workspace):
+        raise BackendMismatch(
+            f"{settings.workspace} holds no registry that could be moved",
+            next_step="Name a workspace with --workspace",
+        )
+    context = OpenContext(settings=settings, plugins=plugins)
+    found: Migration | None = plugins.manager.hook.registry_open_migration(context=context)
+    if found is None:
+        raise BackendMismatch("no plugin can move registries", next_step="Install registry-backend")
+    return found
+
+
+def _choose(context: OpenContext) -> tuple[str, str]:
+    """Return the scheme and location to open; the recorded move comes before what is configured."""
+    settings, workspace = context.settings, context.workspace
+    name, _, location = settings.backend.partition("://")
+    control = FileControl(workspace / STATE_DIR)
+    record = control.read()
+    if record is not None:
+        if name in {"auto", "dual"} or (name == record.source and record.phase == 0):
+            return "dual", ""
+        raise BackendMismatch(
+            f"REGISTRY_BACKEND={name} names one side of a move: {workspace} is in phase "
+            f"{record.phase:d} ({record.phase.name}), its writer of record is {record.writer}",
+            next_step="Unset REGISTRY_BACKEND; registry-backend status shows the move",
+        )
+    legacy = has_legacy_registry(workspace)
+    ours = (workspace / STATE_DIR / SQLITE_FILE).exists()
+    if name == "auto" and location:
+        raise SettingsError("auto takes no location", next_step="Name the store, e.g. sqlite://…")
+    if name == "auto" and ours and not legacy:
+        return "sqlite", ""
+    if name == "auto" and not legacy and settings.phase is None:
+        return "sqlite", ""
+    if name == "sqlite" and not location and legacy:
+        raise BackendMismatch(
+            f"REGISTRY_BACKEND=sqlite would start beside the JSON registry of {workspace}",
+            next_step="Unset REGISTRY_BACKEND to go on with what is there",
+        )
+    if name == "json" and ours and not legacy:
+        raise BackendMismatch(
+            f"REGISTRY_BACKEND=json would start beside the SQLite registry of {workspace}",
+            next_step="Unset REGISTRY_BACKEND to go on with what is there",
+        )
+    if name in {"auto", "json", "dual"}:
+        if legacy and ours:
+            _refuse_lost_record(context)
+        if not legacy and settings.phase is not None and not context.read_only:
+            # Nothing recorded and no data: the workspace is born in the phase wished for.
+            control.note(phase=MigrationPhase(settings.phase), epoch=1, wish=settings.phase)
+        return "dual", ""
+    return name, location
+
+
+def _refuse_lost_record(context: OpenContext) -> None:
+    """Refuse a workspace without a record whose target knows that there was one."""
+    target = context.plugins.factory("sqlite")(replace(context, read_only=True))
+    try:
+        epoch = target.read_stamp("epoch") if isinstance(target, MoveTarget) else None
+    finally:
+        target.close()
+    refuse_missing(context.workspace / STATE_DIR, int(epoch) if epoch else None)
+
+
+def _open_move(context: OpenContext) -> RegistryStore:
+    """Open the move behind its gate, and act on a wish that differs from the record."""
+    folder = context.workspace / STATE_DIR
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _act_on_wish(context)
+    gate = Gate(folder, timeout=context.settings.lock_timeout)
+    with gate.passing():
+        store = context.plugins.factory("dual")(context)
+    return GatedStore(store, gate)
+
+
+def _act_on_wish(context: OpenContext) -> None:
+    settings = context.settings
+    control = FileControl(context.workspace / STATE_DIR)
+    record = control.read() or PhaseRecord()
+    wish = settings.phase
+    if wish is None or wish == record.phase:
+        return
+    if settings.auto_switch and wish > record.phase and wish != record.wish:
+        if record.stepped_back:
+            log.warning(
+                "REGISTRY_PHASE=%d is not acted on: an operator stepped back to %d",
+                wish,
+                record.phase,
+            )
+            return
+        migration = open_migration(settings, plugins=context.plugins)
+        try:
+            migration.switch(MigrationPhase(wish), actor="auto-switch")
+            control.note(wish=wish)
+        finally:
+            migration.close()
+        return
+    log.warning(
+        "REGISTRY_PHASE=%d is a wish; the workspace is in phase %d. registry-backend switch %d",
+        wish,
+        record.phase,
+        wish,
+    )
+
+
+def _refuse_second_truth(store: RegistryStore, context: OpenContext, name: str) -> None:
+    """Refuse a store that starts empty beside a registry that is not."""
+    workspace = context.workspace
+    default = name == "sqlite" and not context.location
+    beside = has_legacy_registry(workspace) or (workspace / STATE_DIR / SQLITE_FILE).exists()
+    if default or not beside or store.list_tasks(limit=1).items:
+        return
+    raise BackendMismatch(
+        f"REGISTRY_BACKEND={name} would start empty beside the registry of {workspace}",
+        next_step="Unset REGISTRY_BACKEND to go on with what is there, or name another workspace",
+    )
+
+
+def _wrapped(store: RegistryStore, context: OpenContext) -> RegistryStore:
     for impl in context.plugins.manager.hook.registry_wrap_store.get_hookimpls():
         values: dict[str, Any] = {"store": store, "context": context}
         wrapped: Any = impl.function(*(values[n] for n in impl.argnames))
         if wrapped is not None:
             store = wrapped
-            out.append(store)
-    return out
+    return observed(store, context.plugins)
 
 
 def has_legacy_registry(workspace: Path) -> bool:
@@ -85,27 +217,3 @@ def has_legacy_registry(workspace: Path) -> bool:
     if (workspace / "registry" / "GLOBAL_REGISTRY.json").exists():
         return True
     return any(workspace.glob("*/AGENT_REGISTRY.json"))
-
-
-def _sqlite(workspace: Path) -> Path:
-    return workspace / STATE_DIR / SQLITE_FILE
-
-
-def _found(workspace: Path) -> str:
-    """What ``auto`` means here. A SQLite registry of ours wins: it was chosen before."""
-    if not _sqlite(workspace).exists() and has_legacy_registry(workspace):
-        return "json"
-    return "sqlite"
-
-
-def _refuse_second_truth(workspace: Path, name: str) -> None:
-    if name == "sqlite" and not _sqlite(workspace).exists() and has_legacy_registry(workspace):
-        raise BackendMismatch(
-            f"REGISTRY_BACKEND=sqlite would start empty beside the JSON registry of {workspace}",
-            next_step="Unset REGISTRY_BACKEND to go on with what is there",
-        )
-    if name == "json" and _sqlite(workspace).exists():
-        raise BackendMismatch(
-            f"REGISTRY_BACKEND=json would start beside the SQLite registry of {workspace}",
-            next_step="Unset REGISTRY_BACKEND to go on with what is there",
-        )

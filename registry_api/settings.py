@@ -34,6 +34,15 @@ class Settings(BaseModel):
         pattern=r"^[^\x00]+$",
         description="store name or URL; auto finds what is there",
     )
+    phase: int | None = Field(
+        default=None, ge=0, le=2, description="the migration phase wished for; the record wins"
+    )
+    auto_switch: bool = Field(
+        default=False, description="act on the wish when opening, forward only, once per wish"
+    )
+    compare: float = Field(
+        default=0.05, ge=0, le=1, description="share of reads compared with the target in phase 1"
+    )
     silent_after: float = Field(
         default=900.0, gt=0, le=1e9, description="seconds without a sign of life until silent"
     )

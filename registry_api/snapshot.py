@@ -25,10 +25,14 @@ __all__ = ["Head", "RegistryCounts", "TaskSnapshot", "TaskSummary"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Where a task stands; revision 0 and an empty lineage: there is no such task."""
+    """Where a task stands; revision 0 and an empty lineage: there is no such task.
+
+    ``number`` is the feed number of its newest change.
+    """
 
     lineage: str = ""
     revision: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ __all__ = [
     "CONTRACT_VERSION",
     "Capability",
     "Legacy",
+    "Movable",
     "MoveTarget",
     "RegistryStore",
     "StoreInfo",
@@ -114,6 +115,14 @@ class RegistryStore(Protocol):
 
     def close(self) -> None:
         """Release everything; a second close does nothing, any other call then is StoreClosed."""
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """Capability MOVABLE: a store over files that programs outside the contract may edit."""
+
+    def absorb(self) -> tuple[tuple[str, Head], ...]:
+        """Take in what they wrote, in documents and logs; return where every task stands."""
 
 
 @runtime_checkable

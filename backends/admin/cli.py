@@ -16,10 +16,10 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from registry_api.errors import (
-    BackendMismatch,
     Busy,
     PreflightFailed,
     RegistryError,
+    SwitchTimedOut,
     VerificationFailed,
 )
 
@@ -29,7 +29,7 @@ OK, ERROR, USAGE, MISMATCH, BUSY, TIMED_OUT, REFUSED = range(7)
 _EXIT: tuple[tuple[type[RegistryError], int], ...] = (
     (VerificationFailed, MISMATCH),
     (PreflightFailed, REFUSED),
-    (BackendMismatch, ERROR),
+    (SwitchTimedOut, TIMED_OUT),
     (Busy, BUSY),
 )
 
@@ -114,6 +114,168 @@ def _show_status(found: dict[str, Any]) -> None:
     from backends.admin.show import show_status
 
     show_status(found, Console(highlight=False))
+
+
+@app.command
+def switch(
+    to: str,
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="only check and say what would be")
+    ] = False,
+    json_is_truth: Annotated[
+        bool, Parameter(negative="", help="although the older system's own database exists")
+    ] = False,
+    timeout: Annotated[float, Parameter(help="seconds to wait for the gate")] = 5.0,
+) -> int:
+    """Move to another migration phase: 0, 1, 2, next, back, or a phase's name.
+
+    Each step fills and verifies the target beside the writers, then holds them off for the moment
+    in which the phase changes. Nothing is changed where a check fails.
+
+    Example: registry-backend switch next
+    """
+    import getpass
+    from dataclasses import asdict
+
+    from backends.admin.move import phase_named, progress_shown, show_switch
+    from registry_api import load_settings, open_migration
+
+    with closing(open_migration(load_settings(workspace))) as migration:
+        phase = phase_named(to, migration.status().record.phase)
+        with progress_shown() as progress:
+            report = migration.switch(
+                phase,
+                actor=_user(getpass.getuser),
+                dry_run=dry_run,
+                timeout=timeout,
+                json_is_truth=json_is_truth,
+                progress=progress,
+            )
+    steps = [
+        {
+            "from": step.from_phase,
+            "to": step.to_phase,
+            "pause_ms": step.pause_ms,
+            "caught_up": step.caught_up,
+            "verified": asdict(step.verified) if step.verified else None,
+        }
+        for step in report.steps
+    ]
+    found = {"steps": steps, "dry_run": report.dry_run, "notes": list(report.notes)}
+    return _answer(found, show_switch, as_json=json)
+
+
+def _user(name: Callable[[], str]) -> str:
+    try:
+        return name()
+    except (OSError, KeyError, ImportError):
+        return "unknown"  # a container without an entry for its user
+
+
+@app.command
+def plan(
+    to: str,
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    json_is_truth: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
+) -> int:
+    """Check a switch and say which steps it would take; the same as switch --dry-run.
+
+    Example: registry-backend plan 2
+    """
+    return switch(to, workspace=workspace, json=json, dry_run=True, json_is_truth=json_is_truth)
+
+
+@app.command
+def verify(*, workspace: Workspace = None, json: Json = False) -> int:
+    """Compare both stores of a move field by field, beside the writers; exit 3 on a difference.
+
+    Example: registry-backend verify --json
+    """
+    from dataclasses import asdict
+
+    from backends.admin.move import progress_shown, show_verify
+    from registry_api import load_settings, open_migration
+
+    settings = load_settings(workspace)
+    if _unrecorded(settings):
+        with closing(_reader(settings)) as store:
+            counts = store.counts()
+        found = {"tasks": counts.total_tasks, "records": sum(counts.records.values())}
+        return _answer(found | {"mismatches": []}, show_verify, as_json=json)
+    with closing(open_migration(settings)) as migration, progress_shown() as progress:
+        report = migration.verify(progress=progress)
+    code = MISMATCH if report.mismatches else OK
+    return _answer(asdict(report), show_verify, as_json=json, code=code)
+
+
+def _unrecorded(settings: Any) -> bool:
+    """Whether no move is recorded: then looking must leave no trace."""
+    from registry_api.control import FileControl
+    from registry_api.opening import STATE_DIR
+
+    return FileControl(settings.workspace / STATE_DIR).read() is None
+
+
+def _reader(settings: Any) -> Any:
+    from registry_api import open_store
+
+    return open_store(settings, read_only=True)
+
+
+@app.command
+def diff(task: str, *, workspace: Workspace = None, json: Json = False) -> int:
+    """Compare one task in both stores of a move; exit 3 on a difference.
+
+    Example: registry-backend diff TASK-20260104-221530-1a2b3c4d
+    """
+    from dataclasses import asdict
+
+    from backends.admin.move import show_verify
+    from registry_api import load_settings, open_migration
+
+    settings = load_settings(workspace)
+    if _unrecorded(settings):
+        with closing(_reader(settings)) as store:
+            store.load(task)
+        found: list[Any] = []
+    else:
+        with closing(open_migration(settings)) as migration:
+            found = [asdict(m) for m in migration.diff(task)]
+    value = {"tasks": 1, "records": None, "mismatches": found}
+    return _answer(value, show_verify, as_json=json, code=MISMATCH if found else OK)
+
+
+@app.command
+def reconcile(*, workspace: Workspace = None, json: Json = False) -> int:
+    """Take in what other programs wrote, and bring the target of a move up to date.
+
+    Example: registry-backend reconcile
+    """
+    from backends.admin.move import progress_shown, show_healed
+    from registry_api import load_settings, open_migration
+
+    with closing(open_migration(load_settings(workspace))) as migration, progress_shown() as shown:
+        healed = migration.reconcile(progress=shown)
+    return _answer({"healed": healed}, show_healed, as_json=json)
+
+
+@app.command
+def history(*, workspace: Workspace = None, json: Json = False) -> int:
+    """List the switches made, oldest first.
+
+    Example: registry-backend history
+    """
+    from backends.admin.move import show_history
+    from registry_api import load_settings, open_migration
+
+    with closing(open_migration(load_settings(workspace))) as migration:
+        found = migration.history()
+    return _answer({"switches": found}, show_history, as_json=json)
 
 
 @app.command

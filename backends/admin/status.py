@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,9 +14,12 @@ from registry_api import (
     RegistryStore,
     Settings,
     facet,
+    open_migration,
     silent,
 )
-from registry_api.migration import MigrationPhase
+from registry_api.control import FileControl, PhaseRecord
+from registry_api.migration import MoveStatus
+from registry_api.opening import STATE_DIR
 from registry_api.silence import last_sign
 
 __all__ = ["collect"]
@@ -39,10 +43,12 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
     quiet = silent(store, before)
     legacy: Legacy | None = facet(store, Legacy)
     older = legacy.older_state() if legacy else None
+    move = _move(settings)
+    records = move.records if move else {store.info.name: counts.records}
     return {
         "workspace": str(settings.workspace),
         "store": store.info.name,
-        "migration": _migration(store),
+        "migration": _migration(store, settings, move),
         "counts": {
             "tasks": {
                 "total": counts.total_tasks,
@@ -60,10 +66,20 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         "silent_agents": [_silent_agent(agent) for agent in quiet.agents],
         "silent_tasks": list(quiet.tasks),
         "stored_counts": dict(legacy.stored_counts()) if legacy else {},
-        "records": {store.info.name: {_PLURAL[k]: counts.records.get(k, 0) for k in Kind}},
+        "records": {
+            name: {_PLURAL[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
+        },
         "warnings": list(legacy.problems()) if legacy else [],
         "older_state_written": older.isoformat() if older else None,
     }
+
+
+def _move(settings: Settings) -> MoveStatus | None:
+    """Return the recorded move; None where none is, since then nothing may be written."""
+    if FileControl(settings.workspace / STATE_DIR).read() is None:
+        return None
+    with closing(open_migration(settings)) as migration:
+        return migration.status()
 
 
 def _plain(counts: Mapping[Any, int]) -> dict[str, int]:
@@ -80,14 +96,20 @@ def _silent_agent(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _migration(store: RegistryStore) -> dict[str, Any]:
-    phase = MigrationPhase.JSON_ONLY if store.info.name == "json" else None
+def _migration(store: RegistryStore, settings: Settings, move: MoveStatus | None) -> dict[str, Any]:
+    if move is not None:
+        record = move.record
+    elif store.info.name == "json":
+        record = PhaseRecord()
+    else:
+        record = None
+    wish = settings.phase
     return {
-        "phase": phase,
-        "name": phase.name if phase is not None else None,
-        "epoch": 0,
-        "writer_of_record": store.info.name,
-        "verified": None,
-        "dirty": 0,
-        "wish": None,
+        "phase": record.phase if record else None,
+        "name": record.phase.name if record else None,
+        "epoch": record.epoch if record else 0,
+        "writer_of_record": record.writer if record else store.info.name,
+        "verified": record.verified if record else None,
+        "dirty": move.dirty if move else 0,
+        "wish": wish if record is None or wish != record.phase else None,
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from registry_api.deadline import patience
-from registry_api.errors import CorruptDocument
-from registry_api.flock import Flock
+from registry_api.errors import Busy, CorruptDocument
+from registry_api.flock import Flock, ForkSafeLock
 
 __all__ = ["FeedNumbers"]
 
@@ -30,24 +30,31 @@ def _boot() -> str:
 
 
 class FeedNumbers:
-    """The counter in ``.registry/json/feed``.
+    """The counter in ``.registry/json/feed``; ``taken`` tells the highest number in any journal.
 
     ``next`` is written without a sync, ``ceiling`` with one: after another boot (a power loss may
     have undone writes) numbers go on from the ceiling, which no number has reached.
     """
 
-    def __init__(self, folder: Path, *, timeout: float) -> None:
+    def __init__(self, folder: Path, *, timeout: float, taken: Callable[[], int]) -> None:
+        self._taken = taken
         self._path = folder / "feed"
         self._timeout = timeout
         self._lock = Flock(folder / "feed.lock")
-        self._thread = threading.Lock()
+        self._thread = ForkSafeLock()
         self._feed_id = ""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the counter: no number is drawn meanwhile."""
-        with self._thread, self._lock.exclusive(patience(self._timeout)):
-            yield
+        deadline = time.monotonic() + patience(self._timeout)
+        if not self._thread.acquire(timeout=deadline - time.monotonic()):
+            raise Busy(f"another thread holds {self._path}", next_step="Try again")
+        try:
+            with self._lock.exclusive(deadline - time.monotonic()):
+                yield
+        finally:
+            self._thread.release()
 
     def peek(self) -> tuple[str, int]:
         """Return (feed id, the next number); inside ``locked``."""
@@ -81,7 +88,15 @@ class FeedNumbers:
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            fresh = {"feed_id": str(uuid.uuid4()), "next": 1, "ceiling": 1, "boot": ""}
+            data = b""
+        if not data:
+            # New, or lost: another feed then, whose numbers begin above all that were used.
+            fresh = {
+                "feed_id": str(uuid.uuid4()),
+                "next": self._taken() + 1,
+                "ceiling": 0,
+                "boot": "",
+            }
             self._store(fresh)
             return fresh
         try:

@@ -35,7 +35,7 @@ from registry_api.state import TaskState
 __all__ = ["Journal", "Recent"]
 
 RECENT = timedelta(minutes=15)
-_MOST_RECENT = 64
+_MOST_RECORDS = 500_000  # in all recent states together; they share the records themselves
 _BASE_FACTOR = 4
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
@@ -49,6 +49,7 @@ class Recent:
     revision: int
     at: datetime
     state: TaskState
+    appends: bool
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Journal:
     base: int = -1
     lineage: str = ""
     revision: int = 0
+    number: int = 0
     hash: str = ""
     updated_at: datetime | None = None
     state: TaskState | None = None
@@ -71,7 +73,8 @@ class Journal:
     expired_before: datetime | None = None
     floor: int = 0
     oldest_kept: datetime | None = None
-    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=_MOST_RECENT))
+    recent: deque[Recent] = field(default_factory=deque)
+    cut: datetime | None = None  # until when recent states had to be given up
     foreign_agents: set[str] = field(default_factory=set)
     ids: dict[uuid.UUID, tuple[int, int, str]] | None = None
     entry_ids: set[tuple[Kind, str]] | None = None
@@ -169,17 +172,18 @@ class Journal:
             state.latest[entry.agent_id] = entry
         self.state = state
         self.lineage, self.revision, self.hash = line["l"], line["r"], line["h"]
+        self.number = line["n"]
         self.updated_at = unstamp(line["at"])
         self.counts = {Kind(k): n for k, n in line["counts"].items()}
         self.logs = dict(line["logs"])
         self.expired_before = unstamp(line["x"]) if line["x"] else None
         self.floor = line["f"]
         self.foreign_agents = set(line["fa"])
-        self._remember(line["r"], self.updated_at)
+        self._remember(line["r"], self.updated_at, appends=False)
 
     def _take_change(self, line: dict[str, Any]) -> None:
         changeset = changeset_from(line["cs"])
-        self.lineage, self.revision = line["l"], line["r"]
+        self.lineage, self.revision, self.number = line["l"], line["r"], line["n"]
         self.updated_at = changeset.at
         if line.get("x"):
             self.expired_before, self.floor = unstamp(line["x"]), line["f"]
@@ -198,11 +202,27 @@ class Journal:
         self.state = state
         if self.ids is not None:
             self.ids[changeset.id] = (line["r"], line["n"], line["d"])
-        self._remember(line["r"], changeset.at)
+        self._remember(line["r"], changeset.at, appends=changeset.expected is None)
 
-    def _remember(self, revision: int, at: datetime) -> None:
+    def _remember(self, revision: int, at: datetime, *, appends: bool) -> None:
+        """Keep the states of the last 15 minutes: each may be what an older program has read.
+
+        A run of reports is kept as its first and its last state: reports merge one by one anyway.
+        """
         assert self.state is not None
-        self.recent.append(Recent(revision, at, self.state))
+        recent = self.recent
+        if appends and recent and recent[-1].appends and len(recent) > 1 and recent[-2].appends:
+            recent.pop()
+        recent.append(Recent(revision, at, self.state, appends))
+        while len(recent) > 2 and at - recent[1].at > RECENT:
+            recent.popleft()
+        each = len(self.state.agents) + len(self.state.phases) + len(self.state.verdicts) + 10
+        while len(recent) > max(64, _MOST_RECORDS // each):
+            self.cut = recent.popleft().at
+
+    def is_whole(self, now: datetime) -> bool:
+        """Whether every state of the last 15 minutes is among ``recent``."""
+        return self.cut is None or now - self.cut > RECENT
 
     def known_ids(self) -> dict[uuid.UUID, tuple[int, int, str]]:
         """Return per changeset id (revision, feed number, digest); read once a process."""
@@ -329,6 +349,7 @@ class Journal:
             "k": "base",
             "l": self.lineage,
             "r": self.revision,
+            "n": self.number,
             "h": self.hash,
             "at": self.updated_at,
             "b": self.base,
@@ -356,14 +377,13 @@ class Journal:
         newest = max((n for _, n, _ in self.known_ids().values()), default=0)
         for key, (revision, number, _) in sorted(self.known_ids().items(), key=lambda i: i[1][1]):
             created = created_at(key)
-            created = min(created, now) if created else None
-            self.oldest_kept = created or self.oldest_kept
-            past = (created is not None and created < oldest) or revision <= surplus
-            if not past or number == newest:
+            if created is None:
+                continue  # a foreign change has no time of its own: it goes with what follows it
+            self.oldest_kept = min(created, now)
+            if number == newest or not (created < oldest or revision <= surplus):
                 break
             floor = max(floor, number)
-            if created is not None:
-                expired = max(created, expired or created)
+            expired = max(self.oldest_kept, expired or self.oldest_kept)
         if floor == self.floor or expired is None:
             return None
         for key in [k for k, (_, number, _) in self.known_ids().items() if number <= floor]:
@@ -371,9 +391,16 @@ class Journal:
         return floor, expired
 
 
-def log_offset(journal: Journal, generation: str) -> int:
-    """Return up to where a log was read, in bytes."""
-    return journal.logs.get(generation, 0)
+def highest_number(folder: Path) -> int:
+    """Return the highest feed number in the journals of a folder."""
+    highest = 0
+    for path in folder.glob("*.journal"):
+        with path.open("rb") as file:
+            for raw in file:
+                found = _IDS.match(raw)
+                if found:
+                    highest = max(highest, int(found[2]))
+    return highest
 
 
 def histories_of(changeset: Changeset) -> list[ProgressEntry | Finding]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from backends.files import open_regular
 from backends.json_files.intent import AppendedLine
@@ -21,7 +23,8 @@ _PLACES = {
     Kind.PROGRESS: ("progress", "_progress.jsonl"),
     Kind.FINDING: ("findings", "_findings.jsonl"),
 }
-_ENTRY_ID = re.compile(rb'"entry_id":\s*"([A-Za-z0-9_-][A-Za-z0-9._-]*)"')
+# Side by side at the end of a line of ours, as encode_line writes them; nowhere else.
+_ENTRY_ID = re.compile(rb'"entry_id":"([A-Za-z0-9_-][A-Za-z0-9._-]*)","changeset":"[0-9a-f-]{36}"')
 _TAIL = 1 << 16
 
 
@@ -80,11 +83,17 @@ class TaskLogs:
         return any(log.size > journal.logs.get(log.generation, 0) for log in self._logs(None))
 
     def read(self, kind: Kind, offsets: dict[str, int]) -> Iterator[ProgressEntry | Finding]:
-        """Yield the records of one kind up to the offsets, streaming."""
+        """Yield the records of one kind up to the offsets, streaming; each of ours once."""
+        seen = set[str]()
         for log in self._logs(None):
             stop = offsets.get(log.generation, 0)
             if log.kind is kind and stop:
                 for _, line in self._lines(log, 0, stop):
+                    if line.changeset is not None:
+                        key = record_key(line.record)
+                        if key in seen:
+                            continue
+                        seen.add(key)
                     yield line.record
 
     def ids(self, journal: Journal) -> set[tuple[Kind, str]]:
@@ -150,64 +159,83 @@ class TaskLogs:
         for line in lines:
             path = self._folder / line.path
             log = identify(line.kind, path, [], known=self._identity)
-            assert log is not None
-            known = out.get(log.generation, journal.logs.get(log.generation, 0))
+            known = out.get(log.generation, journal.logs.get(log.generation, 0)) if log else 0
+            if log is None or line.offset < known or not self._follows(path, known, line):
+                whole = False
+            else:
+                out[log.generation] = line.offset + len(line.data)
+        return out, whole
+
+    @staticmethod
+    def _follows(path: Path, known: int, line: AppendedLine) -> bool:
+        """Whether between what was read and the line lies at most a torn line, ended by ours."""
+        try:
             with open(open_regular(path), "rb") as file:  # noqa: PTH123  (an open descriptor)
                 file.seek(known)
                 between = file.read(line.offset - known)
-                there = file.read(len(line.data))
-            # What lies between may only be a torn line, which ours ended with a newline.
-            if line.offset >= known and b"\n" not in between and there == line.data:
-                out[log.generation] = line.offset + len(line.data)
-            else:
-                whole = False
-        return out, whole
+                return b"\n" not in between and file.read(len(line.data)) == line.data
+        except OSError:
+            return False
 
-    def append(self, lines: tuple[AppendedLine, ...]) -> None:
-        """Append what is not there yet, durably; raises OSError."""
+    def append(self, lines: tuple[AppendedLine, ...], *, again: bool = False) -> None:
+        """Append the lines durably; ``again``: those that are in no log yet. Raises OSError."""
         for line in lines:
+            if again and self._is_anywhere(line):
+                continue
             path = self._folder / line.path
+            if path.parent.is_symlink():
+                raise OSError(errno.ELOOP, "a link in place of a folder", str(path.parent))
             if not path.parent.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._shared.sync_folder(self._folder)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path, flags, 0o644)
             try:
-                if not self._is_there(fd, line):
-                    os.write(fd, line.data)
-                    self._shared.sync(fd)
+                size = os.fstat(fd).st_size
+                torn = again and size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+                rest = memoryview(b"\n" + line.data if torn else line.data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+                self._shared.sync(fd)
             finally:
                 os.close(fd)
 
-    @staticmethod
-    def _is_there(fd: int, line: AppendedLine) -> bool:
-        size = os.fstat(fd).st_size
-        if size <= line.offset:
-            return False
-        start = max(0, min(line.offset, size - _TAIL))
-        data = os.pread(fd, size - start, start)
-        return line.data.strip() in data
+    def _is_anywhere(self, line: AppendedLine) -> bool:
+        """Whether a line is in its log, or in the one that another program moved it to."""
+        wanted = line.data.strip()
+        for path in (self._folder / line.path, self._folder / "archive" / Path(line.path).name):
+            try:
+                with open(open_regular(path), "rb") as file:  # noqa: PTH123
+                    size = os.fstat(file.fileno()).st_size
+                    file.seek(max(0, min(line.offset, size - _TAIL)))
+                    if wanted in file.read():
+                        return True
+            except OSError:
+                continue
+        return False
 
     def remove(self, lines: tuple[AppendedLine, ...]) -> None:
-        """Take lines back: cut off at the end, blanked where another program wrote behind them."""
+        """Take lines back, whole or torn: blanked, never cut off, since others append unlocked."""
         for line in reversed(lines):
             try:
                 fd = open_regular(self._folder / line.path, os.O_RDWR)
-            except FileNotFoundError:
+            except OSError:
                 continue
             try:
                 size = os.fstat(fd).st_size
                 data = os.pread(fd, max(0, size - line.offset), line.offset)
                 place = data.find(line.data)
+                length = len(line.data)
                 if place < 0:
-                    torn = data if line.data.startswith(data) else b""
-                    if torn:
-                        os.ftruncate(fd, line.offset)
-                elif line.offset + place + len(line.data) == size:
-                    os.ftruncate(fd, line.offset + place)
-                else:
-                    blank = b" " * (len(line.data) - 1) + b"\n"
+                    place, length = 0, _common(data, line.data)
+                if length:
+                    blank = b" " * (length - 1) + b"\n"
                     os.pwrite(fd, blank, line.offset + place)
-                self._shared.sync(fd)
+                    self._shared.sync(fd)
             finally:
                 os.close(fd)
+
+
+def _common(data: bytes, line: bytes) -> int:
+    """How much of a line a failed write left at the very end of a log."""
+    return len(data) if data and line.startswith(data) else 0

@@ -75,17 +75,27 @@ def nearest(theirs: TaskState, recent: Iterable[TaskState]) -> TaskState:
 
     ``recent`` is newest first and not empty.
     """
-    best: tuple[int, TaskState] | None = None
-    other = _table(theirs)
-    for state in recent:
-        mine = _table(state)
-        distance = sum(_fields_apart(mine.get(k), other.get(k)) for k in differing(state, theirs))
-        if best is None or distance < best[0]:
-            best = (distance, state)
-        if distance == 0:
+    states = iter(recent)
+    newest = next(states)
+    there, other = _table(newest), _table(theirs)
+    apart = differing(newest, theirs)
+    best = newest
+    least = sum(_fields_apart(there.get(k), other.get(k)) for k in apart)
+    for state in states:
+        if least == 0:
             break
-    assert best is not None
-    return best[1]
+        mine = _table(state)
+        # Only what differs now, or has changed since, can differ: records are shared otherwise.
+        keys = apart | {k for k in mine.keys() | there.keys() if mine.get(k) is not there.get(k)}
+        distance = sum(
+            _fields_apart(mine.get(k), other.get(k))
+            for k in keys
+            if not _carried(mine.get(k), other.get(k))
+            and not (k[0] is Kind.HANDOVER and k not in other)
+        )
+        if distance < least:
+            best, least = state, distance
+    return best
 
 
 def _fields_apart(a: Record | None, b: Record | None) -> int:
@@ -95,23 +105,33 @@ def _fields_apart(a: Record | None, b: Record | None) -> int:
 
 
 def merge(
-    base: TaskState, ours: TaskState, theirs: TaskState, *, foreign_agents: set[str]
+    base: TaskState,
+    ours: TaskState,
+    theirs: TaskState,
+    *,
+    foreign_agents: set[str],
+    sure: bool = True,
 ) -> Merge:
     """Merge what changed from ``base`` to ``theirs`` into ``ours``.
 
-    ``foreign_agents`` are the agents that other programs made: only those may they remove.
+    ``foreign_agents`` are the agents that other programs made: only those may they remove. Not
+    ``sure`` that base is what they read: then what they add is taken, the rest is a conflict.
     """
     out = Merge()
     was, mine, other = _table(base), _table(ours), _table(theirs)
     for key, record in other.items():
         if _carried(was.get(key), record):
             continue
+        if not sure and key in mine:
+            out.conflicts.append(f"{key[0]} {key[1]}: perhaps from before our changes; ours stays")
+            continue
         _take(out, key, was.get(key), mine.get(key), record)
     for key in was.keys() & mine.keys() - other.keys():
         kind, name = key
         if kind is Kind.HANDOVER:
             continue
-        if kind is Kind.AGENT and name in foreign_agents and was[key] == mine[key]:
+        theirs_to_remove = sure and kind is Kind.AGENT and name in foreign_agents
+        if theirs_to_remove and was[key] == mine[key]:
             out.ops.append(Delete(Kind.AGENT, name))
         else:
             out.conflicts.append(f"{kind} {name}: removed by the other program; kept")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from backends.json_files.store import JsonFilesStore
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
+from registry_api.control import FileControl
 from registry_api.hooks import RegisterStore, hookimpl
-from registry_api.opening import OpenContext
+from registry_api.opening import STATE_DIR, OpenContext
 from registry_api.store import RegistryStore
 
 
@@ -21,10 +22,17 @@ def _open(context: OpenContext) -> RegistryStore:
     times = Times.named(settings.legacy_tz)
     if context.read_only:
         return JsonView(context.workspace, times=times)
+    control = FileControl(context.workspace / STATE_DIR)
+
+    def epoch() -> int:
+        record = control.read()
+        return record.epoch if record else 0
+
     return JsonFilesStore(
         context.workspace,
         times=times,
         now=context.now,
         timeout=settings.lock_timeout,
         durable=settings.durable,
+        epoch=epoch,
     )

@@ -53,6 +53,7 @@ class Projection:
                     return False
                 self._rewrite(fd, counts, tasks)
             finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # by name: a fork child may hold a descriptor too
                 os.close(fd)
         except (OSError, ValueError):
             return False  # the mark stays: tried again with the next change
@@ -74,8 +75,11 @@ class Projection:
             self._entries(value, snapshot)
         new = jsontext.dump(value, indent=True)
         if new != old:
-            os.pwrite(fd, new.ljust(len(old)), 0)
-            os.ftruncate(fd, len(new))
+            if len(new) > len(old) and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, len(new))  # a full disk shows before anything is written
+            padded = new.ljust(len(old))
+            if os.pwrite(fd, padded, 0) == len(padded):
+                os.ftruncate(fd, len(new))
             self._shared.sync(fd)
 
     def _empty(self) -> dict[str, Any]:

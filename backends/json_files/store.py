@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
-from backends.json_files.journal import Journal
+from backends.json_files.journal import Journal, highest_number
 from backends.json_files.layout import Layout
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
@@ -19,6 +20,7 @@ from backends.json_files.task import TaskFiles
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
+from registry_api.deadline import at_most
 from registry_api.errors import (
     Busy,
     Conflict,
@@ -28,6 +30,7 @@ from registry_api.errors import (
     TaskNotFound,
     Unavailable,
 )
+from registry_api.flock import ForkSafeLock
 from registry_api.models import Kind, Record, is_id
 from registry_api.query import (
     ALL,
@@ -68,7 +71,7 @@ class JsonFilesStore:
         self._shared = Shared(
             layout=layout,
             times=times,
-            numbers=FeedNumbers(folder, timeout=timeout),
+            numbers=FeedNumbers(folder, timeout=timeout, taken=lambda: highest_number(folder)),
             now=now,
             timeout=timeout,
             durable=durable,
@@ -78,9 +81,10 @@ class JsonFilesStore:
         self._projection = Projection(self._shared)
         self._tasks: dict[str, TaskFiles] = {}
         self._summaries: dict[str, tuple[str, int, TaskSnapshot]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
+        self._next_try = 0.0
         self._closed = False
-        capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT}
+        capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.MOVABLE}
         if durable:
             capabilities.add(Capability.DURABLE)
         self.info = StoreInfo(
@@ -99,8 +103,14 @@ class JsonFilesStore:
 
     def _existing(self, task_id: str) -> TaskFiles:
         """Return a task that has left a trace; asking for any other makes no files."""
-        known = self._closed or task_id in self._tasks or not is_id(task_id)
+        if self._closed or not is_id(task_id):
+            return self._task(task_id)
+        known = task_id in self._tasks
         layout = self._shared.layout
+        if layout.folder(task_id).is_symlink():
+            raise TaskNotFound(
+                f"the folder of task {task_id} is a link, not followed", next_step="Move it away"
+            )
         if known or layout.document(task_id).exists():
             return self._task(task_id)
         if (layout.state / "json" / f"{task_id}.journal").exists():
@@ -121,7 +131,7 @@ class JsonFilesStore:
             journal = self._existing(task_id).current()
         except TaskNotFound:
             return Head()
-        return Head(lineage=journal.lineage, revision=journal.revision)
+        return Head(lineage=journal.lineage, revision=journal.revision, number=journal.number)
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
@@ -134,18 +144,22 @@ class JsonFilesStore:
                 raise
             raise Conflict(task_id, expected=changeset.expected, actual=0) from None
         commit, moved = task.commit(change)
-        if moved or self._projection.is_stale():
-            self._project([task_id])
+        if moved or (time.monotonic() > self._next_try and self._projection.is_stale()):
+            self._project(task_id)
         return commit
 
-    def _project(self, task_ids: list[str]) -> None:
-        """Bring the global file up to date; what fails is left for the next one to do."""
-        try:
+    def _project(self, task_id: str) -> None:
+        """Bring the global file up to date; what fails is left for a later commit to do."""
+        with suppress(RegistryError, OSError), at_most(0.1):
+            behind = self._projection.is_stale()
             self._projection.mark()
-            snapshots = [_snapshot(self._task(t).current()) for t in task_ids]
-            self._projection.update(self.counts(), snapshots)
-        except (RegistryError, OSError):
-            return
+            if behind:  # an earlier update did not get through, of which task nobody knows
+                snapshots = list(self._snapshots())
+            else:
+                snapshots = [_snapshot(self._task(task_id).current())]
+            if self._projection.update(self.counts(), snapshots):
+                return
+        self._next_try = time.monotonic() + 1.0
 
     # -- the registry ------------------------------------------------------------------------
 
@@ -162,6 +176,8 @@ class JsonFilesStore:
             except Busy:
                 raise
             except (TaskNotFound, CorruptDocument, Unavailable):
+                # The document cannot be read now; what was committed before is in the journal.
+                task.journal.refresh()
                 if task.journal.state is None:
                     continue
             yield task
@@ -246,8 +262,10 @@ class JsonFilesStore:
         check_limit(limit)
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
-        feed_id, below = self._settled_feed()
         tasks = [t for t in self._all() if task_id in {None, t.task_id}]
+        feed_id, below = self._settled_feed()
+        for task in tasks:
+            task.journal.refresh()  # every number below the bound is in a journal by now
         floor = max((t.journal.floor for t in tasks), default=0)
         if after is not None and after.feed_id != feed_id:
             raise cursor_expired("it is of another feed")
@@ -284,6 +302,16 @@ class JsonFilesStore:
         for task in self._tasks.values():
             task.close()
         self._shared.numbers.close()
+
+    def absorb(self) -> tuple[tuple[str, Head], ...]:
+        """See Movable.absorb."""
+        out = []
+        for task in self._all():
+            task.absorb_logs()
+            journal = task.journal
+            head = Head(lineage=journal.lineage, revision=journal.revision, number=journal.number)
+            out.append((task.task_id, head))
+        return tuple(out)
 
     # -- the older system --------------------------------------------------------------------
 

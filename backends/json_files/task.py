@@ -12,9 +12,9 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from backends.files import Problem
 from backends.json_files.handovers import read_handovers
@@ -60,6 +60,7 @@ FOREIGN = "foreign"
 _PENDING = 15.0
 _LATE_FLUSH = 0.2
 _BATCH = 500
+_FOLDERS = ("progress", "findings", "logs", "")
 _NO_LOGS = b'"logs":{}'
 _UNLIMITED = Limits(ops=10**9, changeset_bytes=2**40)
 
@@ -91,6 +92,19 @@ class TaskFiles:
 
         Raises TaskNotFound where there is no task, CorruptDocument, Busy or Unavailable.
         """
+        try:
+            return self._current()
+        except OSError as error:
+            raise self._typed(error) from error
+
+    def _typed(self, error: OSError) -> Exception:
+        if isinstance(error, RegistryError):
+            return error
+        return Unavailable(
+            f"{self._document}: {error.strerror or error}", next_step="Check the file"
+        )
+
+    def _current(self) -> Journal:
         if not self._is_current():
             with self._lock.held() as deadline:
                 self._settled(deadline)
@@ -110,16 +124,15 @@ class TaskFiles:
 
     def histories(self, kind: Kind) -> Iterator[ProgressEntry | Finding]:
         """Yield the history records of one kind, streaming."""
+        self.absorb_logs()
+        return self._logs.read(kind, dict(self.journal.logs))
+
+    def absorb_logs(self) -> None:
+        """Take in whatever other programs did to the document or the logs."""
         journal = self.current()
         if self._logs.grown(journal):
             with self._lock.held() as deadline:
                 self._settled(deadline, thorough=True)
-        return self._logs.read(kind, dict(journal.logs))
-
-    def absorb(self) -> None:
-        """Take in whatever other programs did to the document or the logs."""
-        with self._lock.held() as deadline:
-            self._settled(deadline, thorough=True)
 
     def _settled(self, deadline: float, *, thorough: bool = False) -> None:
         """Settle the task under its side lock; a missing document is settled too."""
@@ -127,11 +140,22 @@ class TaskFiles:
             with self._opened(deadline) as fd:
                 self._settle(fd, thorough=thorough)
         except FileNotFoundError:
-            self.journal.refresh()
-            intent = self._intent.read()
-            if intent is not None and intent.creates and self.journal.state is None:
-                with self._created(deadline) as fd:
-                    self._settle(fd)
+            self._settle_without_document(deadline)
+
+    def _settle_without_document(self, deadline: float) -> None:
+        """No document: carry a creation through, or drop what a killed writer left."""
+        self.journal.refresh()
+        if not self._intent.exists():
+            return
+        intent = self._intent.read()
+        if intent is None or self._is_journaled(intent):
+            self._intent.clear()
+        elif intent.creates and self.journal.state is None:
+            self._make_folders()
+            with self._created(deadline) as fd:
+                self._settle(fd)
+        else:
+            self._drop(intent)
 
     @contextmanager
     def _opened(self, deadline: float) -> Iterator[int]:
@@ -219,7 +243,7 @@ class TaskFiles:
     def _journal(self, intent: Intent, *, appended: bool = False) -> None:
         """Append the lines and the journal line, and be done with the intent."""
         if not appended:
-            self._logs.append(intent.lines)
+            self._logs.append(intent.lines, again=True)
         offsets, whole = self._logs.offsets_after(self.journal, intent.lines)
         logs = b'"logs":' + jsontext.dump(offsets)
         self.journal.append(intent.journal.replace(_NO_LOGS, logs, 1))
@@ -286,6 +310,20 @@ class TaskFiles:
         self._commit_foreign(ops, expected=0, before="", after=found)
         self._parsed = (found, document)
         self._absorb_logs()
+        self._keep_adopted(state, found)
+
+    def _keep_adopted(self, adopted: TaskState, found: str) -> None:
+        """Let the document's status stand: lines of ours in a log are older than what it says."""
+        state = self.journal.state
+        assert state is not None
+        ops: list[Op] = []
+        for key, agent in adopted.agents.items():
+            now = state.agents[key]
+            if (now.status, now.progress) != (agent.status, agent.progress):
+                seen = max((m for m in (now.last_update, agent.last_update) if m), default=None)
+                ops.append(Put(replace(agent, last_update=seen)))
+        if ops:
+            self._commit_foreign(ops, expected=self.journal.revision, before=found, after=found)
 
     def _absorb(self, fd: int, data: bytes, found: str) -> None:
         """Take a foreign write of the document in."""
@@ -305,7 +343,13 @@ class TaskFiles:
             return
         recent = [r.state for r in reversed(self.journal.recent)]
         base = nearest(theirs, recent or [ours])
-        merged = merge(base, ours, theirs, foreign_agents=self.journal.foreign_agents)
+        merged = merge(
+            base,
+            ours,
+            theirs,
+            foreign_agents=self.journal.foreign_agents,
+            sure=self.journal.is_whole(self._shared.now()),
+        )
         after = ours.copy()
         for op in merged.ops:
             after.apply(op, known=lambda *_: False)
@@ -456,16 +500,21 @@ class TaskFiles:
 
         Raises what RegistryStore.commit does.
         """
+        try:
+            return self._commit(change)
+        except OSError as error:
+            raise self._typed(error) from error
+
+    def _commit(self, change: Accepted) -> tuple[Commit, bool]:
         with self._lock.held() as deadline:
-            self.journal.refresh()
-            new = self.journal.state is None and not self._intent.exists()
-            if new and change.changeset.expected == 0 and not self._document.exists():
+            if not self._document.exists():
+                self._settled(deadline)  # a creation that was killed is carried through
+            new = self.journal.state is None and not self._document.exists()
+            if new and change.changeset.expected == 0:
                 done = self._create(change, deadline)
                 if done is not None:
                     return done, True
             try:
-                if not self._document.exists():
-                    self._settled(deadline)
                 with self._opened(deadline) as fd:
                     return self._commit_locked(fd, change)
             except FileNotFoundError:
@@ -561,11 +610,27 @@ class TaskFiles:
         Returns its feed number. Raises Unavailable where nothing happened, OutcomeUnknown where it
         may have.
         """
+        intent = self._prepare(change, before=before, data=data)
+        try:
+            self._logs.append(intent.lines)
+        except OSError as error:
+            self._give_up(intent, error)
+        self._put_document(fd, intent)
+        try:
+            self._journal(intent, appended=True)
+        except OSError as error:
+            raise OutcomeUnknown(
+                f"{self.journal.path}: {error}; the write is kept as an intent",
+                next_step="Commit the same changeset again when the disk is well",
+            ) from error
+        return intent.number
+
+    def _prepare(self, change: Accepted, *, before: str, data: bytes | None) -> Intent:
+        """Make the intent durable, and room for the journal line; nothing else has begun."""
         journal, shared = self.journal, self._shared
         lines = self._logs.plan(change.changeset, histories_of(change.changeset))
         number = self._reserve()
         after = before if data is None else _hash(data)
-        trim = journal.trimmed(shared.now())
         line = journal.change_line(
             change.changeset,
             digest=change.digest,
@@ -574,7 +639,7 @@ class TaskFiles:
             hash_after=after,
             logs={},
             lineage=journal.lineage or str(uuid.uuid4()),
-            trim_to=trim,
+            trim_to=journal.trimmed(shared.now()),
         )
         intent = Intent(
             number=number,
@@ -589,12 +654,9 @@ class TaskFiles:
         try:
             self._intent.write(intent)
             journal.make_room(len(line) + 64 * len(lines))
-            self._logs.append(lines)
         except OSError as error:
-            self._give_up(intent, error)
-        self._put_document(fd, intent)
-        self._journal(intent, appended=True)
-        return number
+            self._give_up(replace(intent, lines=()), error)
+        return intent
 
     def _reserve(self) -> int:
         numbers = self._shared.numbers
@@ -616,7 +678,7 @@ class TaskFiles:
                 next_step="Commit the same changeset again when the disk is well",
             ) from error
 
-    def _give_up(self, intent: Intent, error: OSError) -> None:
+    def _give_up(self, intent: Intent, error: OSError) -> NoReturn:
         self._drop(intent)
         raise Unavailable(
             f"{self._document}: {error.strerror or error}; nothing was changed",
@@ -626,29 +688,62 @@ class TaskFiles:
     # -- creation ----------------------------------------------------------------------------
 
     def _create(self, change: Accepted, deadline: float) -> Commit | None:
-        """Create the task; None where another program created it at the same moment."""
+        """Create the task; None where another program created it at the same moment.
+
+        The intent is durable before the first name appears: a creation that is killed is carried
+        through by whoever comes next, never left as an empty document.
+        """
         check_fresh(change.changeset, None, now=self._shared.now())
         state = self._after(TaskState.created_by(change.changeset), change.changeset)
         document: dict[str, Any] = {}
         encode(TaskState(state.task), state, document, times=self._shared.times)
         data = jsontext.dump(document, indent=True)
+        intent = self._prepare(change, before="", data=data)
         try:
-            for name in ("", "progress", "findings", "logs"):
-                (self._document.parent / name).mkdir(parents=True, exist_ok=True)
-            self._shared.sync_folder(self._shared.layout.workspace)
+            self._make_folders()
             with self._created(deadline) as fd:
-                number = self._write(fd, change, before="", data=data)
+                try:
+                    self._logs.append(intent.lines)
+                    write_in_place(fd, data, sync=self._shared.sync)
+                except OSError:
+                    self._document.unlink()  # ours, empty or torn, and nobody else's yet
+                    raise
+                self._journal(intent, appended=True)
                 self._prove(fd)
         except FileExistsError:
+            self._intent.clear()
             return None
         except OSError as error:
-            if isinstance(error, RegistryError):
-                raise
-            raise Unavailable(
-                f"{self._document}: {error.strerror or error}", next_step="Check the folder"
-            ) from error
+            self._refuse_creation(intent, error)
         self._parsed = (self.journal.hash, document)
-        return self._commit_of(change.changeset, 1, number)
+        return self._commit_of(change.changeset, 1, intent.number)
+
+    def _refuse_creation(self, intent: Intent, error: OSError) -> NoReturn:
+        if self._document.exists():
+            raise OutcomeUnknown(
+                f"{self._document}: {error}; the write is kept as an intent",
+                next_step="Commit the same changeset again when the disk is well",
+            ) from error
+        self._drop(intent)
+        for name in _FOLDERS:
+            with suppress(OSError):
+                (self._document.parent / name).rmdir()
+        if isinstance(error, RegistryError):
+            raise error
+        raise Unavailable(
+            f"{self._document}: {error.strerror or error}; nothing was changed",
+            next_step="Free space or check the folder, then try again",
+        ) from error
+
+    def _make_folders(self) -> None:
+        parent = self._document.parent
+        if parent.is_symlink():
+            raise Unavailable(
+                f"{parent} is a link", next_step="Move it away; links are not followed"
+            )
+        for name in reversed(_FOLDERS):
+            (parent / name).mkdir(parents=True, exist_ok=True)
+        self._shared.sync_folder(self._shared.layout.workspace)
 
     @contextmanager
     def _created(self, deadline: float) -> Iterator[int]:

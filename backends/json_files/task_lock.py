@@ -12,7 +12,6 @@ import fcntl
 import os
 import random
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 from backends.files import open_regular
 from registry_api.deadline import patience
 from registry_api.errors import Busy
-from registry_api.flock import Flock, holder_of
+from registry_api.flock import Flock, ForkSafeLock, holder_of
 
 __all__ = ["TaskLock"]
 
@@ -36,19 +35,20 @@ class TaskLock:
         self._path = path
         self._document = document
         self._timeout = timeout
-        self._thread = threading.RLock()
+        self._thread = ForkSafeLock()
         self._side = Flock(path)
 
     @contextmanager
     def held(self) -> Iterator[float]:
         """Hold the side lock; gives the monotonic deadline for what is waited for inside."""
         deadline = time.monotonic() + patience(self._timeout)
-        if not self._thread.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._thread.acquire(timeout=deadline - time.monotonic()):
             raise Busy(f"another thread works on {self._document.parent}", next_step="Try again")
         try:
             with self._side.exclusive(max(0.0, deadline - time.monotonic())):
                 yield deadline
         finally:
+            self._side.close()  # a workspace may have more tasks than a process descriptors
             self._thread.release()
 
     @contextmanager
@@ -64,7 +64,9 @@ class TaskLock:
         try:
             yield fd
         finally:
-            os.close(fd)  # the only descriptor of its description: this unlocks
+            # Unlocked by name: a fork child may hold another descriptor of the description.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            _close(fd)
             now = time.monotonic()
             self._note_free_until(now + (now - start) * _FREE_SHARE)
 
@@ -75,15 +77,16 @@ class TaskLock:
                 fd = os.open(self._document, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             else:
                 fd = open_regular(self._document, os.O_RDWR)
+            _open_documents.add(fd)
             try:
                 self._flock(fd, deadline)
                 if os.fstat(fd).st_ino == os.lstat(self._document).st_ino:
                     return fd
             except BaseException:
-                os.close(fd)
+                _close(fd)
                 raise
             # An editor or a checkout replaced the file while we waited: the lock is of the old one.
-            os.close(fd)
+            _close(fd)
             create = False
 
     def _flock(self, fd: int, deadline: float) -> None:
@@ -124,3 +127,21 @@ class TaskLock:
     def close(self) -> None:
         """Close the side lock's descriptor."""
         self._side.close()
+
+
+# A fork child closes what it inherited, without unlocking: else the lock of a parent that is killed
+# would live on in it.
+_open_documents = set[int]()
+
+
+def _close(fd: int) -> None:
+    _open_documents.discard(fd)
+    os.close(fd)
+
+
+def _forget_in_child() -> None:
+    for fd in list(_open_documents):
+        _close(fd)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

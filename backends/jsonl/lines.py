@@ -38,7 +38,7 @@ class Line:
 
 
 def generation(first_line: bytes) -> str:
-    """Return the name of a log's generation."""
+    """Return the name of a log's generation; at most 4096 bytes of its first line count."""
     return hashlib.blake2b(first_line, digest_size=9).hexdigest()
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from backends.files import Problem, open_regular
 from backends.jsonl.lines import Line, LineError, generation, parse_line
@@ -14,7 +15,9 @@ from registry_api.models import Kind
 
 __all__ = ["Identity", "Log", "find_logs", "identify", "read_lines"]
 
-_MAX_LINE = 8 * 2**20
+_NAMING = 4096  # bytes of the first line that name a generation
+_PART = 2**20
+_MAX_LINE = 64 * 2**20
 _FOLDERS = {
     Kind.PROGRESS: (("progress", "_progress.jsonl"), ("archive", "_progress.jsonl")),
     Kind.FINDING: (("findings", "_findings.jsonl"), ("archive", "_findings.jsonl")),
@@ -31,14 +34,14 @@ class Log:
     size: int
 
 
-Identity = dict[tuple[int, int], str]
+Identity = dict[tuple[int, int, int], str]
 
 
 def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:
     """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``.
 
-    ``known`` remembers generations by (device, inode) between calls, so that only new files are
-    opened.
+    ``known`` remembers generations by (device, inode, size) between calls, so that only files that
+    grew are opened.
     """
     logs: list[Log] = []
     seen = set[tuple[Kind, str]]()
@@ -74,7 +77,7 @@ def identify(
     try:
         found = path.lstat()
         if known is not None and found.st_size:
-            cached = known.get((found.st_dev, found.st_ino))
+            cached = known.get((found.st_dev, found.st_ino, found.st_size))
             if cached is not None:
                 return Log(kind=kind, path=path, generation=cached, size=found.st_size)
         fd = open_regular(path)
@@ -84,15 +87,23 @@ def identify(
         problems.append(Problem(path=path, what=f"cannot be read: {error.strerror or error}"))
         return None
     with open(fd, "rb") as file:  # noqa: PTH123  (an open descriptor)
-        first = file.readline(_MAX_LINE)
+        first = file.readline(_NAMING)
+        while first and not first.strip():  # a line taken back names nothing
+            first = file.readline(_NAMING)
+        finished = first.endswith(b"\n") or any(b"\n" in part for part in _parts(file))
         size = os.fstat(fd).st_size
-    if not first.endswith(b"\n"):
+    if not finished:
         if first:
             problems.append(Problem(path=path, position=0, what="the first line is not finished"))
         return None
     if known is not None:
-        known[found.st_dev, found.st_ino] = generation(first)
+        known[found.st_dev, found.st_ino, size] = generation(first)
     return Log(kind=kind, path=path, generation=generation(first), size=size)
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    while part := file.read(_PART):
+        yield part
 
 
 def read_lines(
@@ -121,6 +132,12 @@ def read_lines(
             if not raw:
                 return
             begin, offset = offset, offset + len(raw)
+            if len(raw) == _MAX_LINE and not raw.endswith(b"\n"):
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(_PART)
+                    offset += len(raw)
+                problems.append(Problem(path=log.path, position=begin, what="a line too long"))
+                continue
             if not raw.endswith(b"\n"):
                 problems.append(Problem(path=log.path, position=begin, what="a torn last line"))
                 return

@@ -48,6 +48,9 @@ class Times:
         In the hour that a change of the clocks repeats, and wherever else the naive form would not
         be read back as the same moment, the offset is written.
         """
-        local = moment.astimezone(self.zone)
+        try:
+            local = moment.astimezone(self.zone)
+        except OverflowError:
+            return moment.isoformat()
         naive = local.replace(tzinfo=None).isoformat()
         return naive if self.read(naive) == moment else local.isoformat()

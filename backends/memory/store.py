@@ -105,7 +105,10 @@ class MemoryStore:
         """See RegistryStore.head."""
         with self._locked():
             held = self._tasks.get(task_id)
-            return Head(lineage=held.lineage, revision=held.revision) if held else Head()
+            if held is None:
+                return Head()
+            number = held.feed[-1].cursor.number if held.feed else held.floor
+            return Head(lineage=held.lineage, revision=held.revision, number=number)
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""

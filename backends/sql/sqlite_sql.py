@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision FROM tasks WHERE tasks.task_id = :task_id',
+STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SELECT max(feed.number) AS max_1 FROM feed '
+         'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor FROM tasks WHERE '
+         'tasks.task_id = :task_id',
  'task_state': 'SELECT tasks.lineage, tasks.revision, tasks.status, tasks.recorded_status, '
                'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before FROM '
                'tasks WHERE tasks.task_id = :task_id',

@@ -74,7 +74,14 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
     tasks, agents, feed = schema.tasks, schema.agents, schema.feed
     counters, meta, latest = schema.counters, schema.meta, schema.agent_progress_latest
     out: dict[str, Executable] = {
-        "head": select(tasks.c.lineage, tasks.c.revision).where(_is(tasks, "task_id")),
+        "head": select(
+            tasks.c.lineage,
+            tasks.c.revision,
+            select(func.max(feed.c.number))
+            .where(feed.c.task_id == tasks.c.task_id)
+            .scalar_subquery(),
+            tasks.c.feed_floor,
+        ).where(_is(tasks, "task_id")),
         "task_state": select(
             tasks.c.lineage,
             tasks.c.revision,

@@ -180,7 +180,9 @@ class SqlStore:
             return Head()
         with self._reading() as execute:
             row = execute("head", task_id=task_id).fetchone()
-        return Head() if row is None else Head(lineage=row[0], revision=row[1])
+        if row is None:
+            return Head()
+        return Head(lineage=row[0], revision=row[1], number=row[2] or row[3])
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""

@@ -312,6 +312,182 @@ def test_the_journal_starts_again_from_a_base(workspace):
     assert len(again.changes(limit=1000)) == 121
 
 
+def test_a_stale_write_after_many_reports_removes_nothing(workspace):
+    """However many commits lie between the read and the write of an older program (CE5)."""
+    store = opened(workspace)
+    build.put(store, build.phase("TASK-1", name="ours"), expected=1)
+    stale = document_of(workspace)
+    legacy.edit(path_of(workspace), legacy.add_agent("foreign"))
+    revision = store.load("TASK-1").revision
+    build.put(store, build.phase("TASK-1", name="later"), expected=revision)
+    for n in range(90):
+        build.put(store, build.report("TASK-1", "old", progress=n), expected=None)
+    stale["note"] = "late"
+    path_of(workspace).write_text(json.dumps(stale))
+    snapshot = store.load("TASK-1")
+    assert [a.agent_id for a in snapshot.agents] == ["foreign", "old"]
+    assert snapshot.phases[0].name == "later"
+    assert snapshot.agents[1].progress == 89
+    assert json.loads(snapshot.task.extra)["note"] == "late"
+
+
+def test_a_document_that_cannot_be_opened_hides_no_change(workspace):
+    """Its journal can be read: a subscriber passes over nothing, lists still know the task."""
+    store, other = opened(workspace), opened(workspace)
+    legacy.write_task(workspace, "TASK-2")
+    cursor = [store.load("TASK-1"), store.load("TASK-2"), store.changes()][-1][-1].cursor
+    build.put(other, build.finding("TASK-1"), expected=None)
+    build.put(other, build.finding("TASK-2"), expected=None)
+    aside = workspace / "aside"
+    path_of(workspace).rename(aside)
+    path_of(workspace).symlink_to(aside)
+    for reader in (store, opened(workspace)):
+        assert len(reader.changes(cursor)) == 2
+        assert reader.counts().total_tasks == 2
+
+
+def test_links_are_not_followed(workspace, tmp_path_factory):
+    """A linked task folder is no task, a linked log folder takes no line."""
+    outside = tmp_path_factory.mktemp("outside")
+    legacy.write_task(outside, "TASK-9")
+    (workspace / "TASK-9").symlink_to(outside / "TASK-9")
+    store = opened(workspace)
+    with pytest.raises(TaskNotFound):
+        store.load("TASK-9")
+    (workspace / "TASK-1" / "findings").rmdir()
+    (workspace / "TASK-1" / "findings").symlink_to(outside)
+    with pytest.raises(Unavailable):
+        build.put(store, build.finding("TASK-1"), expected=None)
+    (workspace / "NEW").symlink_to(outside)
+    with pytest.raises((Unavailable, TaskNotFound)):
+        build.make(store, "NEW")
+    assert sorted(p.name for p in outside.iterdir()) == ["TASK-9"]
+
+
+def test_the_documents_status_stands_on_adoption(workspace):
+    """Without our journal, lines of ours in the logs are older than what the document says."""
+    import shutil
+
+    store = opened(workspace)
+    build.put(store, build.report("TASK-1", "old", progress=70, status="blocked"), expected=None)
+    newest = build.agent("TASK-1", "old", progress=95, status=AgentStatus.REVIEWING)
+    build.put(store, newest, expected=2)
+    store.close()
+    shutil.rmtree(workspace / ".registry")
+    agent = opened(workspace).load("TASK-1").agents[0]
+    assert (agent.progress, agent.status) == (95, AgentStatus.REVIEWING)
+
+
+def test_long_lines_are_read_and_the_rest_behind_them(workspace):
+    """A line of several megabytes, first or later, hides neither itself nor what follows."""
+    store = opened(workspace)
+    for n in range(3):
+        message = "x" * (9 * 2**20) if n < 2 else "short"
+        build.put(store, build.finding("TASK-1", message=message), expected=None)
+    again = opened(workspace)
+    assert len(again.list_records(Kind.FINDING).items) == 3
+
+
+def test_many_tasks_need_few_descriptors(workspace):
+    """A workspace may have more tasks than a process may have files open."""
+    for n in range(150):
+        legacy.write_task(workspace, f"TASK-x{n}")
+    code = (
+        "import sys, resource; from registry_api import *;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60));"
+        "s = open_store(load_settings(sys.argv[1], env={}, backend='json'));"
+        "print(s.counts().total_tasks, len(s.changes(limit=1000)))"
+    )
+    command = [sys.executable, "-c", code, str(workspace)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["151", "151"]
+
+
+def test_a_log_rewritten_in_place_is_read_anew(workspace):
+    """Another program that rewrites a log with fewer bytes neither breaks nor hides anything."""
+    store = opened(workspace)
+    log = workspace / "TASK-1" / "progress" / "old_progress.jsonl"
+    line = '{"timestamp": "2026-01-04T22:16:0%d", "agent_id": "old", "message": "%s"}\n'
+    log.write_text(line % (1, "x" * 500))
+    assert len(store.list_records(Kind.PROGRESS).items) == 1
+    log.write_text(line % (2, "new"))
+    build.put(store, build.report("TASK-1", "old", progress=50), expected=None)
+    messages = {e.message for e in store.list_records(Kind.PROGRESS).items}
+    assert messages == {"new", ""}
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])
+def test_moments_at_the_ends_of_time(workspace, moment):
+    """What the contract takes, every zone of the older programs can hold."""
+    from datetime import datetime
+
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        store = opened(workspace, legacy_tz=zone)
+        at = datetime.fromisoformat(moment)
+        revision = store.head("TASK-1").revision
+        build.put(store, build.agent("TASK-1", "edge", started_at=at), expected=revision)
+        assert opened(workspace, legacy_tz=zone).load("TASK-1").agent("edge").started_at == at
+
+
+def test_a_fork_child_keeps_no_lock(workspace, monkeypatch):
+    """Forked in the middle of a commit, the child does not hold the document's flock (CE15)."""
+    import os
+    import threading
+
+    from backends.json_files import task
+
+    store = opened(workspace)
+    store.load("TASK-1")
+    inside, leave = threading.Event(), threading.Event()
+    original = task.write_in_place
+
+    def slow(*args, **options):
+        inside.set()
+        leave.wait(10)
+        return original(*args, **options)
+
+    monkeypatch.setattr(task, "write_in_place", slow)
+    thread = threading.Thread(
+        target=lambda: build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    )
+    thread.start()
+    assert inside.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(20)
+        os._exit(0)
+    try:
+        leave.set()
+        thread.join()
+        legacy.edit(path_of(workspace), legacy.add_agent("theirs"), timeout=3)
+        assert len(store.load("TASK-1").agents) == 3
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("nth", range(1, 14))
+def test_a_creation_killed_anywhere_can_be_repeated(tmp_path, nth):
+    """Killed at any write-like call, the same creation succeeds afterwards: no empty document."""
+    strace.need()
+    code = (
+        "import sys, uuid; from registry_api import *; from contract_tests import build;"
+        "s = open_store(load_settings(sys.argv[1], env={}, backend='json'));"
+        "s.commit(new_changeset('NEW', build.creating('NEW').ops, expected=0, at=build.T0,"
+        " changeset_id=uuid.UUID('019b8b6a-0000-7000-8000-000000000002'))); print('acked')"
+    )
+    (tmp_path / "registry").mkdir()
+    strace.run(code, tmp_path, inject=f"signal=KILL:when={nth}", path=None)
+    store = opened(tmp_path)
+    store.counts()
+    again = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert "acked" in again.stdout, again.stderr
+    assert opened(tmp_path).load("NEW").revision == 1
+    assert json.loads((tmp_path / "NEW" / "AGENT_REGISTRY.json").read_text())["task_id"] == "NEW"
+
+
 # -- crashes -------------------------------------------------------------------------------------
 
 COMMIT = """

@@ -1,0 +1,89 @@
+"""The move for people: phases by name, progress on long work, what a switch did."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from registry_api.errors import InvalidInput
+from registry_api.migration import MigrationPhase, Progress
+
+__all__ = ["phase_named", "progress_shown", "show_history", "show_switch", "show_verify"]
+
+
+def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
+    """Return the phase that a number, a name, ``next`` or ``back`` means."""
+    word = text.strip().upper()
+    try:
+        if word in {"NEXT", "BACK"}:
+            return MigrationPhase(now + (1 if word == "NEXT" else -1))
+        return MigrationPhase(int(word)) if word.isdigit() else MigrationPhase[word]
+    except (ValueError, KeyError):
+        names = ", ".join(f"{p:d} {p.name}" for p in MigrationPhase)
+        raise InvalidInput(
+            f"{text!r} is no migration phase from {now:d}", next_step=f"Phases: {names}, next, back"
+        ) from None
+
+
+@contextmanager
+def progress_shown() -> Iterator[Progress | None]:
+    """Give a progress callback that draws a line with rate and time left on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    start = time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - start, 1e-6)
+        left = (total - done) / max(rate, 1e-6)
+        sys.stderr.write(f"\r{what:<10} {done}/{total} tasks  {rate:.0f}/s  {left:.0f} s left  ")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\033[K")
+
+
+def show_switch(found: dict[str, Any]) -> None:
+    """Print the steps of a switch."""
+    for note in found["notes"]:
+        sys.stdout.write(f"{note}\n")
+    if not found["steps"]:
+        sys.stdout.write("Already there; nothing was changed.\n")
+    for step in found["steps"]:
+        names = f"{step['from']:d} -> {step['to']:d} {step['to'].name}"
+        if found["dry_run"]:
+            sys.stdout.write(f"would switch {names}\n")
+            continue
+        verified = step["verified"]
+        what = f", {verified['records']} records verified" if verified else ""
+        sys.stdout.write(
+            f"{names}: pause {step['pause_ms']:.1f} ms, {step['caught_up']} tasks caught up{what}\n"
+        )
+
+
+def show_verify(found: dict[str, Any]) -> None:
+    """Print a verification's result."""
+    if not found["mismatches"]:
+        sys.stdout.write(f"{found['tasks']} task(s): no difference\n")
+    for m in found["mismatches"]:
+        where = f"{m['task_id']}{m['pointer']}"
+        sys.stdout.write(f"{where}: {m['source']!r} in the source, {m['target']!r} in the target\n")
+
+
+def show_healed(found: dict[str, Any]) -> None:
+    """Print what reconcile did."""
+    sys.stdout.write(f"{found['healed']} task(s) brought up to date\n")
+
+
+def show_history(found: dict[str, Any]) -> None:
+    """Print the switches made."""
+    for line in found["switches"]:
+        sys.stdout.write(
+            f"{line['at']}  phase {line['phase']}  epoch {line['epoch']}  by {line['by']}"
+            f"  pause {line['pause_ms']:.1f} ms\n"
+        )

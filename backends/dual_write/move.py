@@ -1,0 +1,344 @@
+"""The operator's side of a move: switch, verify, reconcile, in migration phases 0 to 2."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from filelock import FileLock, Timeout
+
+from backends.dual_write.mirror import Mirror
+from backends.dual_write.preflight import check_older_state, check_place
+from backends.dual_write.store import DualWriteStore
+from backends.dual_write.verify import compare_task, verify_tasks
+from registry_api.control import FileControl, PhaseRecord
+from registry_api.errors import Busy, NotSupported, PreflightFailed, Unavailable, VerificationFailed
+from registry_api.gate import Gate
+from registry_api.migration import (
+    MigrationPhase,
+    Mismatch,
+    MoveStatus,
+    Progress,
+    SwitchReport,
+    SwitchStep,
+    VerifyReport,
+)
+from registry_api.opening import OpenContext
+from registry_api.store import MoveTarget, RegistryStore
+
+__all__ = ["Move"]
+
+_LAST = MigrationPhase.READ_MIGRATION
+
+
+class Move:
+    """Implements registry_api.migration.Migration over a DualWriteStore of its own."""
+
+    def __init__(self, context: OpenContext, store: DualWriteStore, control: FileControl) -> None:
+        self._context = context
+        self._folder = context.workspace / ".registry"
+        self._store = store
+        self._control = control
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
+        self._target: RegistryStore | None = None
+
+    def _record(self) -> PhaseRecord:
+        return self._store.record()
+
+    def _mirror(self) -> Mirror:
+        """Return the mirror, also in phase 0: a switch to 1 fills the target beforehand."""
+        mirror = self._store.mirror()
+        if mirror is not None:
+            return mirror
+        if self._target is None:
+            self._target = self._store.open_target(self._record())
+        return Mirror(self._store.source, self._target)
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def status(self) -> MoveStatus:
+        """See Migration.status."""
+        record = self._record()
+        records = {record.source: dict(self._store.source.counts().records)}
+        dirty = 0
+        if record.phase is not MigrationPhase.JSON_ONLY:
+            mirror = self._mirror()
+            records[record.target] = dict(mirror.target.counts().records)
+            dirty = len(mirror.lagging(self._task_ids()))
+        return MoveStatus(record=record, dirty=dirty, records=records)
+
+    def history(self) -> list[dict[str, Any]]:
+        """See Migration.history."""
+        try:
+            lines = (self._folder / "history.jsonl").read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        return [orjson.loads(line) for line in lines]
+
+    def _task_ids(self) -> list[str]:
+        return [task_id for task_id, _ in self._store.heads()]
+
+    # -- working beside the writers -----------------------------------------------------------
+
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
+        """See Migration.verify."""
+        if self._record().phase is MigrationPhase.JSON_ONLY:
+            counts = self._store.source.counts()
+            return VerifyReport(tasks=counts.total_tasks, records=sum(counts.records.values()))
+        report = verify_tasks(self._mirror(), self._task_ids(), progress=progress)
+        if not report.mismatches:
+            self._control.note(verified=_now())
+        return report
+
+    def diff(self, task_id: str) -> list[Mismatch]:
+        """See Migration.diff."""
+        self._store.source.load(task_id)
+        if self._record().phase is MigrationPhase.JSON_ONLY:
+            return []
+        return compare_task(self._mirror(), task_id)[1]
+
+    def reconcile(self, *, progress: Progress | None = None) -> int:
+        """See Migration.reconcile."""
+        with self._gate.passing():
+            task_ids = self._task_ids()
+        if self._record().phase is MigrationPhase.JSON_ONLY:
+            return 0
+        return self._catch_up(task_ids, progress)
+
+    def _catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
+        mirror, healed = self._mirror(), 0
+        for done, task_id in enumerate(task_ids):
+            healed += mirror.heal(task_id)
+            if progress is not None:
+                progress("catch up", done + 1, len(task_ids))
+        return healed
+
+    # -- switching ---------------------------------------------------------------------------
+
+    def switch(
+        self,
+        to: MigrationPhase,
+        *,
+        actor: str,
+        dry_run: bool = False,
+        timeout: float = 5.0,
+        json_is_truth: bool = False,
+        progress: Progress | None = None,
+    ) -> SwitchReport:
+        """See Migration.switch."""
+        if to > _LAST:
+            raise NotSupported(
+                f"this version moves between phases 0 and 2, not to {to:d}",
+                next_step="Phases 3 and 4 come with a later version",
+            )
+        with self._alone():
+            notes = self._recover()
+            steps = []
+            for phase in _way(self._record().phase, to):
+                before = self._record().phase
+                self._preflight(before, phase, json_is_truth=json_is_truth)
+                if dry_run:
+                    steps += [SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(before, to)]
+                    break
+                steps.append(
+                    self._step(
+                        before,
+                        phase,
+                        actor=actor,
+                        timeout=timeout,
+                        json_is_truth=json_is_truth,
+                        progress=progress,
+                    )
+                )
+        return SwitchReport(steps=tuple(steps), dry_run=dry_run, notes=notes)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self._folder / "switch.lock", fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Busy(
+                "another switch is running", next_step="Wait for it: registry-backend status"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _recover(self) -> tuple[str, ...]:
+        """Finish or undo a switch that died: the record decides which of the two it was."""
+        journal = self._folder / "switch.json"
+        if not journal.exists():
+            return ()
+        record = self._record()
+        if record.phase is not MigrationPhase.JSON_ONLY:
+            self._stamp(record)
+        journal.unlink()
+        return (f"a switch that died was recovered: the phase is {record.phase:d}",)
+
+    def _preflight(
+        self, before: MigrationPhase, after: MigrationPhase, *, json_is_truth: bool
+    ) -> None:
+        if after < before:
+            return
+        check_place(self._context.workspace)
+        recorded = self._record().json_is_truth
+        check_older_state(self._store.source, json_is_truth=json_is_truth or recorded)
+        if before is MigrationPhase.JSON_ONLY:
+            mark = self._mirror().target
+            if not isinstance(mark, MoveTarget):
+                raise PreflightFailed(
+                    f"the store {mark.info.name!r} cannot be the target of a move",
+                    next_step="Set REGISTRY_TARGET to one that declares move_target",
+                )
+
+    def _step(
+        self,
+        before: MigrationPhase,
+        after: MigrationPhase,
+        *,
+        actor: str,
+        timeout: float,
+        json_is_truth: bool,
+        progress: Progress | None,
+    ) -> SwitchStep:
+        record = self._record()
+        self._write_journal(before, after, record.epoch)
+        caught_up, verified = 0, None
+        forward = after > before
+        try:
+            if forward:
+                # The long part, beside the writers: nobody waits for it.
+                task_ids = self._task_ids()
+                caught_up = self._catch_up(task_ids, progress)
+                verified = verify_tasks(self._mirror(), task_ids, progress=progress)
+                _require_equal(verified)
+                seen = self._marks()
+            with self._gate.closed(timeout=timeout) as since:
+                if forward:
+                    moved = self._moved(seen)
+                    caught_up += self._catch_up(moved, None)
+                    _require_equal(verify_tasks(self._mirror(), moved))
+                new = replace(
+                    record,
+                    phase=after,
+                    epoch=record.epoch + 1,
+                    stepped_back=not forward,
+                    zone=record.zone or self._context.settings.legacy_tz,
+                    verified=_now() if forward else record.verified,
+                    json_is_truth=record.json_is_truth or json_is_truth,
+                    at=_now(),
+                    by=actor,
+                )
+                self._stamp(new)
+                self._control.advance(record.epoch, new)
+            pause = (time.monotonic() - since) * 1000
+        finally:
+            (self._folder / "switch.json").unlink(missing_ok=True)
+        step = SwitchStep(
+            from_phase=before,
+            to_phase=after,
+            pause_ms=round(pause, 3),
+            caught_up=caught_up,
+            verified=verified,
+        )
+        self._note(new, step)
+        return step
+
+    def _marks(self) -> dict[str, tuple[str, int]]:
+        return {t: (h.lineage, h.revision) for t, h in self._store.heads()}
+
+    def _moved(self, seen: dict[str, tuple[str, int]]) -> list[str]:
+        """Return the tasks that moved on since they were verified, intents of the dead included.
+
+        Taking the heads settles every task under its locks: a document whose stat is unchanged may
+        still have an intent beside it.
+        """
+        return [t for t, mark in self._marks().items() if seen.get(t) != mark]
+
+    def _write_journal(self, before: MigrationPhase, after: MigrationPhase, epoch: int) -> None:
+        data = orjson.dumps({"from": before, "to": after, "epoch": epoch, "at": _now()})
+        path = self._folder / "switch.json"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+        except OSError as error:
+            raise Unavailable(
+                f"{path} cannot be written: {error.strerror}; nothing was changed",
+                next_step="Free space or check the folder, then try again",
+            ) from error
+
+    def _stamp(self, record: PhaseRecord) -> None:
+        """Let the target know of the move, so that a lost phase.json is noticed."""
+        target = cast(MoveTarget, self._mirror().target)
+        target.write_stamp("epoch", str(record.epoch))
+        target.write_stamp("phase", str(int(record.phase)))
+
+    def _note(self, record: PhaseRecord, step: SwitchStep) -> None:
+        line = orjson.dumps(asdict(record) | {"pause_ms": step.pause_ms}) + b"\n"
+        fd = os.open(
+            self._folder / "history.jsonl",
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+            0o600,
+        )
+        try:
+            os.write(fd, line)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """See Migration.close."""
+        self._store.close()
+        if self._target is not None:
+            self._target.close()
+        self._gate.close()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _way(start: MigrationPhase, end: MigrationPhase) -> list[MigrationPhase]:
+    step = 1 if end > start else -1
+    return (
+        [MigrationPhase(n) for n in range(start + step, end + step, step)] if end != start else []
+    )
+
+
+def _pairs(
+    start: MigrationPhase, end: MigrationPhase
+) -> list[tuple[MigrationPhase, MigrationPhase]]:
+    way = [start, *_way(start, end)]
+    return list(pairwise(way))
+
+
+def _require_equal(report: VerifyReport) -> None:
+    if report.mismatches:
+        first = report.mismatches[0]
+        raise VerificationFailed(
+            f"{len(report.mismatches)} differences, the first in task {first.task_id} at "
+            f"{first.pointer or '/'}: {first.source!r} in the source, {first.target!r} in the "
+            "target; the phase is unchanged",
+            next_step=f"registry-backend diff {first.task_id}",
+        )
+
+
+def keep_mismatches(path: Path, found: list[Mismatch], *, most: int = 100) -> None:
+    """Append differences that a sample found, keeping the last hundred."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    lines += [orjson.dumps(asdict(m) | {"at": _now()}) for m in found]
+    path.write_bytes(b"\n".join(lines[-most:]) + b"\n")

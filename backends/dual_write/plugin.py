@@ -1,0 +1,60 @@
+"""The plugin: offers the store as ``dual`` and opens the operator's side of a move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from backends.dual_write.move import Move, keep_mismatches
+from backends.dual_write.store import DualWriteStore
+from registry_api.control import FileControl, PhaseRecord
+from registry_api.hooks import RegisterStore, hookimpl
+from registry_api.migration import Migration
+from registry_api.opening import STATE_DIR, OpenContext
+from registry_api.store import RegistryStore
+
+__all__ = ["registry_open_migration", "registry_register_stores"]
+
+
+@hookimpl
+def registry_register_stores(register: RegisterStore) -> None:
+    """Offer the store as ``dual``: the move that the workspace records."""
+    register("dual", _open)
+
+
+@hookimpl
+def registry_open_migration(context: OpenContext) -> Migration:
+    """Open the move of the workspace."""
+    control = FileControl(context.workspace / STATE_DIR)
+    return Move(context, _store(context, control), control)
+
+
+def _open(context: OpenContext) -> RegistryStore:
+    control = FileControl(context.workspace / STATE_DIR)
+    record = control.read() or PhaseRecord()
+    if context.read_only:
+        # In phases 0 to 2 the source is the writer of record: what it says is the truth.
+        return _inner(context, record.source, record)
+    store = _store(context, control)
+    store.heal_for(1.0)
+    return store
+
+
+def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
+    record = control.read() or PhaseRecord()
+    folder = context.workspace / STATE_DIR
+    return DualWriteStore(
+        _inner(context, record.source, record),
+        lambda now: _inner(context, now.target, now),
+        control,
+        compare=context.settings.compare,
+        on_mismatch=lambda found: keep_mismatches(folder / "mismatches.jsonl", found),
+    )
+
+
+def _inner(context: OpenContext, url: str, record: PhaseRecord) -> RegistryStore:
+    """Open one side of the move by name or URL; the recorded zone wins over the configured one."""
+    name, _, location = url.partition("://")
+    settings = context.settings
+    if record.zone:
+        settings = settings.model_copy(update={"legacy_tz": record.zone})
+    return context.plugins.factory(name)(replace(context, settings=settings, location=location))

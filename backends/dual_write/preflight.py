@@ -1,0 +1,58 @@
+"""What must hold before a switch: checked, named, and nothing changed where it does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from registry_api.errors import PreflightFailed
+from registry_api.store import Legacy, RegistryStore
+from registry_api.wrapper import facet
+
+__all__ = ["check_older_state", "check_place"]
+
+# flock and SQLite's log both need what these do not promise between hosts.
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
+_ROOM = 16 * 2**20
+
+
+def check_place(workspace: Path) -> None:
+    """Raise PreflightFailed on a network file system and where there is no room."""
+    kind = _file_system(workspace)
+    if kind in _NETWORK:
+        raise PreflightFailed(
+            f"{workspace} lies on a network file system ({kind}), where locks do not hold",
+            next_step="Move the workspace to a local disk",
+        )
+    free = shutil.disk_usage(workspace).free
+    if free < _ROOM:
+        raise PreflightFailed(
+            f"{workspace} has {free // 2**20} MiB free, {_ROOM // 2**20} are needed",
+            next_step="Free space",
+        )
+
+
+def check_older_state(source: RegistryStore, *, json_is_truth: bool) -> None:
+    """Raise PreflightFailed where the older system's own database may know more than the JSON."""
+    legacy: Legacy | None = facet(source, Legacy)
+    written = legacy.older_state() if legacy else None
+    if written is not None and not json_is_truth:
+        raise PreflightFailed(
+            f"the older system's own registry/state.sqlite3 (written {written:%Y-%m-%d %H:%M} UTC)"
+            " may know more than the JSON",
+            next_step="If the JSON is the truth: registry-backend switch 1 --json-is-truth",
+        )
+
+
+def _file_system(path: Path) -> str:
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    best = ("", "")
+    for line in lines:
+        _, point, kind, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        if path.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]

@@ -1,0 +1,244 @@
+"""Two stores as one, in migration phases 0 to 2: the source decides, the target follows.
+
+The target's (lineage, revision) per task is the durable mark of how far it follows. A target that
+fails never fails a caller: the mark stays behind, and the next write, read or reconcile heals.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from backends.dual_write.mirror import Mirror
+from backends.dual_write.verify import compare_snapshots
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
+from registry_api.control import FileControl, PhaseRecord
+from registry_api.deadline import at_most
+from registry_api.errors import NotSupported, RegistryError, TaskNotFound
+from registry_api.migration import MigrationPhase, Mismatch
+from registry_api.models import Kind, Record
+from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.silence import all_tasks
+from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.store import Capability, Movable, RegistryStore, StoreInfo
+
+__all__ = ["DualWriteStore"]
+
+_PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
+
+
+@dataclass(slots=True)
+class Followed:
+    """How the target followed, counted since the store was opened."""
+
+    mirrored: int = 0
+    lagging: int = 0
+    healed: int = 0
+    fallbacks: int = 0
+    compared: int = 0
+    mismatched: int = 0
+
+
+class DualWriteStore:
+    """A source and a target behind one contract; the phase is read anew for every operation."""
+
+    def __init__(
+        self,
+        source: RegistryStore,
+        open_target: Callable[[PhaseRecord], RegistryStore],
+        control: FileControl,
+        *,
+        compare: float,
+        on_mismatch: Callable[[list[Mismatch]], None],
+    ) -> None:
+        self.source = source
+        self.followed = Followed()
+        self.open_target = open_target
+        self._control = control
+        self._compare = compare
+        self._on_mismatch = on_mismatch
+        self._mirror: Mirror | None = None
+        self._lock = threading.Lock()
+        both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
+        self.info = StoreInfo(
+            name="dual",
+            location=source.info.location,
+            capabilities=source.info.capabilities & both,
+            limits=source.info.limits,
+        )
+
+    @property
+    def inner(self) -> RegistryStore:
+        """The source: what it can say of the older system is asked through ``facet``."""
+        return self.source
+
+    def record(self) -> PhaseRecord:
+        """Return the move as it is recorded now."""
+        record = self._control.read() or PhaseRecord()
+        if record.phase > MigrationPhase.READ_MIGRATION:
+            raise NotSupported(
+                f"this version knows phases 0 to 2, the workspace is in {record.phase:d}",
+                next_step="Install a newer version",
+            )
+        return record
+
+    def mirror(self) -> Mirror | None:
+        """Return the mirror in phases 1 and 2, None in 0; raises what opening the target does."""
+        record = self.record()
+        if record.phase is MigrationPhase.JSON_ONLY:
+            return None
+        with self._lock:
+            if self._mirror is None:
+                self._mirror = Mirror(self.source, self.open_target(record))
+            return self._mirror
+
+    def heal_for(self, seconds: float) -> None:
+        """Heal what lags, for at most so long; what is left is healed when it is touched."""
+        end = time.monotonic() + seconds
+        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+            mirror = self.mirror()
+            if mirror is None:
+                return
+            for task_id, _ in self.heads():
+                if time.monotonic() > end:
+                    return
+                self.followed.healed += mirror.heal(task_id)
+
+    def _reads_target(self) -> bool:
+        return self.record().phase is MigrationPhase.READ_MIGRATION
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def commit(self, changeset: Changeset) -> Commit:
+        """See RegistryStore.commit: the source's commit decides, then the target follows."""
+        commit = self.source.commit(changeset)
+        # Whatever the target does: the caller's write stands, the lagging mark tells of the rest.
+        try:
+            with at_most(_PATIENCE):
+                self._follow(changeset, commit)
+        except (RegistryError, OSError):
+            self.followed.lagging += 1
+        return commit
+
+    def _follow(self, changeset: Changeset, commit: Commit) -> None:
+        mirror = self.mirror()
+        if mirror is None:
+            return
+        if commit.replayed:
+            self.followed.healed += mirror.heal(commit.task_id)
+            return
+        change = accepted(changeset, self.info.limits)
+        mirror.apply(
+            Change(
+                cursor=commit.cursor,
+                lineage=commit.lineage,
+                revision=commit.revision,
+                changeset=change.changeset,
+                digest=change.digest,
+            )
+        )
+        self.followed.mirrored += 1
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        """See RegistryStore.load."""
+        if not self._reads_target():
+            snapshot = self.source.load(task_id, only=only)
+            if only is None and self._compare and random.random() < self._compare:
+                self._sample(snapshot)
+            return snapshot
+        head = self.source.head(task_id)
+        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+            mirror = self.mirror()
+            assert mirror is not None
+            for _ in range(2):
+                # Data and mark come from one snapshot of the target: nothing can slip between.
+                with suppress(TaskNotFound):
+                    found = mirror.target.load(task_id, only=only)
+                    if (found.lineage, found.revision) == (head.lineage, head.revision):
+                        return found
+                self.followed.healed += mirror.heal(task_id)
+                head = self.source.head(task_id)
+        self.followed.fallbacks += 1
+        return self.source.load(task_id, only=only)
+
+    def _sample(self, snapshot: TaskSnapshot) -> None:
+        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+            mirror = self.mirror()
+            if mirror is None:
+                return
+            other = mirror.target.load(snapshot.task.task_id)
+            if (other.lineage, other.revision) != (snapshot.lineage, snapshot.revision):
+                return
+            self.followed.compared += 1
+            differences = compare_snapshots(snapshot, other)
+            if differences:
+                self.followed.mismatched += 1
+                self._on_mismatch(differences)
+
+    def _whole(self, task_id: str | None) -> RegistryStore:
+        """Return the store to list from: the target when it follows in everything asked for."""
+        if not self._reads_target():
+            return self.source
+        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+            mirror = self.mirror()
+            assert mirror is not None
+            for name, head in self.heads(task_id):
+                mark = mirror.target.head(name)
+                if (mark.lineage, mark.revision) != (head.lineage, head.revision):
+                    self.followed.healed += mirror.heal(name)
+            return mirror.target
+        self.followed.fallbacks += 1
+        return self.source
+
+    def heads(self, task_id: str | None = None) -> Iterable[tuple[str, Head]]:
+        """Return where the source's tasks stand, foreign edits taken in first."""
+        if task_id is not None:
+            return [(task_id, self.source.head(task_id))]
+        if isinstance(self.source, Movable):
+            return self.source.absorb()
+        tasks = all_tasks(self.source, TaskQuery())
+        return [(t.task_id, self.source.head(t.task_id)) for t in tasks]
+
+    def head(self, task_id: str) -> Head:
+        """See RegistryStore.head."""
+        return self.source.head(task_id)
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        """See RegistryStore.list_tasks."""
+        return self._whole(None).list_tasks(query, after=after, limit=limit)
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        """See RegistryStore.list_records."""
+        store = self._whole(query.task_id)
+        return store.list_records(kind, query, after=after, limit=limit)
+
+    def counts(self) -> RegistryCounts:
+        """See RegistryStore.counts."""
+        return self._whole(None).counts()
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """See RegistryStore.changes: the writer of record serves the feed."""
+        return self.source.changes(after, task_id=task_id, limit=limit)
+
+    def close(self) -> None:
+        """See RegistryStore.close."""
+        self.source.close()
+        if self._mirror is not None:
+            self._mirror.target.close()

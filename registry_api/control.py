@@ -1,0 +1,118 @@
+"""The record of a move: its phase, and the one place where a switch commits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
+from registry_api.migration import MigrationPhase
+
+__all__ = ["FileControl", "PhaseRecord"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRecord:
+    """Where a move stands; ``epoch`` rises by one with every switch.
+
+    ``wish`` is the last wished-for phase that was acted on. ``zone`` is the zone in which the older
+    programs' timestamps are read. ``verified`` is when both stores were last found equal.
+    """
+
+    phase: MigrationPhase = MigrationPhase.JSON_ONLY
+    epoch: int = 0
+    source: str = "json"
+    target: str = "sqlite"
+    wish: int | None = None
+    stepped_back: bool = False
+    zone: str | None = None
+    verified: str | None = None
+    json_is_truth: bool = False
+    at: str = ""
+    by: str = ""
+
+    @property
+    def writer(self) -> str:
+        """The writer of record."""
+        return self.target if self.phase >= MigrationPhase.WRITE_CUTOVER else self.source
+
+
+class FileControl:
+    """``.registry/phase.json``: replacing it atomically is the only commit point of a switch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "phase.json"
+        self._seen: tuple[tuple[int, ...], PhaseRecord] | None = None
+
+    def read(self) -> PhaseRecord | None:
+        """Return the record, None where no move was recorded; raises CorruptDocument.
+
+        Never stale: the file is only ever replaced, so another stat means another record.
+        """
+        try:
+            found = os.stat(self.path)  # noqa: PTH116  (hot path)
+        except FileNotFoundError:
+            return None
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if self._seen is not None and self._seen[0] == key:
+            return self._seen[1]
+        try:
+            data: dict[str, Any] = orjson.loads(self.path.read_bytes())
+            known = {f: data[f] for f in PhaseRecord.__slots__ if f in data}
+            record = PhaseRecord(**known | {"phase": MigrationPhase(data["phase"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptDocument(
+                f"{self.path}: {error}",
+                next_step="Restore it from .registry/history.jsonl, whose last line is the record",
+                path=str(self.path),
+            ) from None
+        self._seen = (key, record)
+        return record
+
+    def advance(self, expected_epoch: int, new: PhaseRecord) -> PhaseRecord:
+        """Replace the record durably; raises Conflict where its epoch is another one by now."""
+        now = self.read()
+        actual = now.epoch if now else 0
+        if actual != expected_epoch:
+            raise Conflict("phase.json", expected=expected_epoch, actual=actual)
+        self._replace(new)
+        return new
+
+    def note(self, **fields: Any) -> PhaseRecord:
+        """Change what is no part of the phase (wish, zone, verified) in place."""
+        record = replace(self.read() or PhaseRecord(), **fields)
+        self._replace(record)
+        return record
+
+    def _replace(self, record: PhaseRecord) -> None:
+        data = orjson.dumps(asdict(record), option=orjson.OPT_INDENT_2) + b"\n"
+        aside = self.path.with_name("phase.json.new")
+        try:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            aside.rename(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(folder)
+            os.close(folder)
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path} cannot be written: {error.strerror}; the phase is unchanged",
+                next_step="Free space or check the folder, then try again",
+            ) from error
+
+
+def refuse_missing(folder: Path, target_epoch: int | None) -> None:
+    """Raise BackendMismatch where the record is gone but the target says that there was one."""
+    if target_epoch:
+        raise BackendMismatch(
+            f"{folder / 'phase.json'} is missing, but the target knows epoch {target_epoch}",
+            next_step="Restore it: the last line of .registry/history.jsonl is the record",
+        )

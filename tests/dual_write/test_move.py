@@ -1,0 +1,364 @@
+"""The move in phases 0 to 2: switches, what is refused, failing targets, kills."""
+
+import json
+import logging
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from backends.admin.cli import main
+from contract_tests import build
+from contract_tests.harness import Harness
+from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
+from registry_api.errors import BackendMismatch
+from registry_api.migration import MigrationPhase
+from tests import legacy, samples
+
+
+def opened(workspace, **env):
+    return open_store(load_settings(workspace, env={k.upper(): str(v) for k, v in env.items()}))
+
+
+def cli(capsys, *tokens):
+    code = main([str(t) for t in tokens])
+    out = capsys.readouterr().out
+    return code, json.loads(out) if "--json" in tokens else out
+
+
+def switch(workspace, phase, **options):
+    migration = open_migration(load_settings(workspace, env={}))
+    try:
+        return migration.switch(MigrationPhase(phase), actor="test", **options)
+    finally:
+        migration.close()
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for n in range(3):
+        agents = [{"id": f"a{n}", "type": "x", "status": "running", "progress": 1}]
+        legacy.write_task(tmp_path, f"TASK-{n}", agents=agents)
+    return tmp_path
+
+
+def contents(workspace):
+    return {
+        p: p.read_bytes()
+        for p in workspace.rglob("*")
+        if p.is_file() and ".registry" not in p.parts
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "records"),
+    [
+        ("recorded-2025-10", {"tasks": 5, "agents": 27, "progress": 118, "findings": 55}),
+        ("server-2026-01", {"tasks": 4, "agents": 29, "reviews": 6, "verdicts": 11, "phases": 10}),
+    ],
+)
+def test_real_registries_move_there_and_back(tmp_path, capsys, name, records):
+    """1, 2, back, back: no mismatch, the same records on both sides, every byte as before."""
+    workspace = samples.copy_of(name, tmp_path)
+    before = contents(workspace)
+    for step in ("1", "2"):
+        code, found = cli(capsys, "switch", step, "--json", "--workspace", workspace)
+        assert (code, found["steps"][0]["verified"]["mismatches"]) == (0, [])
+    code, found = cli(capsys, "verify", "--json", "--workspace", workspace)
+    assert (code, found["mismatches"]) == (0, [])
+    _, found = cli(capsys, "status", "--json", "--workspace", workspace)
+    assert found["migration"]["phase"] == 2
+    assert found["migration"]["dirty"] == 0
+    for store in ("json", "sqlite"):
+        assert records.items() <= found["records"][store].items()
+    for _ in range(2):
+        assert cli(capsys, "switch", "back", "--json", "--workspace", workspace)[0] == 0
+    _, found = cli(capsys, "status", "--json", "--workspace", workspace)
+    assert found["migration"] | {"verified": None} == {
+        "phase": 0,
+        "name": "JSON_ONLY",
+        "epoch": 4,
+        "writer_of_record": "json",
+        "verified": None,
+        "dirty": 0,
+        "wish": None,
+    }
+    _, found = cli(capsys, "history", "--json", "--workspace", workspace)
+    assert [s["phase"] for s in found["switches"]] == [1, 2, 1, 0]
+    assert contents(workspace) == before
+
+
+def test_writes_go_to_both_and_reads_come_from_the_target(workspace):
+    """Phase 1 mirrors, phase 2 reads SQLite at the JSON's revision, foreign edits included."""
+    store = opened(workspace)
+    switch(workspace, 1)
+    build.put(store, build.report("TASK-0", "a0", progress=50), expected=None)
+    switch(workspace, 2)
+    assert store.load("TASK-0").agents[0].progress == 50
+    path = workspace / "TASK-0" / "AGENT_REGISTRY.json"
+    legacy.edit(path, legacy.add_agent("theirs"))
+    assert [a.agent_id for a in store.load("TASK-0").agents] == ["a0", "theirs"]
+    assert store.counts().total_agents == 4
+    assert store.inner.followed.fallbacks == 0
+    legacy.edit(path, legacy.add_agent("more"))
+    assert len(list(all_records(store, Kind.AGENT, RecordQuery(task_id="TASK-0")))) == 3
+
+
+def test_a_running_store_follows_every_switch(workspace):
+    """No restart: the same open store writes and reads through 0, 1, 2, 1, 0, 1; one feed."""
+    store = opened(workspace)
+    first = store.changes()
+    for n, phase in enumerate((1, 2, 1, 0, 1)):
+        switch(workspace, phase)
+        build.put(store, build.report("TASK-1", "a1", progress=n), expected=None)
+        assert store.load("TASK-1").agents[0].progress == n
+    rest = store.changes(first[-1].cursor)
+    assert [c.revision for c in rest if c.changeset.task_id == "TASK-1"] == [2, 3, 4, 5, 6]
+    assert not open_migration(load_settings(workspace, env={})).verify().mismatches
+
+
+def test_naming_one_side_of_a_move_is_refused(workspace):
+    """After switch 2 nobody writes beside the gate: the refused ones are told why."""
+    assert opened(workspace, registry_backend="json").counts().total_tasks == 3
+    switch(workspace, 2)
+    for name in ("json", "sqlite", "memory"):
+        with pytest.raises(BackendMismatch, match="phase 2"):
+            opened(workspace, registry_backend=name)
+    assert opened(workspace).counts().total_tasks == 3
+
+
+def test_a_store_that_would_start_empty_is_refused(workspace, tmp_path):
+    """Beside a registry no second truth begins, whatever it is called."""
+    for name in ("sqlite", "memory", f"sqlite://{tmp_path}/other.sqlite3"):
+        with pytest.raises(BackendMismatch):
+            opened(workspace, registry_backend=name)
+
+
+def test_a_wish_is_only_a_wish(workspace, caplog):
+    """Recorded phase 2 and REGISTRY_PHASE=1: starts, warns once, stays in 2."""
+    switch(workspace, 2)
+    with caplog.at_level(logging.WARNING):
+        store = opened(workspace, registry_phase=1)
+    assert [r.getMessage() for r in caplog.records].count(caplog.records[0].getMessage()) == 1
+    assert "wish" in caplog.text
+    assert store.inner.record().phase == 2
+
+
+def test_auto_switch_acts_on_a_wish_once(workspace):
+    """It goes forward by itself, and never undoes what an operator did later."""
+    wish = {"registry_phase": 2, "registry_auto_switch": 1}
+    assert opened(workspace, **wish).inner.record().phase == 2
+    assert opened(workspace, **wish).inner.record().epoch == 2
+    switch(workspace, 1)
+    assert opened(workspace, **wish).inner.record().phase == 1
+
+
+def test_an_empty_workspace_is_born_in_the_phase_wished_for(tmp_path):
+    """Nothing recorded and no data: the wish is recorded at once."""
+    store = opened(tmp_path, registry_phase=1)
+    build.make(store, "t")
+    assert store.inner.record().phase == 1
+    assert (tmp_path / "t" / "AGENT_REGISTRY.json").exists()
+    assert not open_migration(load_settings(tmp_path, env={})).verify().mismatches
+
+
+def test_the_older_systems_database_stops_a_switch(workspace, capsys):
+    """Exit 6 until the operator says that the JSON is the truth, which is then recorded."""
+    path = workspace / "registry" / "state.sqlite3"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    code, found = cli(capsys, "switch", "1", "--json", "--workspace", workspace)
+    assert (code, found["error"]["code"]) == (6, "preflight")
+    assert "--json-is-truth" in found["error"]["next"]
+    tokens = ("switch", "1", "--json-is-truth", "--json", "--workspace", workspace)
+    assert cli(capsys, *tokens)[0] == 0
+    assert cli(capsys, "switch", "2", "--json", "--workspace", workspace)[0] == 0
+
+
+def test_two_switches_at_once(workspace, capsys):
+    """The second exits 4 and changes nothing."""
+    from filelock import FileLock
+
+    opened(workspace)
+    with FileLock(workspace / ".registry" / "switch.lock"):
+        code, found = cli(capsys, "switch", "1", "--json", "--workspace", workspace)
+    assert (code, found["error"]["code"]) == (4, "busy")
+    assert not (workspace / ".registry" / "phase.json").exists()
+
+
+def test_a_difference_stops_a_switch_and_is_named(workspace, capsys):
+    """verify exits 3 with a JSON pointer and both values; so does switch, and the phase stays."""
+    switch(workspace, 1)
+    import sqlite3
+
+    path = workspace / ".registry" / "registry.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE agents SET progress = 77 WHERE agent_id = 'a1'")
+    connection.close()
+    code, found = cli(capsys, "verify", "--json", "--workspace", workspace)
+    assert code == 3
+    assert found["mismatches"] == [
+        {"task_id": "TASK-1", "pointer": "/agents/a1/progress", "source": 1, "target": 77}
+    ]
+    assert cli(capsys, "diff", "TASK-1", "--json", "--workspace", workspace)[0] == 3
+    assert cli(capsys, "diff", "TASK-0", "--json", "--workspace", workspace)[0] == 0
+    code, found = cli(capsys, "switch", "2", "--json", "--workspace", workspace)
+    assert (code, found["error"]["code"]) == (3, "mismatch")
+    _, found = cli(capsys, "status", "--json", "--workspace", workspace)
+    assert found["migration"]["phase"] == 1
+
+
+def test_looking_leaves_no_trace(workspace, capsys):
+    """status, verify, diff write nothing in a workspace that nobody adopted."""
+    before = contents(workspace)
+    for tokens in (("status",), ("verify",), ("diff", "TASK-1")):
+        assert cli(capsys, *tokens, "--json", "--workspace", workspace)[0] == 0
+    assert contents(workspace) == before
+    assert not (workspace / ".registry").exists()
+
+
+def test_a_plan_changes_nothing(workspace, capsys):
+    """plan names the steps; the phase stays."""
+    code, found = cli(capsys, "plan", "2", "--json", "--workspace", workspace)
+    assert code == 0
+    assert [(s["from"], s["to"]) for s in found["steps"]] == [(0, 1), (1, 2)]
+    assert not (workspace / ".registry" / "phase.json").exists()
+
+
+def test_a_lost_record_is_noticed(workspace):
+    """phase.json gone while the target knows of a move: an error, never phase 0."""
+    switch(workspace, 1)
+    (workspace / ".registry" / "phase.json").unlink()
+    with pytest.raises(BackendMismatch, match="history"):
+        opened(workspace)
+
+
+def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
+    """A write that the target missed is replayed before the next one is applied (CE1)."""
+    store = opened(workspace)
+    switch(workspace, 1)
+    target = store.inner.mirror().target
+    build.put(store, build.report("TASK-0", "a0", progress=1), expected=None)
+    original, target.apply = target.apply, _failing
+    build.put(store, build.report("TASK-0", "a0", progress=2), expected=None)
+    assert store.inner.followed.lagging == 1
+    target.apply = original
+    legacy.edit(workspace / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent("theirs"))
+    build.put(store, build.report("TASK-0", "a0", progress=3), expected=None)
+    assert target.load("TASK-0") == store.inner.source.load("TASK-0")
+    assert [c.revision for c in target.changes(task_id="TASK-0")] == [1, 2, 3, 4, 5]
+
+
+def _failing(change):
+    from registry_api.errors import Unavailable
+
+    raise Unavailable("down")
+
+
+def test_a_stuck_target_never_fails_or_stalls_a_caller(workspace):
+    """SQLite's write lock held elsewhere: writes stand in time, reads fall back, all heals."""
+    import sqlite3
+
+    store = opened(workspace)
+    switch(workspace, 2)
+    other = sqlite3.connect(workspace / ".registry" / "registry.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    longest = 0.0
+    for n in range(3):
+        start = time.monotonic()
+        build.put(store, build.report("TASK-0", "a0", progress=10 + n), expected=None)
+        assert store.load("TASK-0").agents[0].progress == 10 + n
+        longest = max(longest, time.monotonic() - start)
+    other.execute("ROLLBACK")
+    other.close()
+    assert longest < 2
+    assert store.inner.followed.fallbacks == 3
+    assert store.load("TASK-0").agents[0].progress == 12
+    assert store.inner.followed.fallbacks == 3
+    assert not open_migration(load_settings(workspace, env={})).verify().mismatches
+
+
+def test_a_stopped_writer_inside_stops_a_switch_not_the_others(workspace):
+    """A process stopped while it holds its document: switch gives up at its deadline, nothing
+    changed, and callers of other tasks went on."""
+    code = (
+        "import sys, os, signal; from backends.json_files import task;"
+        "from registry_api import *; from contract_tests import build;"
+        "s = open_store(load_settings(sys.argv[1], env={}));"
+        "task.write_in_place = lambda *a, **k: os.kill(os.getpid(), signal.SIGSTOP);"
+        "print('go', flush=True); build.put(s, build.agent('TASK-0', 'x'), expected=1)"
+    )
+    store = opened(workspace)
+    store.load("TASK-0")
+    stuck = subprocess.Popen([sys.executable, "-c", code, str(workspace)], stdout=subprocess.PIPE)
+    try:
+        stuck.stdout.readline()
+        while "T" not in Path(f"/proc/{stuck.pid}/stat").read_text().split()[2]:
+            time.sleep(0.01)
+        command = [sys.executable, "-m", "backends.admin", "switch", "1", "--json"]
+        command += ["--timeout", "1.5", "--workspace", str(workspace)]
+        moving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        longest = 0.0
+        while moving.poll() is None:
+            start = time.monotonic()
+            build.put(store, build.finding("TASK-1"), expected=None)
+            longest = max(longest, time.monotonic() - start)
+        out = json.loads(moving.communicate()[0])
+    finally:
+        stuck.kill()
+        stuck.communicate()
+    assert moving.returncode in {4, 5}
+    assert out["error"]["code"] in {"switch_timed_out", "busy"}
+    assert longest < 1.0
+    assert not (workspace / ".registry" / "phase.json").exists()
+    assert store.load("TASK-0").revision == 1
+    switch(workspace, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_of_writers_and_switches_lose_nothing(workspace, seed, tmp_path):
+    """kill -9 at random moments, over phases 0 to 2 and the steps between: what was acknowledged,
+    ours or an older program's, is there, and the next one recovers by itself."""
+    rng = random.Random(seed)
+    switch(workspace, 0)
+    harness = Harness("auto", workspace)
+    acked = set()
+    foreign = []
+    for n in range(5):
+        writers = [
+            harness.spawn("contract_tests.worker", "report", f"TASK-{w}", f"k{seed}{n}")
+            for w in range(2)
+        ]
+        target = rng.choice("012")
+        command = [sys.executable, "-m", "backends.admin", "switch", target, "--json"]
+        for writer in writers:
+            writer.stdout.readline()
+        moving = subprocess.Popen(
+            [*command, "--workspace", str(workspace)], stdout=subprocess.DEVNULL
+        )
+        name = f"legacy{seed}-{n}"
+        legacy.edit(workspace / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent(name))
+        foreign.append(name)
+        time.sleep(rng.uniform(0, 0.8))
+        if rng.random() < 0.7:
+            moving.send_signal(signal.SIGKILL)
+        for writer in writers:
+            writer.kill()
+            acked |= {line for line in writer.communicate()[0].split() if len(line) == 32}
+        moving.wait()
+    store = opened(workspace)
+    known, after = set(), None
+    while page := store.changes(after, limit=1000):
+        known |= {c.changeset.id.hex for c in page}
+        after = page[-1].cursor
+    assert len(acked) > 20
+    assert acked <= known
+    assert set(foreign) <= {a.agent_id for a in store.load("TASK-0").agents}
+    switch(workspace, 2)
+    report = open_migration(load_settings(workspace, env={})).verify()
+    assert report.mismatches == ()
+    assert list((workspace / ".registry").glob("conflicts/*")) == []
