@@ -72,6 +72,20 @@ def test_a_replayed_feed_gives_the_same_store(harness: Harness, source: Registry
     assert_equal(source, target)
 
 
+def test_several_changes_are_applied_at_once_or_not_at_all(
+    harness: Harness, source: RegistryStore
+) -> None:
+    """`apply_all` is one transaction: a gap among the changes leaves nothing of them."""
+    store = harness.open()
+    target, feed = cast(MoveTarget, store), source.changes()
+    with pytest.raises(errors.NotNext):
+        target.apply_all((*feed[:2], *feed[3:]))
+    assert store.head("t").revision == 0
+    target.apply_all(feed[:3])
+    target.apply_all(feed[1:])
+    assert_equal(source, store)
+
+
 def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
     """A change is applied only onto the revision before it, appends included, of its lineage."""
     store = harness.open()

@@ -20,7 +20,7 @@ Semantics, each checked by ``contract_tests``:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -149,6 +149,9 @@ class MoveTarget(Protocol):
         Raises NotNext unless the task is at (lineage, revision - 1); a change already applied is
         answered as a replay.
         """
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Apply several changes of one task in one transaction: all, or none and NotNext."""
 
     def replace(
         self,

@@ -279,6 +279,72 @@ def history(*, workspace: Workspace = None, json: Json = False) -> int:
 
 
 @app.command
+def demo(
+    *,
+    workspace: Annotated[
+        Path | None, Parameter(help="a copy of a legacy workspace; default: one is made")
+    ] = None,
+    writers: Annotated[int, Parameter(help="agent processes")] = 4,
+    seconds: Annotated[float, Parameter(help="load before each switch")] = 2.0,
+    sabotage: Annotated[
+        bool, Parameter(negative="", help="drop one write in 500 on purpose: must be found out")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Move a live registry 0, 1, 2, 1, 0, 1, 2 under load, and count what was lost: exit 3 if any.
+
+    Makes a legacy workspace with stale counters and torn pieces, starts writer processes and an
+    un-migrated program, and checks every acknowledged write with plain json and sqlite3.
+
+    Example: registry-backend demo --writers 8 --seconds 5
+    """
+    import tempfile
+
+    from backends.admin.demo.run import LEAST, run_demo
+    from backends.admin.demo.show import show_demo
+    from backends.admin.demo.workspace import make_workspace
+
+    with tempfile.TemporaryDirectory(prefix="registry-demo-") as folder:
+        if workspace is None:
+            workspace = Path(folder) / "workspace"
+            make_workspace(workspace)
+        if not json:
+            _said(f"Moving {workspace} under load of {writers} writers …")
+        rows = run_demo(
+            workspace,
+            writers=writers,
+            seconds=seconds,
+            sabotage=sabotage,
+            say=lambda step: None if json else _said(f"  {step}"),
+        )
+    lost, mismatches = sum(r.lost for r in rows), sum(r.mismatches for r in rows)
+    found = {
+        "steps": [
+            {
+                "step": r.step,
+                "seconds": round(r.seconds, 2),
+                "pause_ms": r.pause_ms,
+                "acknowledged": r.acknowledged,
+                "found": r.found,
+                "lost": r.lost,
+                "mismatches": r.mismatches,
+            }
+            for r in rows
+        ],
+        "least": LEAST,
+    }
+    code = MISMATCH if lost or mismatches else OK
+    if any(r.acknowledged < LEAST for r in rows):
+        code = code or ERROR
+    return _answer(found, show_demo, as_json=json, code=code)
+
+
+def _said(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@app.command
 def plugins(*, json: Json = False) -> int:
     """List the plugins, the stores they bring, and why one is broken.
 

@@ -14,7 +14,7 @@ from registry_api.store import MoveTarget, RegistryStore
 
 __all__ = ["Mirror"]
 
-_PAGE = 1000
+_PAGE = 500  # changes a transaction: others write to the target between two of them
 
 
 class Mirror:
@@ -64,8 +64,7 @@ class Mirror:
         feed_id = first[0].cursor.feed_id
         cursor = None if after is None else FeedCursor(feed_id=feed_id, number=after)
         while page := self.source.changes(cursor, task_id=task_id, limit=_PAGE):
-            for change in page:
-                self._into.apply(change)
+            self._into.apply_all(page)
             cursor = page[-1].cursor
 
     def _replace(self, task_id: str) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from backends.dual_write.mirror import Mirror
 from backends.dual_write.preflight import check_older_state, check_place
 from backends.dual_write.store import DualWriteStore
-from backends.dual_write.verify import compare_task, verify_tasks
+from backends.dual_write.verify import compare_tail, compare_task, verify_tasks
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.errors import Busy, NotSupported, PreflightFailed, Unavailable, VerificationFailed
 from registry_api.gate import Gate
@@ -32,6 +32,7 @@ from registry_api.migration import (
     VerifyReport,
 )
 from registry_api.opening import OpenContext
+from registry_api.snapshot import Head
 from registry_api.store import MoveTarget, RegistryStore
 
 __all__ = ["Move"]
@@ -221,14 +222,14 @@ class Move:
                 # The long part, beside the writers: nobody waits for it.
                 task_ids = self._task_ids()
                 caught_up = self._catch_up(task_ids, progress)
+                seen = self._heads()
                 verified = verify_tasks(self._mirror(), task_ids, progress=progress)
                 _require_equal(verified)
-                seen = self._marks()
+                # Once more, without looking again: the less moved, the shorter the pause.
+                self._catch_up(self._task_ids(), None)
             with self._gate.closed(timeout=timeout) as since:
                 if forward:
-                    moved = self._moved(seen)
-                    caught_up += self._catch_up(moved, None)
-                    _require_equal(verify_tasks(self._mirror(), moved))
+                    caught_up += self._settle_moved(seen)
                 new = replace(
                     record,
                     phase=after,
@@ -255,16 +256,23 @@ class Move:
         self._note(new, step)
         return step
 
-    def _marks(self) -> dict[str, tuple[str, int]]:
-        return {t: (h.lineage, h.revision) for t, h in self._store.heads()}
+    def _heads(self) -> dict[str, Head]:
+        return dict(self._store.heads())
 
-    def _moved(self, seen: dict[str, tuple[str, int]]) -> list[str]:
-        """Return the tasks that moved on since they were verified, intents of the dead included.
+    def _settle_moved(self, seen: dict[str, Head]) -> int:
+        """Bring over and verify what moved since it was verified, intents of the dead included.
 
-        Taking the heads settles every task under its locks: a document whose stat is unchanged may
-        still have an intent beside it.
+        Behind the gate. Taking the heads settles every task under its locks: a document whose stat
+        is unchanged may still have an intent beside it.
         """
-        return [t for t, mark in self._marks().items() if seen.get(t) != mark]
+        mirror, healed = self._mirror(), 0
+        mismatches: list[Mismatch] = []
+        moved = {t: h for t, h in self._heads().items() if seen.get(t) != h}
+        for task_id in moved:
+            healed += mirror.heal(task_id)
+            mismatches += compare_tail(mirror, task_id, seen.get(task_id, Head()))
+        _require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
+        return healed
 
     def _write_journal(self, before: MigrationPhase, after: MigrationPhase, epoch: int) -> None:
         data = orjson.dumps({"from": before, "to": after, "epoch": epoch, "at": _now()})

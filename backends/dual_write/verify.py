@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from itertools import zip_longest
 from typing import Any
 
 from backends.dual_write.mirror import Mirror
+from registry_api.changeset import FeedCursor, Put
 from registry_api.errors import TaskNotFound
 from registry_api.migration import Mismatch, Progress, VerifyReport
 from registry_api.models import Kind, Record, record_key
 from registry_api.query import RecordQuery
 from registry_api.silence import all_records
-from registry_api.snapshot import TaskSnapshot
+from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import RegistryStore
 
-__all__ = ["compare_snapshots", "compare_task", "verify_tasks"]
+__all__ = ["compare_snapshots", "compare_tail", "compare_task", "verify_tasks"]
 
 _ATTEMPTS = 20
 _MOST = 1000
@@ -38,46 +38,96 @@ def verify_tasks(
 
 
 def compare_task(mirror: Mirror, task_id: str) -> tuple[int, list[Mismatch]]:
-    """Return (records compared, differences) of one task.
+    """Return (records compared, differences) of one task, at a revision that both stores had.
 
-    A task that moves on while it is read is brought up to date and read again; what is only in
-    flight is never a difference.
+    A task that moves on is brought up to date and read again. One that never stands still for as
+    long as two reads is left to whoever compares it next, behind the gate where nothing moves.
     """
-    found = 0, list[Mismatch]()
+    source, target = mirror.source, mirror.target
     for _ in range(_ATTEMPTS):
+        before = source.head(task_id)
         mirror.heal(task_id)
-        before = mirror.source.head(task_id)
-        found = _compare(mirror.source, mirror.target, task_id)
-        if not found[1] or mirror.source.head(task_id) == before:
-            return found
-    return found
+        try:
+            mine = source.load(task_id)
+        except TaskNotFound:
+            return 0, []
+        try:
+            other = target.load(task_id)
+        except TaskNotFound:
+            other = None
+        if other is not None and _mark(mine) == _mark(other):
+            return _compare(source, target, mine, other)
+        still = source.head(task_id)
+        if _mark(mine) == (before.lineage, before.revision) == (still.lineage, still.revision):
+            # Nothing moved, and healing did not help: that is a difference, not a delay.
+            revision = other.revision if other else None
+            lag = Mismatch(
+                task_id=task_id, pointer="/revision", source=mine.revision, target=revision
+            )
+            return 1, [lag]
+    return 0, []
+
+
+def compare_tail(mirror: Mirror, task_id: str, since: Head) -> list[Mismatch]:
+    """Return the differences of a task that was equal at ``since``; nothing may move meanwhile.
+
+    Records are compared whole, the histories by the feed that has come since: each of its lines was
+    applied together with its rows.
+    """
+    try:
+        mine, other = mirror.source.load(task_id), mirror.target.load(task_id)
+    except TaskNotFound:
+        return [Mismatch(task_id=task_id, pointer="", source="present", target=None)]
+    out = list(_differences(mine, other))
+    cursor = None
+    for change in mirror.source.changes(task_id=task_id, limit=1):
+        cursor = FeedCursor(feed_id=change.cursor.feed_id, number=since.number)
+    while page := mirror.source.changes(cursor, task_id=task_id, limit=1000):
+        there = mirror.target.changes(cursor, task_id=task_id, limit=1000)
+        if page != there:
+            pointer = f"/feed/{page[0].revision}"
+            out.append(
+                Mismatch(task_id=task_id, pointer=pointer, source=len(page), target=len(there))
+            )
+            break
+        cursor = page[-1].cursor
+    return out
+
+
+def _mark(snapshot: TaskSnapshot) -> tuple[str, int]:
+    return snapshot.lineage, snapshot.revision
 
 
 def _compare(
-    source: RegistryStore, target: RegistryStore, task_id: str
+    source: RegistryStore, target: RegistryStore, mine: TaskSnapshot, other: TaskSnapshot
 ) -> tuple[int, list[Mismatch]]:
-    try:
-        mine = source.load(task_id)
-    except TaskNotFound:
-        return 0, []
-    try:
-        other = target.load(task_id)
-    except TaskNotFound:
-        return 0, [Mismatch(task_id=task_id, pointer="", source=mine.revision, target=None)]
+    task_id = mine.task.task_id
     out = list(_differences(mine, other))
     count = 1 + sum(len(getattr(mine, part)) for part in _PARTS[:-1])
     for kind in (Kind.PROGRESS, Kind.FINDING):
         query = RecordQuery(task_id=task_id)
-        pairs = zip_longest(
-            all_records(source, kind, query), all_records(target, kind, query), fillvalue=None
-        )
-        for a, b in pairs:
-            count += 1
-            if a != b:
-                out += _fields(task_id, f"/{kind}/{record_key(a or b)}", a, b)  # type: ignore[arg-type]
-                if len(out) > _MOST:
-                    return count, out
-    return count, out
+        # Both are listed while writers go on: what came after this revision is in neither answer.
+        left = {record_key(r): r for r in all_records(source, kind, query)}
+        right = {record_key(r): r for r in all_records(target, kind, query)}
+        later = _later(source, mine) if left.keys() != right.keys() else set[str]()
+        for key in left.keys() | right.keys():
+            if key not in later:
+                count += 1
+                if left.get(key) != right.get(key):
+                    out += _fields(task_id, f"/{kind}/{key}", left.get(key), right.get(key))
+    return count, out[:_MOST]
+
+
+def _later(source: RegistryStore, snapshot: TaskSnapshot) -> set[str]:
+    """Return the ids of the records that came after a revision."""
+    out, cursor = set[str](), None
+    task_id = snapshot.task.task_id
+    while page := source.changes(cursor, task_id=task_id, limit=1000):
+        for change in page:
+            if change.revision > snapshot.revision:
+                out |= {record_key(op.record) for op in change.changeset.ops if isinstance(op, Put)}
+        cursor = page[-1].cursor
+    return out
 
 
 def compare_snapshots(mine: TaskSnapshot, other: TaskSnapshot) -> list[Mismatch]:

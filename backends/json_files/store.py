@@ -50,6 +50,8 @@ from registry_api.store import Capability, StoreInfo
 
 __all__ = ["JsonFilesStore"]
 
+MAX_NUMBER = 2**63
+
 
 class JsonFilesStore:
     """A registry in AGENT_REGISTRY.json files; older programs may read and write them meanwhile."""
@@ -262,10 +264,15 @@ class JsonFilesStore:
         check_limit(limit)
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
-        tasks = [t for t in self._all() if task_id in {None, t.task_id}]
-        feed_id, below = self._settled_feed()
-        for task in tasks:
-            task.journal.refresh()  # every number below the bound is in a journal by now
+        if task_id is None:
+            tasks = list(self._all())
+            feed_id, below = self._settled_feed()
+            for task in tasks:
+                task.journal.refresh()  # every number below the bound is in a journal by now
+        else:
+            # One journal is in order by itself: what is in it is committed, whatever others do.
+            tasks = self._one(task_id)
+            feed_id, below = self._shared.numbers.feed_id(), MAX_NUMBER
         floor = max((t.journal.floor for t in tasks), default=0)
         if after is not None and after.feed_id != feed_id:
             raise cursor_expired("it is of another feed")
@@ -280,6 +287,14 @@ class JsonFilesStore:
         ]
         found.sort(key=lambda c: c.cursor.number)
         return tuple(found[:limit])
+
+    def _one(self, task_id: str) -> list[TaskFiles]:
+        try:
+            task = self._existing(task_id)
+            task.current()
+        except TaskNotFound:
+            return []
+        return [task]
 
     def _settled_feed(self) -> tuple[str, int]:
         """Return the feed's id and the number below which every change is in a journal.

@@ -6,7 +6,7 @@ import threading
 import uuid
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -262,6 +262,17 @@ class MemoryStore:
                 )
             self._feed_id = change.cursor.feed_id
             return self._apply(change)
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """See MoveTarget.apply_all."""
+        with self._locked():
+            for place, change in enumerate(changes):
+                if change.revision != changes[0].revision + place:
+                    raise NotNext(
+                        "the changes do not follow each other", next_step="Send them in order"
+                    )
+            for change in changes:
+                self.apply(change)
 
     def replace(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -375,27 +375,36 @@ class SqlStore:
 
     def apply(self, change: Change) -> Commit:
         """See MoveTarget.apply."""
-        changeset = change.changeset
         with self._writing() as execute:
-            task = read_task_row(execute, changeset.task_id)
-            before = self._replayed(execute, changeset, change.digest)
-            if before is not None:
-                return before
-            at = (task.lineage or change.lineage, task.revision)
-            if at != (change.lineage, change.revision - 1):
-                raise NotNext(
-                    f"task {changeset.task_id} is at {at}, the change is {change.revision}",
-                    next_step="Replay the source's feed from the mark",
-                )
-            feed_id, _, last = self._feed(execute)
-            if feed_id != change.cursor.feed_id and change.cursor.number <= last:
-                raise NotNext(
-                    f"feed number {change.cursor.number} is taken",
-                    next_step="Mirror into a store without changes of its own",
-                )
-            self._adopt_feed(execute, change.cursor.feed_id)
-            self._apply(execute, task, change, dump_changeset(changeset).decode())
+            return self._apply_next(execute, change)
+
+    def _apply_next(self, execute: Execute, change: Change) -> Commit:
+        changeset = change.changeset
+        task = read_task_row(execute, changeset.task_id)
+        before = self._replayed(execute, changeset, change.digest)
+        if before is not None:
+            return before
+        at = (task.lineage or change.lineage, task.revision)
+        if at != (change.lineage, change.revision - 1):
+            raise NotNext(
+                f"task {changeset.task_id} is at {at}, the change is {change.revision}",
+                next_step="Replay the source's feed from the mark",
+            )
+        feed_id, _, last = self._feed(execute)
+        if feed_id != change.cursor.feed_id and change.cursor.number <= last:
+            raise NotNext(
+                f"feed number {change.cursor.number} is taken",
+                next_step="Mirror into a store without changes of its own",
+            )
+        self._adopt_feed(execute, change.cursor.feed_id)
+        self._apply(execute, task, change, dump_changeset(changeset).decode())
         return _commit_of(change)
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """See MoveTarget.apply_all."""
+        with self._writing() as execute:
+            for change in changes:
+                self._apply_next(execute, change)
 
     def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
         if self._feed(execute)[0] != feed_id:

@@ -1,0 +1,25 @@
+"""registry-backend demo: the move under load, and that its check can fail."""
+
+import json
+
+from backends.admin.cli import main
+
+
+def demo(capsys, *tokens):
+    code = main(["demo", "--writers", "2", "--seconds", "0.2", "--json", *tokens])
+    return code, json.loads(capsys.readouterr().out)["steps"]
+
+
+def test_nothing_is_lost(capsys):
+    """Six switches under load: every acknowledged write is found by plain json and sqlite3."""
+    code, steps = demo(capsys)
+    assert code == 0
+    assert len(steps) == 7
+    assert all(s["acknowledged"] >= 100 and s["lost"] == s["mismatches"] == 0 for s in steps)
+
+
+def test_sabotage_is_found_out(capsys):
+    """One write in 500 acknowledged and not made: lost, exit 3."""
+    code, steps = demo(capsys, "--sabotage")
+    assert code == 3
+    assert sum(s["lost"] for s in steps) > 0

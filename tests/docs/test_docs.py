@@ -1,0 +1,44 @@
+"""The docs say what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backends.admin.cli import app
+from registry_api.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def named_tests():
+    text = (ROOT / "docs" / "report.md").read_text()
+    return sorted(set(re.findall(r"`((?:contract_tests|tests)/[\w/]+\.py)::(\w+)`", text)))
+
+
+@pytest.mark.parametrize(("path", "name"), named_tests())
+def test_every_test_named_in_the_report_exists(path, name):
+    """A row of docs/report.md names a test that is there."""
+    assert f"def {name}(" in (ROOT / path).read_text()
+
+
+def test_every_setting_is_documented():
+    """docs/configuration.md has a row for each variable, and no other."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    rows = re.findall(r"^\| `(REGISTRY_\w+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(f"REGISTRY_{n.upper()}" for n in Settings.model_fields)
+
+
+def test_the_readme_names_commands_that_exist():
+    """Every `registry-backend VERB` in the docs is a command."""
+    names = {n for n in app if not n.startswith("-")}
+    for path in (ROOT / "README.md", ROOT / "docs" / "report.md", ROOT / "CHANGELOG.md"):
+        verbs = re.findall(r"registry-backend ([a-z]+)", path.read_text())
+        assert set(verbs) <= names, path
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    """The example works as it stands."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.setenv("REGISTRY_WORKSPACE", str(tmp_path))
+    exec(code, {})
