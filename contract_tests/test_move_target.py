@@ -180,7 +180,7 @@ def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) 
 def test_stamps_are_kept(harness: Harness) -> None:
     """A stamp is a text by name, read back by the next one to open the store."""
     store = harness.open()
-    assert cast(MoveTarget, store).read_stamp("epoch") is None
-    cast(MoveTarget, store).write_stamp("epoch", "7")
-    cast(MoveTarget, store).write_stamp("epoch", "8 é")
-    assert cast(MoveTarget, harness.open()).read_stamp("epoch") == "8 é"
+    assert cast(MoveTarget, store).read_stamp("note") is None
+    cast(MoveTarget, store).write_stamp("note", "7")
+    cast(MoveTarget, store).write_stamp("note", "8 é")
+    assert cast(MoveTarget, harness.open()).read_stamp("note") == "8 é"

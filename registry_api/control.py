@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 
 from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
+from registry_api.flock import Flock
 from registry_api.migration import MigrationPhase
 
 __all__ = ["FileControl", "PhaseRecord"]
@@ -41,6 +47,11 @@ class PhaseRecord:
         return self.target if self.phase >= MigrationPhase.WRITE_CUTOVER else self.source
 
 
+@cache
+def _adapter() -> TypeAdapter[PhaseRecord]:
+    return TypeAdapter(PhaseRecord)
+
+
 class FileControl:
     """``.registry/phase.json``: replacing it atomically is the only commit point of a switch."""
 
@@ -55,7 +66,9 @@ class FileControl:
         """
         try:
             found = os.stat(self.path)  # noqa: PTH116  (hot path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if self._seen is not None:
+                refuse_missing(self.path.parent, self._seen[1].epoch)
             return None
         key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if self._seen is not None and self._seen[0] == key:
@@ -63,36 +76,60 @@ class FileControl:
         try:
             data: dict[str, Any] = orjson.loads(self.path.read_bytes())
             known = {f: data[f] for f in PhaseRecord.__slots__ if f in data}
-            record = PhaseRecord(**known | {"phase": MigrationPhase(data["phase"])})
+            record = _adapter().validate_python(known | {"phase": MigrationPhase(data["phase"])})
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path} cannot be read: {error.strerror}", next_step="Check the folder"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptDocument(
-                f"{self.path}: {error}",
-                next_step="Restore it from .registry/history.jsonl, whose last line is the record",
+                f"{self.path}: {str(error).splitlines()[0]}",
+                next_step="Restore it: the last line of .registry/history.jsonl shows the move",
                 path=str(self.path),
             ) from None
         self._seen = (key, record)
         return record
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Serialise all who replace the record: what was read inside is what is replaced."""
+        try:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path.parent}: {error.strerror}", next_step="Check the folder"
+            ) from error
+        lock = Flock(self.path.with_name("phase.lock"))
+        try:
+            with lock.exclusive(5.0):
+                yield
+        finally:
+            lock.close()
+
     def advance(self, expected_epoch: int, new: PhaseRecord) -> PhaseRecord:
         """Replace the record durably; raises Conflict where its epoch is another one by now."""
-        now = self.read()
-        actual = now.epoch if now else 0
-        if actual != expected_epoch:
-            raise Conflict("phase.json", expected=expected_epoch, actual=actual)
-        self._replace(new)
+        with self._alone():
+            now = self.read()
+            actual = now.epoch if now else 0
+            if actual != expected_epoch:
+                raise Conflict("phase.json", expected=expected_epoch, actual=actual)
+            self._replace(new if now is None else replace(new, wish=now.wish))
         return new
 
-    def note(self, **fields: Any) -> PhaseRecord:
-        """Change what is no part of the phase (wish, zone, verified) in place."""
-        record = replace(self.read() or PhaseRecord(), **fields)
-        self._replace(record)
-        return record
+    def note(self, *, epoch: int | None = None, **fields: Any) -> None:
+        """Change what is no part of the phase (wish, verified) in place.
+
+        With ``epoch`` only while the record is still of that epoch; a later one knows better.
+        """
+        with self._alone():
+            record = self.read() or PhaseRecord()
+            if epoch is None or epoch == record.epoch:
+                self._replace(replace(record, **fields))
 
     def _replace(self, record: PhaseRecord) -> None:
         data = orjson.dumps(asdict(record), option=orjson.OPT_INDENT_2) + b"\n"
-        aside = self.path.with_name("phase.json.new")
+        aside = self.path.with_name(f"phase.json.{os.getpid()}.{threading.get_ident()}")
         try:
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
                 file.write(data)
@@ -114,5 +151,5 @@ def refuse_missing(folder: Path, target_epoch: int | None) -> None:
     if target_epoch:
         raise BackendMismatch(
             f"{folder / 'phase.json'} is missing, but the target knows epoch {target_epoch}",
-            next_step="Restore it: the last line of .registry/history.jsonl is the record",
+            next_step="Restore it: the last line of .registry/history.jsonl shows the move",
         )

@@ -5,6 +5,7 @@ RegistryError
 │   ├── InvalidChangeset      a changeset no store may take
 │   ├── InvalidQuery          a filter, sort or cursor that does not fit
 │   ├── SettingsError         a setting that is unknown or malformed
+│   ├── UsageError            a command that was called wrongly
 │   └── CorruptDocument       a file that holds no registry; names file and position
 ├── TaskNotFound (LookupError)
 ├── UnknownBackend (LookupError)
@@ -58,6 +59,7 @@ __all__ = [
     "TaskNotFound",
     "Unavailable",
     "UnknownBackend",
+    "UsageError",
     "VerificationFailed",
 ]
 
@@ -100,6 +102,12 @@ class SettingsError(InvalidInput):
     """A setting that is unknown, malformed or contradicts another."""
 
     code = "settings"
+
+
+class UsageError(InvalidInput):
+    """A command that was called with something it cannot take."""
+
+    code = "usage"
 
 
 class CorruptDocument(InvalidInput):

@@ -29,8 +29,8 @@ class Flock:
     """One lock file; used by one thread at a time. ``with lock.exclusive(seconds): …``."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self._fd = -1
+        self.path = path
         _all.add(self)
 
     def acquire(self, *, timeout: float, exclusive: bool = True) -> None:
@@ -80,6 +80,9 @@ class Flock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def exclusive(self, timeout: float) -> _Held:
         """Return a context that holds the lock exclusively."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ class Gate:
         self._folder = folder
         self._timeout = timeout
         self._local = threading.local()
-        self._all: list[Flock] = []
+        self._all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
     def _locks(self) -> tuple[Flock, Flock]:
         try:
@@ -42,7 +43,7 @@ class Gate:
         except AttributeError:
             locks = Flock(self._folder / "turnstile"), Flock(self._folder / "gate")
             self._local.locks = locks
-            self._all += locks
+            self._all.update(locks)  # a thread that ends takes its own with it
         return locks
 
     @contextmanager
@@ -100,7 +101,7 @@ class Gate:
 
     def close(self) -> None:
         """Close every descriptor."""
-        for lock in self._all:
+        for lock in list(self._all):
             lock.close()
 
 

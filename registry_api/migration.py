@@ -82,10 +82,10 @@ class SwitchReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveStatus:
-    """A move as it stands: the record, tasks whose target lags, records by store and kind."""
+    """A move as it stands; ``dirty`` tasks lag in the target, None: it cannot be read."""
 
     record: PhaseRecord
-    dirty: int = 0
+    dirty: int | None = 0
     records: dict[str, dict[Kind, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -104,9 +104,12 @@ class Migration(Protocol):
         dry_run: bool = False,
         timeout: float = 5.0,
         json_is_truth: bool = False,
+        only_from_epoch: int | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """Walk to a phase, a step at a time, each verified before it commits.
+
+        ``only_from_epoch``: do nothing where the record is of another epoch by now.
 
         Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),
         PreflightFailed or VerificationFailed; nothing is changed beyond the steps before.

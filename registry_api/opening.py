@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_api.control import FileControl, PhaseRecord, refuse_missing
-from registry_api.errors import BackendMismatch, SettingsError
+from registry_api.errors import BackendMismatch, Busy, RegistryError, SettingsError, Unavailable
 from registry_api.gate import Gate, GatedStore
 from registry_api.migration import Migration, MigrationPhase
 from registry_api.observed import observed
@@ -22,6 +23,7 @@ __all__ = ["OpenContext", "has_legacy_registry", "open_migration", "open_store"]
 
 STATE_DIR = ".registry"
 SQLITE_FILE = "registry.sqlite3"
+_SWITCH_PATIENCE = 30.0  # seconds to wait for a switch that another process performs
 log = logging.getLogger("registry_backend")
 
 
@@ -91,6 +93,7 @@ def open_migration(
             next_step="Name a workspace with --workspace",
         )
     context = OpenContext(settings=settings, plugins=plugins)
+    _choose(replace(context, settings=settings.model_copy(update={"backend": "auto"})))
     found: Migration | None = plugins.manager.hook.registry_open_migration(context=context)
     if found is None:
         raise BackendMismatch("no plugin can move registries", next_step="Install registry-backend")
@@ -115,38 +118,54 @@ def _choose(context: OpenContext) -> tuple[str, str]:
     ours = (workspace / STATE_DIR / SQLITE_FILE).exists()
     if name == "auto" and location:
         raise SettingsError("auto takes no location", next_step="Name the store, e.g. sqlite://…")
-    if name == "auto" and ours and not legacy:
+    held = _held_by_sqlite(context) if ours else 0
+    if name == "auto" and not legacy and (ours or settings.phase is None):
         return "sqlite", ""
-    if name == "auto" and not legacy and settings.phase is None:
-        return "sqlite", ""
-    if name == "sqlite" and not location and legacy:
+    if held and legacy and name in {"auto", "json", "dual"}:
+        raise BackendMismatch(
+            f"{workspace} holds {held} task(s) in SQLite and a JSON registry, and no record of a "
+            "move says which is the truth",
+            next_step="Go on in SQLite with REGISTRY_BACKEND=sqlite, or move that file away",
+        )
+    if name == "sqlite" and not location and legacy and not held:
         raise BackendMismatch(
             f"REGISTRY_BACKEND=sqlite would start beside the JSON registry of {workspace}",
             next_step="Unset REGISTRY_BACKEND to go on with what is there",
         )
-    if name == "json" and ours and not legacy:
+    if name in {"json", "dual"} and ours and not legacy:
         raise BackendMismatch(
-            f"REGISTRY_BACKEND=json would start beside the SQLite registry of {workspace}",
+            f"REGISTRY_BACKEND={name} would start beside the SQLite registry of {workspace}",
             next_step="Unset REGISTRY_BACKEND to go on with what is there",
         )
     if name in {"auto", "json", "dual"}:
-        if legacy and ours:
-            _refuse_lost_record(context)
         if not legacy and settings.phase is not None and not context.read_only:
             # Nothing recorded and no data: the workspace is born in the phase wished for.
-            control.note(phase=MigrationPhase(settings.phase), epoch=1, wish=settings.phase)
+            control.advance(
+                0, PhaseRecord(phase=MigrationPhase(settings.phase), epoch=1, wish=settings.phase)
+            )
         return "dual", ""
     return name, location
 
 
-def _refuse_lost_record(context: OpenContext) -> None:
-    """Refuse a workspace without a record whose target knows that there was one."""
-    target = context.plugins.factory("sqlite")(replace(context, read_only=True))
+def _held_by_sqlite(context: OpenContext) -> int:
+    """Return how many tasks our SQLite file holds that are no mirror's; refuse a lost record.
+
+    A first switch that died leaves a mirror without a record: the source goes on, and the next
+    switch fills it further.
+    """
     try:
-        epoch = target.read_stamp("epoch") if isinstance(target, MoveTarget) else None
+        target = context.plugins.factory("sqlite")(replace(context, read_only=True, location=""))
+    except Unavailable:
+        return 0  # nothing in it yet, or of an older schema: opened for writing it will tell
+    try:
+        if not isinstance(target, MoveTarget):
+            return 0
+        epoch = target.read_stamp("epoch")
+        known = int(epoch) if epoch and epoch.isdecimal() else None
+        refuse_missing(context.workspace / STATE_DIR, known)
+        return 0 if target.read_stamp("mirrored") else target.counts().total_tasks
     finally:
         target.close()
-    refuse_missing(context.workspace / STATE_DIR, int(epoch) if epoch else None)
 
 
 def _open_move(context: OpenContext) -> RegistryStore:
@@ -175,12 +194,7 @@ def _act_on_wish(context: OpenContext) -> None:
                 record.phase,
             )
             return
-        migration = open_migration(settings, plugins=context.plugins)
-        try:
-            migration.switch(MigrationPhase(wish), actor="auto-switch")
-            control.note(wish=wish)
-        finally:
-            migration.close()
+        _switch_to_wish(context, control, record, wish)
         return
     log.warning(
         "REGISTRY_PHASE=%d is a wish; the workspace is in phase %d. registry-backend switch %d",
@@ -190,9 +204,37 @@ def _act_on_wish(context: OpenContext) -> None:
     )
 
 
+def _switch_to_wish(
+    context: OpenContext, control: FileControl, record: PhaseRecord, wish: int
+) -> None:
+    """Perform the wished-for switch, or wait for who does; a process must come up all the same."""
+    deadline = time.monotonic() + _SWITCH_PATIENCE
+    while wish > record.phase and not record.stepped_back and wish != record.wish:
+        migration = open_migration(context.settings, plugins=context.plugins)
+        try:
+            report = migration.switch(
+                MigrationPhase(wish), actor="auto-switch", only_from_epoch=record.epoch
+            )
+            if report.steps:
+                control.note(epoch=record.epoch + len(report.steps), wish=wish)
+        except Busy:
+            if time.monotonic() > deadline:
+                log.warning("REGISTRY_PHASE=%d is not reached: another switch runs on", wish)
+                return
+            time.sleep(0.1)
+        except RegistryError as error:
+            log.warning("REGISTRY_PHASE=%d is not reached: %s", wish, error)
+            return
+        finally:
+            migration.close()
+        record = control.read() or PhaseRecord()
+
+
 def _refuse_second_truth(store: RegistryStore, context: OpenContext, name: str) -> None:
     """Refuse a store that starts empty beside a registry that is not."""
     workspace = context.workspace
+    if name == "dual":
+        return  # the workspace's own registry
     default = name == "sqlite" and not context.location
     beside = has_legacy_registry(workspace) or (workspace / STATE_DIR / SQLITE_FILE).exists()
     if default or not beside or store.list_tasks(limit=1).items:

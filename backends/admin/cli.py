@@ -20,6 +20,7 @@ from registry_api.errors import (
     PreflightFailed,
     RegistryError,
     SwitchTimedOut,
+    UsageError,
     VerificationFailed,
 )
 
@@ -29,6 +30,7 @@ OK, ERROR, USAGE, MISMATCH, BUSY, TIMED_OUT, REFUSED = range(7)
 _EXIT: tuple[tuple[type[RegistryError], int], ...] = (
     (VerificationFailed, MISMATCH),
     (PreflightFailed, REFUSED),
+    (UsageError, USAGE),
     (SwitchTimedOut, TIMED_OUT),
     (Busy, BUSY),
 )
@@ -84,7 +86,13 @@ def _report_error(code: str, message: str, next_step: str, *, as_json: bool) -> 
 def _print_json(value: dict[str, Any]) -> None:
     import orjson
 
-    sys.stdout.write(orjson.dumps({"version": 1, **value}).decode() + "\n")
+    try:
+        text = orjson.dumps({"version": 1, **value})
+    except TypeError:  # a lone surrogate, e.g. from an argument that is no UTF-8
+        import json
+
+        text = json.dumps({"version": 1, **value}, default=str).encode()
+    sys.stdout.write(text.decode() + "\n")
 
 
 @app.default
@@ -143,6 +151,8 @@ def switch(
     from backends.admin.move import phase_named, progress_shown, show_switch
     from registry_api import load_settings, open_migration
 
+    if not 0 < timeout <= 600:  # NaN is no time either
+        raise UsageError(f"--timeout {timeout} is not between 0 and 600 seconds")
     with closing(open_migration(load_settings(workspace))) as migration:
         phase = phase_named(to, migration.status().record.phase)
         with progress_shown() as progress:

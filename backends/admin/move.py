@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from registry_api.errors import InvalidInput
+from registry_api.errors import UsageError
 from registry_api.migration import MigrationPhase, Progress
 
 __all__ = ["phase_named", "progress_shown", "show_history", "show_switch", "show_verify"]
@@ -23,7 +23,7 @@ def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
         return MigrationPhase(int(word)) if word.isdigit() else MigrationPhase[word]
     except (ValueError, KeyError):
         names = ", ".join(f"{p:d} {p.name}" for p in MigrationPhase)
-        raise InvalidInput(
+        raise UsageError(
             f"{text!r} is no migration phase from {now:d}", next_step=f"Phases: {names}, next, back"
         ) from None
 

@@ -5,22 +5,36 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from filelock import FileLock, Timeout
 
 from backends.dual_write.mirror import Mirror
 from backends.dual_write.preflight import check_older_state, check_place
-from backends.dual_write.store import DualWriteStore
-from backends.dual_write.verify import compare_tail, compare_task, verify_tasks
+from backends.dual_write.store import DualWriteStore, stamp_target
+from backends.dual_write.verify import (
+    compare_tail,
+    compare_task,
+    surplus_tasks,
+    verify_tasks,
+)
 from registry_api.control import FileControl, PhaseRecord
-from registry_api.errors import Busy, NotSupported, PreflightFailed, Unavailable, VerificationFailed
+from registry_api.deadline import at_most
+from registry_api.errors import (
+    Busy,
+    NotSupported,
+    PreflightFailed,
+    RegistryError,
+    SwitchTimedOut,
+    Unavailable,
+    VerificationFailed,
+)
 from registry_api.gate import Gate
 from registry_api.migration import (
     MigrationPhase,
@@ -38,6 +52,7 @@ from registry_api.store import MoveTarget, RegistryStore
 __all__ = ["Move"]
 
 _LAST = MigrationPhase.READ_MIGRATION
+_MOMENT = 0.05  # seconds that anything waits for a lock while the gate is closed
 
 
 class Move:
@@ -70,12 +85,17 @@ class Move:
         """See Migration.status."""
         record = self._record()
         records = {record.source: dict(self._store.source.counts().records)}
-        dirty = 0
+        dirty: int | None = 0
+        notes: tuple[str, ...] = ()
         if record.phase is not MigrationPhase.JSON_ONLY:
-            mirror = self._mirror()
-            records[record.target] = dict(mirror.target.counts().records)
-            dirty = len(mirror.lagging(self._task_ids()))
-        return MoveStatus(record=record, dirty=dirty, records=records)
+            try:
+                mirror = self._mirror()
+                records[record.target] = dict(mirror.target.counts().records)
+                dirty = len(mirror.lagging(self._task_ids()))
+            except RegistryError as error:
+                dirty = None
+                notes = (f"the target {record.target} cannot be read: {error.message}",)
+        return MoveStatus(record=record, dirty=dirty, records=records, notes=notes)
 
     def history(self) -> list[dict[str, Any]]:
         """See Migration.history."""
@@ -83,7 +103,7 @@ class Move:
             lines = (self._folder / "history.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        return [orjson.loads(line) for line in lines]
+        return [line for line in map(_parsed, lines) if line is not None]
 
     def _task_ids(self) -> list[str]:
         return [task_id for task_id, _ in self._store.heads()]
@@ -95,9 +115,13 @@ class Move:
         if self._record().phase is MigrationPhase.JSON_ONLY:
             counts = self._store.source.counts()
             return VerifyReport(tasks=counts.total_tasks, records=sum(counts.records.values()))
-        report = verify_tasks(self._mirror(), self._task_ids(), progress=progress)
+        epoch = self._record().epoch
+        mirror, task_ids = self._mirror(), self._task_ids()
+        report = verify_tasks(mirror, task_ids, progress=progress)
+        surplus = surplus_tasks(mirror, set(task_ids))
+        report = replace(report, mismatches=(*report.mismatches, *surplus))
         if not report.mismatches:
-            self._control.note(verified=_now())
+            self._control.note(epoch=epoch, verified=_now())
         return report
 
     def diff(self, task_id: str) -> list[Mismatch]:
@@ -133,6 +157,7 @@ class Move:
         dry_run: bool = False,
         timeout: float = 5.0,
         json_is_truth: bool = False,
+        only_from_epoch: int | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """See Migration.switch."""
@@ -143,23 +168,32 @@ class Move:
             )
         with self._alone():
             notes = self._recover()
-            steps = []
-            for phase in _way(self._record().phase, to):
-                before = self._record().phase
-                self._preflight(before, phase, json_is_truth=json_is_truth)
-                if dry_run:
-                    steps += [SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(before, to)]
-                    break
-                steps.append(
-                    self._step(
-                        before,
-                        phase,
-                        actor=actor,
-                        timeout=timeout,
-                        json_is_truth=json_is_truth,
-                        progress=progress,
+            steps: list[SwitchStep] = []
+            if only_from_epoch not in {None, self._record().epoch}:
+                return SwitchReport(notes=(*notes, "the phase was changed meanwhile"))
+            try:
+                for phase in _way(self._record().phase, to):
+                    before = self._record().phase
+                    self._preflight(before, phase, json_is_truth=json_is_truth)
+                    if dry_run:
+                        steps += [
+                            SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(before, to)
+                        ]
+                        break
+                    steps.append(
+                        self._step(
+                            before,
+                            phase,
+                            actor=actor,
+                            timeout=timeout,
+                            json_is_truth=json_is_truth,
+                            progress=progress,
+                        )
                     )
-                )
+            except RegistryError as error:
+                if steps:
+                    error.message += f" (the phase is {steps[-1].to_phase:d}, reached before that)"
+                raise
         return SwitchReport(steps=tuple(steps), dry_run=dry_run, notes=notes)
 
     @contextmanager
@@ -184,7 +218,7 @@ class Move:
         record = self._record()
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
-        journal.unlink()
+        journal.unlink(missing_ok=True)
         return (f"a switch that died was recovered: the phase is {record.phase:d}",)
 
     def _preflight(
@@ -227,23 +261,19 @@ class Move:
                 _require_equal(verified)
                 # Once more, without looking again: the less moved, the shorter the pause.
                 self._catch_up(self._task_ids(), None)
-            with self._gate.closed(timeout=timeout) as since:
-                if forward:
-                    caught_up += self._settle_moved(seen)
-                new = replace(
-                    record,
-                    phase=after,
-                    epoch=record.epoch + 1,
-                    stepped_back=not forward,
-                    zone=record.zone or self._context.settings.legacy_tz,
-                    verified=_now() if forward else record.verified,
-                    json_is_truth=record.json_is_truth or json_is_truth,
-                    at=_now(),
-                    by=actor,
-                )
-                self._stamp(new)
-                self._control.advance(record.epoch, new)
-            pause = (time.monotonic() - since) * 1000
+            new = replace(
+                record,
+                phase=after,
+                epoch=record.epoch + 1,
+                stepped_back=not forward,
+                zone=record.zone or self._context.settings.legacy_tz,
+                verified=_now() if forward else record.verified,
+                json_is_truth=record.json_is_truth or json_is_truth,
+                at=_now(),
+                by=actor,
+            )
+            healed, pause = self._commit_closed(new, seen if forward else None, timeout)
+            caught_up += healed
         finally:
             (self._folder / "switch.json").unlink(missing_ok=True)
         step = SwitchStep(
@@ -253,8 +283,34 @@ class Move:
             caught_up=caught_up,
             verified=verified,
         )
+        self._stamp(new)
         self._note(new, step)
         return step
+
+    def _commit_closed(
+        self, new: PhaseRecord, seen: dict[str, Head] | None, timeout: float
+    ) -> tuple[int, float]:
+        """Close the gate, settle what moved since ``seen``, replace the record, open it again.
+
+        Nothing inside waits longer than a moment for a lock: else the gate is opened, callers get
+        in, and it is tried again until the timeout. Returns (tasks healed, pause in ms).
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._gate.closed(timeout=max(0.0, deadline - time.monotonic())) as since:
+                try:
+                    with at_most(_MOMENT):
+                        healed = 0 if seen is None else self._settle_moved(seen)
+                except Busy as error:
+                    if time.monotonic() > deadline:
+                        raise SwitchTimedOut(
+                            f"something stayed locked for {timeout:g} s: {error.message}",
+                            next_step="See what that process waits for, or try again",
+                        ) from error
+                else:
+                    self._control.advance(new.epoch - 1, new)
+                    return healed, (time.monotonic() - since) * 1000
+            time.sleep(0.01)
 
     def _heads(self) -> dict[str, Head]:
         return dict(self._store.heads())
@@ -290,23 +346,20 @@ class Move:
             ) from error
 
     def _stamp(self, record: PhaseRecord) -> None:
-        """Let the target know of the move, so that a lost phase.json is noticed."""
-        target = cast(MoveTarget, self._mirror().target)
-        target.write_stamp("epoch", str(record.epoch))
-        target.write_stamp("phase", str(int(record.phase)))
+        with suppress(RegistryError):
+            stamp_target(self._mirror().target, record)
 
     def _note(self, record: PhaseRecord, step: SwitchStep) -> None:
         line = orjson.dumps(asdict(record) | {"pause_ms": step.pause_ms}) + b"\n"
-        fd = os.open(
-            self._folder / "history.jsonl",
-            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-            0o600,
-        )
-        try:
-            os.write(fd, line)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        path = self._folder / "history.jsonl"
+        # The switch is committed: a history that cannot be written must not say otherwise.
+        with suppress(OSError):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, line)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
         """See Migration.close."""
@@ -314,6 +367,14 @@ class Move:
         if self._target is not None:
             self._target.close()
         self._gate.close()
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None  # cut off by a kill
+    return value if isinstance(value, dict) else None
 
 
 def _now() -> str:

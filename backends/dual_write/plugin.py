@@ -35,6 +35,7 @@ def _open(context: OpenContext) -> RegistryStore:
         # In phases 0 to 2 the source is the writer of record: what it says is the truth.
         return _inner(context, record.source, record)
     store = _store(context, control)
+    store.record()
     store.heal_for(1.0)
     return store
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from backends.dual_write.mirror import Mirror
 from backends.dual_write.verify import compare_snapshots
@@ -21,13 +22,23 @@ from registry_api.deadline import at_most
 from registry_api.errors import NotSupported, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, Mismatch
 from registry_api.models import Kind, Record
-from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.query import (
+    ALL,
+    ALL_RECORDS,
+    Page,
+    RecordQuery,
+    Refs,
+    TaskQuery,
+    check_query,
+    check_tasks,
+)
 from registry_api.silence import all_tasks
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.store import Capability, Movable, RegistryStore, StoreInfo
+from registry_api.store import Capability, Movable, MoveTarget, RegistryStore, StoreInfo
 
 __all__ = ["DualWriteStore"]
 
+T = TypeVar("T")
 _PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
 
 
@@ -94,6 +105,7 @@ class DualWriteStore:
         with self._lock:
             if self._mirror is None:
                 self._mirror = Mirror(self.source, self.open_target(record))
+                stamp_target(self._mirror.target, record)
             return self._mirror
 
     def heal_for(self, seconds: float) -> None:
@@ -115,6 +127,7 @@ class DualWriteStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit: the source's commit decides, then the target follows."""
+        self.record()  # a phase that this version does not know must stop the write, not follow it
         commit = self.source.commit(changeset)
         # Whatever the target does: the caller's write stands, the lagging mark tells of the rest.
         try:
@@ -181,20 +194,28 @@ class DualWriteStore:
                 self.followed.mismatched += 1
                 self._on_mismatch(differences)
 
-    def _whole(self, task_id: str | None) -> RegistryStore:
-        """Return the store to list from: the target when it follows in everything asked for."""
-        if not self._reads_target():
-            return self.source
-        with suppress(RegistryError, OSError), at_most(_PATIENCE):
-            mirror = self.mirror()
-            assert mirror is not None
-            for name, head in self.heads(task_id):
+    def _list(self, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
+        """Ask the target when it follows in everything asked for, else the source."""
+        if self._reads_target():
+            with suppress(RegistryError, OSError), at_most(_PATIENCE):
+                mirror = self.mirror()
+                assert mirror is not None
+                if self._follows(mirror, task_id):
+                    return ask(mirror.target)
+            self.followed.fallbacks += 1
+        return ask(self.source)
+
+    def _follows(self, mirror: Mirror, task_id: str | None) -> bool:
+        """Whether, after healing, the target has what the source has, and nothing else."""
+        heads = list(self.heads(task_id))
+        for name, head in heads:
+            mark = mirror.target.head(name)
+            if (mark.lineage, mark.revision) != (head.lineage, head.revision):
+                self.followed.healed += mirror.heal(name)
                 mark = mirror.target.head(name)
-                if (mark.lineage, mark.revision) != (head.lineage, head.revision):
-                    self.followed.healed += mirror.heal(name)
-            return mirror.target
-        self.followed.fallbacks += 1
-        return self.source
+                if (mark.lineage, mark.revision) < (head.lineage, head.revision):
+                    return False
+        return task_id is not None or mirror.target.counts().total_tasks == len(heads)
 
     def heads(self, task_id: str | None = None) -> Iterable[tuple[str, Head]]:
         """Return where the source's tasks stand, foreign edits taken in first."""
@@ -207,13 +228,15 @@ class DualWriteStore:
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
+        self.record()
         return self.source.head(task_id)
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
     ) -> Page[TaskSummary]:
         """See RegistryStore.list_tasks."""
-        return self._whole(None).list_tasks(query, after=after, limit=limit)
+        query = check_tasks(query)
+        return self._list(None, lambda s: s.list_tasks(query, after=after, limit=limit))
 
     def list_records(
         self,
@@ -224,17 +247,20 @@ class DualWriteStore:
         limit: int = 100,
     ) -> Page[Record]:
         """See RegistryStore.list_records."""
-        store = self._whole(query.task_id)
-        return store.list_records(kind, query, after=after, limit=limit)
+        query = check_query(kind, query)
+        return self._list(
+            query.task_id, lambda s: s.list_records(kind, query, after=after, limit=limit)
+        )
 
     def counts(self) -> RegistryCounts:
         """See RegistryStore.counts."""
-        return self._whole(None).counts()
+        return self._list(None, lambda s: s.counts())
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes: the writer of record serves the feed."""
+        self.record()
         return self.source.changes(after, task_id=task_id, limit=limit)
 
     def close(self) -> None:
@@ -242,3 +268,16 @@ class DualWriteStore:
         self.source.close()
         if self._mirror is not None:
             self._mirror.target.close()
+
+
+def stamp_target(target: RegistryStore, record: PhaseRecord) -> None:
+    """Let the target know of the move, so that a lost phase.json is noticed; it may not be able to.
+
+    After the record was replaced, never before: a switch that dies in between leaves no target
+    that knows more than the record.
+    """
+    into = cast(MoveTarget, target)
+    with suppress(RegistryError, OSError), at_most(_PATIENCE):
+        if into.read_stamp("epoch") != str(record.epoch):
+            into.write_stamp("epoch", str(record.epoch))
+            into.write_stamp("phase", str(int(record.phase)))

@@ -11,12 +11,12 @@ from registry_api.changeset import FeedCursor, Put
 from registry_api.errors import TaskNotFound
 from registry_api.migration import Mismatch, Progress, VerifyReport
 from registry_api.models import Kind, Record, record_key
-from registry_api.query import RecordQuery
-from registry_api.silence import all_records
+from registry_api.query import RecordQuery, TaskQuery
+from registry_api.silence import all_records, all_tasks
 from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import RegistryStore
 
-__all__ = ["compare_snapshots", "compare_tail", "compare_task", "verify_tasks"]
+__all__ = ["compare_snapshots", "compare_tail", "compare_task", "surplus_tasks", "verify_tasks"]
 
 _ATTEMPTS = 20
 _MOST = 1000
@@ -35,6 +35,15 @@ def verify_tasks(
         if progress is not None:
             progress("verify", done + 1, len(task_ids))
     return VerifyReport(tasks=len(task_ids), records=records, mismatches=tuple(mismatches[:_MOST]))
+
+
+def surplus_tasks(mirror: Mirror, task_ids: set[str]) -> list[Mismatch]:
+    """Return the tasks that only the target has."""
+    return [
+        Mismatch(task_id=t.task_id, pointer="", source=None, target=t.revision)
+        for t in all_tasks(mirror.target, TaskQuery())
+        if t.task_id not in task_ids and mirror.source.head(t.task_id).revision == 0
+    ]
 
 
 def compare_task(mirror: Mirror, task_id: str) -> tuple[int, list[Mismatch]]:
@@ -69,25 +78,29 @@ def compare_task(mirror: Mirror, task_id: str) -> tuple[int, list[Mismatch]]:
 
 
 def compare_tail(mirror: Mirror, task_id: str, since: Head) -> list[Mismatch]:
-    """Return the differences of a task that was equal at ``since``; nothing may move meanwhile.
+    """Return the differences of a task that was equal at ``since``; none of ours may write.
 
     Records are compared whole, the histories by the feed that has come since: each of its lines was
     applied together with its rows.
     """
-    try:
-        mine, other = mirror.source.load(task_id), mirror.target.load(task_id)
-    except TaskNotFound:
-        return [Mismatch(task_id=task_id, pointer="", source="present", target=None)]
+    for _ in range(_ATTEMPTS):
+        mirror.heal(task_id)
+        try:
+            mine, other = mirror.source.load(task_id), mirror.target.load(task_id)
+        except TaskNotFound:
+            return [Mismatch(task_id=task_id, pointer="", source="present", target=None)]
+        if _mark(mine) == _mark(other):
+            break  # older programs know no gate: one may have written since
     out = list(_differences(mine, other))
-    cursor = None
-    for change in mirror.source.changes(task_id=task_id, limit=1):
-        cursor = FeedCursor(feed_id=change.cursor.feed_id, number=since.number)
+    first = mirror.source.changes(task_id=task_id, limit=1)
+    cursor = FeedCursor(feed_id=first[0].cursor.feed_id, number=since.number) if first else None
     while page := mirror.source.changes(cursor, task_id=task_id, limit=1000):
+        upto = tuple(c for c in page if c.revision <= mine.revision)
         there = mirror.target.changes(cursor, task_id=task_id, limit=1000)
-        if page != there:
+        if upto != there[: len(upto)]:
             pointer = f"/feed/{page[0].revision}"
             out.append(
-                Mismatch(task_id=task_id, pointer=pointer, source=len(page), target=len(there))
+                Mismatch(task_id=task_id, pointer=pointer, source=len(upto), target=len(there))
             )
             break
         cursor = page[-1].cursor

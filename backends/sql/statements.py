@@ -150,6 +150,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "changes": _feed_page(feed.c.number > bindparam("number")),
         "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
         "drop_change": delete(feed).where(_is(feed, "number")),
+        "drop_whole_feed": delete(feed),
         "drop_feed": delete(feed).where(_is(feed, "task_id")),
         "feed_length": select(func.count()).select_from(feed).where(_is(feed, "task_id")),
         "count": flavour.insert(counters)

@@ -390,12 +390,6 @@ class SqlStore:
                 f"task {changeset.task_id} is at {at}, the change is {change.revision}",
                 next_step="Replay the source's feed from the mark",
             )
-        feed_id, _, last = self._feed(execute)
-        if feed_id != change.cursor.feed_id and change.cursor.number <= last:
-            raise NotNext(
-                f"feed number {change.cursor.number} is taken",
-                next_step="Mirror into a store without changes of its own",
-            )
         self._adopt_feed(execute, change.cursor.feed_id)
         self._apply(execute, task, change, dump_changeset(changeset).decode())
         return _commit_of(change)
@@ -407,8 +401,26 @@ class SqlStore:
                 self._apply_next(execute, change)
 
     def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
-        if self._feed(execute)[0] != feed_id:
-            execute("write_meta", name="feed_id", value=feed_id)
+        """Continue the source's feed. Lines of an earlier one of its feeds are dropped: their
+        numbers mean nothing in the new one, and the source knows the ids.
+        """
+        now, _, last = self._feed(execute)
+        if now == feed_id:
+            return
+        mirrored = _one(execute("read_meta", name="stamp.mirrored"), "")
+        if last and not mirrored:
+            raise NotNext(
+                "the target has changes of its own",
+                next_step="Mirror into an empty store, or into one that mirrored before",
+            )
+        execute("drop_whole_feed")
+        for name, value in (
+            ("feed_id", feed_id),
+            ("stamp.mirrored", "yes"),  # what it holds is a copy, not a truth of its own
+            ("feed_floor", "0"),
+            ("last_number", "0"),
+        ):
+            execute("write_meta", name=name, value=value)
 
     def replace(
         self,
@@ -423,6 +435,8 @@ class SqlStore:
             old = read_task_row(execute, task_id)
             if old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
                 return
+            if feed:
+                self._adopt_feed(execute, feed[-1].cursor.feed_id)
             last = self._feed(execute)[2]
             writing = Writing(execute, task_id, old)
             self._clear(execute, writing)
@@ -430,7 +444,6 @@ class SqlStore:
             writing.fill(snapshot, histories)
             writing.finish(revision=snapshot.revision, at=snapshot.updated_at)
             for change in feed:
-                self._adopt_feed(execute, change.cursor.feed_id)
                 _add_change(execute, change, dump_changeset(change.changeset).decode())
             writing.set_expired(
                 *forgotten_by(feed, last_number=last, updated_at=snapshot.updated_at)

@@ -15,7 +15,7 @@ from backends.admin.cli import main
 from contract_tests import build
 from contract_tests.harness import Harness
 from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
-from registry_api.errors import BackendMismatch
+from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
 from registry_api.migration import MigrationPhase
 from tests import legacy, samples
 
@@ -235,6 +235,219 @@ def test_a_lost_record_is_noticed(workspace):
     (workspace / ".registry" / "phase.json").unlink()
     with pytest.raises(BackendMismatch, match="history"):
         opened(workspace)
+
+
+def test_verify_never_undoes_a_switch(workspace, monkeypatch):
+    """A verification that ends after a switch leaves the record as the switch made it."""
+    switch(workspace, 1)
+    slow = open_migration(load_settings(workspace, env={}))
+    original = slow._control.note
+
+    def late(**fields):
+        switch(workspace, 2)
+        original(**fields)
+
+    monkeypatch.setattr(slow._control, "note", late)
+    assert slow.verify().mismatches == ()
+    slow.close()
+    assert opened(workspace).inner.record().phase == 2
+
+
+DYING = """
+import os, signal, sys
+from registry_api import *
+from registry_api.control import FileControl
+from registry_api.migration import MigrationPhase
+FileControl.advance = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+open_migration(load_settings(sys.argv[1], env={})).switch(MigrationPhase(1), actor="dying")
+"""
+
+
+def test_a_first_switch_that_dies_before_its_commit_locks_nobody_out(workspace):
+    """No record, a filled target, a switch journal: phase 0 goes on, the switch can be repeated."""
+    done = subprocess.run([sys.executable, "-c", DYING, str(workspace)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = opened(workspace)
+    assert store.inner.record().phase == 0
+    build.put(store, build.report("TASK-0", "a0", progress=5), expected=None)
+    report = switch(workspace, 1)
+    assert report.notes
+    assert store.load("TASK-0").agents[0].progress == 5
+
+
+def test_a_sqlite_registry_is_never_hidden(tmp_path):
+    """A legacy folder beside a SQLite registry of ours, or REGISTRY_BACKEND=dual: refused."""
+    store = opened(tmp_path)
+    build.make(store, "t")
+    for name in ("dual", "json"):
+        with pytest.raises(BackendMismatch):
+            opened(tmp_path, registry_backend=name)
+    legacy.write_task(tmp_path, "TASK-B")
+    with pytest.raises(BackendMismatch, match="which is the truth"):
+        opened(tmp_path)
+    assert opened(tmp_path, registry_backend="sqlite").counts().total_tasks == 1
+
+
+def test_a_phase_of_a_newer_version_stops_every_write(workspace):
+    """What this version does not know it does not touch."""
+    store = opened(workspace)
+    switch(workspace, 1)
+    path = workspace / ".registry" / "phase.json"
+    path.write_text(path.read_text().replace('"phase": 1', '"phase": 3'))
+    before = contents(workspace)
+    for call in (
+        lambda: build.put(store, build.finding("TASK-0"), expected=None),
+        lambda: store.load("TASK-0"),
+        store.changes,
+        lambda: opened(workspace),
+    ):
+        with pytest.raises(NotSupported):
+            call()
+    assert contents(workspace) == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"phase": 9}', '{"phase": 1, "epoch": "x"}', '{"phase":1,"target":5}']
+)
+def test_a_damaged_record_is_named(workspace, capsys, text):
+    """A phase.json that cannot be read is an error with the file's name, in every command."""
+    switch(workspace, 1)
+    (workspace / ".registry" / "phase.json").write_text(text)
+    for verb in ("status", "verify", "history"):
+        code, found = cli(capsys, verb, "--json", "--workspace", workspace)
+        assert (code, found["error"]["code"]) == (1, "corrupt_document")
+        assert "phase.json" in found["error"]["message"]
+
+
+def test_a_record_lost_under_a_running_store_is_noticed(workspace):
+    """A store that has seen a move never falls back to phase 0."""
+    store = opened(workspace)
+    switch(workspace, 2)
+    store.load("TASK-0")
+    (workspace / ".registry" / "phase.json").unlink()
+    with pytest.raises(BackendMismatch):
+        build.put(store, build.finding("TASK-0"), expected=None)
+    with pytest.raises(BackendMismatch):
+        open_migration(load_settings(workspace, env={}))
+
+
+def test_there_is_a_way_back_from_a_broken_target(workspace, capsys):
+    """With SQLite unreadable, status says so, reads and writes go on, and switch back works."""
+    switch(workspace, 2)
+    path = workspace / ".registry" / "registry.sqlite3"
+    for name in ("", "-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    path.write_bytes(b"garbage" * 100)
+    store = opened(workspace)
+    build.put(store, build.report("TASK-0", "a0", progress=9), expected=None)
+    assert store.load("TASK-0").agents[0].progress == 9
+    assert store.counts().total_tasks == 3
+    code, found = cli(capsys, "status", "--json", "--workspace", workspace)
+    assert (code, found["migration"]["dirty"]) == (0, None)
+    for _ in range(2):
+        assert cli(capsys, "switch", "back", "--json", "--workspace", workspace)[0] == 0
+    assert opened(workspace).inner.record().phase == 0
+
+
+def test_a_lost_journal_folder_heals(workspace):
+    """The source starts a new feed; the target takes it over and converges."""
+    import shutil
+
+    store = opened(workspace)
+    switch(workspace, 2)
+    for n in range(5):
+        build.put(store, build.report("TASK-0", "a0", progress=n), expected=None)
+    store.close()
+    shutil.rmtree(workspace / ".registry" / "json")
+    shutil.rmtree(workspace / ".registry" / "intents")
+    store = opened(workspace)
+    build.put(store, build.report("TASK-0", "a0", progress=50), expected=None)
+    migration = open_migration(load_settings(workspace, env={}))
+    migration.reconcile()
+    assert migration.verify().mismatches == ()
+    assert migration.status().dirty == 0
+    migration.close()
+
+
+def test_what_only_the_target_has_is_a_difference(workspace):
+    """verify names a task that the source does not know; lists in phase 2 do not serve it."""
+    import shutil
+
+    switch(workspace, 2)
+    shutil.rmtree(workspace / "TASK-2")
+    for path in (workspace / ".registry" / "json").glob("TASK-2*"):
+        path.unlink()
+    assert len(opened(workspace).list_tasks().items) == 2
+    migration = open_migration(load_settings(workspace, env={}))
+    assert [m.task_id for m in migration.verify().mismatches] == ["TASK-2"]
+    migration.close()
+
+
+def test_threads_leave_no_descriptors(workspace):
+    """A thread that ends takes its gate descriptors with it."""
+    import gc
+    import threading
+
+    store = opened(workspace)
+    store.load("TASK-0")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        thread = threading.Thread(target=store.head, args=("TASK-0",))
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
+
+
+def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
+    """A legacy program that takes a document while the gate is closed: the gate is opened again
+    and again until the deadline, so other callers get in between."""
+    import fcntl
+    import threading
+
+    store = opened(workspace)
+    store.counts()
+    release = threading.Event()
+
+    def hold():
+        with (workspace / "TASK-0" / "AGENT_REGISTRY.json").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0, 2)
+            file.write(" ")
+            file.flush()
+            release.wait(20)
+
+    migration = open_migration(load_settings(workspace, env={}))
+    original = migration._commit_closed
+    thread = threading.Thread(target=hold)
+
+    def closed(*args):
+        thread.start()
+        time.sleep(0.1)
+        return original(*args)
+
+    migration._commit_closed = closed
+    failed = []
+
+    def move():
+        try:
+            migration.switch(MigrationPhase(1), actor="test", timeout=1.0)
+        except SwitchTimedOut as error:
+            failed.append(error)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    longest = 0.0
+    while mover.is_alive():
+        start = time.monotonic()
+        store.head("TASK-1")
+        longest = max(longest, time.monotonic() - start)
+    release.set()
+    thread.join()
+    migration.close()
+    assert len(failed) == 1
+    assert longest < 1.0
+    assert not (workspace / ".registry" / "phase.json").exists()
 
 
 def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
