@@ -30,6 +30,7 @@ class Projection:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._mark = shared.folder("json") / "global.stale"
+        self._written: tuple[bytes, Any] = (b"", None)
 
     def is_stale(self) -> bool:
         """Whether an earlier update did not get through."""
@@ -62,7 +63,7 @@ class Projection:
 
     def _rewrite(self, fd: int, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> None:
         old = os.pread(fd, os.fstat(fd).st_size, 0)
-        value: Any = jsontext.parse(old) if old else self._empty()
+        value: Any = self._parsed(old) if old else self._empty()
         if not isinstance(value, dict):
             raise ValueError("the global file is no object")  # left alone, named by status
         value |= {
@@ -74,6 +75,7 @@ class Projection:
         for snapshot in tasks:
             self._entries(value, snapshot)
         new = jsontext.dump(value, indent=True)
+        self._written = new, value
         if new != old:
             if len(new) > len(old) and hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(fd, 0, len(new))  # a full disk shows before anything is written
@@ -81,6 +83,11 @@ class Projection:
             if os.pwrite(fd, padded, 0) == len(padded):
                 os.ftruncate(fd, len(new))
             self._shared.sync(fd)
+
+    def _parsed(self, data: bytes) -> Any:
+        """Parse the file; what we wrote last ourselves is known already."""
+        written, value = self._written
+        return value if data == written else jsontext.parse(data)
 
     def _empty(self) -> dict[str, Any]:
         now = self._shared.times.write(self._shared.now())
@@ -100,28 +107,26 @@ class Projection:
         tasks, agents = value.setdefault("tasks", {}), value.setdefault("agents", {})
         if not isinstance(tasks, dict) or not isinstance(agents, dict):
             return
-        entry = tasks.setdefault(
-            task.task_id,
-            {
+        if task.task_id not in tasks:
+            tasks[task.task_id] = {
                 "description": task.description,
                 "created_at": write(task.created_at),
                 "workspace": task.workspace,
                 "workspace_base": task.workspace_base,
-            },
-        )
+            }
+        entry = tasks[task.task_id]
         if isinstance(entry, dict):
             entry["status"] = snapshot.status.value
         for agent in snapshot.agents:
-            entry = agents.setdefault(
-                agent.agent_id,
-                {
+            if agent.agent_id not in agents:
+                agents[agent.agent_id] = {
                     "task_id": task.task_id,
                     "type": agent.type,
                     "parent": agent.parent,
                     "started_at": write(agent.started_at) if agent.started_at else None,
                     "tmux_session": agent.tmux_session,
-                },
-            )
+                }
+            entry = agents[agent.agent_id]
             # One id in two tasks: the entry is the first one's, and stays what it says.
             if isinstance(entry, dict) and entry.get("task_id") == task.task_id:
                 entry["status"] = agent.status.value

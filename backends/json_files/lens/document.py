@@ -373,6 +373,9 @@ class _Writer:
             return
         listed = self.listed("agents")
         by_id, first = self._by_id(), set[str]()
+        if before.agents.keys() == self.after.agents.keys():
+            self._changed_agents(before, listed, by_id)
+            return
         gone = before.agents.keys() - self.after.agents.keys()
         kept: list[Any] = []
         for element in listed:
@@ -394,6 +397,23 @@ class _Writer:
                 kept.append(element)
         listed[:] = kept
         self._hierarchy(before, gone)
+
+    def _changed_agents(self, before: TaskState, listed: list[Any], by_id: dict[str, int]) -> None:
+        """Write the agents that differ where none came or went: most writes are such a report."""
+        old = before.agents
+        changed = {k: a for k, a in self.after.agents.items() if old[k] is not a}
+        moved = any(old[k].parent != a.parent for k, a in changed.items())
+        for element in listed:
+            key = element.get("id") if isinstance(element, dict) else None
+            agent = changed.pop(key, None) if isinstance(key, str) else None
+            if agent is not None:  # the first of its id: a repeated one is not ours to write
+                self._agent(agent, element, by_id)
+        for agent in changed.values():
+            element = {}
+            self._agent(agent, element, by_id)
+            listed.append(element)
+        if moved:
+            self._hierarchy(before, set())
 
     def _agent(self, agent: Agent, element: Json, by_id: dict[str, int]) -> None:
         self.element(Kind.AGENT, agent, element)
