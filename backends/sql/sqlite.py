@@ -36,6 +36,7 @@ __all__ = ["SqliteEngine"]
 # The schema version that DDL makes; schema.VERSION, repeated to keep SQLAlchemy unimported.
 VERSION = "0001"
 _CHECKPOINT_BYTES = 4 * 2**20
+_LOOK_EVERY = 64  # commits of an engine
 
 
 class SqliteEngine:
@@ -60,6 +61,7 @@ class SqliteEngine:
         self._thread = threading.Lock()
         self._queue = Flock(path.with_name(path.name + ".queue"))
         self._turn = Flock(path.with_name(path.name + ".turn"))
+        self._commits = 0
         _engines.add(self)
         self._prepare()
 
@@ -223,7 +225,14 @@ class SqliteEngine:
             ) from error
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Move the log into the database when it has grown; inside the turn, after the commit."""
+        """Move the log into the database when it has grown; inside the turn, after the commit.
+
+        Looked at with an engine's first commit, so that short-lived processes do their share, and
+        now and then: a log that was moved over keeps its size, and would be moved each time.
+        """
+        self._commits += 1
+        if self._commits % _LOOK_EVERY != 1:
+            return
         try:
             if self._wal.stat().st_size > _CHECKPOINT_BYTES:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
