@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
@@ -188,7 +188,9 @@ def _validated(changeset: Changeset, *, version: int) -> Changeset:
     if not isinstance(out.ops, tuple | list):
         raise InvalidChangeset("changeset.ops is no sequence of ops")
     ops = tuple(_checked_op(op, f"ops.{n}") for n, op in enumerate(out.ops))
-    out = replace(out, ops=ops)
+    out = Changeset(
+        id=out.id, task_id=out.task_id, expected=out.expected, ops=ops, at=out.at, actor=out.actor
+    )
     if out.id.version != version or (version == 7 and out.id.int >> 80 > _LAST_MS):
         raise InvalidChangeset(
             f"changeset id {out.id} is no UUIDv{version}", next_step="Make it with new_changeset()"

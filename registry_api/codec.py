@@ -22,8 +22,9 @@ _OPTIONS = orjson.OPT_UTC_Z
 
 def stamp(moment: datetime) -> str:
     """Write a moment in fixed width, ``2026-01-04T22:15:30.000000Z``: text sorts as time."""
-    text = moment.astimezone(UTC).isoformat(timespec="microseconds")
-    return text[:-6] + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def unstamp(text: str) -> datetime:

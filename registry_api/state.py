@@ -25,32 +25,39 @@ from registry_api.models import (
 )
 from registry_api.query import Refs
 from registry_api.snapshot import TaskSnapshot
-from registry_api.status import TERMINAL_AGENT, agent_status
+from registry_api.status import TERMINAL_AGENT, AgentStatus, agent_status
 
-__all__ = ["TaskState", "after_report"]
+__all__ = ["TaskState", "after_report", "effect_of_report"]
 
 _ALL = Refs()
 R = TypeVar("R")
 
 
-def after_report(agent: Agent, entry: ProgressEntry) -> Agent:
-    """Return the agent as it is seen after a report.
+def effect_of_report(
+    status: AgentStatus, last_update: datetime | None, entry: ProgressEntry
+) -> tuple[AgentStatus, int | None, datetime] | None:
+    """Return what an agent's status, progress and last update become with a report.
 
-    A terminal agent stays as it ended. A foreign line is a sign of life only. A report never ends
-    an agent: a terminal word in it leaves the status to the rules.
+    None: a terminal agent stays as it ended. Progress None: unchanged, since a foreign line is a
+    sign of life only. A report never ends an agent: a terminal word leaves its status to the rules.
     """
-    if agent.status in TERMINAL_AGENT:
-        return agent
+    if status in TERMINAL_AGENT:
+        return None
     if entry.foreign:
-        seen = max(agent.last_update or entry.timestamp, entry.timestamp)
+        return status, None, max(last_update or entry.timestamp, entry.timestamp)
+    said = agent_status(entry.status)
+    return (status if said in TERMINAL_AGENT else said), entry.progress, entry.timestamp
+
+
+def after_report(agent: Agent, entry: ProgressEntry) -> Agent:
+    """Return the agent as it is seen after a report."""
+    effect = effect_of_report(agent.status, agent.last_update, entry)
+    if effect is None:
+        return agent
+    status, progress, seen = effect
+    if progress is None:
         return replace(agent, last_update=seen)
-    status = agent_status(entry.status)
-    return replace(
-        agent,
-        status=agent.status if status in TERMINAL_AGENT else status,
-        progress=entry.progress,
-        last_update=entry.timestamp,
-    )
+    return replace(agent, status=status, progress=progress, last_update=seen)
 
 
 @dataclass(slots=True)

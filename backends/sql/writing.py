@@ -26,7 +26,7 @@ from registry_api.models import (
 )
 from registry_api.retention import KEEP_CHANGES, TRIM_BATCH
 from registry_api.snapshot import TaskSnapshot
-from registry_api.state import after_report, exists
+from registry_api.state import effect_of_report, exists
 from registry_api.status import ACTIVE_AGENT, AgentStatus, PhaseStatus, TaskStatus, task_status
 
 __all__ = ["Execute", "TaskRow", "Writing", "read_task_row"]
@@ -114,8 +114,7 @@ class Writing:
             case Agent() as record:
                 self._put_agent(record)
             case ProgressEntry() as record:
-                self._append(record)
-                self._report(record)
+                self._report(record, self._append(record))
             case Finding() as record:
                 self._append(record)
             case Handover() as record if self._has(Kind.HANDOVER, record.handover_id):
@@ -129,16 +128,18 @@ class Writing:
         ).fetchone()
         return row is not None
 
-    def _append(self, record: Record) -> None:
+    def _append(self, record: Record) -> dict[str, Any]:
         kind = KINDS[type(record)]
         if self._has(kind, record_key(record)):
             raise exists(record)
-        self.append_new(kind, record)
+        return self.append_new(kind, record)
 
-    def append_new(self, kind: Kind, record: Record) -> None:
-        """Insert a history record whose id is known to be free."""
-        self.execute(f"add_{TABLES[kind]}", **codec(kind).write(record))
+    def append_new(self, kind: Kind, record: Record) -> dict[str, Any]:
+        """Insert a history record whose id is known to be free; returns its row."""
+        row = codec(kind).write(record)
+        self.execute(f"add_{TABLES[kind]}", **row)
         self._count(kind.value, "", 1)
+        return row
 
     def _put(self, record: Record) -> None:
         kind = KINDS[type(record)]
@@ -171,34 +172,23 @@ class Writing:
         # An active agent stays one through most reports: then nothing derived can change.
         self.unsettled |= not (was and now)
 
-    def _report(self, entry: ProgressEntry) -> None:
+    def _report(self, entry: ProgressEntry, written: dict[str, Any]) -> None:
         if not entry.foreign:
-            self.execute("put_latest", **codec(Kind.PROGRESS).write(entry))
+            self.execute("put_latest", **written)
         row = self.execute("agent_status", task_id=self.task_id, agent_id=entry.agent_id).fetchone()
         if row is None:
             return
-        before = Agent(
-            task_id=self.task_id,
-            agent_id=entry.agent_id,
-            status=AgentStatus(row[0]),
-            last_update=unstamp(row[1]) if row[1] else None,
-        )
-        after = after_report(before, entry)
-        if after is before:
+        before = AgentStatus(row[0])
+        effect = effect_of_report(before, unstamp(row[1]) if row[1] else None, entry)
+        if effect is None:
             return
-        place = {"of_task": self.task_id, "of_agent": entry.agent_id}
-        seen = None if after.last_update is None else stamp(after.last_update)
-        if entry.foreign:
-            self.execute("seen_agent", **place, last_update=seen)
+        status, progress, seen = effect
+        place = {"of_task": self.task_id, "of_agent": entry.agent_id, "last_update": stamp(seen)}
+        if progress is None:
+            self.execute("seen_agent", **place)
             return
-        self._recount(before.status, after.status)
-        self.execute(
-            "report_on_agent",
-            **place,
-            status=after.status.value,
-            progress=after.progress,
-            last_update=seen,
-        )
+        self._recount(before, status)
+        self.execute("report_on_agent", **place, status=status.value, progress=progress)
 
     def _delete(self, kind: Kind, key: str) -> None:
         value = int(key) if kind is Kind.PHASE else key
