@@ -10,6 +10,7 @@ from registry_api.errors import CursorExpired, NotNext, RegistryError, TaskNotFo
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
 from registry_api.query import RecordQuery
 from registry_api.silence import all_records
+from registry_api.snapshot import Head
 from registry_api.store import MoveTarget, RegistryStore
 
 __all__ = ["Mirror"]
@@ -49,7 +50,7 @@ class Mirror:
             mark.lineage == source.lineage and mark.revision <= source.revision
         ):
             try:
-                self._replay(task_id, after=mark.number if mark.revision else None)
+                self._replay(task_id, mark, upto=source.revision)
             except (CursorExpired, NotNext):
                 pass
             else:
@@ -57,15 +58,23 @@ class Mirror:
         self._replace(task_id)
         return True
 
-    def _replay(self, task_id: str, *, after: int | None) -> None:
+    def _replay(self, task_id: str, mark: Head, *, upto: int) -> None:
+        """Apply what follows the mark, as far as the source stood when we looked.
+
+        No further: beside a writer that never rests there would always be more.
+        """
         first = self.source.changes(task_id=task_id, limit=1)
         if not first:
             raise NotNext("the source has no feed of the task")
         feed_id = first[0].cursor.feed_id
-        cursor = None if after is None else FeedCursor(feed_id=feed_id, number=after)
-        while page := self.source.changes(cursor, task_id=task_id, limit=_PAGE):
+        cursor = FeedCursor(feed_id=feed_id, number=mark.number) if mark.revision else None
+        revision = mark.revision
+        while revision < upto:
+            page = self.source.changes(cursor, task_id=task_id, limit=_PAGE)
+            if not page:
+                return
             self._into.apply_all(page)
-            cursor = page[-1].cursor
+            cursor, revision = page[-1].cursor, page[-1].revision
 
     def _replace(self, task_id: str) -> None:
         """Set the whole task: for a feed that no longer reaches back to the mark."""

@@ -37,6 +37,7 @@ __all__ = ["Journal", "Recent"]
 RECENT = timedelta(minutes=15)
 _MOST_RECORDS = 500_000  # in all recent states together; they share the records themselves
 _BASE_FACTOR = 4
+_MOST_PLACES = 10_000
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
 )
@@ -79,6 +80,7 @@ class Journal:
     ids: dict[uuid.UUID, tuple[int, int, str]] | None = None
     entry_ids: set[tuple[Kind, str]] | None = None
     _tail: int = 0
+    _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -238,11 +240,14 @@ class Journal:
     def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""
         after = max(after, self.floor)
-        for raw, _ in self._lines(0):
+        for raw, offset in self._lines(self._places.get(after, 0)):
             found = _IDS.match(raw)
             if found is None or not after < int(found[2]) < below:
                 continue
             line = orjson.loads(raw)
+            if len(self._places) > _MOST_PLACES:
+                self._places.clear()
+            self._places[line["n"]] = offset + len(raw)
             yield Change(
                 cursor=FeedCursor(feed_id=feed_id, number=line["n"]),
                 lineage=line["l"],

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -280,10 +281,11 @@ class JsonFilesStore:
             raise cursor_expired("they were trimmed")
         # A walk begins above the floor, so that the cursors it gives out can be resumed from.
         start = after.number if after else floor
+        # Task by task, since each holds its journal open while it is read.
         found = [
             change
             for task in tasks
-            for change in task.journal.changes(feed_id, after=start, below=below)
+            for change in islice(task.journal.changes(feed_id, after=start, below=below), limit)
         ]
         found.sort(key=lambda c: c.cursor.number)
         return tuple(found[:limit])

@@ -237,6 +237,25 @@ def test_a_lost_record_is_noticed(workspace):
         opened(workspace)
 
 
+def test_a_writer_that_never_rests_does_not_keep_a_switch_waiting(workspace):
+    """Filling the target follows each task as far as it stood, not for as long as it is written."""
+    harness = Harness("auto", workspace)
+    writers = [harness.spawn("contract_tests.worker", "report", "TASK-0", "busy") for _ in range(2)]
+    try:
+        for writer in writers:
+            writer.stdout.readline()
+        for phase in (1, 2, 1, 0):
+            assert switch(workspace, phase).steps
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    switch(workspace, 2)
+    migration = open_migration(load_settings(workspace, env={}))
+    assert migration.verify().mismatches == ()
+    migration.close()
+
+
 def test_verify_never_undoes_a_switch(workspace, monkeypatch):
     """A verification that ends after a switch leaves the record as the switch made it."""
     switch(workspace, 1)

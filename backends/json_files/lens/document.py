@@ -380,12 +380,12 @@ class _Writer:
         kept: list[Any] = []
         for element in listed:
             key = element.get("id") if isinstance(element, dict) else None
+            if is_id(key) and key in gone:
+                continue  # its repetitions too: one that stayed would be read as the agent
             if not is_id(key) or key in first:
                 kept.append(element)
                 continue
             first.add(cast(str, key))
-            if key in gone:
-                continue
             agent = self.after.agents.get(cast(str, key))
             if agent is not None and before.agents.get(agent.agent_id) is not agent:
                 self._agent(agent, element, by_id)
@@ -452,6 +452,8 @@ class _Writer:
         kept: list[Any] = []
         for element in listed:
             key = element.get("review_id") if isinstance(element, dict) else None
+            if is_id(key) and key in before.reviews and key not in self.after.reviews:
+                continue
             if not is_id(key) or key in first:
                 kept.append(element)
                 continue
