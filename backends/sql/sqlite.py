@@ -49,12 +49,12 @@ class SqliteEngine:
     """
 
     def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
+        self._idle: deque[sqlite3.Connection] = deque()
         self.path = path
         self._timeout = timeout
         self._wal = path.with_name(path.name + "-wal")
         self._durable = durable
         self._read_only = read_only
-        self._idle: deque[sqlite3.Connection] = deque()
         self._busy = set[int]()
         self._torn: bool = any(e._torn for e in _engines if e.path == path)  # noqa: SLF001
         self._closed = False
@@ -118,6 +118,10 @@ class SqliteEngine:
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+    def __del__(self) -> None:
+        # A store that nobody closed: its files must not stay open until the process ends.
+        self._close_idle()
 
     def before_fork(self) -> None:
         """Close what is idle: SQLite keeps the locks of a file per process, so a child that had
