@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-import orjson
 from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError
 from uuid_utils.compat import uuid7
 
@@ -272,11 +271,6 @@ def dump_changeset(changeset: Changeset) -> bytes:
             "actor": changeset.actor,
         }
     )
-
-
-def load_changeset(text: bytes | str) -> Changeset:
-    """Read what ``dump_changeset`` wrote; trusts it."""
-    return changeset_from(orjson.loads(text))
 
 
 def changeset_from(data: dict[str, Any]) -> Changeset:

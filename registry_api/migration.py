@@ -53,11 +53,15 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What a verification compared; ``mismatches`` empty: both stores hold the same."""
+    """What a verification compared; ``mismatches`` empty: both stores hold the same.
+
+    ``in_flight``: tasks that never stood still for as long as two reads; they were not compared.
+    """
 
     tasks: int = 0
     records: int = 0
     mismatches: tuple[Mismatch, ...] = ()
+    in_flight: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

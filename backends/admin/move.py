@@ -68,6 +68,8 @@ def show_switch(found: dict[str, Any]) -> None:
 
 def show_verify(found: dict[str, Any]) -> None:
     """Print a verification's result."""
+    for task_id in found.get("in_flight", ()):
+        sys.stdout.write(f"{task_id}: never stood still, not compared\n")
     if not found["mismatches"]:
         sys.stdout.write(f"{found['tasks']} task(s): no difference\n")
     for m in found["mismatches"]:

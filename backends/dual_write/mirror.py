@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from registry_api.changeset import Change, FeedCursor, Put
-from registry_api.errors import CursorExpired, NotNext, RegistryError, TaskNotFound
+from registry_api.errors import CursorExpired, NotNext, TaskNotFound
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
 from registry_api.query import RecordQuery
 from registry_api.silence import all_records
@@ -116,11 +116,3 @@ class Mirror:
             if (source.lineage, source.revision) != (mark.lineage, mark.revision):
                 out.append(task_id)
         return out
-
-    def try_heal(self, task_id: str) -> bool:
-        """Heal if the target lets us; return whether both now stand at the same revision."""
-        try:
-            self.heal(task_id)
-        except RegistryError:
-            return False
-        return True

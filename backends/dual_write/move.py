@@ -120,7 +120,7 @@ class Move:
         report = verify_tasks(mirror, task_ids, progress=progress)
         surplus = surplus_tasks(mirror, set(task_ids))
         report = replace(report, mismatches=(*report.mismatches, *surplus))
-        if not report.mismatches:
+        if not report.mismatches and not report.in_flight:
             self._control.note(epoch=epoch, verified=_now())
         return report
 
@@ -234,7 +234,7 @@ class Move:
             if not isinstance(mark, MoveTarget):
                 raise PreflightFailed(
                     f"the store {mark.info.name!r} cannot be the target of a move",
-                    next_step="Set REGISTRY_TARGET to one that declares move_target",
+                    next_step="Only a store that declares move_target can",
                 )
 
     def _step(
@@ -259,6 +259,8 @@ class Move:
                 seen = self._heads()
                 verified = verify_tasks(self._mirror(), task_ids, progress=progress)
                 _require_equal(verified)
+                # What never stood still is compared from its beginning, behind the gate.
+                seen = {t: h for t, h in seen.items() if t not in verified.in_flight}
                 # Once more, without looking again: the less moved, the shorter the pause.
                 self._catch_up(self._task_ids(), None)
             new = replace(

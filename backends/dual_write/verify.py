@@ -27,14 +27,21 @@ def verify_tasks(
     mirror: Mirror, task_ids: list[str], *, progress: Progress | None = None
 ) -> VerifyReport:
     """Compare tasks beside their writers: each at a revision that both stores have."""
-    records, mismatches = 0, list[Mismatch]()
+    records, mismatches, in_flight = 0, list[Mismatch](), list[str]()
     for done, task_id in enumerate(task_ids):
         found, differences = compare_task(mirror, task_id)
-        records += found
+        if found is None:
+            in_flight.append(task_id)
+        records += found or 0
         mismatches += differences
         if progress is not None:
             progress("verify", done + 1, len(task_ids))
-    return VerifyReport(tasks=len(task_ids), records=records, mismatches=tuple(mismatches[:_MOST]))
+    return VerifyReport(
+        tasks=len(task_ids),
+        records=records,
+        mismatches=tuple(mismatches[:_MOST]),
+        in_flight=tuple(in_flight),
+    )
 
 
 def surplus_tasks(mirror: Mirror, task_ids: set[str]) -> list[Mismatch]:
@@ -46,11 +53,11 @@ def surplus_tasks(mirror: Mirror, task_ids: set[str]) -> list[Mismatch]:
     ]
 
 
-def compare_task(mirror: Mirror, task_id: str) -> tuple[int, list[Mismatch]]:
+def compare_task(mirror: Mirror, task_id: str) -> tuple[int | None, list[Mismatch]]:
     """Return (records compared, differences) of one task, at a revision that both stores had.
 
     A task that moves on is brought up to date and read again. One that never stands still for as
-    long as two reads is left to whoever compares it next, behind the gate where nothing moves.
+    long as two reads was not compared (None): that is for behind the gate, where nothing moves.
     """
     source, target = mirror.source, mirror.target
     for _ in range(_ATTEMPTS):
@@ -74,7 +81,7 @@ def compare_task(mirror: Mirror, task_id: str) -> tuple[int, list[Mismatch]]:
                 task_id=task_id, pointer="/revision", source=mine.revision, target=revision
             )
             return 1, [lag]
-    return 0, []
+    return None, []
 
 
 def compare_tail(mirror: Mirror, task_id: str, since: Head) -> list[Mismatch]:
@@ -93,7 +100,11 @@ def compare_tail(mirror: Mirror, task_id: str, since: Head) -> list[Mismatch]:
             break  # older programs know no gate: one may have written since
     out = list(_differences(mine, other))
     first = mirror.source.changes(task_id=task_id, limit=1)
-    cursor = FeedCursor(feed_id=first[0].cursor.feed_id, number=since.number) if first else None
+    cursor = (
+        FeedCursor(feed_id=first[0].cursor.feed_id, number=since.number)
+        if first and since.number
+        else None
+    )
     while page := mirror.source.changes(cursor, task_id=task_id, limit=1000):
         upto = tuple(c for c in page if c.revision <= mine.revision)
         there = mirror.target.changes(cursor, task_id=task_id, limit=1000)

@@ -76,14 +76,6 @@ class FeedNumbers:
         self._store(state)
         return number
 
-    def raise_to(self, number: int, feed_id: str | None = None) -> None:
-        """Let no number up to ``number`` be drawn again; inside ``locked``."""
-        state = self._load()
-        if state["next"] <= number or (feed_id and feed_id != state["feed_id"]):
-            state["next"] = max(state["next"], number + 1)
-            state["feed_id"] = feed_id or state["feed_id"]
-            self._store(state)
-
     def _load(self) -> dict[str, Any]:
         try:
             data = self._path.read_bytes()
