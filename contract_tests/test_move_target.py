@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -25,6 +24,7 @@ from registry_api import (
     RegistryStore,
     all_records,
     errors,
+    facet,
     new_changeset,
 )
 
@@ -48,6 +48,12 @@ def source(tmp_path: Path) -> Iterator[RegistryStore]:
         yield store
 
 
+def into(store: RegistryStore) -> MoveTarget:
+    """The store, or the one that a wrapper holds, as the target of a move."""
+    target: MoveTarget = facet(store, MoveTarget)
+    return target
+
+
 def assert_equal(source: RegistryStore, target: RegistryStore) -> None:
     """Both stores hold the same, lineage and feed numbers included."""
     assert target.load("t") == source.load("t")
@@ -64,10 +70,10 @@ def test_a_replayed_feed_gives_the_same_store(harness: Harness, source: Registry
     """`apply` keeps id, digest, lineage, revision, time and feed number."""
     target = harness.open()
     for change in source.changes():
-        commit = cast(MoveTarget, target).apply(change)
+        commit = into(target).apply(change)
         assert (commit.revision, commit.lineage) == (change.revision, change.lineage)
         assert commit.cursor == change.cursor
-        again = cast(MoveTarget, target).apply(change)
+        again = into(target).apply(change)
         assert again == replace(commit, replayed=True)
     assert_equal(source, target)
 
@@ -77,7 +83,7 @@ def test_several_changes_are_applied_at_once_or_not_at_all(
 ) -> None:
     """`apply_all` is one transaction: a gap among the changes leaves nothing of them."""
     store = harness.open()
-    target, feed = cast(MoveTarget, store), source.changes()
+    target, feed = into(store), source.changes()
     with pytest.raises(errors.NotNext):
         target.apply_all((*feed[:2], *feed[3:]))
     assert store.head("t").revision == 0
@@ -89,7 +95,7 @@ def test_several_changes_are_applied_at_once_or_not_at_all(
 def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
     """A change is applied only onto the revision before it, appends included, of its lineage."""
     store = harness.open()
-    target = cast(MoveTarget, store)
+    target = into(store)
     feed = source.changes()
     for change in feed[1:]:
         with pytest.raises(errors.NotNext):
@@ -105,7 +111,7 @@ def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
 def test_a_whole_task_is_replaced(harness: Harness, source: RegistryStore) -> None:
     """`replace` sets a whole task, knows its feed's ids, and only moves forward."""
     store = harness.open()
-    target = cast(MoveTarget, store)
+    target = into(store)
     target.apply(source.changes()[0])
     histories = [
         r
@@ -132,7 +138,7 @@ def test_a_replaced_task_of_another_lineage_gives_way(
     build.make(store, "t", build.agent("t", "stale"), build.report("t"), build.finding("t"))
     for n in range(9):
         build.put(store, build.agent("t", f"stale{n}"), expected=n + 1)
-    cast(MoveTarget, store).replace(source.load("t"), [], feed=())
+    into(store).replace(source.load("t"), [], feed=())
     assert store.load("t") == source.load("t")
     assert store.list_records(Kind.PROGRESS).items == ()
     assert_true(store)
@@ -141,7 +147,7 @@ def test_a_replaced_task_of_another_lineage_gives_way(
 def test_a_replaced_task_says_what_its_feed_lacks(harness: Harness, source: RegistryStore) -> None:
     """Where `replace` brings only a tail, a cursor before it is expired and old ids are refused."""
     store = harness.open()
-    target = cast(MoveTarget, store)
+    target = into(store)
     feed = source.changes()
     target.apply(feed[0])
     target.replace(source.load("t"), [], feed=feed[-1:])
@@ -156,10 +162,10 @@ def test_numbers_are_never_given_out_twice(harness: Harness, source: RegistrySto
     """When `replace` drops the newest lines, the next commit still gets a higher number."""
     store = harness.open()
     for change in source.changes():
-        cast(MoveTarget, store).apply(change)
+        into(store).apply(change)
     last = source.changes()[-1].cursor.number
     newer = replace(source.load("t"), revision=9)
-    cast(MoveTarget, store).replace(newer, [], feed=())
+    into(store).replace(newer, [], feed=())
     assert build.make(store, "t2").cursor.number > last
 
 
@@ -168,7 +174,7 @@ def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) 
     store = harness.open()
     feed = source.changes()
     for change in feed:
-        cast(MoveTarget, store).apply(change)
+        into(store).apply(change)
     commit = build.put(store, build.report("t"), expected=None)
     assert commit.cursor.feed_id == feed[-1].cursor.feed_id
     assert commit.cursor.number > feed[-1].cursor.number
@@ -180,7 +186,7 @@ def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) 
 def test_stamps_are_kept(harness: Harness) -> None:
     """A stamp is a text by name, read back by the next one to open the store."""
     store = harness.open()
-    assert cast(MoveTarget, store).read_stamp("note") is None
-    cast(MoveTarget, store).write_stamp("note", "7")
-    cast(MoveTarget, store).write_stamp("note", "8 é")
-    assert cast(MoveTarget, harness.open()).read_stamp("note") == "8 é"
+    assert into(store).read_stamp("note") is None
+    into(store).write_stamp("note", "7")
+    into(store).write_stamp("note", "8 é")
+    assert into(harness.open()).read_stamp("note") == "8 é"

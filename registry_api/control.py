@@ -55,8 +55,9 @@ def _adapter() -> TypeAdapter[PhaseRecord]:
 class FileControl:
     """``.registry/phase.json``: replacing it atomically is the only commit point of a switch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, unrecorded: PhaseRecord | None = None) -> None:
         self.path = folder / "phase.json"
+        self._unrecorded = unrecorded or PhaseRecord()
         self._seen: tuple[tuple[int, ...], PhaseRecord] | None = None
 
     def read(self) -> PhaseRecord | None:
@@ -90,6 +91,22 @@ class FileControl:
         self._seen = (key, record)
         return record
 
+    def current(self) -> PhaseRecord:
+        """Return the record; where no move was recorded, phase 0 of the one that would be."""
+        return self.read() or self._unrecorded
+
+    def settle_zone(self, zone: str) -> PhaseRecord:
+        """Record the zone of older programs' times, unless one is recorded; returns the record."""
+        record = self.current()
+        if record.zone is not None:
+            return record
+        with self._alone():
+            record = self.current()
+            if record.zone is None:
+                record = replace(record, zone=zone)
+                self._replace(record)
+        return record
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Serialise all who replace the record: what was read inside is what is replaced."""
@@ -113,7 +130,7 @@ class FileControl:
             actual = now.epoch if now else 0
             if actual != expected_epoch:
                 raise Conflict("phase.json", expected=expected_epoch, actual=actual)
-            self._replace(new if now is None else replace(new, wish=now.wish))
+            self._replace(new if now is None else replace(new, wish=now.wish, zone=now.zone))
         return new
 
     def note(self, *, epoch: int | None = None, **fields: Any) -> None:
@@ -122,7 +139,7 @@ class FileControl:
         With ``epoch`` only while the record is still of that epoch; a later one knows better.
         """
         with self._alone():
-            record = self.read() or PhaseRecord()
+            record = self.current()
             if epoch is None or epoch == record.epoch:
                 self._replace(replace(record, **fields))
 

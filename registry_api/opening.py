@@ -107,6 +107,7 @@ def _choose(context: OpenContext) -> tuple[str, str]:
     control = FileControl(workspace / STATE_DIR)
     record = control.read()
     if record is not None:
+        _warn_of_other_sides(settings, record)
         if name in {"auto", "dual"} or (name == record.source and record.phase == 0):
             return "dual", ""
         raise BackendMismatch(
@@ -140,11 +141,29 @@ def _choose(context: OpenContext) -> tuple[str, str]:
     if name in {"auto", "json", "dual"}:
         if not legacy and settings.phase is not None and not context.read_only:
             # Nothing recorded and no data: the workspace is born in the phase wished for.
-            control.advance(
-                0, PhaseRecord(phase=MigrationPhase(settings.phase), epoch=1, wish=settings.phase)
+            born = PhaseRecord(
+                phase=MigrationPhase(settings.phase),
+                epoch=1,
+                source=settings.source,
+                target=settings.target,
+                wish=settings.phase,
             )
+            control.advance(0, born)
         return "dual", ""
     return name, location
+
+
+def _warn_of_other_sides(settings: Settings, record: PhaseRecord) -> None:
+    for side in ("source", "target"):
+        said, recorded = getattr(settings, side), getattr(record, side)
+        if side in settings.model_fields_set and said != recorded:
+            log.warning(
+                "REGISTRY_%s=%s is not used: the recorded move is %s -> %s",
+                side.upper(),
+                said,
+                record.source,
+                record.target,
+            )
 
 
 def _held_by_sqlite(context: OpenContext) -> int:

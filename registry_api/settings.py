@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,7 @@ from registry_api.errors import SettingsError
 __all__ = ["Settings", "find_workspace", "load_settings"]
 
 PREFIX = "REGISTRY_"
+_URL = r"^[^\x00]+$"
 _LEGACY_VARIABLE = "CLAUDE_ORCHESTRATOR_WORKSPACE"
 _PLACES = (".registry", "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
 
@@ -31,9 +32,11 @@ class Settings(BaseModel):
     workspace: Path = Field(default=Path(), description="base directory of the registry")
     backend: str = Field(
         default="auto",
-        pattern=r"^[^\x00]+$",
+        pattern=_URL,
         description="store name or URL; auto finds what is there",
     )
+    source: str = Field(default="json", pattern=_URL, description="the store that a move is from")
+    target: str = Field(default="sqlite", pattern=_URL, description="the store that a move is to")
     phase: int | None = Field(
         default=None, ge=0, le=2, description="the migration phase wished for; the record wins"
     )
@@ -48,6 +51,9 @@ class Settings(BaseModel):
     )
     legacy_tz: str | None = Field(
         default=None, description="zone of timestamps without one; default: this machine's"
+    )
+    logs: Literal["jsonl", "off"] = Field(
+        default="jsonl", description="lines of progress and findings beside a local store"
     )
     lock_timeout: float = Field(
         default=5.0, gt=0, le=600, description="seconds to wait for a lock before Busy"

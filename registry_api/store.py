@@ -35,8 +35,10 @@ __all__ = [
     "CONTRACT_VERSION",
     "Capability",
     "Legacy",
+    "Logged",
     "Movable",
     "MoveTarget",
+    "Reconciled",
     "RegistryStore",
     "StoreInfo",
 ]
@@ -52,6 +54,7 @@ class Capability(StrEnum):
     DURABLE = "durable"
     MOVE_TARGET = "move_target"
     MOVABLE = "movable"
+    LOGGED = "logged"  # writes the lines of progress and findings itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,22 @@ class Movable(Protocol):
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
         """Take in what they wrote, in documents and logs; return where every task stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """How many lines of the logs were taken in, and how many missing ones were written."""
+
+    taken: int = 0
+    written: int = 0
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """A store with append-only logs beside it, which other programs read and append to."""
+
+    def reconcile(self) -> Reconciled:
+        """Take in what others appended, each line once, and write the lines that are missing."""
 
 
 @runtime_checkable

@@ -262,16 +262,26 @@ def diff(task: str, *, workspace: Workspace = None, json: Json = False) -> int:
 
 @app.command
 def reconcile(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Take in what other programs wrote, and bring the target of a move up to date.
+    """Take in what other programs wrote, and bring the logs and the target of a move up to date.
 
     Example: registry-backend reconcile
     """
-    from backends.admin.move import progress_shown, show_healed
-    from registry_api import load_settings, open_migration
+    from dataclasses import asdict
 
-    with closing(open_migration(load_settings(workspace))) as migration, progress_shown() as shown:
-        healed = migration.reconcile(progress=shown)
-    return _answer({"healed": healed}, show_healed, as_json=json)
+    from backends.admin.move import progress_shown, show_healed
+    from registry_api import Capability, Logged, facet, load_settings, open_migration, open_store
+
+    settings = load_settings(workspace)
+    found = {"healed": 0, "taken": 0, "written": 0}
+    with closing(open_store(settings)) as store:
+        logs: Logged | None = facet(store, Logged)
+        moving = Capability.LOGGED in store.info.capabilities
+        if logs is not None:
+            found |= asdict(logs.reconcile())
+    if moving:
+        with closing(open_migration(settings)) as migration, progress_shown() as shown:
+            found["healed"] = migration.reconcile(progress=shown)
+    return _answer(found, show_healed, as_json=json)
 
 
 @app.command

@@ -80,6 +80,10 @@ def show_verify(found: dict[str, Any]) -> None:
 def show_healed(found: dict[str, Any]) -> None:
     """Print what reconcile did."""
     sys.stdout.write(f"{found['healed']} task(s) brought up to date\n")
+    if found["taken"] or found["written"]:
+        sys.stdout.write(
+            f"{found['taken']} log line(s) taken in, {found['written']} missing one(s) written\n"
+        )
 
 
 def show_history(found: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.migration import Migration
 from registry_api.opening import STATE_DIR, OpenContext
 from registry_api.store import RegistryStore
+from registry_api.zone import machine_zone
 
 __all__ = ["registry_open_migration", "registry_register_stores"]
 
@@ -24,24 +25,33 @@ def registry_register_stores(register: RegisterStore) -> None:
 @hookimpl
 def registry_open_migration(context: OpenContext) -> Migration:
     """Open the move of the workspace."""
-    control = FileControl(context.workspace / STATE_DIR)
+    control = _control(context)
     return Move(context, _store(context, control), control)
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    control = FileControl(context.workspace / STATE_DIR)
-    record = control.read() or PhaseRecord()
+    control = _control(context)
     if context.read_only:
         # In phases 0 to 2 the source is the writer of record: what it says is the truth.
+        record = control.current()
         return _inner(context, record.source, record)
+    zone = context.settings.legacy_tz or machine_zone()
+    if zone is not None:
+        control.settle_zone(zone)
     store = _store(context, control)
     store.record()
     store.heal_for(1.0)
     return store
 
 
+def _control(context: OpenContext) -> FileControl:
+    settings = context.settings
+    sides = PhaseRecord(source=settings.source, target=settings.target)
+    return FileControl(context.workspace / STATE_DIR, unrecorded=sides)
+
+
 def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
-    record = control.read() or PhaseRecord()
+    record = control.current()
     folder = context.workspace / STATE_DIR
     return DualWriteStore(
         _inner(context, record.source, record),

@@ -75,6 +75,7 @@ class DualWriteStore:
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
+        both.add(Capability.LOGGED)
         self.info = StoreInfo(
             name="dual",
             location=source.info.location,
@@ -89,7 +90,7 @@ class DualWriteStore:
 
     def record(self) -> PhaseRecord:
         """Return the move as it is recorded now."""
-        record = self._control.read() or PhaseRecord()
+        record = self._control.current()
         if record.phase > MigrationPhase.READ_MIGRATION:
             raise NotSupported(
                 f"this version knows phases 0 to 2, the workspace is in {record.phase:d}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -12,17 +11,14 @@ from backends.files import open_regular
 from backends.json_files.intent import AppendedLine
 from backends.json_files.journal import Journal
 from backends.json_files.shared import Shared
+from backends.jsonl.append import append_line, open_log
 from backends.jsonl.lines import Line, encode_line
-from backends.jsonl.reader import Identity, Log, find_logs, identify, read_lines
+from backends.jsonl.reader import Identity, Log, find_logs, identify, log_name, read_lines
 from registry_api.changeset import Changeset
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
 
 __all__ = ["TaskLogs"]
 
-_PLACES = {
-    Kind.PROGRESS: ("progress", "_progress.jsonl"),
-    Kind.FINDING: ("findings", "_findings.jsonl"),
-}
 # Side by side at the end of a line of ours, as encode_line writes them; nowhere else.
 _ENTRY_ID = re.compile(rb'"entry_id":"([A-Za-z0-9_-][A-Za-z0-9._-]*)","changeset":"[0-9a-f-]{36}"')
 _TAIL = 1 << 16
@@ -125,9 +121,8 @@ class TaskLogs:
         ends: dict[str, int] = {}
         out = []
         for record in records:
-            kind = Kind.PROGRESS if isinstance(record, ProgressEntry) else Kind.FINDING
-            folder, suffix = _PLACES[kind]
-            name = f"{folder}/{record.agent_id}{suffix}"
+            kind = KINDS[type(record)]
+            name = log_name(record)
             data = encode_line(record, changeset=str(changeset.id), times=self._shared.times)
             if name not in ends:
                 ends[name], torn = self._end(name)
@@ -182,20 +177,9 @@ class TaskLogs:
         for line in lines:
             if again and self._is_anywhere(line):
                 continue
-            path = self._folder / line.path
-            if path.parent.is_symlink():
-                raise OSError(errno.ELOOP, "a link in place of a folder", str(path.parent))
-            if not path.parent.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._shared.sync_folder(self._folder)
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(path, flags, 0o644)
+            fd = open_log(str(self._folder), line.path, made=self._shared.sync_folder)
             try:
-                size = os.fstat(fd).st_size
-                torn = again and size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                rest = memoryview(b"\n" + line.data if torn else line.data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
+                append_line(fd, line.data, mend=again)
                 self._shared.sync(fd)
             finally:
                 os.close(fd)

@@ -88,6 +88,7 @@ class JsonFilesStore:
         self._next_try = 0.0
         self._closed = False
         capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.MOVABLE}
+        capabilities.add(Capability.LOGGED)
         if durable:
             capabilities.add(Capability.DURABLE)
         self.info = StoreInfo(

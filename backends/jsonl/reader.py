@@ -11,9 +11,9 @@ from typing import BinaryIO
 from backends.files import Problem, open_regular
 from backends.jsonl.lines import Line, LineError, generation, parse_line
 from backends.jsonl.times import Times
-from registry_api.models import Kind
+from registry_api.models import KINDS, Finding, Kind, ProgressEntry
 
-__all__ = ["Identity", "Log", "find_logs", "identify", "read_lines"]
+__all__ = ["Identity", "Log", "find_logs", "identify", "log_name", "read_lines"]
 
 _NAMING = 4096  # bytes of the first line that name a generation
 _PART = 2**20
@@ -35,6 +35,12 @@ class Log:
 
 
 Identity = dict[tuple[int, int, int], str]
+
+
+def log_name(record: ProgressEntry | Finding) -> str:
+    """Return the path of the log, below the task's folder, that a record's line goes to."""
+    folder, suffix = _FOLDERS[KINDS[type(record)]][0]
+    return f"{folder}/{record.agent_id}{suffix}"
 
 
 def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -15,6 +18,7 @@ from backends.admin.cli import main
 from contract_tests import build
 from contract_tests.harness import Harness
 from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
+from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
 from registry_api.migration import MigrationPhase
 from tests import legacy, samples
@@ -22,6 +26,11 @@ from tests import legacy, samples
 
 def opened(workspace, **env):
     return open_store(load_settings(workspace, env={k.upper(): str(v) for k, v in env.items()}))
+
+
+def phase_of(workspace):
+    record = FileControl(workspace / ".registry").current()
+    return record.phase, record.epoch
 
 
 def cli(capsys, *tokens):
@@ -187,7 +196,7 @@ def test_two_switches_at_once(workspace, capsys):
     with FileLock(workspace / ".registry" / "switch.lock"):
         code, found = cli(capsys, "switch", "1", "--json", "--workspace", workspace)
     assert (code, found["error"]["code"]) == (4, "busy")
-    assert not (workspace / ".registry" / "phase.json").exists()
+    assert phase_of(workspace) == (0, 0)
 
 
 def test_a_difference_stops_a_switch_and_is_named(workspace, capsys):
@@ -212,6 +221,50 @@ def test_a_difference_stops_a_switch_and_is_named(workspace, capsys):
     assert found["migration"]["phase"] == 1
 
 
+@pytest.fixture
+def live_in(monkeypatch):
+    """Moves this process to a time zone."""
+
+    def move(zone):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_the_zone_is_recorded_when_a_registry_is_first_written_to(workspace, live_in):
+    """Older programs' times mean one moment for ever: the first zone stands, whoever comes."""
+    live_in("Asia/Tokyo")
+    opened(workspace).close()
+    live_in("UTC")
+    opened(workspace, registry_legacy_tz="Europe/Berlin").close()
+    assert FileControl(workspace / ".registry").current().zone == "Asia/Tokyo"
+    document = json.loads((workspace / "TASK-0" / "AGENT_REGISTRY.json").read_text())
+    naive = datetime.fromisoformat(document["created_at"])
+    told = opened(workspace).load("TASK-0").task.created_at
+    assert told == naive.replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+    switch(workspace, 1)
+    assert FileControl(workspace / ".registry").current().zone == "Asia/Tokyo"
+
+
+def test_the_sides_of_a_move_are_recorded(workspace, tmp_path, caplog):
+    """REGISTRY_TARGET may name another file; once recorded, the record wins and says so."""
+    elsewhere = tmp_path / "elsewhere.sqlite3"
+    opened(workspace, registry_target=f"sqlite://{elsewhere}").close()
+    migration = open_migration(
+        load_settings(workspace, env={"REGISTRY_TARGET": f"sqlite://{elsewhere}"})
+    )
+    with closing(migration):
+        migration.switch(MigrationPhase(1), actor="test")
+    assert elsewhere.exists()
+    store = opened(workspace, registry_target="memory")
+    assert "REGISTRY_TARGET=memory is not used" in caplog.text
+    build.put(store, build.finding("TASK-1"), expected=None)
+    assert not (workspace / ".registry" / "registry.sqlite3").exists()
+
+
 def test_looking_leaves_no_trace(workspace, capsys):
     """status, verify, diff write nothing in a workspace that nobody adopted."""
     before = contents(workspace)
@@ -226,7 +279,7 @@ def test_a_plan_changes_nothing(workspace, capsys):
     code, found = cli(capsys, "plan", "2", "--json", "--workspace", workspace)
     assert code == 0
     assert [(s["from"], s["to"]) for s in found["steps"]] == [(0, 1), (1, 2)]
-    assert not (workspace / ".registry" / "phase.json").exists()
+    assert phase_of(workspace) == (0, 0)
 
 
 def test_a_lost_record_is_noticed(workspace):
@@ -466,7 +519,7 @@ def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
     migration.close()
     assert len(failed) == 1
     assert longest < 1.0
-    assert not (workspace / ".registry" / "phase.json").exists()
+    assert phase_of(workspace) == (0, 0)
 
 
 def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
@@ -546,7 +599,7 @@ def test_a_stopped_writer_inside_stops_a_switch_not_the_others(workspace):
     assert moving.returncode in {4, 5}
     assert out["error"]["code"] in {"switch_timed_out", "busy"}
     assert longest < 1.0
-    assert not (workspace / ".registry" / "phase.json").exists()
+    assert phase_of(workspace) == (0, 0)
     assert store.load("TASK-0").revision == 1
     switch(workspace, 1)
 

@@ -5,6 +5,7 @@ import pytest
 from registry_api import load_settings
 from registry_api.errors import SettingsError
 from registry_api.settings import _within_two
+from registry_api.zone import machine_zone
 
 
 def test_environment_over_file_over_default(tmp_path):
@@ -76,3 +77,18 @@ def test_the_workspace_is_found(tmp_path, monkeypatch):
 def test_edit_distance(a, b, near):
     """At most two letters apart."""
     assert _within_two(a, b) is near
+
+
+def test_the_machines_zone_is_found_where_it_is_kept(tmp_path):
+    """TZ first, then the link /etc/localtime, then /etc/timezone; an offset alone has no name."""
+    link, name = tmp_path / "localtime", tmp_path / "timezone"
+    name.write_text("Asia/Tokyo\n")
+    assert machine_zone({"TZ": ":Europe/Berlin"}, link=link, name=name) == "Europe/Berlin"
+    assert machine_zone({"TZ": ""}, link=link, name=name) == "UTC"
+    assert machine_zone({"TZ": "XYZ-3"}, link=link, name=name) is None
+    assert machine_zone({}, link=link, name=name) == "Asia/Tokyo"
+    zones = tmp_path / "zoneinfo" / "Europe"
+    zones.mkdir(parents=True)
+    (zones / "Paris").touch()
+    link.symlink_to(zones / "Paris")
+    assert machine_zone({}, link=link, name=name) == "Europe/Paris"

@@ -19,7 +19,7 @@ from registry_api.query import make_cursor
 
 
 def opened(workspace, **options):
-    settings = load_settings(workspace, env={}, backend="sqlite", **options)
+    settings = load_settings(workspace, env={}, backend="sqlite", logs="off", **options)
     return open_store(settings)
 
 

@@ -1,0 +1,25 @@
+"""The plugin: keeps the logs round every local store that does not keep them itself."""
+
+from __future__ import annotations
+
+from backends.jsonl.store import LoggedStore
+from backends.jsonl.times import Times
+from registry_api.hooks import hookimpl
+from registry_api.opening import OpenContext
+from registry_api.store import Capability, RegistryStore
+
+__all__ = ["registry_wrap_store"]
+
+
+@hookimpl
+def registry_wrap_store(store: RegistryStore, context: OpenContext) -> RegistryStore | None:
+    """Wrap a store whose content outlives the process, unless it is opened for reading only."""
+    has = store.info.capabilities
+    settings = context.settings
+    if settings.logs == "off" or context.read_only or Capability.LOGGED in has:
+        return None
+    if Capability.PERSISTENT not in has:
+        return None
+    return LoggedStore(
+        store, context.workspace, times=Times.named(settings.legacy_tz), now=context.now
+    )

@@ -1,0 +1,144 @@
+"""The logs round a store that is the record itself: there they are its export and its inbox."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from backends.files import Problem
+from backends.jsonl.append import append_line, open_log
+from backends.jsonl.lines import encode_line
+from backends.jsonl.reader import find_logs, log_name, read_lines
+from backends.jsonl.times import Times
+from registry_api.changeset import Changeset, Commit, Put, accepted, new_changeset
+from registry_api.errors import RecordExists
+from registry_api.models import Finding, Kind, ProgressEntry, record_key
+from registry_api.query import RecordQuery, TaskQuery
+from registry_api.silence import all_records, all_tasks
+from registry_api.store import Reconciled, RegistryStore
+from registry_api.wrapper import StoreWrapper
+
+__all__ = ["LoggedStore"]
+
+log = logging.getLogger("registry_backend")
+_UNKNOWN = "00000000-0000-0000-0000-000000000000"  # the changeset of a line written later
+_UNDER_WAY = timedelta(seconds=10)
+_BATCH = 500
+_HISTORIES = (Kind.PROGRESS, Kind.FINDING)
+
+
+class LoggedStore(StoreWrapper):
+    """Appends a line per progress entry and finding once they are committed.
+
+    The lines are those of the older programs and are not synced: the store is the record, and
+    ``reconcile`` writes what a kill or a full disk left out. What others append is an inbox, taken
+    in by ``reconcile`` as history and signs of life.
+    """
+
+    def __init__(
+        self, inner: RegistryStore, workspace: Path, *, times: Times, now: Callable[[], datetime]
+    ) -> None:
+        super().__init__(inner)
+        self._workspace = workspace
+        self._root = str(workspace)
+        self._times = times
+        self._now = now
+
+    def commit(self, changeset: Changeset) -> Commit:
+        """See RegistryStore.commit; a log that cannot be written never fails the caller."""
+        change = accepted(changeset, self.inner.info.limits).changeset
+        commit = self.inner.commit(change)
+        if not commit.replayed:
+            for op in change.ops:
+                if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
+                    self._append(op.record, str(change.id))
+        return commit
+
+    def _append(self, record: ProgressEntry | Finding, changeset: str) -> bool:
+        name = log_name(record)
+        try:
+            fd = open_log(f"{self._root}/{record.task_id}", name)
+            try:
+                append_line(fd, encode_line(record, changeset=changeset, times=self._times))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            log.warning(
+                "%s/%s: a line is missing (%s); registry-backend reconcile writes it",
+                record.task_id,
+                name,
+                error.strerror,
+            )
+            return False
+        return True
+
+    # -- both ways ---------------------------------------------------------------------------
+
+    def reconcile(self) -> Reconciled:
+        """See Logged.reconcile."""
+        taken = written = 0
+        for task in all_tasks(self.inner, TaskQuery()):
+            for kind in _HISTORIES:
+                theirs, logged = self._inbox(task.task_id, kind)
+                for n in range(0, len(theirs), _BATCH):
+                    taken += self._take(task.task_id, theirs[n : n + _BATCH])
+                written += self._export(task.task_id, kind, logged)
+        return Reconciled(taken=taken, written=written)
+
+    def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
+        """Return the records that only the logs have, and every id that is in them."""
+        query = RecordQuery(task_id=task_id)
+        known = {record_key(r) for r in all_records(self.inner, kind, query)}
+        logged = set[str]()
+        theirs = []
+        for record in self._logged(task_id, kind):
+            key = record_key(record)
+            if key not in known and key not in logged:
+                # Whatever state it told of is long over: it is history and a sign of life.
+                theirs.append(replace(record, foreign=True))
+            logged.add(key)
+        return theirs, logged
+
+    def _logged(self, task_id: str, kind: Kind) -> Iterator[ProgressEntry | Finding]:
+        problems: list[Problem] = []
+        for found in find_logs(self._workspace / task_id, problems):
+            if found.kind is kind:
+                for _, line in read_lines(
+                    found, task_id=task_id, times=self._times, problems=problems
+                ):
+                    yield line.record
+        for problem in problems:
+            log.warning("%s", problem)
+
+    def _take(self, task_id: str, records: list[ProgressEntry | Finding]) -> int:
+        try:
+            self.inner.commit(
+                new_changeset(
+                    task_id,
+                    [Put(r) for r in records],
+                    expected=None,
+                    actor="foreign",
+                    at=self._now(),
+                )
+            )
+        except RecordExists:
+            # Another reconcile takes the same lines: each record once, whoever is first.
+            if len(records) == 1:
+                return 0
+            return sum(self._take(task_id, [record]) for record in records)
+        return len(records)
+
+    def _export(self, task_id: str, kind: Kind, logged: set[str]) -> int:
+        """Write the lines that are missing; a foreign record was one in a log that is gone."""
+        before = self._now() - _UNDER_WAY  # younger ones may be about to be written
+        written = 0
+        for record in all_records(self.inner, kind, RecordQuery(task_id=task_id)):
+            assert isinstance(record, ProgressEntry | Finding)
+            missing = not record.foreign and record_key(record) not in logged
+            if missing and record.timestamp < before:
+                written += self._append(record, _UNKNOWN)
+        return written

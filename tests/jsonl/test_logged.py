@@ -1,0 +1,140 @@
+"""backends.jsonl: the logs beside a store that is the record itself."""
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from contract_tests import build
+from registry_api import (
+    Kind,
+    Logged,
+    ProgressEntry,
+    Put,
+    Reconciled,
+    RecordQuery,
+    errors,
+    facet,
+    load_settings,
+    new_changeset,
+    open_store,
+)
+
+LATER = datetime.now(UTC) + timedelta(minutes=1)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the default store of an empty workspace, with variables if any."""
+    stores = []
+
+    def open_it(now=None, **env):
+        settings = load_settings(tmp_path, env=env)
+        store = open_store(settings, **({"now": lambda: now} if now else {}))
+        stores.append(store)
+        return store
+
+    yield open_it
+    for store in stores:
+        store.close()
+
+
+def log_of(tmp_path, agent="a1", folder="progress"):
+    return tmp_path / "t" / folder / f"{agent}_{folder}.jsonl"
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+
+
+def messages(store):
+    page = store.list_records(Kind.PROGRESS, RecordQuery(task_id="t"))
+    return sorted(r.message for r in page.items if isinstance(r, ProgressEntry))
+
+
+def test_each_report_and_finding_has_a_line_in_the_older_programs_keys(tmp_path, opened):
+    """What is committed to sqlite is read by a program that knows only the logs."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    build.put(store, build.report("t", message="half", progress=50), expected=None)
+    build.put(store, build.finding("t", message="leak"), expected=None)
+    (line,) = lines_of(log_of(tmp_path))
+    assert (line["agent_id"], line["message"], line["progress"]) == ("a1", "half", 50)
+    (finding,) = lines_of(tmp_path / "t" / "findings" / "a1_findings.jsonl")
+    assert finding["message"] == "leak"
+
+
+def test_a_refused_commit_and_a_replay_leave_no_line(tmp_path, opened):
+    """The line follows the commit: none without one, and none twice."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    change = new_changeset("t", [Put(build.report("t", message="once"))], expected=None)
+    store.commit(change)
+    assert store.commit(change).replayed
+    with pytest.raises(errors.Conflict):
+        build.put(store, build.report("t", message="refused"), expected=7)
+    assert [line["message"] for line in lines_of(log_of(tmp_path))] == ["once"]
+
+
+def test_logs_can_be_switched_off(tmp_path, opened):
+    """REGISTRY_LOGS=off: the store alone."""
+    store = opened(REGISTRY_LOGS="off")
+    build.make(store, "t", build.agent("t"), build.report("t"))
+    assert not (tmp_path / "t").exists()
+    assert facet(store, Logged) is None
+
+
+def test_a_log_that_cannot_be_written_never_fails_the_caller(tmp_path, opened, caplog):
+    """The commit stands, the warning names the way to mend it, and reconcile does."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    (tmp_path / "t").symlink_to(tmp_path / "elsewhere")
+    build.put(store, build.report("t", message="kept"), expected=None)
+    assert messages(store) == ["kept"]
+    assert "registry-backend reconcile" in caplog.text
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "t").unlink()
+    later = opened(now=LATER)
+    assert facet(later, Logged).reconcile() == Reconciled(written=1)
+    assert facet(later, Logged).reconcile() == Reconciled()
+    assert [line["message"] for line in lines_of(log_of(tmp_path))] == ["kept"]
+
+
+def test_a_line_that_may_be_under_way_is_not_written_twice(tmp_path, opened):
+    """Between a commit and its line another process may reconcile: young entries are left."""
+    with closing(open_store(load_settings(tmp_path, env={"REGISTRY_LOGS": "off"}))) as bare:
+        build.make(bare, "t", build.agent("t"))
+        young = build.report("t", timestamp=datetime.now(UTC), message="under way")
+        build.put(bare, young, expected=None)
+    assert facet(opened(), Logged).reconcile() == Reconciled()
+
+
+def test_foreign_lines_are_taken_in_once_wherever_they_lie(tmp_path, opened):
+    """An un-migrated agent's line becomes history and a sign of life, archived or not."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    log = log_of(tmp_path)
+    log.parent.mkdir(parents=True)
+    line = {"timestamp": "2031-01-01T10:00:00+00:00", "agent_id": "a1", "message": "theirs"}
+    log.write_text(json.dumps(line) + "\nno json\n" + json.dumps({**line, "agent_id": "../x"}))
+    logs = facet(store, Logged)
+    assert logs.reconcile() == Reconciled(taken=1)
+    log.parent.with_name("archive").mkdir()
+    log.rename(tmp_path / "t" / "archive" / log.name)
+    assert logs.reconcile() == Reconciled()
+    assert messages(store) == ["theirs"]
+    assert store.load("t").agents[0].last_update == datetime(2031, 1, 1, 10, tzinfo=UTC)
+
+
+def test_a_torn_foreign_tail_is_ended_before_our_line(tmp_path, opened):
+    """Our line stands alone, whatever another program left before it."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    log = log_of(tmp_path)
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b'{"torn')
+    build.put(store, build.report("t", message="whole"), expected=None)
+    torn, ours = log.read_bytes().splitlines()
+    assert torn == b'{"torn'
+    assert json.loads(ours)["message"] == "whole"
