@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test lint bench lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
@@ -27,6 +27,9 @@ lint: $(READY) ## ruff, mypy, import arrows, dependencies
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/deptry .
+
+bench: $(READY) ## time everything beside a raw side; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(READY) ## write requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

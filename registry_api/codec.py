@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ __all__ = ["decode_record", "dump", "encode_record", "stamp", "unstamp"]
 _OPTIONS = orjson.OPT_UTC_Z
 
 
+@lru_cache(maxsize=256)  # a report's time is written into five rows
 def stamp(moment: datetime) -> str:
     """Write a moment in fixed width, ``2026-01-04T22:15:30.000000Z``: text sorts as time."""
     if moment.tzinfo is not UTC:

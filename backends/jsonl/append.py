@@ -1,14 +1,19 @@
-"""Append to a log: below a task's folder and nowhere else, on a line of its own."""
+"""Append to logs: below a task's folder and nowhere else, each line on its own."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["append_line", "open_log"]
+from registry_api.flock import ForkSafeLock
+
+__all__ = ["Appender", "append_line", "open_log"]
+
+_KEPT = 64  # logs that an Appender keeps open
 
 
 def open_log(folder: str, name: str, *, made: Callable[[Path], None] | None = None) -> int:
@@ -17,17 +22,17 @@ def open_log(folder: str, name: str, *, made: Callable[[Path], None] | None = No
     ``name`` is ``progress/…`` or ``findings/…``; ``made`` is told of a folder in which a name is
     new. Raises OSError; ELOOP where a link stands in place of the file or one of its folders.
     """
-    inside = os.path.dirname(f"{folder}/{name}")  # noqa: PTH120  (hot path, as all below)
-    for path in (folder, inside):
+    inside = Path(folder, name).parent
+    for path in (Path(folder), inside):
         try:
-            mode = os.lstat(path).st_mode
+            mode = path.lstat().st_mode
         except FileNotFoundError:
-            Path(path).mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             if made is not None:
-                made(Path(path).parent)
+                made(path.parent)
             continue
         if not stat.S_ISDIR(mode):
-            raise OSError(errno.ELOOP, "no folder, or a link in place of one", path)
+            raise OSError(errno.ELOOP, "no folder, or a link in place of one", str(path))
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(f"{folder}/{name}", flags, 0o644)
 
@@ -44,3 +49,47 @@ def append_line(fd: int, data: bytes, *, mend: bool = True) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+class Appender:
+    """Appends without syncing, and keeps the logs open that were written last; thread-safe.
+
+    Before each line the path is looked at: a log that another program moved to ``archive/`` or
+    replaced by a link is not written any more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = ForkSafeLock()
+        self._open = OrderedDict[str, list[int]]()  # path: descriptor, device, inode, size
+
+    def append(self, folder: str, name: str, data: bytes) -> None:
+        """Append a whole line to ``folder/name``; raises OSError."""
+        path = f"{folder}/{name}"
+        with self._lock:
+            entry = self._open.get(path)
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:
+                found = None
+            if entry is not None and (found is None or entry[1:3] != [found.st_dev, found.st_ino]):
+                os.close(self._open.pop(path)[0])
+                entry = None
+            if entry is None:
+                entry = self._opened(path, open_log(folder, name))
+            # A size that we left ends with a line of ours.
+            append_line(entry[0], data, mend=found is None or found.st_size != entry[3])
+            entry[3] = (found.st_size if found else 0) + len(data)
+
+    def _opened(self, path: str, fd: int) -> list[int]:
+        if len(self._open) >= _KEPT:
+            _, oldest = self._open.popitem(last=False)
+            os.close(oldest[0])
+        found = os.fstat(fd)
+        self._open[path] = entry = [fd, found.st_dev, found.st_ino, -1]
+        return entry
+
+    def close(self) -> None:
+        """Close every log."""
+        with self._lock:
+            while self._open:
+                os.close(self._open.popitem()[1][0])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from backends.files import Problem
-from backends.jsonl.append import append_line, open_log
+from backends.jsonl.append import Appender
 from backends.jsonl.lines import encode_line
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
@@ -47,6 +46,7 @@ class LoggedStore(StoreWrapper):
         self._root = str(workspace)
         self._times = times
         self._now = now
+        self._logs = Appender()
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit; a log that cannot be written never fails the caller."""
@@ -61,11 +61,8 @@ class LoggedStore(StoreWrapper):
     def _append(self, record: ProgressEntry | Finding, changeset: str) -> bool:
         name = log_name(record)
         try:
-            fd = open_log(f"{self._root}/{record.task_id}", name)
-            try:
-                append_line(fd, encode_line(record, changeset=changeset, times=self._times))
-            finally:
-                os.close(fd)
+            line = encode_line(record, changeset=changeset, times=self._times)
+            self._logs.append(f"{self._root}/{record.task_id}", name, line)
         except OSError as error:
             log.warning(
                 "%s/%s: a line is missing (%s); registry-backend reconcile writes it",
@@ -75,6 +72,11 @@ class LoggedStore(StoreWrapper):
             )
             return False
         return True
+
+    def close(self) -> None:
+        """Close the store and the logs."""
+        super().close()
+        self._logs.close()
 
     # -- both ways ---------------------------------------------------------------------------
 

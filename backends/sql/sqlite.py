@@ -39,6 +39,12 @@ _CHECKPOINT_BYTES = 4 * 2**20
 _LOOK_EVERY = 64  # commits of an engine
 
 
+class Connection(sqlite3.Connection):
+    """``patience``: the seconds that its busy_timeout was last set to."""
+
+    patience = 1.0
+
+
 class SqliteEngine:
     """Opens one SQLite file; hands out reading and writing transactions.
 
@@ -49,7 +55,7 @@ class SqliteEngine:
     """
 
     def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[Connection] = deque()
         self.path = path
         self._timeout = timeout
         self._wal = path.with_name(path.name + "-wal")
@@ -67,14 +73,18 @@ class SqliteEngine:
 
     # -- connections -------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         mode = "ro" if self._read_only else "rwc"
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         try:
             connection = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=1.0
+                uri,
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=Connection.patience,
+                factory=Connection,
             )
-            connection.execute("PRAGMA busy_timeout=1000")
             connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
             connection.execute("PRAGMA wal_autocheckpoint=0")
             connection.execute("PRAGMA cache_size=-8000")
@@ -82,7 +92,7 @@ class SqliteEngine:
             raise self._translated(error) from error
         return connection
 
-    def _borrow(self) -> sqlite3.Connection:
+    def _borrow(self) -> Connection:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
         if self._torn:
@@ -97,14 +107,14 @@ class SqliteEngine:
         self._busy.add(id(connection))
         return connection
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, connection: Connection) -> None:
         self._busy.discard(id(connection))
         if self._closed:
             connection.close()
         else:
             self._idle.append(connection)
 
-    def _discard(self, connection: sqlite3.Connection) -> None:
+    def _discard(self, connection: Connection) -> None:
         self._busy.discard(id(connection))
         connection.close()
 
@@ -137,7 +147,7 @@ class SqliteEngine:
     # -- transactions ------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[Connection]:
         """Give a connection whose reads all see one state."""
         connection = self._borrow()
         try:
@@ -155,7 +165,7 @@ class SqliteEngine:
         self._give_back(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[Connection]:
         """Give a connection inside a write transaction: committed at the end, or nothing happened.
 
         Raises Busy when the turn does not come in time, Unavailable when nothing happened, and
@@ -164,7 +174,8 @@ class SqliteEngine:
         connection = self._borrow()
         deadline = time.monotonic() + patience(self._timeout)
         try:
-            with self._in_turn(deadline):
+            self._take_turn(deadline)
+            try:
                 self._begin(connection, deadline)
                 try:
                     yield connection
@@ -173,6 +184,8 @@ class SqliteEngine:
                     raise
                 self._commit(connection)
                 self._checkpoint(connection)
+            finally:
+                self._end_turn()
         except sqlite3.Error as error:
             self._discard(connection)
             raise self._translated(error) from error
@@ -184,39 +197,53 @@ class SqliteEngine:
             raise
         self._give_back(connection)
 
-    @contextmanager
-    def _in_turn(self, deadline: float) -> Iterator[None]:
-        def left() -> float:
-            return max(0.0, deadline - time.monotonic())
-
-        if not self._thread.acquire(timeout=left()):
+    def _take_turn(self, deadline: float) -> None:
+        if not self._thread.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise Busy(f"another thread writes to {self.path}", next_step="Try again")
         try:
-            with self._queue.exclusive(left()):
-                self._turn.acquire(timeout=left())
+            self._queue.acquire(timeout=deadline - time.monotonic())
             try:
-                yield
+                self._turn.acquire(timeout=deadline - time.monotonic())
             finally:
-                self._turn.release()
+                self._queue.release()
+        except BaseException:
+            self._thread.release()
+            raise
+
+    def _end_turn(self) -> None:
+        try:
+            self._turn.release()
         finally:
             self._thread.release()
 
-    def _begin(self, connection: sqlite3.Connection, deadline: float) -> None:
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        self._take_turn(time.monotonic() + self._timeout)
+        try:
+            yield
+        finally:
+            self._end_turn()
+
+    def _begin(self, connection: Connection, deadline: float) -> None:
         """Begin at once; a program that writes without our queue is waited for until the deadline.
 
         IMMEDIATE: a transaction that begins by reading and then writes fails where another wrote
         in between (262,898 "database is locked" in 10 s of 8 writers; none with IMMEDIATE).
         """
-        left = max(1, int(1000 * (deadline - time.monotonic())))
-        connection.execute(f"PRAGMA busy_timeout={left}")
+        left = deadline - time.monotonic()
+        if left > self._timeout * 0.9:
+            left = self._timeout  # the usual case: nothing to set
+        if connection.patience != left:
+            connection.execute(f"PRAGMA busy_timeout={max(1, int(1000 * left))}")
+            connection.patience = left
         connection.execute("BEGIN IMMEDIATE")
 
     @staticmethod
-    def _roll_back(connection: sqlite3.Connection) -> None:
+    def _roll_back(connection: Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
+    def _commit(self, connection: Connection) -> None:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -228,7 +255,7 @@ class SqliteEngine:
                 next_step="Commit the same changeset again: a replay is recognised",
             ) from error
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+    def _checkpoint(self, connection: Connection) -> None:
         """Move the log into the database when it has grown; inside the turn, after the commit.
 
         Looked at with an engine's first commit, so that short-lived processes do their share, and
@@ -267,7 +294,7 @@ class SqliteEngine:
             )
         if self._read_only:
             raise Unavailable(f"{self.path} holds no registry yet", next_step="Open it for writing")
-        with self._in_turn(time.monotonic() + self._timeout):
+        with self._in_turn():
             if self._version() is None:
                 self._create()
             elif self._version() != VERSION:
@@ -316,7 +343,7 @@ class SqliteEngine:
         connection = self._borrow()
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                with self._in_turn(time.monotonic() + self._timeout):
+                with self._in_turn():
                     connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.Error as error:
             self._discard(connection)

@@ -8,8 +8,12 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
          'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor FROM tasks WHERE '
          'tasks.task_id = :task_id',
  'task_state': 'SELECT tasks.lineage, tasks.revision, tasks.status, tasks.recorded_status, '
-               'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before FROM '
-               'tasks WHERE tasks.task_id = :task_id',
+               'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before, (SELECT '
+               "meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, (SELECT "
+               "meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, (SELECT "
+               "meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, (SELECT "
+               'max(feed.number) AS max_1 FROM feed) AS anon_4 FROM tasks WHERE tasks.task_id '
+               '= :task_id',
  'put_task': 'INSERT INTO tasks (task_id, description, recorded_status, created_at, priority, '
              'workspace, workspace_base, client_cwd, current_phase_index, max_agents, '
              'max_concurrent, max_depth, context, extra, lineage, revision, updated_at, '
@@ -38,6 +42,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'advance': 'UPDATE tasks SET revision=:revision, updated_at=:updated_at, status=:status, '
             'phases=:phases, agents=:agents, active_agents=:active_agents WHERE tasks.task_id '
             '= :of_task',
+ 'advance_alone': 'UPDATE tasks SET revision=:revision, updated_at=:updated_at WHERE '
+                  'tasks.task_id = :of_task',
  'set_expired': 'UPDATE tasks SET feed_floor=:feed_floor, expired_before=:expired_before WHERE '
                 'tasks.task_id = :of_task',
  'oldest_changes': 'SELECT feed.number, feed.changeset_id, feed.at FROM feed WHERE '
@@ -59,6 +65,9 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'report_on_agent': 'UPDATE agents SET status=:status, progress=:progress, '
                     'last_update=:last_update WHERE agents.task_id = :of_task AND '
                     'agents.agent_id = :of_agent',
+ 'report_again': 'UPDATE agents SET progress=:progress, last_update=:last_update WHERE '
+                 'agents.task_id = :of_task AND agents.agent_id = :of_agent AND agents.status '
+                 '= :of_status',
  'seen_agent': 'UPDATE agents SET last_update=:last_update WHERE agents.task_id = :of_task AND '
                'agents.agent_id = :of_agent',
  'put_latest': 'INSERT INTO agent_progress_latest (task_id, entry_id, agent_id, timestamp, '
@@ -84,7 +93,7 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'task_floor': 'SELECT tasks.feed_floor FROM tasks WHERE tasks.task_id = :task_id',
  'add_change': 'INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, '
                'at, changeset) VALUES (:number, :task_id, :lineage, :revision, :changeset_id, '
-               ':digest, :at, :changeset)',
+               ':digest, :at, :changeset) ON CONFLICT (task_id, changeset_id) DO NOTHING',
  'changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset FROM '
             'feed WHERE feed.number > :number ORDER BY feed.number LIMIT :limit OFFSET 0',
  'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset '
@@ -169,7 +178,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'count_progress': 'SELECT count(*) AS count_1 FROM progress WHERE progress.task_id = :task_id',
  'add_progress': 'INSERT INTO progress (task_id, entry_id, agent_id, timestamp, status, '
                  'message, progress, "foreign", extra) VALUES (:task_id, :entry_id, :agent_id, '
-                 ':timestamp, :status, :message, :progress, :foreign, :extra)',
+                 ':timestamp, :status, :message, :progress, :foreign, :extra) ON CONFLICT '
+                 '(task_id, entry_id) DO NOTHING',
  'drop_all_findings': 'DELETE FROM findings WHERE findings.task_id = :task_id',
  'load_findings': 'SELECT findings.task_id, findings.finding_id, findings.agent_id, '
                   'findings.timestamp, findings.finding_type, findings.severity, '
@@ -184,7 +194,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'add_findings': 'INSERT INTO findings (task_id, finding_id, agent_id, timestamp, '
                  'finding_type, severity, message, data, phase_index, "foreign", extra) VALUES '
                  '(:task_id, :finding_id, :agent_id, :timestamp, :finding_type, :severity, '
-                 ':message, :data, :phase_index, :foreign, :extra)',
+                 ':message, :data, :phase_index, :foreign, :extra) ON CONFLICT (task_id, '
+                 'finding_id) DO NOTHING',
  'drop_all_reviews': 'DELETE FROM reviews WHERE reviews.task_id = :task_id',
  'load_reviews': 'SELECT reviews.task_id, reviews.review_id, reviews.phase_index, '
                  'reviews.phase_id, reviews.status, reviews.verdict, reviews.num_reviewers, '

@@ -15,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    insert,
     literal_column,
     or_,
     select,
@@ -65,8 +64,11 @@ def _upsert(flavour: Flavour, table: Table, *, keep: tuple[str, ...] = ()) -> Ex
     return statement
 
 
-def _plain_insert(table: Table) -> Executable:
-    return insert(table).values({c.name: bindparam(c.name) for c in table.columns})
+def _insert_new(flavour: Flavour, table: Table, *key: str) -> Executable:
+    """Insert a row unless its key is taken: the row count tells, and no transaction fails."""
+    put = flavour.insert(table).values({c.name: bindparam(c.name) for c in table.columns})
+    statement: Executable = put.on_conflict_do_nothing(index_elements=list(key))
+    return statement
 
 
 def statements(flavour: Flavour) -> dict[str, Executable]:
@@ -91,6 +93,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
             tasks.c.agents,
             tasks.c.active_agents,
             tasks.c.expired_before,
+            *_feed_state(),
         ).where(_is(tasks, "task_id")),
         "put_task": _upsert(flavour, tasks),
         "set_task": update(tasks)
@@ -104,6 +107,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
                 for n in ("revision", "updated_at", "status", "phases", "agents", "active_agents")
             }
         ),
+        "advance_alone": update(tasks)
+        .where(_is_as(tasks, task_id="of_task"))
+        .values({n: bindparam(n) for n in ("revision", "updated_at")}),
         "set_expired": update(tasks)
         .where(_is_as(tasks, task_id="of_task"))
         .values(feed_floor=bindparam("feed_floor"), expired_before=bindparam("expired_before")),
@@ -129,6 +135,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "report_on_agent": update(agents)
         .where(_is_as(agents, task_id="of_task", agent_id="of_agent"))
         .values({n: bindparam(n) for n in ("status", "progress", "last_update")}),
+        "report_again": update(agents)
+        .where(_is_as(agents, task_id="of_task", agent_id="of_agent", status="of_status"))
+        .values({n: bindparam(n) for n in ("progress", "last_update")}),
         "seen_agent": update(agents)
         .where(_is_as(agents, task_id="of_task", agent_id="of_agent"))
         .values(last_update=bindparam("last_update")),
@@ -139,14 +148,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "replayed": select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest).where(
             _is(feed, "task_id", "changeset_id")
         ),
-        "feed_state": select(
-            _meta_value("feed_id"),
-            _meta_value("feed_floor"),
-            _meta_value("last_number"),
-            select(func.max(feed.c.number)).scalar_subquery(),
-        ),
+        "feed_state": select(*_feed_state()),
         "task_floor": select(tasks.c.feed_floor).where(_is(tasks, "task_id")),
-        "add_change": _plain_insert(feed),
+        "add_change": _insert_new(flavour, feed, "task_id", "changeset_id"),
         "changes": _feed_page(feed.c.number > bindparam("number")),
         "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
         "drop_change": delete(feed).where(_is(feed, "number")),
@@ -172,6 +176,11 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
 def _meta_value(name: str) -> Any:
     meta = schema.meta
     return select(meta.c.value).where(meta.c.name == literal_column(f"'{name}'")).scalar_subquery()
+
+
+def _feed_state() -> tuple[Any, ...]:
+    newest = select(func.max(schema.feed.c.number)).scalar_subquery()
+    return (*map(_meta_value, ("feed_id", "feed_floor", "last_number")), newest)
 
 
 def _is_as(table: Table, **names: str) -> ColumnElement[bool]:
@@ -204,7 +213,7 @@ def _of_kind(flavour: Flavour, kind: Kind, name: str) -> dict[str, Executable]:
         f"count_{name}": select(func.count()).select_from(table).where(_is(table, "task_id")),
     }
     if kind in {Kind.PROGRESS, Kind.FINDING}:
-        out[f"add_{name}"] = _plain_insert(table)
+        out[f"add_{name}"] = _insert_new(flavour, table, "task_id", key)
     else:
         out[f"put_{name}"] = _upsert(flavour, table)
     return out

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
 import orjson
 
 from backends.sql.rows import TABLES, codec
-from backends.sql.writing import Execute, TaskRow, Writing, read_task_row
+from backends.sql.writing import Execute, Feed, TaskRow, Writing, read_task_row
 from registry_api.changeset import (
     Change,
     Changeset,
@@ -30,6 +30,7 @@ from registry_api.errors import (
     InvalidQuery,
     NotNext,
     ReadOnly,
+    RegistryError,
     TaskNotFound,
 )
 from registry_api.models import SAFE_INT, Finding, Kind, ProgressEntry, Record, is_id
@@ -79,6 +80,28 @@ class Engine(Protocol):
         """Close every connection."""
 
 
+class _Session:
+    """A transaction of the engine, seen as the statements that run in it."""
+
+    __slots__ = ("_bind", "_transaction")
+
+    def __init__(
+        self, transaction: AbstractContextManager[Any], bind: Callable[[Any], Execute]
+    ) -> None:
+        self._transaction, self._bind = transaction, bind
+
+    def __enter__(self) -> Execute:
+        return self._bind(self._transaction.__enter__())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._transaction.__exit__(kind, error, trace)
+
+
 class SqlStore:
     """A registry in a relational database; ``sql`` holds the driver SQL of its engine."""
 
@@ -116,19 +139,15 @@ class SqlStore:
 
         return execute
 
-    @contextmanager
-    def _reading(self) -> Iterator[Execute]:
-        with self._engine.reading() as connection:
-            yield self._bind(connection)
+    def _reading(self) -> _Session:
+        return _Session(self._engine.reading(), self._bind)
 
-    @contextmanager
-    def _writing(self) -> Iterator[Execute]:
+    def _writing(self) -> _Session:
         if self._read_only:
             raise ReadOnly(
                 "the store was opened for reading only", next_step="Open it without read_only"
             )
-        with self._engine.writing() as connection:
-            yield self._bind(connection)
+        return _Session(self._engine.writing(), self._bind)
 
     # -- one task ----------------------------------------------------------------------------
 
@@ -189,25 +208,36 @@ class SqlStore:
         changeset, digest, text = accepted(changeset, self.info.limits)
         with self._writing() as execute:
             task = read_task_row(execute, changeset.task_id)
-            before = self._replayed(execute, changeset, digest)
-            if before is not None:
-                return before
-            check_fresh(changeset, task.expired_before, now=self._now())
-            if changeset.expected is None and task.revision == 0:
-                raise _not_found(changeset.task_id)
-            if changeset.expected is not None and changeset.expected != task.revision:
-                raise Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
-            feed_id, _, last = self._feed(execute)
+            try:
+                self._check(changeset, task)
+            except RegistryError:
+                before = self._replayed(execute, changeset, digest)
+                if before is not None:
+                    return before
+                raise
+            feed = task.feed or self._feed(execute)
             change = Change(
-                cursor=FeedCursor(feed_id=feed_id, number=last + 1),
+                cursor=FeedCursor(feed_id=feed.feed_id, number=feed.last + 1),
                 lineage=task.lineage or str(uuid.uuid4()),
                 revision=task.revision + 1,
                 changeset=changeset,
                 digest=digest,
             )
-            oldest = self._apply(execute, task, change, text)
+            if not _add_change(execute, change, text):
+                before = self._replayed(execute, changeset, digest)
+                assert before is not None
+                return before
+            oldest = self._apply(execute, task, change)
         self._note_oldest(changeset.task_id, oldest)
         return _commit_of(change)
+
+    def _check(self, changeset: Changeset, task: TaskRow) -> None:
+        """Raise what a changeset that was not committed before is refused with."""
+        check_fresh(changeset, task.expired_before, now=self._now())
+        if changeset.expected is None and task.revision == 0:
+            raise _not_found(changeset.task_id)
+        if changeset.expected is not None and changeset.expected != task.revision:
+            raise Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
 
     def _replayed(self, execute: Execute, changeset: Changeset, digest: str) -> Commit | None:
         row = execute(
@@ -226,12 +256,14 @@ class SqlStore:
             changeset_id=changeset.id,
             lineage=lineage,
             revision=revision,
-            cursor=FeedCursor(feed_id=self._feed(execute)[0], number=number),
+            cursor=FeedCursor(feed_id=self._feed(execute).feed_id, number=number),
             replayed=True,
         )
 
-    def _apply(self, execute: Execute, task: TaskRow, change: Change, text: str) -> datetime | None:
-        """Write a change; returns the time of the task's oldest feed line, None if not asked."""
+    def _apply(self, execute: Execute, task: TaskRow, change: Change) -> datetime | None:
+        """Write a change whose feed line is there; returns the time of the task's oldest feed line,
+        None if not asked.
+        """
         changeset = change.changeset
         writing = Writing(execute, changeset.task_id, task)
         if task.revision == 0:
@@ -239,7 +271,6 @@ class SqlStore:
         for op in changeset.ops:
             writing.apply(op)
         writing.finish(revision=change.revision, at=changeset.at)
-        _add_change(execute, change, text)
         now = self._now()
         kept = self._oldest.get(changeset.task_id)
         young = kept is not None and kept >= now - KEEP
@@ -253,10 +284,8 @@ class SqlStore:
             self._oldest[task_id] = oldest
 
     @staticmethod
-    def _feed(execute: Execute) -> tuple[str, int, int]:
-        """Return the feed's id, its floor and the last number given out."""
-        feed_id, floor, last, newest = execute("feed_state").fetchone()
-        return feed_id, int(floor or 0), max(int(last or 0), newest or 0)
+    def _feed(execute: Execute) -> Feed:
+        return Feed.of(execute("feed_state").fetchone())
 
     # -- the registry ------------------------------------------------------------------------
 
@@ -381,17 +410,22 @@ class SqlStore:
     def _apply_next(self, execute: Execute, change: Change) -> Commit:
         changeset = change.changeset
         task = read_task_row(execute, changeset.task_id)
-        before = self._replayed(execute, changeset, change.digest)
-        if before is not None:
-            return before
         at = (task.lineage or change.lineage, task.revision)
         if at != (change.lineage, change.revision - 1):
+            before = self._replayed(execute, changeset, change.digest)
+            if before is not None:
+                return before
             raise NotNext(
                 f"task {changeset.task_id} is at {at}, the change is {change.revision}",
                 next_step="Replay the source's feed from the mark",
             )
-        self._adopt_feed(execute, change.cursor.feed_id)
-        self._apply(execute, task, change, dump_changeset(changeset).decode())
+        if task.feed is None or task.feed.feed_id != change.cursor.feed_id:
+            self._adopt_feed(execute, change.cursor.feed_id)
+        if not _add_change(execute, change, dump_changeset(changeset).decode()):
+            before = self._replayed(execute, changeset, change.digest)
+            assert before is not None
+            return before
+        self._apply(execute, task, change)
         return _commit_of(change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
@@ -490,8 +524,9 @@ def _commit_of(change: Change) -> Commit:
     )
 
 
-def _add_change(execute: Execute, change: Change, text: str) -> None:
-    execute(
+def _add_change(execute: Execute, change: Change, text: str) -> bool:
+    """Add the feed line; returns whether its changeset was new to the task."""
+    added = execute(
         "add_change",
         number=change.cursor.number,
         task_id=change.changeset.task_id,
@@ -501,7 +536,8 @@ def _add_change(execute: Execute, change: Change, text: str) -> None:
         digest=change.digest,
         at=stamp(change.changeset.at),
         changeset=text,
-    )
+    ).rowcount
+    return bool(added)
 
 
 def _change(feed_id: str, row: Any) -> Change:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from backends.sql.rows import TABLES, codec
 from registry_api.changeset import Op, Put, created_at
@@ -22,14 +21,24 @@ from registry_api.models import (
     ProgressEntry,
     Record,
     Task,
-    record_key,
 )
 from registry_api.retention import KEEP_CHANGES, TRIM_BATCH
 from registry_api.snapshot import TaskSnapshot
 from registry_api.state import effect_of_report, exists
-from registry_api.status import ACTIVE_AGENT, AgentStatus, PhaseStatus, TaskStatus, task_status
+from registry_api.status import (
+    ACTIVE_AGENT,
+    TERMINAL_AGENT,
+    AgentStatus,
+    PhaseStatus,
+    TaskStatus,
+    agent_status,
+    task_status,
+)
 
-__all__ = ["Execute", "TaskRow", "Writing", "read_task_row"]
+__all__ = ["Execute", "Feed", "TaskRow", "Writing", "read_task_row"]
+
+
+_STATUS = {status.value: status for status in TaskStatus}
 
 
 class Execute(Protocol):
@@ -51,6 +60,25 @@ class TaskRow:
     agents: int = 0
     active_agents: int = 0
     expired_before: datetime | None = None
+    feed: Feed | None = None  # read together with the row
+
+    def shown(self) -> tuple[TaskStatus | None, int, int, int]:
+        """Return what a summary shows of the row: indexes are over some of it."""
+        return self.status, self.phases, self.agents, self.active_agents
+
+
+class Feed(NamedTuple):
+    """The feed as it stands: its id, the floor below which lines are gone, the last number."""
+
+    feed_id: str
+    floor: int
+    last: int
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Feed:
+        """Build it from the columns of the statement ``feed_state``."""
+        feed_id, floor, last, newest = row
+        return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0))
 
 
 def read_task_row(execute: Execute, task_id: str) -> TaskRow:
@@ -61,12 +89,13 @@ def read_task_row(execute: Execute, task_id: str) -> TaskRow:
     return TaskRow(
         lineage=row[0],
         revision=row[1],
-        status=TaskStatus(row[2]),
-        recorded=TaskStatus(row[3]),
+        status=_STATUS[row[2]],
+        recorded=_STATUS[row[3]],
         phases=row[4],
         agents=row[5],
         active_agents=row[6],
         expired_before=unstamp(row[7]) if row[7] else None,
+        feed=Feed.of(row[8:]),
     )
 
 
@@ -77,12 +106,17 @@ class Writing:
     execute: Execute
     task_id: str
     task: TaskRow
-    counted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counted: dict[tuple[str, str], int] = field(default_factory=dict)
     unsettled: bool = False  # whether the derived status may have changed
+    _before: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._before = self.task.shown()
 
     def create(self, record: Task, *, lineage: str) -> None:
         """Insert the row of a new task."""
         self.task = TaskRow(lineage=lineage, recorded=record.recorded_status)
+        self._before = ()
         self.execute(
             "put_task",
             **codec(Kind.TASK).write(record),
@@ -130,14 +164,9 @@ class Writing:
 
     def _append(self, record: Record) -> dict[str, Any]:
         kind = KINDS[type(record)]
-        if self._has(kind, record_key(record)):
-            raise exists(record)
-        return self.append_new(kind, record)
-
-    def append_new(self, kind: Kind, record: Record) -> dict[str, Any]:
-        """Insert a history record whose id is known to be free; returns its row."""
         row = codec(kind).write(record)
-        self.execute(f"add_{TABLES[kind]}", **row)
+        if not self.execute(f"add_{TABLES[kind]}", **row).rowcount:
+            raise exists(record)
         self._count(kind.value, "", 1)
         return row
 
@@ -175,6 +204,17 @@ class Writing:
     def _report(self, entry: ProgressEntry, written: dict[str, Any]) -> None:
         if not entry.foreign:
             self.execute("put_latest", **written)
+            said = agent_status(entry.status)
+            again = said not in TERMINAL_AGENT and self.execute(
+                "report_again",
+                of_task=self.task_id,
+                of_agent=entry.agent_id,
+                of_status=said.value,
+                progress=entry.progress,
+                last_update=written["timestamp"],
+            )
+            if again and again.rowcount:
+                return  # most reports tell the status that the agent has
         row = self.execute("agent_status", task_id=self.task_id, agent_id=entry.agent_id).fetchone()
         if row is None:
             return
@@ -202,7 +242,7 @@ class Writing:
         self.execute(f"drop_{TABLES[kind]}", task_id=self.task_id, **{KEY_FIELD[kind]: value})
 
     def _count(self, kind: str, status: str, n: int) -> None:
-        self.counted[kind, status] += n
+        self.counted[kind, status] = self.counted.get((kind, status), 0) + n
 
     def finish(self, *, revision: int, at: datetime) -> None:
         """Write the task's row and the counters."""
@@ -221,16 +261,18 @@ class Writing:
                 self._count("status", status.value, 1)
                 task.status = status
         assert task.status is not None
-        self.execute(
-            "advance",
-            of_task=self.task_id,
-            revision=revision,
-            updated_at=stamp(at),
-            status=task.status.value,
-            phases=task.phases,
-            agents=task.agents,
-            active_agents=task.active_agents,
-        )
+        row = {"of_task": self.task_id, "revision": revision, "updated_at": stamp(at)}
+        if task.shown() == self._before:
+            self.execute("advance_alone", **row)  # no index is over these
+        else:
+            self.execute(
+                "advance",
+                **row,
+                status=task.status.value,
+                phases=task.phases,
+                agents=task.agents,
+                active_agents=task.active_agents,
+            )
         self.flush_counts()
 
     def flush_counts(self) -> None:
@@ -283,7 +325,7 @@ class Writing:
         for entry in snapshot.latest:
             self.execute("put_latest", **codec(Kind.PROGRESS).write(entry))
         for entry_or_finding in histories:
-            self.append_new(KINDS[type(entry_or_finding)], entry_or_finding)
+            self._append(entry_or_finding)
 
     def uncount(self) -> None:
         """Take the task out of the counters, before its rows are cleared."""

@@ -1,0 +1,48 @@
+"""``python -m benchmarks [--quick] [CASE …]``: time the cases named, or all.
+
+All of them, not quick, write docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import commands, files, reads, record_progress
+from benchmarks.measure import Row
+from benchmarks.report import line, write
+
+Case = Callable[..., Iterator[Row]]
+CASES: dict[str, Case] = {
+    "alone": record_progress.alone,
+    "together": record_progress.together,
+    "load": reads.load,
+    "registry": reads.registry,
+    "json": files.json_store,
+    "dual": files.dual,
+    "pause": commands.pause,
+    "cold": commands.cold,
+}
+
+
+def main(words: list[str]) -> None:
+    """Run what the command line names."""
+    quick = "--quick" in words
+    named = [w for w in words if w != "--quick"]
+    unknown = [w for w in named if w not in CASES]
+    if unknown:
+        sys.exit(f"no case is called {unknown[0]}; there are {', '.join(CASES)}")
+    rows = []
+    for name in named or CASES:
+        with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
+            for row in CASES[name](Path(folder), quick=quick):
+                print(line(row), flush=True)
+                rows.append(row)
+    if not named and not quick:
+        write(Path("docs/benchmarks.md"), rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

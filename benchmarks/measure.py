@@ -1,0 +1,95 @@
+"""Timing of two sides in one run: turn by turn, so that noise of the machine meets both."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+__all__ = ["Row", "Side", "compare", "flat"]
+
+Side = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the result: a figure beside its goal and the line at which it is a defect.
+
+    ``figure`` and ``worst`` (over the rounds) are in ``unit``; ``detail`` says how it came about.
+    With ``at_least`` more is better.
+    """
+
+    name: str
+    figure: float
+    worst: float
+    unit: str
+    goal: float | None = None
+    defect: float | None = None
+    at_least: bool = False
+    detail: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``ok``, ``above the goal`` or ``DEFECT``."""
+        sign = -1 if self.at_least else 1
+        if self.defect is not None and sign * self.figure > sign * self.defect:
+            return "DEFECT"
+        if self.goal is not None and sign * self.figure > sign * self.goal:
+            return "goal missed"
+        return "ok" if self.goal is not None else ""
+
+
+def compare(ours: Side, raw: Side, *, rounds: int, each: int) -> tuple[list[float], list[float]]:
+    """Time both sides ``each`` times a round; returns seconds a call, per round (medians)."""
+    found: tuple[list[float], list[float]] = ([], [])
+    sides = ((ours, found[0]), (raw, found[1]))
+    for side, _ in sides:  # what is made once is made before
+        for _ in range(max(1, each // 10)):
+            side()
+    for n in range(rounds):
+        for side, out in sides if n % 2 else reversed(sides):
+            out.append(median(_timed(side, each)))
+    return found
+
+
+def flat(side: Side, *, each: int) -> list[float]:
+    """Time one side alone; returns seconds a call."""
+    side()
+    return _timed(side, each)
+
+
+def _timed(side: Side, each: int) -> list[float]:
+    gc.collect()
+    samples = []
+    for _ in range(each):
+        start = time.perf_counter()
+        side()
+        samples.append(time.perf_counter() - start)
+    return samples
+
+
+def ratio(
+    name: str,
+    ours: list[float],
+    raw: list[float],
+    *,
+    goal: float | None = None,
+    defect: float | None = None,
+    faster: bool = False,
+    scale: float = 1e6,
+) -> Row:
+    """Return the row of ours beside raw; ``faster``: how many times faster ours is."""
+    each = [b / a if faster else a / b for a, b in zip(ours, raw, strict=True)]
+    unit = {1e6: "µs", 1e3: "ms"}[scale]
+    return Row(
+        name=name,
+        figure=median(each),
+        worst=min(each) if faster else max(each),
+        unit="x faster" if faster else "x",
+        goal=goal,
+        defect=defect,
+        at_least=faster,
+        detail=f"{median(ours) * scale:.0f} / {median(raw) * scale:.0f} {unit}",
+    )

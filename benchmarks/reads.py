@@ -1,0 +1,107 @@
+"""Reads of the sqlite store: one task typed, and the whole registry at growing sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from benchmarks.measure import Row, compare, flat, ratio
+from benchmarks.raw import RawStore
+from benchmarks.work import create, opened
+from registry_api import Kind, RecordQuery
+
+__all__ = ["load", "registry"]
+
+_SOME = 20  # agents at work in the whole registry
+_ZEROS = "00000000-0000-0000-0000-000000000000"
+
+
+def load(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """``load`` of a task with 10, 100 and 1000 agents beside rows in dicts."""
+    for agents in (10, 100, 1000):
+        place = folder / f"load-{agents}"
+        with opened(place) as store:
+            create(store, "t", agents)
+            raw = RawStore(place, full=True)
+            found = compare(
+                lambda store=store: store.load("t"),  # type: ignore[misc]
+                lambda raw=raw: raw.load("t"),  # type: ignore[misc]
+                rounds=5 if quick else 15,
+                each=max(3, (2000 if quick else 10000) // agents // 10),
+            )
+        goal, defect = (1.5, 3.0) if agents == 100 else (None, None)
+        yield ratio(f"load, {agents} agents, typed", *found, goal=goal, defect=defect)
+
+
+def registry(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """Counts, a page of tasks and who is active, as the registry grows."""
+    place = folder / "registry"
+    each, done = 200 if quick else 1000, 0
+    with opened(place) as store:
+        create(store, "t", 1)
+        raw = RawStore(place, full=False)
+        for size in (1_000, 100_000) if quick else (1_000, 100_000, 1_000_000):
+            _grow(raw, done, size)
+            done = size
+            yield _time("counts", flat(store.counts, each=each), size, goal=50, defect=5000)
+            if size == 100_000:
+                page = store.list_tasks(limit=50)
+                middle = store.list_tasks(after=page.next, limit=50)
+                assert len(middle.items) == 50
+                samples = flat(lambda: store.list_tasks(after=page.next, limit=50), each=each)
+                yield _time("list_tasks, 50", samples, size, goal=500, defect=5000)
+                active = RecordQuery(active=True)
+                assert len(store.list_records(Kind.AGENT, active).items) == _SOME + 1
+                samples = flat(lambda: store.list_records(Kind.AGENT, active), each=each)
+                yield _time(f"active agents ({_SOME + 1})", samples, size, goal=None, defect=None)
+
+
+def _time(
+    name: str, samples: list[float], size: int, *, goal: float | None, defect: float | None
+) -> Row:
+    return Row(
+        name=f"{name}, {size:,} tasks",
+        figure=median(samples) * 1e6,
+        worst=max(samples) * 1e6,
+        unit="µs",
+        goal=goal,
+        defect=defect,
+    )
+
+
+def _grow(raw: RawStore, start: int, end: int) -> None:
+    """Add tasks of one agent by SQL, as the store itself would have left them."""
+    db = raw.db
+    numbers = (
+        f"WITH RECURSIVE n(i) AS (SELECT {start + 1} UNION ALL SELECT i+1 FROM n WHERE i<{end})"
+    )
+    task = "printf('TASK-%07d', i)"
+    active = f"i <= {_SOME}"
+    db.execute("BEGIN IMMEDIATE")
+    db.execute(
+        "INSERT INTO tasks SELECT t.task_id, t.description, t.recorded_status, t.created_at, "
+        "t.priority, NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.context, t.extra, t.lineage, "
+        "1, t.updated_at, t.status, 0, 1, t.active_agents, 0, NULL FROM ("
+        f"{numbers} SELECT {task} AS task_id, 'a task' AS description, 'INITIALIZED' AS "
+        "recorded_status, printf('2026-01-%02dT%02d:00:00.%06dZ', 1+i%28, i%24, i) AS created_at, "
+        f"'P2' AS priority, '{{}}' AS context, '{{}}' AS extra, '{_ZEROS}' AS lineage, "
+        "'2026-02-01T00:00:00.000000Z' AS updated_at, "
+        f"iif({active}, 'ACTIVE', 'COMPLETED') AS status, {active} AS active_agents FROM n) t"
+    )
+    agents = [row[1] for row in db.execute("PRAGMA table_info(agents)")]
+    given = {"task_id": task, "agent_id": "'a'", "status": f"iif({active}, 'running', 'completed')"}
+    values = ", ".join(given.get(c, active if c == "active" else f"a.{c}") for c in agents)
+    db.execute(
+        f"INSERT INTO agents {numbers} SELECT {values} FROM n, agents a "
+        "WHERE a.task_id = 't' AND a.agent_id = 'a0'"
+    )
+    for kind, status, query in (
+        ("task", "", "SELECT count(*) FROM tasks"),
+        ("status", "ACTIVE", "SELECT count(*) FROM tasks WHERE status = 'ACTIVE'"),
+        ("status", "COMPLETED", "SELECT count(*) FROM tasks WHERE status = 'COMPLETED'"),
+        ("agent", "running", "SELECT count(*) FROM agents WHERE status = 'running'"),
+        ("agent", "completed", "SELECT count(*) FROM agents WHERE status = 'completed'"),
+    ):
+        db.execute(f"INSERT OR REPLACE INTO counters VALUES ('{kind}', '{status}', ({query}))")
+    db.execute("COMMIT")

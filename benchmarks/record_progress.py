@@ -1,0 +1,140 @@
+"""One report of one agent: by one process, and by eight at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+from benchmarks.measure import Row, compare, ratio
+from benchmarks.raw import RawStore
+from benchmarks.work import create, opened, record_progress
+
+__all__ = ["alone", "together"]
+
+_AGENTS = 8
+_GOALS = {False: (1.25, 2.0), True: (1.10, 1.5)}
+
+
+def alone(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """One process, one task of eight agents; synchronous NORMAL and FULL."""
+    for full in (False, True):
+        env = {"REGISTRY_DURABLE": str(int(full))}
+        name = "FULL" if full else "NORMAL"
+        raw_folder = folder / f"raw-{name}"
+        with opened(raw_folder, **env) as made:
+            create(made, "t", _AGENTS)
+            record_progress(made, "t", "a0", "first", 1)
+        raw = RawStore(raw_folder, full=full)
+        with opened(folder / f"ours-{name}", **env) as store:
+            create(store, "t", _AGENTS)
+            number = count()
+
+            def report(write: Callable[..., object], *first: object) -> None:
+                n = next(number)
+                write(*first, "t", f"a{n % _AGENTS}", f"step {n} of the work is done", n % 100)
+
+            found = compare(
+                lambda: report(record_progress, store),
+                lambda: report(raw.record_progress),
+                rounds=5 if quick else 15,
+                each=200 if quick else 600,
+            )
+        goal, defect = _GOALS[full]
+        yield ratio(f"record_progress, synchronous={name}", *found, goal=goal, defect=defect)
+
+
+def together(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """Eight processes at once, on one task and on eight: commits a second, and the longest wait."""
+    seconds, rounds = (1.0, 2) if quick else (3.0, 5)
+    for tasks in (1, 8):
+        places = {kind: folder / f"{kind}-{tasks}" for kind in ("ours", "raw")}
+        for place in places.values():
+            with opened(place) as store:
+                for n in range(tasks):
+                    create(store, f"t{n}", _AGENTS)
+                    record_progress(store, f"t{n}", "a0", "first", 1)
+        rates: dict[str, list[float]] = {"ours": [], "raw": []}
+        waits: dict[str, list[float]] = {"ours": [], "raw": []}
+        for n in range(rounds):
+            for kind in ("ours", "raw") if n % 2 else ("raw", "ours"):
+                rate, wait = _round(kind, places[kind], tasks, seconds)
+                rates[kind].append(rate)
+                waits[kind].append(wait)
+        shares = [a / b for a, b in zip(rates["ours"], rates["raw"], strict=True)]
+        yield Row(
+            name=f"8 processes on {tasks} task(s), commits a second beside raw",
+            figure=median(shares),
+            worst=min(shares),
+            unit="x",
+            goal=0.8,
+            defect=0.5,
+            at_least=True,
+            detail=f"{median(rates['ours']):.0f} / {median(rates['raw']):.0f} a second",
+        )
+        yield Row(
+            name=f"8 processes on {tasks} task(s), the longest wait of any commit",
+            figure=median(waits["ours"]) * 1000,
+            worst=max(waits["ours"]) * 1000,
+            unit="ms",
+            goal=100,
+            defect=500,
+            detail=f"raw {median(waits['raw']) * 1000:.0f} ms",
+        )
+
+
+def _round(kind: str, place: Path, tasks: int, seconds: float) -> tuple[float, float]:
+    """Let eight processes write; returns commits a second and the longest wait in seconds."""
+    before = _rows(place)
+    command = [sys.executable, "-m", "benchmarks.record_progress"]
+    start = time.time() + 2.0  # when all have started up
+    writers = [
+        subprocess.Popen(
+            [*command, kind, str(place), f"t{n % tasks}", f"a{n}", str(start), str(seconds)],
+            stdout=subprocess.PIPE,
+        )
+        for n in range(8)
+    ]
+    answers = [json.loads(w.communicate()[0]) for w in writers]
+    done = sum(a["done"] for a in answers)
+    if _rows(place) - before != done:
+        raise AssertionError(f"{done} commits were acknowledged, {_rows(place) - before} are there")
+    return done / seconds, max(a["worst"] for a in answers)
+
+
+def _rows(place: Path) -> int:
+    db = RawStore(place, full=True).db
+    try:
+        rows: int = db.execute("SELECT count(*) FROM progress").fetchone()[0]
+    finally:
+        db.close()
+    return rows
+
+
+def _write(kind: str, place: Path, task: str, agent: str, *, start: float, seconds: float) -> None:
+    with opened(place) as store:
+        raw = RawStore(place, full=True)
+        done, worst = 0, 0.0
+        time.sleep(max(0.0, start - time.time()))
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            begin = time.perf_counter()
+            if kind == "ours":
+                record_progress(store, task, agent, f"step {done}", done % 100)
+            else:
+                raw.record_progress(task, agent, f"step {done}", done % 100)
+            worst = max(worst, time.perf_counter() - begin)
+            done += 1
+        raw.db.close()
+    sys.stdout.write(json.dumps({"done": done, "worst": worst, "pid": os.getpid()}))
+
+
+if __name__ == "__main__":
+    _kind, _place, _task, _agent, _start, _seconds = sys.argv[1:]
+    _write(_kind, Path(_place), _task, _agent, start=float(_start), seconds=float(_seconds))
