@@ -29,11 +29,17 @@ ROUND = 0.1
 
 
 class Gate:
-    """The turnstile and the gate of one workspace; each thread has descriptors of its own."""
+    """The turnstile and the gate of one workspace; each thread has descriptors of its own.
 
-    def __init__(self, folder: Path, *, timeout: float) -> None:
+    ``waited`` is told how long (seconds) each operation took to get in.
+    """
+
+    def __init__(
+        self, folder: Path, *, timeout: float, waited: Callable[[float], None] | None = None
+    ) -> None:
         self._folder = folder
         self._timeout = timeout
+        self._waited = waited
         self._local = threading.local()
         self._all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
@@ -50,13 +56,16 @@ class Gate:
     def passing(self) -> Iterator[None]:
         """Be inside, with any number of others; raises Busy when a switch keeps it closed."""
         turnstile, gate = self._locks()
-        deadline = time.monotonic() + patience(self._timeout)
-        turnstile.acquire(timeout=deadline - time.monotonic(), exclusive=False)
+        start = time.monotonic()
+        deadline = start + patience(self._timeout)
+        turnstile.acquire(timeout=deadline - start, exclusive=False)
         try:
             gate.acquire(timeout=deadline - time.monotonic(), exclusive=False)
         finally:
             turnstile.release()
         try:
+            if self._waited is not None:
+                self._waited(time.monotonic() - start)
             yield
         finally:
             gate.release()

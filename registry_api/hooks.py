@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import pluggy
 
 from registry_api.changeset import Changeset, Commit
+from registry_api.health import RegisterCheck
 from registry_api.store import RegistryStore
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Hooks:
         self, store: RegistryStore, context: OpenContext
     ) -> RegistryStore | None:
         """Return a store around ``store``, or None; wrappers are applied in plugin order."""
+
+    @hookspec
+    def registry_register_health_checks(self, register: RegisterCheck) -> None:
+        """Call ``register(name, check)`` for what ``registry-backend doctor`` should look at."""
 
     @hookspec
     def registry_committed(self, changeset: Changeset, commit: Commit) -> None:

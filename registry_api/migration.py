@@ -128,6 +128,12 @@ class Migration(Protocol):
     def reconcile(self, *, progress: Progress | None = None) -> int:
         """Take in what others wrote and bring the target up to date; returns tasks healed."""
 
+    def recover(self, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Finish what the dead left: switches, writes, a target that lags; says what was done.
+
+        Every operation does what it needs of this by itself. Raises Busy while a switch runs.
+        """
+
     def history(self) -> list[dict[str, Any]]:
         """Return the switches made, oldest first."""
 

@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from registry_api.control import FileControl, PhaseRecord, refuse_missing
 from registry_api.errors import BackendMismatch, Busy, RegistryError, SettingsError, Unavailable
 from registry_api.gate import Gate, GatedStore
+from registry_api.metered import MeteredStore
 from registry_api.migration import Migration, MigrationPhase
 from registry_api.observed import observed
 from registry_api.plugins import Plugins, load_plugins
+from registry_api.procs import Process, living
 from registry_api.settings import Settings, load_settings
-from registry_api.store import MoveTarget, RegistryStore
+from registry_api.store import Capability, MoveTarget, RegistryStore
 
 __all__ = ["OpenContext", "has_legacy_registry", "open_migration", "open_store"]
 
@@ -33,13 +36,17 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenContext:
-    """What a store factory is given: ``location`` is what follows ``scheme://``, often empty."""
+    """What a store factory is given: ``location`` is what follows ``scheme://``, often empty.
+
+    ``process`` counts what this process does, for those who watch.
+    """
 
     settings: Settings
     plugins: Plugins
     location: str = ""
     read_only: bool = False
     now: Callable[[], datetime] = _now
+    process: Process | None = None
 
     @property
     def workspace(self) -> Path:
@@ -67,14 +74,24 @@ def open_store(
     name, location = _choose(context)
     context = replace(context, location=location)
     if name == "dual" and not read_only:
-        return _wrapped(_open_move(context), context)
+        return _wrapped(*_open_move(context))
     store = plugins.factory(name)(context)
     try:
         _refuse_second_truth(store, context, name)
     except BaseException:
         store.close()
         raise
+    if not read_only and Capability.PERSISTENT in store.info.capabilities:
+        context = _counted(context)
     return _wrapped(store, context)
+
+
+def _counted(context: OpenContext) -> OpenContext:
+    """Put this process on the list of those at work, where the workspace has one."""
+    folder = context.workspace / STATE_DIR
+    if not folder.is_dir():
+        return context
+    return replace(context, process=Process(folder, wish=context.settings.phase))
 
 
 def open_migration(
@@ -187,15 +204,24 @@ def _held_by_sqlite(context: OpenContext) -> int:
         target.close()
 
 
-def _open_move(context: OpenContext) -> RegistryStore:
+def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     """Open the move behind its gate, and act on a wish that differs from the record."""
     folder = context.workspace / STATE_DIR
     folder.mkdir(mode=0o700, exist_ok=True)
-    _act_on_wish(context)
-    gate = Gate(folder, timeout=context.settings.lock_timeout)
-    with gate.passing():
-        store = context.plugins.factory("dual")(context)
-    return GatedStore(store, gate)
+    context = _counted(context)
+    process = context.process
+    assert process is not None
+    try:
+        _act_on_wish(context)
+        gate = Gate(
+            folder, timeout=context.settings.lock_timeout, waited=partial(process.time, "gate")
+        )
+        with gate.passing():
+            store = context.plugins.factory("dual")(context)
+    except BaseException:
+        process.close()
+        raise
+    return GatedStore(store, gate), context
 
 
 def _act_on_wish(context: OpenContext) -> None:
@@ -206,6 +232,15 @@ def _act_on_wish(context: OpenContext) -> None:
     if wish is None or wish == record.phase:
         return
     if settings.auto_switch and wish > record.phase and wish != record.wish:
+        other = [p for p in living(control.path.parent) if p.wish not in {None, wish}]
+        if other:
+            log.warning(
+                "REGISTRY_PHASE=%d is not acted on: process %d wishes for %d",
+                wish,
+                other[0].pid,
+                other[0].wish,
+            )
+            return
         if record.stepped_back:
             log.warning(
                 "REGISTRY_PHASE=%d is not acted on: an operator stepped back to %d",
@@ -270,6 +305,8 @@ def _wrapped(store: RegistryStore, context: OpenContext) -> RegistryStore:
         wrapped: Any = impl.function(*(values[n] for n in impl.argnames))
         if wrapped is not None:
             store = wrapped
+    if context.process is not None:
+        store = MeteredStore(store, context.process)
     return observed(store, context.plugins)
 
 

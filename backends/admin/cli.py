@@ -285,6 +285,74 @@ def reconcile(*, workspace: Workspace = None, json: Json = False) -> int:
 
 
 @app.command
+def recover(
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="only say what would be done")] = False,
+) -> int:
+    """Finish what a switch or a writer that died left behind; every operation does so by itself.
+
+    Example: registry-backend recover --dry-run
+    """
+    from backends.admin.move import show_recovered
+    from registry_api import load_settings, open_migration, open_store
+
+    settings = load_settings(workspace)
+    notes: tuple[str, ...] = ()
+    if _unrecorded(settings):
+        with closing(open_store(settings, read_only=dry_run)) as store:
+            store.counts()  # settles what there is
+    else:
+        with closing(open_migration(settings)) as migration:
+            notes = migration.recover(dry_run=dry_run)
+    return _answer({"recovered": list(notes), "dry_run": dry_run}, show_recovered, as_json=json)
+
+
+@app.command
+def doctor(*, workspace: Workspace = None, json: Json = False) -> int:
+    """Look for what is not as it should be, and say what mends it; writes nothing.
+
+    Exit 3 when something needs action.
+
+    Example: registry-backend doctor --json
+    """
+    from backends.admin.doctor import examine, show_doctor
+    from registry_api import OpenContext, load_plugins, load_settings
+
+    context = OpenContext(settings=load_settings(workspace), plugins=load_plugins())
+    issues = examine(context)
+    code = MISMATCH if any(i["next"] for i in issues) else OK
+    return _answer({"issues": issues}, show_doctor, as_json=json, code=code)
+
+
+@app.command
+def watch(
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    every: Annotated[float, Parameter(help="seconds between two looks")] = 1.0,
+    count: Annotated[int, Parameter(help="looks until it ends; 0: until interrupted")] = 0,
+) -> int:
+    """Show live what the processes of a workspace do; with --json one look, after one interval.
+
+    Writes and reads a second, their 99th percentile, the wait at the gate, what lags.
+
+    Example: registry-backend watch --every 2
+    """
+    from backends.admin.watch import looks, show_looks
+    from registry_api import load_settings
+
+    if not 0.1 <= every <= 3600 or count < 0:
+        raise UsageError("--every is 0.1 to 3600 seconds, --count 0 or more")
+    found = looks(load_settings(workspace), every=every, count=1 if json else count)
+    if json:
+        return _answer(next(found), lambda _: None, as_json=True)
+    show_looks(found)
+    return OK
+
+
+@app.command
 def history(*, workspace: Workspace = None, json: Json = False) -> int:
     """List the switches made, oldest first.
 

@@ -11,7 +11,14 @@ from typing import Any
 from registry_api.errors import UsageError
 from registry_api.migration import MigrationPhase, Progress
 
-__all__ = ["phase_named", "progress_shown", "show_history", "show_switch", "show_verify"]
+__all__ = [
+    "phase_named",
+    "progress_shown",
+    "show_history",
+    "show_recovered",
+    "show_switch",
+    "show_verify",
+]
 
 
 def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
@@ -84,6 +91,14 @@ def show_healed(found: dict[str, Any]) -> None:
         sys.stdout.write(
             f"{found['taken']} log line(s) taken in, {found['written']} missing one(s) written\n"
         )
+
+
+def show_recovered(found: dict[str, Any]) -> None:
+    """Print what recover did."""
+    for note in found["recovered"]:
+        sys.stdout.write(f"{note}\n")
+    if not found["recovered"]:
+        sys.stdout.write("Nothing to recover.\n")
 
 
 def show_history(found: dict[str, Any]) -> None:

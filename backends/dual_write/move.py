@@ -198,7 +198,7 @@ class Move:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = FileLock(self._folder / "switch.lock", fallback_to_soft=False)
+        lock = FileLock(self._folder / "switch.lock", mode=0o600, fallback_to_soft=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -210,12 +210,28 @@ class Move:
         finally:
             lock.release()
 
-    def _recover(self) -> tuple[str, ...]:
+    def recover(self, *, dry_run: bool = False) -> tuple[str, ...]:
+        """See Migration.recover."""
+        with self._alone():
+            notes = self._recover(dry_run=dry_run)
+            task_ids = self._task_ids()  # settles the writes of the dead
+            if self._record().phase is not MigrationPhase.JSON_ONLY:
+                lagging = self._mirror().lagging(task_ids)
+                if lagging and not dry_run:
+                    self._catch_up(lagging, None)
+                if lagging:
+                    done = "lag" if dry_run else "lagged and were brought up to date"
+                    notes += (f"{len(lagging)} task(s) {done}",)
+        return notes
+
+    def _recover(self, *, dry_run: bool = False) -> tuple[str, ...]:
         """Finish or undo a switch that died: the record decides which of the two it was."""
         journal = self._folder / "switch.json"
         if not journal.exists():
             return ()
         record = self._record()
+        if dry_run:
+            return (f"a switch that died would be recovered: the phase is {record.phase:d}",)
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
         journal.unlink(missing_ok=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from backends.dual_write.health import check_move
 from backends.dual_write.move import Move, keep_mismatches
 from backends.dual_write.store import DualWriteStore
 from registry_api.control import FileControl, PhaseRecord
+from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.migration import Migration
 from registry_api.opening import STATE_DIR, OpenContext
@@ -27,6 +29,12 @@ def registry_open_migration(context: OpenContext) -> Migration:
     """Open the move of the workspace."""
     control = _control(context)
     return Move(context, _store(context, control), control)
+
+
+@hookimpl
+def registry_register_health_checks(register: RegisterCheck) -> None:
+    """Offer the check ``move``."""
+    register("move", check_move)
 
 
 def _open(context: OpenContext) -> RegistryStore:
@@ -59,6 +67,7 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
         control,
         compare=context.settings.compare,
         on_mismatch=lambda found: keep_mismatches(folder / "mismatches.jsonl", found),
+        count=context.process.count if context.process else None,
     )
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from backends.dual_write.mirror import Mirror
@@ -42,18 +42,6 @@ T = TypeVar("T")
 _PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
 
 
-@dataclass(slots=True)
-class Followed:
-    """How the target followed, counted since the store was opened."""
-
-    mirrored: int = 0
-    lagging: int = 0
-    healed: int = 0
-    fallbacks: int = 0
-    compared: int = 0
-    mismatched: int = 0
-
-
 class DualWriteStore:
     """A source and a target behind one contract; the phase is read anew for every operation."""
 
@@ -65,9 +53,11 @@ class DualWriteStore:
         *,
         compare: float,
         on_mismatch: Callable[[list[Mismatch]], None],
+        count: Callable[[str, int], None] | None = None,
     ) -> None:
         self.source = source
-        self.followed = Followed()
+        self.followed = Counter[str]()  # what happened since the store was opened: procs.COUNTS
+        self._publish = count
         self.open_target = open_target
         self._control = control
         self._compare = compare
@@ -82,6 +72,11 @@ class DualWriteStore:
             capabilities=source.info.capabilities & both,
             limits=source.info.limits,
         )
+
+    def _count(self, what: str, n: int = 1) -> None:
+        self.followed[what] += n
+        if self._publish is not None:
+            self._publish(what, n)
 
     @property
     def inner(self) -> RegistryStore:
@@ -119,7 +114,7 @@ class DualWriteStore:
             for task_id, _ in self.heads():
                 if time.monotonic() > end:
                     return
-                self.followed.healed += mirror.heal(task_id)
+                self._count("healed", mirror.heal(task_id))
 
     def _reads_target(self) -> bool:
         return self.record().phase is MigrationPhase.READ_MIGRATION
@@ -135,7 +130,7 @@ class DualWriteStore:
             with at_most(_PATIENCE):
                 self._follow(changeset, commit)
         except (RegistryError, OSError):
-            self.followed.lagging += 1
+            self._count("lagging")
         return commit
 
     def _follow(self, changeset: Changeset, commit: Commit) -> None:
@@ -143,7 +138,7 @@ class DualWriteStore:
         if mirror is None:
             return
         if commit.replayed:
-            self.followed.healed += mirror.heal(commit.task_id)
+            self._count("healed", mirror.heal(commit.task_id))
             return
         change = accepted(changeset, self.info.limits)
         mirror.apply(
@@ -155,7 +150,7 @@ class DualWriteStore:
                 digest=change.digest,
             )
         )
-        self.followed.mirrored += 1
+        self._count("mirrored")
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -176,9 +171,9 @@ class DualWriteStore:
                     found = mirror.target.load(task_id, only=only)
                     if (found.lineage, found.revision) == (head.lineage, head.revision):
                         return found
-                self.followed.healed += mirror.heal(task_id)
+                self._count("healed", mirror.heal(task_id))
                 head = self.source.head(task_id)
-        self.followed.fallbacks += 1
+        self._count("fallbacks")
         return self.source.load(task_id, only=only)
 
     def _sample(self, snapshot: TaskSnapshot) -> None:
@@ -189,10 +184,10 @@ class DualWriteStore:
             other = mirror.target.load(snapshot.task.task_id)
             if (other.lineage, other.revision) != (snapshot.lineage, snapshot.revision):
                 return
-            self.followed.compared += 1
+            self._count("compared")
             differences = compare_snapshots(snapshot, other)
             if differences:
-                self.followed.mismatched += 1
+                self._count("mismatched")
                 self._on_mismatch(differences)
 
     def _list(self, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
@@ -203,7 +198,7 @@ class DualWriteStore:
                 assert mirror is not None
                 if self._follows(mirror, task_id):
                     return ask(mirror.target)
-            self.followed.fallbacks += 1
+            self._count("fallbacks")
         return ask(self.source)
 
     def _follows(self, mirror: Mirror, task_id: str | None) -> bool:
@@ -212,7 +207,7 @@ class DualWriteStore:
         for name, head in heads:
             mark = mirror.target.head(name)
             if (mark.lineage, mark.revision) != (head.lineage, head.revision):
-                self.followed.healed += mirror.heal(name)
+                self._count("healed", mirror.heal(name))
                 mark = mirror.target.head(name)
                 if (mark.lineage, mark.revision) < (head.lineage, head.revision):
                     return False

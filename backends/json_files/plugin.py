@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from backends.json_files.health import check_files
 from backends.json_files.store import JsonFilesStore
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.control import FileControl
+from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.opening import STATE_DIR, OpenContext
 from registry_api.store import RegistryStore
@@ -15,6 +17,12 @@ from registry_api.store import RegistryStore
 def registry_register_stores(register: RegisterStore) -> None:
     """Offer the store as ``json``."""
     register("json", _open)
+
+
+@hookimpl
+def registry_register_health_checks(register: RegisterCheck) -> None:
+    """Offer the check ``files``."""
+    register("files", check_files)
 
 
 def _open(context: OpenContext) -> RegistryStore:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backends.sql.health import check_sqlite
 from backends.sql.sqlite import SqliteEngine
 from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
+from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.opening import SQLITE_FILE, STATE_DIR, OpenContext
 from registry_api.store import RegistryStore
@@ -18,6 +20,12 @@ __all__ = ["registry_register_stores"]
 def registry_register_stores(register: RegisterStore) -> None:
     """Offer the store as ``sqlite`` (``sqlite:///absolute/path`` names another file)."""
     register("sqlite", _open)
+
+
+@hookimpl
+def registry_register_health_checks(register: RegisterCheck) -> None:
+    """Offer the check ``sqlite``."""
+    register("sqlite", check_sqlite)
 
 
 def _open(context: OpenContext) -> RegistryStore:

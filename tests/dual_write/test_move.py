@@ -15,9 +15,18 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backends.admin.cli import main
+from backends.dual_write.store import DualWriteStore
 from contract_tests import build
 from contract_tests.harness import Harness
-from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
+from registry_api import (
+    Kind,
+    RecordQuery,
+    all_records,
+    facet,
+    load_settings,
+    open_migration,
+    open_store,
+)
 from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
 from registry_api.migration import MigrationPhase
@@ -26,6 +35,10 @@ from tests import legacy, samples
 
 def opened(workspace, **env):
     return open_store(load_settings(workspace, env={k.upper(): str(v) for k, v in env.items()}))
+
+
+def dual(store):
+    return facet(store, DualWriteStore)
 
 
 def phase_of(workspace):
@@ -112,7 +125,7 @@ def test_writes_go_to_both_and_reads_come_from_the_target(workspace):
     legacy.edit(path, legacy.add_agent("theirs"))
     assert [a.agent_id for a in store.load("TASK-0").agents] == ["a0", "theirs"]
     assert store.counts().total_agents == 4
-    assert store.inner.followed.fallbacks == 0
+    assert dual(store).followed["fallbacks"] == 0
     legacy.edit(path, legacy.add_agent("more"))
     assert len(list(all_records(store, Kind.AGENT, RecordQuery(task_id="TASK-0")))) == 3
 
@@ -154,23 +167,23 @@ def test_a_wish_is_only_a_wish(workspace, caplog):
         store = opened(workspace, registry_phase=1)
     assert [r.getMessage() for r in caplog.records].count(caplog.records[0].getMessage()) == 1
     assert "wish" in caplog.text
-    assert store.inner.record().phase == 2
+    assert dual(store).record().phase == 2
 
 
 def test_auto_switch_acts_on_a_wish_once(workspace):
     """It goes forward by itself, and never undoes what an operator did later."""
     wish = {"registry_phase": 2, "registry_auto_switch": 1}
-    assert opened(workspace, **wish).inner.record().phase == 2
-    assert opened(workspace, **wish).inner.record().epoch == 2
+    assert dual(opened(workspace, **wish)).record().phase == 2
+    assert dual(opened(workspace, **wish)).record().epoch == 2
     switch(workspace, 1)
-    assert opened(workspace, **wish).inner.record().phase == 1
+    assert dual(opened(workspace, **wish)).record().phase == 1
 
 
 def test_an_empty_workspace_is_born_in_the_phase_wished_for(tmp_path):
     """Nothing recorded and no data: the wish is recorded at once."""
     store = opened(tmp_path, registry_phase=1)
     build.make(store, "t")
-    assert store.inner.record().phase == 1
+    assert dual(store).record().phase == 1
     assert (tmp_path / "t" / "AGENT_REGISTRY.json").exists()
     assert not open_migration(load_settings(tmp_path, env={})).verify().mismatches
 
@@ -322,7 +335,7 @@ def test_verify_never_undoes_a_switch(workspace, monkeypatch):
     monkeypatch.setattr(slow._control, "note", late)
     assert slow.verify().mismatches == ()
     slow.close()
-    assert opened(workspace).inner.record().phase == 2
+    assert dual(opened(workspace)).record().phase == 2
 
 
 DYING = """
@@ -340,7 +353,7 @@ def test_a_first_switch_that_dies_before_its_commit_locks_nobody_out(workspace):
     done = subprocess.run([sys.executable, "-c", DYING, str(workspace)], check=False)
     assert done.returncode == -signal.SIGKILL
     store = opened(workspace)
-    assert store.inner.record().phase == 0
+    assert dual(store).record().phase == 0
     build.put(store, build.report("TASK-0", "a0", progress=5), expected=None)
     report = switch(workspace, 1)
     assert report.notes
@@ -418,7 +431,7 @@ def test_there_is_a_way_back_from_a_broken_target(workspace, capsys):
     assert (code, found["migration"]["dirty"]) == (0, None)
     for _ in range(2):
         assert cli(capsys, "switch", "back", "--json", "--workspace", workspace)[0] == 0
-    assert opened(workspace).inner.record().phase == 0
+    assert dual(opened(workspace)).record().phase == 0
 
 
 def test_a_lost_journal_folder_heals(workspace):
@@ -526,15 +539,15 @@ def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
     """A write that the target missed is replayed before the next one is applied (CE1)."""
     store = opened(workspace)
     switch(workspace, 1)
-    target = store.inner.mirror().target
+    target = dual(store).mirror().target
     build.put(store, build.report("TASK-0", "a0", progress=1), expected=None)
     original, target.apply = target.apply, _failing
     build.put(store, build.report("TASK-0", "a0", progress=2), expected=None)
-    assert store.inner.followed.lagging == 1
+    assert dual(store).followed["lagging"] == 1
     target.apply = original
     legacy.edit(workspace / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent("theirs"))
     build.put(store, build.report("TASK-0", "a0", progress=3), expected=None)
-    assert target.load("TASK-0") == store.inner.source.load("TASK-0")
+    assert target.load("TASK-0") == dual(store).source.load("TASK-0")
     assert [c.revision for c in target.changes(task_id="TASK-0")] == [1, 2, 3, 4, 5]
 
 
@@ -561,9 +574,9 @@ def test_a_stuck_target_never_fails_or_stalls_a_caller(workspace):
     other.execute("ROLLBACK")
     other.close()
     assert longest < 2
-    assert store.inner.followed.fallbacks == 3
+    assert dual(store).followed["fallbacks"] == 3
     assert store.load("TASK-0").agents[0].progress == 12
-    assert store.inner.followed.fallbacks == 3
+    assert dual(store).followed["fallbacks"] == 3
     assert not open_migration(load_settings(workspace, env={})).verify().mismatches
 
 

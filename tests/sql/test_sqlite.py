@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from backends.sql import compiled, sqlite, upgrade
+from backends.sql.store import SqlStore
 from contract_tests import build
 from contract_tests.test_pages import CASES
-from registry_api import Kind, RecordQuery, TaskQuery, TaskStatus, load_settings, open_store
+from registry_api import Kind, RecordQuery, TaskQuery, TaskStatus, facet, load_settings, open_store
 from registry_api.errors import Busy, CorruptDocument, ReadOnly, SchemaTooNew, Unavailable
 from registry_api.query import make_cursor
 
@@ -119,14 +120,14 @@ def test_files_are_private(tmp_path, store):
 def plans(store, call):
     """The query plans of what a call executes."""
     seen = []
-    with store._engine.reading() as connection:
+    with facet(store, SqlStore)._engine.reading() as connection:
         connection.set_trace_callback(seen.append)
     try:
         call()
     finally:
-        with store._engine.reading() as connection:
+        with facet(store, SqlStore)._engine.reading() as connection:
             connection.set_trace_callback(None)
-    with store._engine.reading() as connection:
+    with facet(store, SqlStore)._engine.reading() as connection:
         return [
             (sql, [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")])
             for sql in seen
@@ -209,7 +210,7 @@ def test_a_full_disk_changes_nothing(tmp_path):
     """SQLITE_FULL: Unavailable, nothing of the changeset is there, and later it works."""
     store = opened(tmp_path)
     build.make(store, "t")
-    with store._engine.reading() as connection:
+    with facet(store, SqlStore)._engine.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count={pages + 3}")
     big = build.finding("t", message="x" * 1_000_000)

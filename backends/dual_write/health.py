@@ -1,0 +1,67 @@
+"""What ``doctor`` asks of a move: where it stands, what lags, whether locks hold here."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+from backends.dual_write.preflight import check_place
+from registry_api.control import FileControl
+from registry_api.errors import PreflightFailed
+from registry_api.health import Issue
+from registry_api.opening import STATE_DIR, OpenContext, open_migration
+
+__all__ = ["check_move"]
+
+
+def check_move(context: OpenContext) -> Iterator[Issue]:
+    """A switch that died, a target that lags, a file system whose locks do not hold."""
+    folder = context.workspace / STATE_DIR
+    if FileControl(folder).read() is None:
+        return
+    try:
+        check_place(context.workspace)
+    except PreflightFailed as error:
+        yield Issue(what=error.message, next_step=error.next_step)
+    if not _locks_hold(folder):
+        yield Issue(
+            what=f"two locks on one file of {folder} were held at once",
+            next_step="Move the workspace to a local disk",
+        )
+    if (folder / "switch.json").exists():
+        yield Issue(what="a switch is under way, or died", next_step="registry-backend recover")
+    with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
+        status = migration.status()
+    for note in status.notes:
+        yield Issue(what=note, next_step="See its message; writes go on in the source alone")
+    if status.dirty:
+        yield Issue(
+            what=f"{status.dirty} task(s) lag in {status.record.target}",
+            next_step="registry-backend reconcile",
+        )
+    try:
+        lines = len((folder / "mismatches.jsonl").read_bytes().splitlines())
+    except FileNotFoundError:
+        lines = 0
+    if lines:
+        yield Issue(
+            what=f"{lines} difference(s) were found when reads were compared",
+            next_step=f"registry-backend verify, then remove {folder / 'mismatches.jsonl'}",
+        )
+
+
+def _locks_hold(folder: os.PathLike[str]) -> bool:
+    """Whether a lock that is held exclusively keeps another out, on this file system."""
+    path = os.path.join(folder, "phase.json")  # noqa: PTH118
+    first, second = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for _ in range(2))
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(first)
+        os.close(second)
+    return False

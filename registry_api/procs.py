@@ -1,0 +1,191 @@
+"""What the live processes of a workspace do: counted in memory that others may read.
+
+Each process that opens a store for writing maps a file of its own, ``.registry/procs/<pid>-…``, and
+keeps it locked as long as it lives: counting costs no system call, and the lock tells the living
+from the dead. Whoever opens next removes what the dead left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from registry_api.flock import Flock
+
+__all__ = ["COUNTS", "TIMES", "Living", "Process", "living", "quantile"]
+
+COUNTS = (
+    "mirrored",  # commits that the target of a move took
+    "lagging",  # commits that it did not take: the mark stays behind
+    "healed",  # tasks brought up to date later
+    "fallbacks",  # reads that the target could not answer
+    "compared",  # reads compared with the target
+    "mismatched",  # of these, those that differed
+    "refused",  # calls that will be refused again: conflicts, bad input, nothing there
+    "failed",  # calls that failed: locks, disks
+)
+TIMES = ("write", "read", "gate")
+_PER_OCTAVE, _OCTAVES = 4, 24  # 1 µs to 16 s, within a fifth
+_BUCKETS = _PER_OCTAVE * _OCTAVES
+_HEAD = 512
+_CELLS = len(COUNTS) + len(TIMES) * _BUCKETS
+_SIZE = _HEAD + 8 * _CELLS
+_PLACE = {name: n for n, name in enumerate(COUNTS)}
+_START = {name: len(COUNTS) + n * _BUCKETS for n, name in enumerate(TIMES)}
+
+
+class Process:
+    """The entry of this process; thread-safe. What cannot be written is not counted."""
+
+    def __init__(self, folder: Path, *, wish: int | None = None) -> None:
+        self._folder = folder / "procs"
+        self._wish = wish
+        self._lock = threading.Lock()
+        self._file: Flock | None = None
+        self._cells: memoryview | None = None
+        self._open()
+        _entries.add(self)
+
+    def _open(self) -> None:
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _bury(self._folder)
+        for _ in range(3):  # until it is locked another one may take it for what the dead left
+            if self._cells is None:
+                self._map()
+
+    def _map(self) -> None:
+        with suppress(OSError):
+            path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            head = {"pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "wish": self._wish}
+            file = Flock(path)
+            if not file.try_acquire():
+                return
+            # Unlinked meanwhile: then there is no such path.
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.pwrite(fd, orjson.dumps(head).ljust(_HEAD), 0)
+                os.ftruncate(fd, _SIZE)
+                self._cells = memoryview(mmap.mmap(fd, _SIZE))[_HEAD:].cast("Q")
+            finally:
+                os.close(fd)
+            self._file = file
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to one of COUNTS."""
+        if self._cells is not None and n:
+            with self._lock:
+                self._cells[_PLACE[name]] += n
+
+    def time(self, name: str, seconds: float) -> None:
+        """Add a duration to one of TIMES."""
+        if self._cells is not None:
+            with self._lock:
+                self._cells[_START[name] + _bucket(seconds)] += 1
+
+    def after_fork_in_child(self) -> None:
+        """Go on under an entry of its own: the lock and the cells are the parent's."""
+        self._lock = threading.Lock()
+        self._cells = self._file = None
+        self._open()
+
+    def close(self) -> None:
+        """Remove the entry."""
+        file, self._file, self._cells = self._file, None, None
+        if file is not None:
+            with suppress(OSError):
+                file.path.unlink()
+            file.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Living:
+    """A live process as it counts: ``counts`` by COUNTS, ``times`` by TIMES (buckets)."""
+
+    name: str
+    pid: int
+    at: str
+    wish: int | None
+    counts: Mapping[str, int]
+    times: Mapping[str, Sequence[int]]
+
+
+def living(folder: Path) -> list[Living]:
+    """Return the live processes of a workspace's ``.registry``; changes nothing."""
+    out = []
+    for path in sorted((folder / "procs").glob("*-*")):
+        with suppress(OSError, ValueError, KeyError):
+            data = path.read_bytes()
+            if len(data) == _SIZE and _is_locked(path):
+                head = orjson.loads(data[:_HEAD])
+                cells = memoryview(data)[_HEAD:].cast("Q")
+                out.append(
+                    Living(
+                        name=path.name,
+                        pid=head["pid"],
+                        at=head["at"],
+                        wish=head["wish"],
+                        counts={name: cells[n] for name, n in _PLACE.items()},
+                        times={n: cells[s : s + _BUCKETS].tolist() for n, s in _START.items()},
+                    )
+                )
+    return out
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """Return the seconds that ``share`` of the durations did not exceed; None without any."""
+    left = math.ceil(sum(buckets) * share)
+    for n, count in enumerate(buckets):
+        left -= count
+        if count and left <= 0:
+            return float(2 ** ((n + 1) / _PER_OCTAVE)) / 1e6
+    return None
+
+
+def _bucket(seconds: float) -> int:
+    micros = seconds * 1e6
+    if micros <= 1:
+        return 0
+    return min(_BUCKETS - 1, int(math.log2(micros) * _PER_OCTAVE))
+
+
+def _is_locked(path: Path, *, bury: bool = False) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if bury:
+            path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _bury(folder: Path) -> None:
+    for path in folder.glob("*-*"):
+        with suppress(OSError):
+            _is_locked(path, bury=True)
+
+
+_entries: weakref.WeakSet[Process] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for entry in list(_entries):
+        entry.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,193 @@
+"""registry-backend doctor, recover and watch."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from backends.admin.cli import main
+from contract_tests import build
+from registry_api import load_settings, open_migration, open_store
+from registry_api.health import Issue
+from registry_api.migration import MigrationPhase
+from registry_api.plugins import Plugins, load_plugins
+from tests import legacy, samples
+
+
+def run(capsys, *tokens):
+    code = main([*map(str, tokens), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def todo(found):
+    return {i["check"]: i["next"] for i in found["issues"] if i["next"]}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for n in range(2):
+        legacy.write_task(tmp_path, f"TASK-{n}", agents=[{"id": "a", "status": "running"}])
+    return tmp_path
+
+
+def switch(workspace, phase):
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        migration.switch(MigrationPhase(phase), actor="test")
+
+
+@pytest.mark.parametrize("name", ["recorded-2025-10", "server-2026-01"])
+def test_doctor_on_real_registries_writes_nothing(name, tmp_path, capsys):
+    """What could not be read is named; nothing needs action, and no trace is left."""
+    place = samples.copy_of(name, tmp_path)
+    before = sorted(place.rglob("*"))
+    code, found = run(capsys, "doctor", "--workspace", place)
+    assert (code, todo(found)) == (0, {})
+    assert sorted(place.rglob("*")) == before
+    if name == "server-2026-01":
+        assert any("ghost-agent" in i["what"] for i in found["issues"])
+
+
+def test_doctor_finds_nothing_to_do_in_a_move_that_is_well(workspace, capsys):
+    """Modes, locks, counts, pages, marks: all in order in phase 2."""
+    switch(workspace, 2)
+    code, found = run(capsys, "doctor", "--workspace", workspace)
+    assert (code, todo(found)) == (0, {})
+
+
+def test_doctor_names_what_needs_action(workspace, capsys):
+    """A mode, a dead switch, a lagging task, kept bytes, a difference: each with its command."""
+    switch(workspace, 1)
+    state = workspace / ".registry"
+    (state / "phase.json").chmod(0o644)
+    (state / "switch.json").write_text("{}")
+    (state / "conflicts").mkdir(exist_ok=True)
+    (state / "conflicts" / "TASK-0.1").write_text("theirs")
+    (state / "mismatches.jsonl").write_text('{"task_id": "TASK-1"}\n')
+    document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    document.write_text(document.read_text().replace('"running"', '"completed"'))
+    code, found = run(capsys, "doctor", "--workspace", workspace)
+    assert code == 3
+    steps = [i["next"] for i in found["issues"] if i["next"]]
+    assert f"chmod 600 {state / 'phase.json'}" in steps
+    for word in ("recover", "reconcile", "verify"):
+        assert any(s.startswith(f"registry-backend {word}") for s in steps), word
+    assert any("conflicts" in s for s in steps)
+    assert main(["doctor", "--workspace", str(workspace)]) == 3
+    assert "next: registry-backend recover" in capsys.readouterr().out
+
+
+def test_doctor_recounts(tmp_path, capsys):
+    """Counters that do not say what the records say are found; so is a damaged file."""
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        build.make(store, "t", build.agent("t"))
+    path = tmp_path / ".registry" / "registry.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE counters SET n = 5 WHERE kind = 'status'")
+    code, found = run(capsys, "doctor", "--workspace", tmp_path)
+    assert code == 3
+    assert "counts" in todo(found)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = bytearray(path.read_bytes())
+    data[4096 : len(data)] = bytes(len(data) - 4096)
+    path.write_bytes(data)
+    code, found = run(capsys, "doctor", "--workspace", tmp_path)
+    assert code == 3
+    assert "sqlite" in todo(found)
+
+
+def test_a_check_that_fails_is_an_issue_not_the_end(tmp_path, capsys, monkeypatch):
+    """A plugin's check may raise: the others are run, and its own error is told."""
+
+    class Broken:
+        pass
+
+    def loaded() -> Plugins:
+        plugins = load_plugins()
+        from registry_api import hookimpl
+
+        @hookimpl
+        def registry_register_health_checks(register):
+            register("raises", lambda context: 1 / 0)
+            register("tells", lambda context: [Issue(what="seen", next_step="do it")])
+
+        Broken.registry_register_health_checks = staticmethod(registry_register_health_checks)
+        plugins.manager.register(Broken, name="broken")
+        return plugins
+
+    monkeypatch.setattr("registry_api.load_plugins", loaded)
+    code, found = run(capsys, "doctor", "--workspace", tmp_path)
+    assert code == 3
+    assert "ZeroDivisionError" in next(i for i in found["issues"] if i["check"] == "raises")["what"]
+    assert todo(found)["tells"] == "do it"
+
+
+def test_recover_finishes_what_the_dead_left(workspace, capsys):
+    """A dead switch and a task that lags: told with --dry-run, mended without, then nothing."""
+    switch(workspace, 2)
+    (workspace / ".registry" / "switch.json").write_text("{}")
+    document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    document.write_text(document.read_text().replace('"running"', '"completed"'))
+    code, found = run(capsys, "recover", "--dry-run", "--workspace", workspace)
+    assert code == 0
+    assert len(found["recovered"]) == 2
+    assert (workspace / ".registry" / "switch.json").exists()
+    _, found = run(capsys, "recover", "--workspace", workspace)
+    assert len(found["recovered"]) == 2
+    assert not (workspace / ".registry" / "switch.json").exists()
+    assert run(capsys, "recover", "--workspace", workspace)[1]["recovered"] == []
+    assert run(capsys, "status", "--workspace", workspace)[1]["migration"]["dirty"] == 0
+
+
+def test_recover_waits_for_no_switch(workspace, capsys):
+    """While a switch runs it is busy: exit 4."""
+    from filelock import FileLock
+
+    switch(workspace, 1)
+    with FileLock(workspace / ".registry" / "switch.lock"):
+        assert run(capsys, "recover", "--workspace", workspace)[0] == 4
+
+
+WRITER = """
+import sys
+from registry_api import load_settings, open_store
+from contract_tests import build
+store = open_store(load_settings(sys.argv[1], env={}))
+print("up", flush=True)
+while True:
+    build.put(store, build.report("TASK-0", "a"), expected=None)
+    store.load("TASK-0")
+"""
+
+
+def test_watch_sees_what_another_process_does(workspace, capsys):
+    """Writes and reads a second with their 99th percentile, the gate, what was mirrored."""
+    switch(workspace, 1)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(workspace)], stdout=subprocess.PIPE
+    )
+    try:
+        writer.stdout.readline()
+        code, found = run(capsys, "watch", "--every", 1, "--workspace", workspace)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.communicate()
+    assert code == 0
+    assert (found["phase"], found["processes"]) == (1, 1)
+    assert found["writes_per_second"] > 1
+    assert found["reads_per_second"] > 1
+    assert found["mirrored"] > 0
+    assert 0 < found["gate_wait_p99_ms"] <= found["write_p99_ms"]
+    assert main(["watch", "--count", "1", "--every", "0.1", "--workspace", str(workspace)]) == 0
+    assert "gate wait p99 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--every", "0"], ["--count", "-1"]])
+def test_watch_refuses_what_it_cannot_do(workspace, capsys, words):
+    """Usage errors exit 2 and say what fits."""
+    assert run(capsys, "watch", *words, "--workspace", workspace)[0] == 2

@@ -1,0 +1,87 @@
+"""registry_api.procs: what live processes count, and that the dead are not among them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from registry_api.procs import Process, living, quantile
+
+
+def test_what_a_process_counts_is_read_by_others(tmp_path):
+    """Counts and durations are there while it lives, with its wish; then it is gone."""
+    mine = Process(tmp_path, wish=2)
+    mine.count("healed", 3)
+    for _ in range(99):
+        mine.time("write", 0.001)
+    mine.time("write", 0.1)
+    (seen,) = living(tmp_path)
+    assert (seen.pid, seen.wish, seen.counts["healed"]) == (os.getpid(), 2, 3)
+    assert quantile(seen.times["write"], 0.5) == pytest.approx(0.001, rel=0.25)
+    assert quantile(seen.times["write"], 0.999) == pytest.approx(0.1, rel=0.25)
+    assert quantile(seen.times["read"], 0.5) is None
+    mine.close()
+    assert living(tmp_path) == []
+    assert not list((tmp_path / "procs").iterdir())
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-7, 1e-6, 0.002, 17.0, 1e6])
+def test_any_duration_has_its_place(tmp_path, seconds):
+    """From nothing to beyond the last bucket."""
+    mine = Process(tmp_path)
+    mine.time("gate", seconds)
+    assert sum(living(tmp_path)[0].times["gate"]) == 1
+    mine.close()
+
+
+def test_the_dead_are_not_living_and_are_buried_by_the_next(tmp_path):
+    """kill -9: the entry stays, nobody counts it, who opens next removes it."""
+    code = (
+        "import sys; from pathlib import Path; from registry_api.procs import Process;"
+        "p = Process(Path(sys.argv[1])); print('up', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    assert [p.pid for p in living(tmp_path)] == [other.pid]
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    assert living(tmp_path) == []
+    assert len(list((tmp_path / "procs").iterdir())) == 1
+    mine = Process(tmp_path)
+    assert len(list((tmp_path / "procs").iterdir())) == 1
+    mine.close()
+
+
+def test_a_fork_child_counts_for_itself(tmp_path):
+    """The child has an entry of its own, and leaves the parent's alone."""
+    mine = Process(tmp_path)
+    mine.count("healed")
+    there, here = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        mine.count("healed", 10)
+        os.write(here, b"x")
+        signal.pause()
+    os.read(there, 1)
+    try:
+        assert {p.pid: p.counts["healed"] for p in living(tmp_path)} == {os.getpid(): 1, pid: 10}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(there)
+        os.close(here)
+    mine.close()
+
+
+def test_where_nothing_can_be_written_nothing_is_counted(tmp_path):
+    """A file in place of the folder: the process works on uncounted."""
+    (tmp_path / "procs").write_text("in the way")
+    mine = Process(tmp_path)
+    mine.count("healed")
+    mine.time("read", 1.0)
+    assert living(tmp_path) == []
+    mine.close()
