@@ -56,6 +56,9 @@ class SqliteEngine:
 
     def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
         self._idle: deque[Connection] = deque()
+        # A store that nobody closed: its files must not stay open until the process ends. Not by
+        # __del__: of a cycle's objects the collector may finalize the connections first.
+        weakref.finalize(self, _close_all, self._idle)
         self.path = path
         self._timeout = timeout
         self._wal = path.with_name(path.name + "-wal")
@@ -126,12 +129,7 @@ class SqliteEngine:
         self._turn.close()
 
     def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-
-    def __del__(self) -> None:
-        # A store that nobody closed: its files must not stay open until the process ends.
-        self._close_idle()
+        _close_all(self._idle)
 
     def before_fork(self) -> None:
         """Close what is idle: SQLite keeps the locks of a file per process, so a child that had
@@ -369,6 +367,11 @@ class SqliteEngine:
         if name == "SQLITE_FULL":
             return Unavailable(f"{self.path}: the disk is full", next_step="Free space, try again")
         return Unavailable(f"{self.path}: {error}", next_step="Check the file and its folder")
+
+
+def _close_all(connections: deque[Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _name(error: sqlite3.Error) -> str:
