@@ -72,7 +72,11 @@ class SqliteEngine:
         self._turn = Flock(path.with_name(path.name + ".turn"))
         self._commits = 0
         _engines.add(self)
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     # -- connections -------------------------------------------------------------------------
 
@@ -88,9 +92,13 @@ class SqliteEngine:
                 timeout=Connection.patience,
                 factory=Connection,
             )
-            connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA wal_autocheckpoint=0")
-            connection.execute("PRAGMA cache_size=-8000")
+            try:
+                connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+                connection.execute("PRAGMA wal_autocheckpoint=0")
+                connection.execute("PRAGMA cache_size=-8000")
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise self._translated(error) from error
         return connection

@@ -59,11 +59,8 @@ def test_a_new_file_has_the_schema_of_all_migrations(tmp_path, store):
     assert shape(file_of(tmp_path)) == shape(tmp_path / "other")
 
 
-def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
-    """Opening runs the migrations that the file has not seen; what it holds stays."""
-    store = opened(tmp_path)
-    build.make(store, "t", description="kept")
-    store.close()
+def a_next_version(monkeypatch, tmp_path, *lines):
+    """Let this be a version with one migration more."""
     scripts = tmp_path / "migrations"
     shutil.copytree(Path(upgrade.__file__).with_name("migrations"), scripts)
     (scripts / "versions" / "v0002_more.py").write_text(
@@ -71,10 +68,18 @@ def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
         "revision, down_revision = '0002', '0001'\n"
         "def upgrade():\n"
         "    with op.batch_alter_table('tasks') as batch:\n"
-        "        batch.add_column(sa.Column('mood', sa.Text))\n"
+        "        batch.add_column(sa.Column('mood', sa.Text))\n" + "".join(lines)
     )
     monkeypatch.setattr(upgrade, "__file__", str(tmp_path / "upgrade.py"))
     monkeypatch.setattr(sqlite, "VERSION", "0002")
+
+
+def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
+    """Opening runs the migrations that the file has not seen; what it holds stays."""
+    store = opened(tmp_path)
+    build.make(store, "t", description="kept")
+    store.close()
+    a_next_version(monkeypatch, tmp_path)
     again = opened(tmp_path)
     assert again.load("t").task.description == "kept"
     build.put(again, build.finding("t"), expected=None)
@@ -82,24 +87,49 @@ def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
     assert "mood" in shape(file_of(tmp_path))["tasks"]
 
 
+def is_open(path):
+    """Whether this process has a descriptor of the file."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.add(link.readlink())
+    return path in found
+
+
+def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch, store):
+    """The file is as before, and not kept open even while somebody looks at the error."""
+    store.close()
+    before = shape(file_of(tmp_path))
+    with monkeypatch.context() as patch:
+        a_next_version(patch, tmp_path, "    raise ArithmeticError\n")
+        with pytest.raises(ArithmeticError) as failed:
+            opened(tmp_path)
+    assert not is_open(file_of(tmp_path)), failed
+    assert shape(file_of(tmp_path)) == before
+    opened(tmp_path).close()
+
+
 def test_a_newer_file_is_refused(tmp_path, store):
-    """A schema that this version does not know is left alone."""
+    """A schema that this version does not know is left alone, and not kept open."""
     store.close()
     connection = sqlite3.connect(file_of(tmp_path))
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(SchemaTooNew, match="9999"):
+    with pytest.raises(SchemaTooNew, match="9999") as refused:
         opened(tmp_path)
+    assert not is_open(file_of(tmp_path)), refused
 
 
 def test_what_is_no_database_is_named_and_left(tmp_path):
-    """A file of something else is an error that names it; its bytes stay."""
+    """A file of something else is an error that names it; its bytes stay, and it is not kept open,
+    even while somebody looks at the error."""
     path = file_of(tmp_path)
     path.parent.mkdir()
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(CorruptDocument, match=r"registry\.sqlite3"):
+    with pytest.raises(CorruptDocument, match=r"registry\.sqlite3") as refused:
         opened(tmp_path)
+    assert not is_open(path), refused
     assert path.read_bytes() == b"not a database" * 100
 
 

@@ -19,8 +19,12 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN EXCLUSIVE")
 
 
-with engine.connect() as connection:
-    context.configure(connection=connection, render_as_batch=True, transaction_per_migration=False)
-    with context.begin_transaction():
-        context.run_migrations()
-engine.dispose()
+try:
+    with engine.connect() as connection:
+        context.configure(
+            connection=connection, render_as_batch=True, transaction_per_migration=False
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+finally:
+    engine.dispose()
