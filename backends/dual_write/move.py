@@ -48,6 +48,7 @@ from registry_api.migration import (
 from registry_api.opening import OpenContext
 from registry_api.snapshot import Head
 from registry_api.store import MoveTarget, RegistryStore
+from registry_api.zone import machine_zone
 
 __all__ = ["Move"]
 
@@ -284,7 +285,7 @@ class Move:
                 phase=after,
                 epoch=record.epoch + 1,
                 stepped_back=not forward,
-                zone=record.zone or self._context.settings.legacy_tz,
+                zone=record.zone or self._context.settings.legacy_tz or machine_zone(),
                 verified=_now() if forward else record.verified,
                 json_is_truth=record.json_is_truth or json_is_truth,
                 at=_now(),

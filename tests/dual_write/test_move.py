@@ -1,13 +1,15 @@
 """The move in phases 0 to 2: switches, what is refused, failing targets, kills."""
 
+import fcntl
 import json
 import logging
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -471,7 +473,6 @@ def test_what_only_the_target_has_is_a_difference(workspace):
 def test_threads_leave_no_descriptors(workspace):
     """A thread that ends takes its gate descriptors with it."""
     import gc
-    import threading
 
     store = opened(workspace)
     store.load("TASK-0")
@@ -484,55 +485,58 @@ def test_threads_leave_no_descriptors(workspace):
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
 
 
-def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
-    """A legacy program that takes a document while the gate is closed: the gate is opened again
-    and again until the deadline, so other callers get in between."""
-    import fcntl
-    import threading
+@contextmanager
+def locked_as_the_gate_closes(migration, document):
+    """A legacy program that takes a document when a switch is about to close the gate."""
+    original = migration._commit_closed
+    with document.open("r+") as file:
 
-    store = opened(workspace)
-    store.counts()
-    release = threading.Event()
-
-    def hold():
-        with (workspace / "TASK-0" / "AGENT_REGISTRY.json").open("r+") as file:
+        def closing(*args):
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0, 2)
             file.write(" ")
             file.flush()
-            release.wait(20)
+            return original(*args)
 
+        migration._commit_closed = closing
+        yield
+
+
+def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
+    """While it is locked the gate is opened again and again, and other callers get in between."""
+    store = opened(workspace, registry_lock_timeout=5)
+    store.counts()
     migration = open_migration(load_settings(workspace, env={}))
-    original = migration._commit_closed
-    thread = threading.Thread(target=hold)
+    original, closed = migration._settle_moved, threading.Event()
 
-    def closed(*args):
-        thread.start()
-        time.sleep(0.1)
-        return original(*args)
+    def settle(seen):
+        closed.set()
+        return original(seen)
 
-    migration._commit_closed = closed
-    failed = []
-
-    def move():
-        try:
-            migration.switch(MigrationPhase(1), actor="test", timeout=1.0)
-        except SwitchTimedOut as error:
-            failed.append(error)
-
-    mover = threading.Thread(target=move)
-    mover.start()
-    longest = 0.0
-    while mover.is_alive():
-        start = time.monotonic()
-        store.head("TASK-1")
-        longest = max(longest, time.monotonic() - start)
-    release.set()
-    thread.join()
+    migration._settle_moved = settle
+    options = {"actor": "test", "timeout": 60.0}
+    mover = threading.Thread(target=migration.switch, args=(MigrationPhase(1),), kwargs=options)
+    with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
+        mover.start()
+        for _ in range(5):
+            closed.clear()
+            assert closed.wait(60)
+            assert store.head("TASK-1").revision == 1
+        assert mover.is_alive()
+        assert dual(store).record().phase == 0
+    mover.join()
     migration.close()
-    assert len(failed) == 1
-    assert longest < 1.0
-    assert phase_of(workspace) == (0, 0)
+    assert dual(store).record().phase == 1
+
+
+def test_a_document_that_stays_locked_stops_a_switch(workspace):
+    """At its deadline a switch gives up, and nothing is changed."""
+    migration = open_migration(load_settings(workspace, env={}))
+    document = workspace / "TASK-0" / "AGENT_REGISTRY.json"
+    with locked_as_the_gate_closes(migration, document), pytest.raises(SwitchTimedOut):
+        migration.switch(MigrationPhase(1), actor="test", timeout=0.3)
+    migration.close()
+    assert not (workspace / ".registry" / "phase.json").exists()
 
 
 def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
