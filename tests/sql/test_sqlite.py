@@ -9,7 +9,6 @@ import subprocess
 import sys
 import weakref
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -232,16 +231,17 @@ def test_a_store_that_nobody_closed_closes_before_its_connections_are_finalized(
     """Whatever order the collector finds them in: Python 3.13 warns of an open one."""
     left_open = []
 
-    class Watched(sqlite3.Connection):
+    class Watched(sqlite.Connection):
         def __del__(self):
             with suppress(sqlite3.ProgrammingError):  # it is closed
                 left_open.append(self.total_changes)
 
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    monkeypatch.setattr(sqlite, "Connection", Watched)
     store = opened(tmp_path)
     store.itself = store
-    seen = weakref.ref(store._engine)
-    connection, reached_by = store._engine._idle[-1], {"store": store}
+    engine = facet(store, SqlStore)._engine
+    seen, connection, reached_by = weakref.ref(engine), engine._idle[-1], {"store": store}
+    del engine
     del store
     gc.collect()  # what is on the stack stays in place, what is reached by others goes behind it
     del connection, reached_by
