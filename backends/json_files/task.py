@@ -222,7 +222,9 @@ class TaskFiles:
         """The file is neither what the killed writer found nor what it was to leave."""
         theirs = self._try_decode(data)
         if theirs is None:
-            if not is_torn_write(data):
+            # Killed as soon as it had made room, ours left the old text and zeros behind it.
+            ours = is_torn_write(data) or _hash(data.rstrip(b"\x00")) == intent.before
+            if not ours:
                 self._shared.keep("quarantine", f"{self.task_id}.json", data)
             self._finish(fd, intent, found)
         elif self._shows(intent, theirs):
