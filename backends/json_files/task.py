@@ -580,13 +580,14 @@ class TaskFiles:
             encode(before, after, document, times=self._shared.times)
             self._parsed = None  # until it is written: a refusal must not leave it changed
             written = jsontext.dump(document, indent=True)
+        revision = journal.revision + 1  # lines that others append meanwhile are revisions after it
         number = self._write(fd, change, before=journal.hash, data=written)
         if written is not None:
             self._parsed = (journal.hash, document)
         self._prove(fd)
         journal.rebase(os.fstat(fd).st_size)
         moved = before.agents.keys() != after.agents.keys() or _statuses(before) != _statuses(after)
-        return self._commit_of(changeset, journal.revision, number), moved
+        return self._commit_of(changeset, revision, number), moved
 
     def _after(self, before: TaskState, changeset: Changeset) -> TaskState:
         after, fresh = before.copy(), set[tuple[Kind, str]]()
