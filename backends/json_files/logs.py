@@ -38,8 +38,9 @@ class TaskLogs:
     ) -> tuple[list[ProgressEntry | Finding], dict[str, int]]:
         """Return what others appended since the journal last looked, and how far that reads.
 
-        With ``lines`` only the logs are looked at that these go to. A line whose id the journal
-        knows is no news: one of ours that another program's append had moved.
+        With ``lines`` only the logs are looked at that these go to. A line that the journal knows,
+        by its id or its changeset's, is no news: one of ours that another program's append, or its
+        move of the log, had put behind what was read.
         """
         records: list[ProgressEntry | Finding] = []
         offsets: dict[str, int] = {}
@@ -49,10 +50,19 @@ class TaskLogs:
                 continue
             for end, line in self._lines(log, start, None):
                 offsets[log.generation] = end
-                kind, key = KINDS[type(line.record)], record_key(line.record)
-                if line.changeset is None or (kind, key) not in self.ids(journal):
+                if not self._is_journaled(line, journal):
                     records.append(line.record)
         return records, offsets
+
+    def _is_journaled(self, line: Line, journal: Journal) -> bool:
+        if line.changeset is None:
+            return False
+        key = KINDS[type(line.record)], record_key(line.record)
+        known = self.ids(journal)
+        # The ids were read as far as the logs were: a line that was journaled since may lie behind.
+        if key not in known and line.changeset in map(str, journal.known_ids()):
+            known.add(key)
+        return key in known
 
     def _logs(self, lines: tuple[AppendedLine, ...] | None) -> list[Log]:
         if lines is None:
@@ -187,7 +197,7 @@ class TaskLogs:
     def _is_anywhere(self, line: AppendedLine) -> bool:
         """Whether a line is in its log, or in the one that another program moved it to."""
         wanted = line.data.strip()
-        for path in (self._folder / line.path, self._folder / "archive" / Path(line.path).name):
+        for path in self._places(line):
             try:
                 with open(open_regular(path), "rb") as file:  # noqa: PTH123
                     size = os.fstat(file.fileno()).st_size
@@ -198,26 +208,38 @@ class TaskLogs:
                 continue
         return False
 
+    def _places(self, line: AppendedLine) -> tuple[Path, Path]:
+        """Return where a line may be: in its log, or where another program moved that to."""
+        return self._folder / line.path, self._folder / "archive" / Path(line.path).name
+
     def remove(self, lines: tuple[AppendedLine, ...]) -> None:
-        """Take lines back, whole or torn: blanked, never cut off, since others append unlocked."""
+        """Take lines back, whole or torn: blanked, never cut off, since others append unlocked.
+
+        In an archived log too: left there, the line would be read as another program's, and the
+        changeset refused when it comes again, its entry's id being taken.
+        """
         for line in reversed(lines):
-            try:
-                fd = open_regular(self._folder / line.path, os.O_RDWR)
-            except OSError:
-                continue
-            try:
-                size = os.fstat(fd).st_size
-                data = os.pread(fd, max(0, size - line.offset), line.offset)
-                place = data.find(line.data)
-                length = len(line.data)
-                if place < 0:
-                    place, length = 0, _common(data, line.data)
-                if length:
-                    blank = b" " * (length - 1) + b"\n"
-                    os.pwrite(fd, blank, line.offset + place)
-                    self._shared.sync(fd)
-            finally:
-                os.close(fd)
+            for path in self._places(line):
+                try:
+                    fd = open_regular(path, os.O_RDWR)
+                except OSError:
+                    continue
+                try:
+                    self._blank(fd, line)
+                finally:
+                    os.close(fd)
+
+    def _blank(self, fd: int, line: AppendedLine) -> None:
+        size = os.fstat(fd).st_size
+        data = os.pread(fd, max(0, size - line.offset), line.offset)
+        place = data.find(line.data)
+        length = len(line.data)
+        if place < 0:
+            place, length = 0, _common(data, line.data)
+        if length:
+            blank = b" " * (length - 1) + b"\n"
+            os.pwrite(fd, blank, line.offset + place)
+            self._shared.sync(fd)
 
 
 def _common(data: bytes, line: bytes) -> int:
