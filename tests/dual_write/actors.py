@@ -1,0 +1,436 @@
+"""Programs that stop behind every durable step until they are told to go on, or killed there.
+
+Each is a process of its own that runs the real code. It is watched where it touches the task's
+files (system calls) and the target (statements and writes), so that a test decides which of several
+programs takes the next step; a program that waits for a lock says so and tries again when told.
+"""
+
+import errno
+import fcntl
+import json
+import multiprocessing
+import os
+from contextlib import contextmanager, suppress
+from functools import cache
+
+from backends.sql.store import SqlStore
+from registry_api import (
+    RecordQuery,
+    all_records,
+    load_settings,
+    new_changeset,
+    open_migration,
+    open_store,
+)
+from registry_api.errors import Conflict, RegistryError, Unavailable
+from registry_api.plugins import load_plugins
+
+TASK = "TASK-1"
+TARGET_WRITES = ("apply", "apply_all", "replace")
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pytest", f"{__package__}.warm"])
+
+
+def document_of(workspace):
+    return workspace / TASK / "AGENT_REGISTRY.json"
+
+
+def log_of(workspace):
+    return workspace / TASK / "progress" / "old_progress.jsonl"
+
+
+def settings_of(workspace):
+    """Without fsync: programs are killed here, the machine is not."""
+    return load_settings(workspace, env={}, durable=False)
+
+
+plugins = cache(load_plugins)
+
+
+def opened(workspace):
+    return open_store(settings_of(workspace), plugins=plugins())
+
+
+def migrating(workspace):
+    return open_migration(settings_of(workspace), plugins=plugins())
+
+
+# -- inside the process ----------------------------------------------------------------------
+
+
+class Stops:
+    """Says where the process is and waits for the answer: ``go``, or ``fail`` the next step."""
+
+    def __init__(self, wire, workspace):
+        self.workspace = workspace
+        self._wire = wire
+        self._failing = False
+        state = workspace / ".registry"
+        self._files = {
+            "document": document_of(workspace),
+            "intent": state / "intents" / TASK,
+            "journal": state / "json" / f"{TASK}.journal",
+            "log": log_of(workspace),
+        }
+
+    def tell(self, what, value):
+        self._wire.send((what, value))
+
+    def at(self, step):
+        self.tell("at", step)
+        self._failing = self._wire.recv() == "fail"
+
+    def fails(self):
+        failing, self._failing = self._failing, False
+        return failing
+
+    def wait(self):
+        self.tell("blocked", None)
+        self._wire.recv()
+
+    def name_of(self, file):
+        """Return which of the task's files a descriptor or path is, None for any other."""
+        with suppress(OSError):
+            found = os.stat(getattr(file, "fileno", lambda: file)())  # noqa: PTH116
+            for name, path in self._files.items():
+                with suppress(OSError):
+                    if os.path.samestat(found, path.stat()):
+                        return name
+        return None
+
+
+def _watch_files(stops):
+    def watch(name):
+        original = getattr(os, name)
+
+        def watched(file, *args):
+            place = stops.name_of(file)
+            if name == "posix_fallocate" and place == "journal":
+                place = None  # no reader looks behind the last newline
+            if place and stops.fails():
+                raise OSError(errno.ENOSPC, "no space, as told")
+            out = original(file, *args)
+            if place:
+                stops.at(f"{name} {place}")
+            return out
+
+        setattr(os, name, watched)
+
+    for name in ("write", "pwrite", "truncate", "posix_fallocate"):
+        watch(name)
+    original = fcntl.flock
+
+    def flock(file, operation):
+        try:
+            original(file, operation)
+        except BlockingIOError:
+            stops.wait()
+            raise
+        if operation == fcntl.LOCK_UN and stops.name_of(file) == "document":
+            stops.at("unlock")
+
+    fcntl.flock = flock
+
+
+def _watch_target(stops, *, reads):
+    def watch(name):
+        original = getattr(SqlStore, name)
+
+        def watched(self, *args, **options):
+            stops.at(f"to {name}")
+            if stops.fails():
+                raise Unavailable("the target fails, as told")
+            out = original(self, *args, **options)
+            stops.at(f"{name} done")
+            return out
+
+        setattr(SqlStore, name, watched)
+
+    for name in TARGET_WRITES:
+        watch(name)
+    reading = SqlStore._reading
+
+    @contextmanager
+    def watched_reading(self):
+        with reading(self) as execute:
+
+            def statement(name, /, **parameters):
+                rows = execute(name, **parameters)
+                if name in reads:
+                    stops.at(name)
+                return rows
+
+            yield statement
+
+    SqlStore._reading = watched_reading
+
+
+def _main(wire, program, workspace, arguments):
+    stops = Stops(wire, workspace)
+    program(stops, **arguments)
+    stops.tell("done", None)
+
+
+# -- programs of ours ------------------------------------------------------------------------
+
+
+def writer(stops, changeset):
+    """Commit until it is acknowledged; on a conflict as a new changeset at the new revision."""
+    store = opened(stops.workspace)
+    _watch_files(stops)
+    _watch_target(stops, reads=())
+    stops.at("ready")
+    while True:
+        stops.tell("sent", changeset)
+        try:
+            commit = store.commit(changeset)
+        except Conflict:
+            changeset = new_changeset(
+                TASK, changeset.ops, expected=store.head(TASK).revision, actor="test"
+            )
+        else:
+            stops.tell("acked", commit)
+            return
+
+
+def attempt(stops, changeset):
+    """Commit once; what was refused stays refused."""
+    store = opened(stops.workspace)
+    _watch_files(stops)
+    stops.at("ready")
+    try:
+        stops.tell("acked", store.commit(changeset))
+    except RegistryError as error:
+        stops.tell("refused", error.code)
+
+
+def reader(stops):
+    """Load the task once."""
+    store = opened(stops.workspace)
+    _watch_files(stops)
+    _watch_target(stops, reads=("load_task_row", "load_agents", "load_latest", "head"))
+    stops.at("ready")
+    stops.tell("returned", store.load(TASK))
+
+
+def reconciler(stops):
+    """Take in what other programs did, and bring the target up to date."""
+    migration = migrating(stops.workspace)
+    _watch_files(stops)
+    _watch_target(stops, reads=())
+    stops.at("ready")
+    migration.reconcile()
+
+
+# -- older programs: plain json and flock ----------------------------------------------------
+
+
+def _lock(stops, file):
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+
+
+def _load(stops, file):
+    """Return the document, None where it does not parse: an older program gives up there."""
+    _lock(stops, file)
+    try:
+        return json.load(file)
+    except ValueError:
+        return None
+    finally:
+        stops.at("read")
+
+
+def _added(document, name):
+    document["agents"].append({"id": name, "type": "legacy", "status": "running"})
+    document["total_spawned"] = document.get("total_spawned", 0) + 1
+    return json.dumps(document, indent=2)
+
+
+def legacy_edit(stops, name):
+    """Read, change and write the document under one lock: over the old text, then cut."""
+    with document_of(stops.workspace).open("r+") as file:
+        _watch_files(stops)
+        stops.at("ready")
+        document = _load(stops, file)
+        if document is None:
+            return
+        file.seek(0)
+        file.write(_added(document, name))
+        file.flush()
+        stops.at("written")
+        file.truncate()
+        stops.tell("acked", name)
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def legacy_stale(stops, name):
+    """Read under the lock, let it go, and write the whole document back later: cut, then write."""
+    path = document_of(stops.workspace)
+    _watch_files(stops)
+    stops.at("ready")
+    with path.open("r+") as file:
+        document = _load(stops, file)
+        fcntl.flock(file, fcntl.LOCK_UN)
+    if document is None:
+        return
+    with path.open("r+") as file:
+        _lock(stops, file)
+        file.truncate(0)
+        stops.at("cut")
+        file.write(_added(document, name))
+        file.flush()
+        stops.tell("acked", name)
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def legacy_torn(stops, ours):
+    """Overwrite the document, and die when so much of it is written that the mix of new and old
+    still parses, without our agent."""
+    with document_of(stops.workspace).open("r+") as file:
+        _watch_files(stops)
+        stops.at("ready")
+        document = _load(stops, file)
+        if document is None:
+            return
+        file.seek(0)
+        old = file.read()
+        document["agents"][0]["note"] = "x" * len(old)
+        new = json.dumps(document, indent=2)
+        length = _mixing(old, new, without=ours)
+        file.seek(0)
+        file.write(new[:length])
+        file.flush()
+        stops.tell("mixed", length)
+        os._exit(9)
+
+
+def _mixing(old, new, *, without):
+    """Return how many characters of ``new`` before the rest of ``old`` lose an agent, 0: none."""
+    for length in range(len(old)):
+        with suppress(ValueError):
+            mix = json.loads(new[:length] + old[length:], object_pairs_hook=_once)
+            agents = {agent["id"] for agent in mix["agents"]}
+            if "old" in agents and without not in agents:
+                return length
+    return 0
+
+
+def _once(pairs):
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key twice")
+    return dict(pairs)
+
+
+LATE = '{"timestamp": "2026-01-04T22:16:01", "agent_id": "old", "message": "late"}\n'
+
+
+def legacy_appender(stops):
+    """Append a line to the log, as its agents do: without any lock."""
+    stops.at("ready")
+    with log_of(stops.workspace).open("a") as file:
+        file.write(LATE)
+    stops.tell("acked", "late")
+
+
+def legacy_mover(stops):
+    """Move the log to archive/ and append one more line to it, which makes it anew."""
+    log = log_of(stops.workspace)
+    stops.at("ready")
+    (log.parent.parent / "archive").mkdir()
+    log.rename(log.parent.parent / "archive" / log.name)
+    stops.at("moved")
+    with log.open("a") as file:
+        file.write(LATE)
+    stops.tell("acked", "late")
+
+
+# -- outside: the one who decides ------------------------------------------------------------
+
+
+class Actor:
+    """A program under control: where it stands, and what it said."""
+
+    def __init__(self, workspace, program, **arguments):
+        self.program = program
+        self.at = "ready"
+        self.acked = None
+        self.returned = None
+        self.refused = None
+        self.mixed = None  # so many characters were overwritten
+        self.failing = False  # every write to the target fails
+        self._workspace = workspace
+        self._arguments = arguments
+        self._start()
+
+    def _start(self):
+        self._wire, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=_main, args=(theirs, self.program, self._workspace, self._arguments)
+        )
+        self._process.start()
+        theirs.close()
+
+    def wait_ready(self):
+        self._listen()
+        assert self.at == "ready"
+
+    @property
+    def is_done(self):
+        return self.at == "done"
+
+    @property
+    def is_dead(self):
+        return self.at == "dead"
+
+    @property
+    def is_over(self):
+        return self.is_done or self.is_dead
+
+    def _listen(self):
+        try:
+            while True:
+                what, value = self._wire.recv()
+                if what == "sent":
+                    self._arguments["changeset"] = value  # sent again after a kill
+                elif what in {"at", "blocked", "done"}:
+                    self.at = value if what == "at" else what
+                    break
+                else:
+                    setattr(self, what, value)
+        except EOFError:
+            self.at = "dead"
+        if self.is_over:
+            self._end()
+
+    def _end(self):
+        self._process.join()
+        assert self._process.exitcode in ({0, -9} if self.mixed is None else {9})
+        self._process.close()
+        self._wire.close()
+
+    def step(self, answer="go"):
+        """Let it take the next step."""
+        failing = self.failing and self.at in {f"to {name}" for name in TARGET_WRITES}
+        self._wire.send("fail" if failing else answer)
+        self._listen()
+
+    def kill(self):
+        """kill -9 where it stands."""
+        if not self.is_over:
+            self._process.kill()
+            self.at = "dead"
+            self._end()
+
+    def restart(self):
+        """Start a killed one again: a writer with the changeset that it had sent."""
+        assert self.is_dead
+        self.failing = False
+        self._start()
+        self.wait_ready()
+
+
+def history_of(store, kind):
+    return list(all_records(store, kind, RecordQuery(task_id=TASK)))
