@@ -28,6 +28,7 @@ import orjson
 from registry_api.changeset import Change, Changeset, FeedCursor, Put, changeset_from, created_at
 from registry_api.codec import decode_record, dump, encode_record, unstamp
 from registry_api.errors import CorruptDocument
+from registry_api.flock import ForkSafeLock
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
 from registry_api.retention import KEEP, KEEP_CHANGES
 from registry_api.state import TaskState
@@ -79,13 +80,22 @@ class Journal:
     foreign_agents: set[str] = field(default_factory=set)
     ids: dict[uuid.UUID, tuple[int, int, str]] | None = None
     entry_ids: set[tuple[Kind, str]] | None = None
+    lock: ForkSafeLock = field(default_factory=ForkSafeLock)
     _tail: int = 0
     _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
 
     # -- reading -----------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read what was appended since; start again where the file is another one."""
+        """Read what was appended since; start again where the file is another one.
+
+        Not only under the task's lock: a thread that follows the feed must not take a line in that
+        another one, which has just written it, takes in as well.
+        """
+        with self.lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -109,7 +119,7 @@ class Journal:
 
     def _reset(self) -> None:
         fresh = Journal(self.path, self.task_id, self.sync)
-        for name in self.__slots__:
+        for name in set(self.__slots__) - {"lock"}:
             setattr(self, name, getattr(fresh, name))
 
     def _start(self, file: Any) -> int:
@@ -323,6 +333,10 @@ class Journal:
 
     def append(self, data: bytes) -> None:
         """Append whole lines durably and take them in, over what a kill left of one."""
+        with self.lock:
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
         fd = self._open()
         try:
             rest, offset = memoryview(data), self.size

@@ -331,6 +331,57 @@ def test_a_stale_write_after_many_reports_removes_nothing(workspace):
     assert json.loads(snapshot.task.extra)["note"] == "late"
 
 
+def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch):
+    """A thread reads the line that another has just written, and is done in the middle of the next
+    commit: that one's line stands right behind the first all the same."""
+    import threading
+
+    from backends.json_files.intent import IntentFile
+    from backends.json_files.journal import Journal
+    from backends.json_files.store import JsonFilesStore
+
+    store = opened(workspace)
+    store.load("TASK-1")
+    written, reading, prepared, looked = (threading.Event() for _ in range(4))
+
+    def commit_twice():
+        for _ in range(2):
+            build.put(store, build.finding("TASK-1"), expected=None)
+
+    writer = threading.Thread(target=commit_twice)
+    take, settled, write = Journal.take, JsonFilesStore._settled_feed, IntentFile.write
+    # Each waits for the other for a moment only: they are to exclude one another.
+    moment = 0.2
+
+    def slow_take(journal, *args, **options):
+        ours = threading.current_thread() is writer
+        (written if ours else reading).set()
+        (reading if ours else prepared).wait(moment)
+        take(journal, *args, **options)
+
+    def start_writer(json_store):
+        found = settled(json_store)
+        writer.start()
+        assert written.wait(10)
+        return found
+
+    def slow_write(intent_file, intent):
+        write(intent_file, intent)
+        if written.is_set():
+            prepared.set()
+            looked.wait(moment)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "take", slow_take)
+        patched.setattr(JsonFilesStore, "_settled_feed", start_writer)
+        patched.setattr(IntentFile, "write", slow_write)
+        store.changes()
+        looked.set()
+        writer.join()
+    for again in (store, opened(workspace)):
+        assert [c.revision for c in again.changes()] == [1, 2, 3]
+
+
 def test_a_document_that_cannot_be_opened_hides_no_change(workspace):
     """Its journal can be read: a subscriber passes over nothing, lists still know the task."""
     store, other = opened(workspace), opened(workspace)
