@@ -3,7 +3,6 @@
 import fcntl
 import json
 import logging
-import random
 import signal
 import subprocess
 import sys
@@ -619,48 +618,3 @@ def test_a_stopped_writer_inside_stops_a_switch_not_the_others(workspace):
     assert phase_of(workspace) == (0, 0)
     assert store.load("TASK-0").revision == 1
     switch(workspace, 1)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_kills_of_writers_and_switches_lose_nothing(workspace, seed, tmp_path):
-    """kill -9 at random moments, over phases 0 to 2 and the steps between: what was acknowledged,
-    ours or an older program's, is there, and the next one recovers by itself."""
-    rng = random.Random(seed)
-    switch(workspace, 0)
-    harness = Harness("auto", workspace)
-    acked = set()
-    foreign = []
-    for n in range(5):
-        writers = [
-            harness.spawn("contract_tests.worker", "report", f"TASK-{w}", f"k{seed}{n}")
-            for w in range(2)
-        ]
-        target = rng.choice("012")
-        command = [sys.executable, "-m", "backends.admin", "switch", target, "--json"]
-        for writer in writers:
-            writer.stdout.readline()
-        moving = subprocess.Popen(
-            [*command, "--workspace", str(workspace)], stdout=subprocess.DEVNULL
-        )
-        name = f"legacy{seed}-{n}"
-        legacy.edit(workspace / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent(name))
-        foreign.append(name)
-        time.sleep(rng.uniform(0, 0.8))
-        if rng.random() < 0.7:
-            moving.send_signal(signal.SIGKILL)
-        for writer in writers:
-            writer.kill()
-            acked |= {line for line in writer.communicate()[0].split() if len(line) == 32}
-        moving.wait()
-    store = opened(workspace)
-    known, after = set(), None
-    while page := store.changes(after, limit=1000):
-        known |= {c.changeset.id.hex for c in page}
-        after = page[-1].cursor
-    assert len(acked) > 20
-    assert acked <= known
-    assert set(foreign) <= {a.agent_id for a in store.load("TASK-0").agents}
-    switch(workspace, 2)
-    report = open_migration(load_settings(workspace, env={})).verify()
-    assert report.mismatches == ()
-    assert list((workspace / ".registry").glob("conflicts/*")) == []

@@ -1,0 +1,127 @@
+"""Processes to be killed or stopped, begun with everything imported (10 ms instead of 300), so that
+what happens to them happens in their work; and the programs that they run.
+
+An acknowledgement is a line in a file, written after the commit returned: ``kind task id when``, as
+backends.admin.demo.check reads it.
+"""
+
+import multiprocessing
+import os
+import random
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from uuid_utils.compat import uuid7
+
+from contract_tests import build
+from registry_api import Put, load_settings, new_changeset, open_store, transact
+from tests import legacy
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    [
+        "tests.processes",
+        "backends.admin.cli",
+        "backends.admin.move",
+        "backends.dual_write.plugin",
+        "backends.json_files.plugin",
+        "backends.memory",
+        "backends.sql.plugin",
+        "backends.sql.sqlite",
+        "backends.sql.store",
+        "filelock",
+        "getpass",
+    ]
+)
+
+
+def start(program, *args):
+    """Start a program in a process of its own; it ends with the test run at the latest."""
+    process = _context.Process(target=program, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def event():
+    """Return an event that both sides can set and wait for."""
+    return _context.Event()
+
+
+def opened(workspace, **options):
+    return open_store(load_settings(workspace, env={}, **options))
+
+
+def wait_until(happened, *, timeout=30.0):
+    """Wait for what sends no event: the state of a file or of a stopped process."""
+    deadline = time.monotonic() + timeout
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def is_stopped(pid):
+    """Whether a process stands still under SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def acknowledged(path):
+    """Return the acknowledgements in a file, whole lines only: the last may be cut off."""
+    if not path.exists():
+        return []
+    return [line.split() for line in path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+
+
+# -- programs ------------------------------------------------------------------------------------
+
+
+def write(workspace, acks, name, tasks, options=None):
+    """Report, find, spawn agents and create tasks, without a rest, until killed."""
+    store, rng = opened(workspace, **(options or {})), random.Random(name)
+    with Path(acks).open("a", buffering=1) as out:
+        for n in range(10**9):
+            kind, task, key = _write_once(store, rng.choice(tasks), name, n)
+            out.write(f"{kind} {task} {key} {time.monotonic()}\n")
+
+
+def _write_once(store, task, name, n):
+    key = uuid7().hex
+    if n % 40 == 39:
+        task = f"TASK-new-{name}-{n}"
+        build.make(store, task, build.agent(task, key))
+        return "agent", task, key
+    if n % 4 == 3:
+        agent = build.agent(task, key, started_at=datetime.now(UTC))
+        transact(store, task, lambda _: [Put(agent)], attempts=1000)
+        return "agent", task, key
+    record = build.report(task, entry_id=key) if n % 4 else build.finding(task, finding_id=key)
+    store.commit(new_changeset(task, [Put(record)], expected=None))
+    return "line", task, key
+
+
+def edit(workspace, acks, name, tasks, stop):
+    """Edit documents as an older program, under flock alone, until told to stop.
+
+    What does not parse, since its writer was killed in the middle, it leaves to the others.
+    """
+    rng = random.Random(name)
+    with Path(acks).open("a", buffering=1) as out:
+        n = 0
+        while not stop.wait(0.01):
+            n += 1
+            task, key = rng.choice(tasks), f"{name}-{n}"
+            try:
+                legacy.edit(Path(workspace) / task / "AGENT_REGISTRY.json", legacy.add_agent(key))
+            except ValueError:
+                continue
+            out.write(f"agent {task} {key} {time.monotonic()}\n")
+
+
+def command(*tokens, out=os.devnull):
+    """Run ``registry-backend``; the process's exit code is the command's."""
+    from backends.admin.cli import main
+
+    with Path(out).open("w") as sys.stdout, Path(os.devnull).open("w") as sys.stderr:
+        code = main([str(t) for t in tokens])
+    sys.exit(code)
