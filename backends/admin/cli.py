@@ -136,7 +136,7 @@ def switch(
     json_is_truth: Annotated[
         bool, Parameter(negative="", help="although the older system's own database exists")
     ] = False,
-    timeout: Annotated[float, Parameter(help="seconds to wait for the gate")] = 5.0,
+    timeout: Annotated[float, Parameter(help="seconds to wait for a lock, and for the gate")] = 5.0,
 ) -> int:
     """Move to another migration phase: 0, 1, 2, next, back, or a phase's name.
 
@@ -150,11 +150,14 @@ def switch(
 
     from backends.admin.move import phase_named, progress_shown, show_switch
     from registry_api import load_settings, open_migration
+    from registry_api.control import PhaseRecord
 
     if not 0 < timeout <= 600:  # NaN is no time either
         raise UsageError(f"--timeout {timeout} is not between 0 and 600 seconds")
-    with closing(open_migration(load_settings(workspace))) as migration:
-        phase = phase_named(to, migration.status().record.phase)
+    settings = load_settings(workspace)
+    with closing(open_migration(settings)) as migration:
+        # Not from its status, which counts records and waits for every document that is locked.
+        phase = phase_named(to, (_recorded(settings) or PhaseRecord()).phase)
         with progress_shown() as progress:
             report = migration.switch(
                 phase,
@@ -225,10 +228,14 @@ def verify(*, workspace: Workspace = None, json: Json = False) -> int:
 
 def _unrecorded(settings: Any) -> bool:
     """Whether no move is recorded: then looking must leave no trace."""
+    return _recorded(settings) is None
+
+
+def _recorded(settings: Any) -> Any:
     from registry_api.control import FileControl
     from registry_api.opening import STATE_DIR
 
-    return FileControl(settings.workspace / STATE_DIR).read() is None
+    return FileControl(settings.workspace / STATE_DIR).read()
 
 
 def _reader(settings: Any) -> Any:

@@ -271,15 +271,16 @@ class Move:
         try:
             if forward:
                 # The long part, beside the writers: nobody waits for it.
-                task_ids = self._task_ids()
-                caught_up = self._catch_up(task_ids, progress)
-                seen = self._heads()
-                verified = verify_tasks(self._mirror(), task_ids, progress=progress)
-                _require_equal(verified)
-                # What never stood still is compared from its beginning, behind the gate.
-                seen = {t: h for t, h in seen.items() if t not in verified.in_flight}
-                # Once more, without looking again: the less moved, the shorter the pause.
-                self._catch_up(self._task_ids(), None)
+                with _in_time(timeout):
+                    task_ids = self._task_ids()
+                    caught_up = self._catch_up(task_ids, progress)
+                    seen = self._heads()
+                    verified = verify_tasks(self._mirror(), task_ids, progress=progress)
+                    _require_equal(verified)
+                    # What never stood still is compared from its beginning, behind the gate.
+                    seen = {t: h for t, h in seen.items() if t not in verified.in_flight}
+                    # Once more, without looking again: the less moved, the shorter the pause.
+                    self._catch_up(self._task_ids(), None)
             new = replace(
                 record,
                 phase=after,
@@ -386,6 +387,19 @@ class Move:
         if self._target is not None:
             self._target.close()
         self._gate.close()
+
+
+@contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    """Wait for no lock longer than that; one that stays taken is the switch's time-out."""
+    try:
+        with at_most(seconds):
+            yield
+    except Busy as error:
+        raise SwitchTimedOut(
+            f"something stayed locked, nothing was changed: {error.message}",
+            next_step="See what that process waits for, or try again",
+        ) from error
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
