@@ -52,6 +52,9 @@ from registry_api.store import Capability, StoreInfo
 __all__ = ["JsonFilesStore"]
 
 MAX_NUMBER = 2**63
+# Seconds that a commit waits for another task's lock to count it for the global file: on top of the
+# 100 ms that a switch may hold it up, and of its own work.
+_COUNTING = 0.02
 
 
 class JsonFilesStore:
@@ -154,7 +157,7 @@ class JsonFilesStore:
 
     def _project(self, task_id: str) -> None:
         """Bring the global file up to date; what fails is left for a later commit to do."""
-        with suppress(RegistryError, OSError), at_most(0.1):
+        with suppress(RegistryError, OSError), at_most(_COUNTING):
             behind = self._projection.is_stale()
             self._projection.mark()
             if behind:  # an earlier update did not get through, of which task nobody knows
