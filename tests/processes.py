@@ -8,6 +8,7 @@ backends.admin.demo.check reads it.
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -16,7 +17,15 @@ from pathlib import Path
 from uuid_utils.compat import uuid7
 
 from contract_tests import build
-from registry_api import Put, load_settings, new_changeset, open_store, transact
+from registry_api import (
+    Kind,
+    Put,
+    RecordQuery,
+    load_settings,
+    new_changeset,
+    open_store,
+    transact,
+)
 from tests import legacy
 
 _context = multiprocessing.get_context("forkserver")
@@ -125,3 +134,96 @@ def command(*tokens, out=os.devnull):
     with Path(out).open("w") as sys.stdout, Path(os.devnull).open("w") as sys.stderr:
         code = main([str(t) for t in tokens])
     sys.exit(code)
+
+
+def stand_still(workspace, task, where):
+    """Commit an agent, and be stopped (SIGSTOP) with ``document`` or ``target`` locked in it."""
+    store = opened(workspace)
+    store.load(task)
+    if where == "document":
+        from backends.json_files import task as task_files
+
+        original = task_files.write_in_place
+
+        def write_in_place(fd, data, *, sync):
+            original(fd, data, sync=lambda fd: (sync(fd), _stop()))
+
+        task_files.write_in_place = write_in_place
+    else:
+        from backends.sql.sqlite import SqliteEngine
+
+        commit = SqliteEngine._commit
+        SqliteEngine._commit = lambda self, connection: (_stop(), commit(self, connection))
+    build.put(store, build.agent(task, f"still{os.getpid()}"), expected=store.head(task).revision)
+    store.close()
+
+
+_stopped_once = []
+
+
+def _stop():
+    if not _stopped_once:
+        _stopped_once.append(True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def call(workspace, task, stop, said):
+    """Call the store for one task until told to stop; send the longest wait of each kind of call.
+
+    Without fsync: what is measured is how long others hold it up, not the disk.
+    """
+    store, longest = opened(workspace, durable=False), {}
+    names = iter(range(10**9))
+
+    def spawn():
+        agent = build.agent(task, f"called{next(names)}")
+        transact(store, task, lambda _: [Put(agent)])
+
+    calls = {
+        "head": lambda: store.head(task),
+        "load": lambda: store.load(task),
+        "report": lambda: build.put(store, build.report(task), expected=None),
+        "spawn": spawn,
+        "changes": lambda: store.changes(task_id=task, limit=10),
+        "progress": lambda: store.list_records(Kind.PROGRESS, RecordQuery(task_id=task), limit=10),
+    }
+    said.send("ready")
+    while not stop.is_set():
+        for name, one in calls.items():
+            start = time.monotonic()
+            one()
+            longest[name] = max(longest.get(name, 0.0), time.monotonic() - start)
+    store.close()
+    said.send(longest)
+
+
+class Callers:
+    """Processes that call the store for a task each, meanwhile."""
+
+    def __init__(self, workspace, tasks):
+        self._stop, self._pipes, self._processes = event(), [], []
+        for task in tasks:
+            here, there = _context.Pipe()
+            self._processes.append(start(call, workspace, task, self._stop, there))
+            self._pipes.append(here)
+
+    def __enter__(self):
+        for pipe in self._pipes:
+            assert pipe.poll(30)
+            assert pipe.recv() == "ready"
+        return self
+
+    def longest(self):
+        """Stop them; return the longest wait of each kind of call."""
+        self._stop.set()
+        found = {}
+        for pipe in self._pipes:
+            assert pipe.poll(30)
+            for name, seconds in pipe.recv().items():
+                found[name] = max(found.get(name, 0.0), seconds)
+        return found
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for process in self._processes:
+            process.join()

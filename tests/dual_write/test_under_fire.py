@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 
 import pytest
 
@@ -105,3 +106,68 @@ def test_kills_lose_nothing(workspace, tmp_path, seed):
     assert count > 100
     assert missing == []
     assert list((workspace / ".registry").glob("conflicts/*")) == []
+
+
+LONGEST = 0.150  # seconds that a caller may be held up by one that stands still
+
+
+@contextmanager
+def standing_still(workspace, where):
+    """A process that was stopped while it commits to the first task; killed at the end."""
+    process = processes.start(processes.stand_still, workspace, TASKS[0], where)
+    try:
+        processes.wait_until(lambda: processes.is_stopped(process.pid))
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def best_of_three(attempt):
+    """Return the waits of the best of three attempts, or of the first within the bound.
+
+    Other programs on the machine hold up a call now and then, a lock of ours every time.
+    """
+    found = []
+    for _ in range(3):
+        found.append(attempt())
+        if max(found[-1].values()) <= LONGEST:
+            break
+    return min(found, key=lambda waits: max(waits.values()))
+
+
+@pytest.mark.parametrize(("phase", "to"), [(0, 1), (1, 2), (2, 1), (1, 0)])
+def test_a_writer_stopped_with_its_document_locked(workspace, tmp_path, phase, to):
+    """A process stopped (SIGSTOP) in the middle of its document, on any step: switch exits 5 at its
+    deadline, nothing changed, no caller of another task waits longer than 150 ms meanwhile; and
+    when that process is gone, the switch is made."""
+    switch(workspace, phase)
+    record = workspace / ".registry" / "phase.json"
+    before = record.read_bytes() if phase else b""
+    out = tmp_path / "out"
+    tokens = ("switch", to, "--json", "--timeout", 1.5, "--workspace", workspace)
+
+    def attempt():
+        with (
+            standing_still(workspace, "document"),
+            processes.Callers(workspace, TASKS[1:]) as callers,
+        ):
+            start = time.monotonic()
+            moving = processes.start(partial(processes.command, out=out), *tokens)
+            moving.join()
+            took = time.monotonic() - start
+            found = callers.longest()
+        assert (moving.exitcode, json.loads(out.read_text())["error"]["code"]) == (
+            5,
+            "switch_timed_out",
+        )
+        assert 1.5 <= took < 3
+        assert (record.read_bytes() if record.exists() else b"") == before
+        assert not (workspace / ".registry" / "switch.json").exists()
+        return found
+
+    waits = best_of_three(attempt)
+    assert max(waits.values()) <= LONGEST, waits
+    switch(workspace, to)
+    with moved(workspace) as migration:
+        assert migration.verify().mismatches == ()
