@@ -10,8 +10,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar, cast
 
 from backends.dual_write.mirror import Mirror
@@ -19,7 +19,7 @@ from backends.dual_write.verify import compare_snapshots
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import at_most
-from registry_api.errors import NotSupported, RegistryError, TaskNotFound
+from registry_api.errors import Busy, NotSupported, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, Mismatch
 from registry_api.models import Kind, Record
 from registry_api.query import (
@@ -40,6 +40,7 @@ __all__ = ["DualWriteStore"]
 
 T = TypeVar("T")
 _PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
+_REST = 1.0  # seconds after a wait in vain in which the next ones are not made
 
 
 class DualWriteStore:
@@ -64,6 +65,7 @@ class DualWriteStore:
         self._on_mismatch = on_mismatch
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
+        self._rest_until = 0.0
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
         both.add(Capability.LOGGED)
         self.info = StoreInfo(
@@ -116,6 +118,20 @@ class DualWriteStore:
                     return
                 self._count("healed", mirror.heal(task_id))
 
+    @contextmanager
+    def _patiently(self) -> Iterator[None]:
+        """Wait for the target, but not again right after a wait in vain: a target that stands still
+        would hold up every single call. What lags meanwhile is healed as ever.
+        """
+        resting = time.monotonic() < self._rest_until
+        try:
+            with at_most(0.0 if resting else _PATIENCE):
+                yield
+        except Busy:
+            if not resting:
+                self._rest_until = time.monotonic() + _REST
+            raise
+
     def _reads_target(self) -> bool:
         return self.record().phase is MigrationPhase.READ_MIGRATION
 
@@ -127,7 +143,7 @@ class DualWriteStore:
         commit = self.source.commit(changeset)
         # Whatever the target does: the caller's write stands, the lagging mark tells of the rest.
         try:
-            with at_most(_PATIENCE):
+            with self._patiently():
                 self._follow(changeset, commit)
         except (RegistryError, OSError):
             self._count("lagging")
@@ -162,7 +178,7 @@ class DualWriteStore:
                 self._sample(snapshot)
             return snapshot
         head = self.source.head(task_id)
-        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+        with suppress(RegistryError, OSError), self._patiently():
             mirror = self.mirror()
             assert mirror is not None
             for _ in range(2):
@@ -177,7 +193,7 @@ class DualWriteStore:
         return self.source.load(task_id, only=only)
 
     def _sample(self, snapshot: TaskSnapshot) -> None:
-        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+        with suppress(RegistryError, OSError), self._patiently():
             mirror = self.mirror()
             if mirror is None:
                 return
@@ -193,7 +209,7 @@ class DualWriteStore:
     def _list(self, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
         """Ask the target when it follows in everything asked for, else the source."""
         if self._reads_target():
-            with suppress(RegistryError, OSError), at_most(_PATIENCE):
+            with suppress(RegistryError, OSError), self._patiently():
                 mirror = self.mirror()
                 assert mirror is not None
                 if self._follows(mirror, task_id):
