@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -168,7 +169,8 @@ def _stop():
 
 
 def call(workspace, task, stop, said):
-    """Call the store for one task until told to stop; send the longest wait of each kind of call.
+    """Call the store for one task until told to stop; send the longest wait of each kind of call,
+    and how the target followed.
 
     Without fsync: what is measured is how long others hold it up, not the disk.
     """
@@ -193,8 +195,8 @@ def call(workspace, task, stop, said):
             start = time.monotonic()
             one()
             longest[name] = max(longest.get(name, 0.0), time.monotonic() - start)
+    said.send((longest, asdict(store.inner.followed)))
     store.close()
-    said.send(longest)
 
 
 class Callers:
@@ -202,6 +204,7 @@ class Callers:
 
     def __init__(self, workspace, tasks):
         self._stop, self._pipes, self._processes = event(), [], []
+        self.followed = []
         for task in tasks:
             here, there = _context.Pipe()
             self._processes.append(start(call, workspace, task, self._stop, there))
@@ -219,7 +222,9 @@ class Callers:
         found = {}
         for pipe in self._pipes:
             assert pipe.poll(30)
-            for name, seconds in pipe.recv().items():
+            longest, followed = pipe.recv()
+            self.followed.append(followed)
+            for name, seconds in longest.items():
                 found[name] = max(found.get(name, 0.0), seconds)
         return found
 

@@ -1,6 +1,7 @@
 """The move under fire: kills at random moments, processes that stand still with a lock in hand."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -171,3 +172,39 @@ def test_a_writer_stopped_with_its_document_locked(workspace, tmp_path, phase, t
     switch(workspace, to)
     with moved(workspace) as migration:
         assert migration.verify().mismatches == ()
+
+
+@pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_a_writer_stopped_inside_the_targets_transaction(workspace, phase, end):
+    """A process stopped (SIGSTOP) between BEGIN IMMEDIATE and COMMIT of SQLite: the others' writes
+    stand, lagging, their reads fall back to JSON, none waits longer than 150 ms, also when opening;
+    and when that process goes on, or is killed, all is healed."""
+    switch(workspace, phase)
+    followed = []
+
+    def attempt():
+        with standing_still(workspace, "target") as still:
+            start = time.monotonic()
+            opened(workspace).close()
+            found = {"open": time.monotonic() - start}
+            with processes.Callers(workspace, TASKS) as callers:
+                time.sleep(1.0)  # how long it is called
+                found |= callers.longest()
+            followed.extend(callers.followed)
+            os.kill(still.pid, end)
+            still.join()
+        return found
+
+    waits = best_of_three(attempt)
+    assert max(waits.values()) <= LONGEST, waits
+    assert all(f["lagging"] for f in followed)
+    assert all(f["fallbacks"] for f in followed) or phase == 1
+    with closing(opened(workspace)) as store:
+        written = store.counts().records
+        assert [a for t in TASKS for a in store.load(t).agents if a.agent_id.startswith("still")]
+    with moved(workspace) as migration:
+        assert migration.status().dirty == 0
+        assert migration.verify().mismatches == ()
+        records = migration.status().records
+    assert records["json"] == records["sqlite"] == written
