@@ -5,10 +5,12 @@ An acknowledgement is a line in a file, written after the commit returned: ``kin
 backends.admin.demo.check reads it.
 """
 
+import json
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -76,11 +78,16 @@ def is_stopped(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def acknowledged(path):
-    """Return the acknowledgements in a file, whole lines only: the last may be cut off."""
-    if not path.exists():
-        return []
-    return [line.split() for line in path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+def lost(workspace, acks, *, both=False):
+    """Return how many writes were acknowledged, and those of them that plain json, and with
+    ``both`` sqlite3 too, do not find."""
+    program = [sys.executable, "-m", "backends.admin.demo.check", str(workspace)]
+    files = [str(path) for path in acks if path.exists()]
+    done = subprocess.run(
+        [*program, "both" if both else "json", *files], check=True, stdout=subprocess.PIPE
+    )
+    found = json.loads(done.stdout)
+    return len(found), [entry for entry in found if not entry[-1]]
 
 
 # -- programs ------------------------------------------------------------------------------------
@@ -108,6 +115,19 @@ def _write_once(store, task, name, n):
     record = build.report(task, entry_id=key) if n % 4 else build.finding(task, finding_id=key)
     store.commit(new_changeset(task, [Put(record)], expected=None))
     return "line", task, key
+
+
+def work(workspace, acks, name, task):
+    """Rewrite the task's document and append to its logs by turns, without a rest, until killed."""
+    store = opened(workspace)
+    with Path(acks).open("a", buffering=1) as out:
+        for n in range(10**9):
+            agent = build.agent(task, name, extra=f'{{"turn":{n}}}')
+            transact(store, task, lambda _, agent=agent: [Put(agent)], attempts=1000)
+            out.write(f"agent {task} {name} {time.monotonic()}\n")
+            entry = build.report(task, name, progress=n % 100)
+            build.put(store, entry, expected=None)
+            out.write(f"line {task} {entry.entry_id} {time.monotonic()}\n")
 
 
 def edit(workspace, acks, name, tasks, stop):

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import closing, contextmanager
@@ -48,14 +46,6 @@ def feed_of(store, after=None):
     while page := store.changes(after, limit=1000):
         yield from page
         after = page[-1].cursor
-
-
-def lost(workspace, acks, both):
-    """Return the acknowledged writes that plain json, and sqlite3 too, do not find."""
-    program = [sys.executable, "-m", "backends.admin.demo.check", str(workspace), both]
-    done = subprocess.run([*program, *map(str, acks)], check=True, stdout=subprocess.PIPE)
-    found = json.loads(done.stdout)
-    return len(found), [entry for entry in found if not entry[-1]]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -102,8 +92,7 @@ def test_kills_lose_nothing(workspace, tmp_path, seed):
             assert change.revision == revisions[change.changeset.task_id]
             ids[change.changeset.id] += 1
         assert set(ids.values()) == {1}
-    acks = [path for path in acks if path.exists()]
-    count, missing = lost(workspace, acks, "both")
+    count, missing = processes.lost(workspace, acks, both=True)
     assert count > 100
     assert missing == []
     assert list((workspace / ".registry").glob("conflicts/*")) == []
