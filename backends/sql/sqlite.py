@@ -83,6 +83,8 @@ class SqliteEngine:
     def _connect(self) -> Connection:
         mode = "ro" if self._read_only else "rwc"
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        if self._is_frozen():
+            uri += "&immutable=1"
         try:
             connection = sqlite3.connect(
                 uri,
@@ -103,6 +105,17 @@ class SqliteEngine:
             raise self._translated(error) from error
         return connection
 
+    def _is_frozen(self) -> bool:
+        """Whether the file can only be read as one that nobody writes: on a read-only disk, where
+        the index of its log cannot be made. Asked for each transaction: it may become another one.
+        """
+        if not self._read_only or self._wal.exists():
+            return False
+        try:
+            return bool(os.statvfs(self.path).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False
+
     def _borrow(self) -> Connection:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
@@ -120,7 +133,7 @@ class SqliteEngine:
 
     def _give_back(self, connection: Connection) -> None:
         self._busy.discard(id(connection))
-        if self._closed:
+        if self._closed or self._is_frozen():
             connection.close()
         else:
             self._idle.append(connection)
@@ -193,7 +206,11 @@ class SqliteEngine:
             finally:
                 self._end_turn()
         except sqlite3.Error as error:
-            self._discard(connection)
+            # On a full disk no other one could be opened, not even to read.
+            if _name(error) == "SQLITE_FULL" and not connection.in_transaction:
+                self._give_back(connection)
+            else:
+                self._discard(connection)
             raise self._translated(error) from error
         except OutcomeUnknown:
             self._discard(connection)
