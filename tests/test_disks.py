@@ -1,0 +1,180 @@
+"""Every local store on a disk that is full, or read-only: typed refusals, nothing lost."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing, suppress
+
+import pytest
+
+from contract_tests import build
+from registry_api import (
+    Finding,
+    Kind,
+    ProgressEntry,
+    Put,
+    RecordQuery,
+    all_records,
+    load_settings,
+    new_changeset,
+    open_migration,
+    open_store,
+)
+from registry_api.errors import Conflict, OutcomeUnknown, Unavailable
+from registry_api.models import record_key
+from tests import legacy
+from tests.disks import mounted
+
+STORES = ["json", "sqlite", "dual1", "dual2"]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with mounted(tmp_path / "disk") as found:
+        yield found
+
+
+def variables(name):
+    if name.startswith("dual"):
+        return {"REGISTRY_PHASE": name.removeprefix("dual")}
+    return {"REGISTRY_BACKEND": name}
+
+
+def opened(disk, name):
+    return open_store(load_settings(disk.workspace, env=variables(name)))
+
+
+def begin(disk, name):
+    """Make two tasks; returns the ids of the changesets."""
+    with closing(opened(disk, name)) as store:
+        return {build.make(store, t, build.agent(t)).changeset_id for t in ("TASK-a", "TASK-b")}
+
+
+def changes_of_every_kind(n):
+    """Yield changesets that append, rewrite and create, small and large."""
+    for size in (10, 9000, 40):
+        text = "x" * size
+        report = build.report("TASK-a", message=text)
+        yield new_changeset("TASK-a", [Put(report)], expected=None)
+        yield new_changeset("TASK-b", [Put(build.finding("TASK-b", message=text))], expected=None)
+        new = f"TASK-{n}-{size}"
+        yield build.creating(new, build.agent(new, type=text))
+
+
+def spawning(store, text):
+    agent = build.agent("TASK-b", f"b{len(text)}", type=text)
+    return new_changeset("TASK-b", [Put(agent)], expected=store.head("TASK-b").revision)
+
+
+def attempt(store, changeset, acked, refused, unknown):
+    try:
+        acked.add(store.commit(changeset).changeset_id)
+    except OutcomeUnknown:
+        unknown.append(changeset)
+    except Unavailable:
+        refused.add(changeset.id)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_full_disk(disk, name):
+    """Full to the last block, then with a few blocks more each time: each refusal is Unavailable,
+    and nothing happened, or OutcomeUnknown; what was read before can be read; with space again the
+    same store goes on, and all that was acknowledged is there, once."""
+    acked, refused, unknown = begin(disk, name), set(), []
+    store = opened(disk, name)
+    for spare in range(24):
+        disk.fill(spare=spare)
+        for changeset in changes_of_every_kind(spare):
+            attempt(store, changeset, acked, refused, unknown)
+            assert store.load("TASK-a").task.task_id == "TASK-a"
+            assert store.counts().total_tasks >= 2
+        attempt(store, spawning(store, "y" * (spare + 1)), acked, refused, unknown)
+        with suppress(Unavailable):
+            opened(disk, name).close()
+        disk.free()
+    assert len(refused) > 24
+    for changeset in unknown:
+        with suppress(Conflict):  # it had not happened, and others came
+            acked.add(store.commit(changeset).changeset_id)
+    acked.add(build.put(store, build.finding("TASK-a"), expected=None).changeset_id)
+    store.close()
+    with closing(opened(disk, name)) as store:
+        acked.add(build.make(store, "TASK-after", build.agent("TASK-after")).changeset_id)
+        assert_whole(store, acked, refused)
+    if name.startswith("dual"):
+        assert_equal(disk)
+
+
+def assert_whole(store, acked, refused):
+    """Every acknowledged change is in the feed, once and in order, and no refused one; what it
+    appended is in the histories, and nothing else."""
+    found, revisions, appended, after = Counter(), Counter(), set(), None
+    while page := store.changes(after, limit=1000):
+        for change in page:
+            revisions[change.changeset.task_id] += 1
+            assert change.revision == revisions[change.changeset.task_id]
+            found[change.changeset.id] += 1
+            records = [op.record for op in change.changeset.ops]
+            appended |= {record_key(r) for r in records if isinstance(r, ProgressEntry | Finding)}
+        after = page[-1].cursor
+    assert set(found.values()) == {1}
+    assert acked <= found.keys()
+    assert not refused & found.keys()
+    histories = {
+        record_key(r)
+        for k in (Kind.PROGRESS, Kind.FINDING)
+        for r in all_records(store, k, RecordQuery())
+    }
+    assert histories == appended
+    assert revisions.keys() == {t.task_id for t in store.list_tasks(limit=1000).items}
+
+
+def assert_equal(disk):
+    with closing(open_migration(load_settings(disk.workspace, env={}))) as migration:
+        migration.reconcile()
+        assert migration.verify().mismatches == ()
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_read_only_disk(disk, name):
+    """Remounted read-only: status tells what is there, exits 0 and writes nothing; opening for
+    writing, or the first write, is refused as Unavailable; remounted, all goes on."""
+    acked = begin(disk, name)
+    if name != "sqlite":
+        agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
+        legacy.write_task(disk.workspace, "TASK-new", agents=agents)
+    with disk.read_only():
+        before = contents(disk)
+        found = status(disk, name)
+        assert found["counts"]["tasks"]["total"] == (2 if name == "sqlite" else 3)
+        assert found["migration"]["phase"] == {"json": 0, "dual1": 1, "dual2": 2}.get(name)
+        assert contents(disk) == before
+        with pytest.raises(Unavailable), closing(opened(disk, name)) as store:
+            build.put(store, build.finding("TASK-a"), expected=None)
+    with closing(opened(disk, name)) as store:
+        acked.add(build.put(store, build.finding("TASK-a"), expected=None).changeset_id)
+        assert acked <= {c.changeset.id for c in store.changes()}
+        assert store.counts().total_tasks == (2 if name == "sqlite" else 3)
+    if name.startswith("dual"):
+        assert_equal(disk)
+
+
+def status(disk, name):
+    program = [sys.executable, "-m", "backends.admin", "status", "--json"]
+    done = subprocess.run(
+        [*program, "--workspace", str(disk.workspace)],
+        env=variables(name),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return json.loads(done.stdout)
+
+
+def contents(disk):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in disk.root.rglob("*")
+    }
