@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from registry_api import (
     transact,
 )
 from tests import legacy
+from tests.dual_write.unwrap import dual
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -226,7 +226,7 @@ def call(workspace, task, stop, said):
             with Watch() as watch:
                 one()
             longest[name] = max(longest.get(name, 0.0), watch.seconds)
-    said.send((longest, asdict(store.inner.followed)))
+    said.send((longest, dict(dual(store).followed)))
     store.close()
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -54,6 +54,16 @@ class Recent:
     appends: bool
 
 
+class Stand(NamedTuple):
+    """Where a task stands: what belongs together, replaced as a whole and never changed."""
+
+    lineage: str
+    revision: int
+    number: int
+    updated_at: datetime
+    state: TaskState
+
+
 @dataclass(slots=True)
 class Journal:
     """One task's journal, read up to ``size``; ``refresh`` reads what others appended."""
@@ -70,6 +80,7 @@ class Journal:
     hash: str = ""
     updated_at: datetime | None = None
     state: TaskState | None = None
+    stand: Stand | None = None  # for readers, who hold no lock while another thread takes a line
     counts: dict[Kind, int] = field(default_factory=dict)
     logs: dict[str, int] = field(default_factory=dict)
     expired_before: datetime | None = None
@@ -162,14 +173,19 @@ class Journal:
         kind = line["k"]
         if kind == "base":
             self.base, self._tail = offset, 0
-            if self.state is None:
-                self._take_base(line)
-            return
-        self._tail += length
-        self.hash = line["h"]
-        self.logs.update(line["logs"])
-        if kind == "change":
-            self._take_change(line)
+            if self.state is not None:
+                return
+            self._take_base(line)
+        else:
+            self._tail += length
+            self.hash = line["h"]
+            self.logs.update(line["logs"])
+            if kind == "change":
+                self._take_change(line)
+        if self.state is not None and self.updated_at is not None:
+            self.stand = Stand(
+                self.lineage, self.revision, self.number, self.updated_at, self.state
+            )
 
     def _take_base(self, line: dict[str, Any]) -> None:
         records = [decode_record(item) for item in line["state"]]

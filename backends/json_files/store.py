@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
-from backends.json_files.journal import Journal, highest_number
+from backends.json_files.journal import Journal, Stand, highest_number
 from backends.json_files.layout import Layout
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
@@ -86,7 +86,7 @@ class JsonFilesStore:
         self._intents = self._shared.folder("intents")
         self._projection = Projection(self._shared)
         self._tasks: dict[str, TaskFiles] = {}
-        self._summaries: dict[str, tuple[str, int, TaskSnapshot]] = {}
+        self._summaries: dict[str, TaskSnapshot] = {}
         self._lock = ForkSafeLock()
         self._next_try = 0.0
         self._closed = False
@@ -130,15 +130,14 @@ class JsonFilesStore:
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
-        return _snapshot(self._existing(task_id).current(), only)
+        return _snapshot(_stand(self._existing(task_id).current()), only)
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
         try:
-            journal = self._existing(task_id).current()
+            return _head(self._existing(task_id).current())
         except TaskNotFound:
             return Head()
-        return Head(lineage=journal.lineage, revision=journal.revision, number=journal.number)
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
@@ -163,7 +162,7 @@ class JsonFilesStore:
             if behind:  # an earlier update did not get through, of which task nobody knows
                 snapshots = list(self._snapshots())
             else:
-                snapshots = [_snapshot(self._task(task_id).current())]
+                snapshots = [_snapshot(_stand(self._task(task_id).current()))]
             if self._projection.update(self.counts(), snapshots):
                 return
         self._next_try = time.monotonic() + 1.0
@@ -194,12 +193,12 @@ class JsonFilesStore:
 
     def _snapshots(self) -> Iterator[TaskSnapshot]:
         for task in self._all():
-            journal = task.journal
+            stand = _stand(task.journal)
             cached = self._summaries.get(task.task_id)
-            if cached is None or cached[:2] != (journal.lineage, journal.revision):
-                cached = (journal.lineage, journal.revision, _snapshot(journal))
+            if cached is None or (cached.lineage, cached.revision) != stand[:2]:
+                cached = _snapshot(stand)
                 self._summaries[task.task_id] = cached
-            yield cached[2]
+            yield cached
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -235,8 +234,8 @@ class JsonFilesStore:
         for task in tasks:
             if kind in {Kind.PROGRESS, Kind.FINDING}:
                 yield from task.histories(kind)
-            elif task.journal.state is not None:
-                yield from task.journal.state.records(kind)
+            else:
+                yield from _stand(task.journal).state.records(kind)
 
     def counts(self) -> RegistryCounts:
         """See RegistryStore.counts."""
@@ -329,9 +328,7 @@ class JsonFilesStore:
         out = []
         for task in self._all():
             task.absorb_logs()
-            journal = task.journal
-            head = Head(lineage=journal.lineage, revision=journal.revision, number=journal.number)
-            out.append((task.task_id, head))
+            out.append((task.task_id, _head(task.journal)))
         return tuple(out)
 
     # -- the older system --------------------------------------------------------------------
@@ -357,7 +354,17 @@ class JsonFilesStore:
         return JsonView(self._shared.layout.workspace, times=self._shared.times)
 
 
-def _snapshot(journal: Journal, only: Refs | None = None) -> TaskSnapshot:
-    assert journal.state is not None
-    assert journal.updated_at is not None
-    return journal.state.snapshot(journal.lineage, journal.revision, journal.updated_at, only=only)
+def _stand(journal: Journal) -> Stand:
+    stand = journal.stand
+    if stand is None:  # another thread is just reading the journal afresh
+        raise Unavailable(f"{journal.path} was replaced", next_step="Try again")
+    return stand
+
+
+def _head(journal: Journal) -> Head:
+    stand = _stand(journal)
+    return Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
+
+
+def _snapshot(stand: Stand, only: Refs | None = None) -> TaskSnapshot:
+    return stand.state.snapshot(stand.lineage, stand.revision, stand.updated_at, only=only)

@@ -16,14 +16,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backends.admin.cli import main
-from backends.dual_write.store import DualWriteStore
 from contract_tests import build
 from contract_tests.harness import Harness
 from registry_api import (
     Kind,
     RecordQuery,
     all_records,
-    facet,
     load_settings,
     open_migration,
     open_store,
@@ -32,14 +30,11 @@ from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
 from registry_api.migration import MigrationPhase
 from tests import legacy, samples
+from tests.dual_write.unwrap import dual
 
 
 def opened(workspace, **env):
     return open_store(load_settings(workspace, env={k.upper(): str(v) for k, v in env.items()}))
-
-
-def dual(store):
-    return facet(store, DualWriteStore)
 
 
 def phase_of(workspace):

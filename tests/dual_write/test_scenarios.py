@@ -23,6 +23,7 @@ from registry_api.state import TaskState
 from tests import legacy
 from tests.dual_write import actors
 from tests.dual_write.actors import TASK, Actor, document_of, history_of, opened
+from tests.dual_write.unwrap import dual
 
 
 def made_by(name, *, expected=1):
@@ -180,8 +181,8 @@ class Play:
             report = migration.verify()
             assert (report.mismatches, report.in_flight) == ((), ())
             assert migration.status().dirty == 0
-            if mirror := store.inner.mirror():
-                assert mirror.target.load(TASK) == store.inner.source.load(TASK)
+            if mirror := dual(store).mirror():
+                assert mirror.target.load(TASK) == dual(store).source.load(TASK)
                 assert mirror.target.changes(limit=1000) == store.changes(limit=1000)
         finally:
             migration.close()
