@@ -11,9 +11,11 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import struct
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -21,8 +23,13 @@ from registry_api.errors import Busy, Unavailable
 
 __all__ = ["Flock", "ForkSafeLock", "holder_of"]
 
-_SHORTEST, _LONGEST = 0.0002, 0.002
+_MOMENT = struct.Struct("<d")
 _all: weakref.WeakSet[Flock] = weakref.WeakSet()
+
+
+def backing_off(waited: float) -> float:
+    """Look often at first, then every 1 to 2 ms."""
+    return min(max(waited / 2, 0.0002), 0.002)
 
 
 class Flock:
@@ -33,10 +40,19 @@ class Flock:
         self.path = path
         _all.add(self)
 
-    def acquire(self, *, timeout: float, exclusive: bool = True) -> None:
-        """Lock, waiting at most ``timeout`` seconds; raises Busy, naming the holder's pid."""
+    def acquire(
+        self,
+        *,
+        timeout: float,
+        exclusive: bool = True,
+        pace: Callable[[float], float] = backing_off,
+    ) -> None:
+        """Lock, waiting at most ``timeout`` seconds; raises Busy, naming the holder's pid.
+
+        ``pace`` gives, for the seconds waited so far, the longest pause until the next look.
+        """
         if not self.try_acquire(exclusive=exclusive):
-            self._wait(timeout, exclusive=exclusive)
+            self._wait(timeout, pace, exclusive=exclusive)
 
     def try_acquire(self, *, exclusive: bool = True) -> bool:
         """Lock if nobody else holds it; return whether it was locked."""
@@ -54,26 +70,36 @@ class Flock:
             return False
         return True
 
-    def _wait(self, timeout: float, *, exclusive: bool) -> None:
-        deadline = time.monotonic() + timeout
-        pause = _SHORTEST
+    def _wait(self, timeout: float, pace: Callable[[float], float], *, exclusive: bool) -> None:
+        start = time.monotonic()
         while True:
-            left = deadline - time.monotonic()
+            waited = time.monotonic() - start
+            left = timeout - waited
             if left <= 0:
                 raise Busy(
                     f"{self.path} is locked{_named(self.path)}",
                     next_step="Try again; if it lasts, see what that process waits for",
                     path=str(self.path),
                 )
+            pause = pace(waited)
             time.sleep(min(left, random.uniform(pause / 2, pause)))
             if self.try_acquire(exclusive=exclusive):
                 return
-            pause = min(pause * 1.5, _LONGEST)
 
     def release(self) -> None:
         """Unlock."""
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def promise(self, moment: float) -> None:
+        """As holder, tell who waits until when (monotonic time) to expect nothing."""
+        if self._fd >= 0:
+            os.pwrite(self._fd, _MOMENT.pack(moment), 0)
+
+    def promised(self) -> float:
+        """Return the moment that the last holder promised, 0 without one."""
+        data = os.pread(self._fd, _MOMENT.size, 0) if self._fd >= 0 else b""
+        return float(_MOMENT.unpack(data)[0]) if len(data) == _MOMENT.size else 0.0
 
     def close(self) -> None:
         """Close the descriptor, which unlocks."""
