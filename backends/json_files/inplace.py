@@ -2,9 +2,9 @@
 
 The inode must stay: older programs wait in flock on the file itself, and a rename would send their
 acknowledged write into a file that nobody can see. The order: room for the new size, NUL into
-byte 0, the rest, the new length, byte 0 last, each step on disk before the next. Killed anywhere,
-the file is whole or begins with NUL (150 kills: none mixed; overwriting and then truncating left
-59 of 300 that parsed but mixed two versions).
+byte 0, what differs, the new length, byte 0 last, each step on disk before the next. Killed
+anywhere, the file is whole or begins with NUL (150 kills: none mixed; overwriting and then
+truncating left 59 of 300 that parsed but mixed two versions).
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from backends.json_files.patch import Patch
+
 __all__ = ["is_torn_write", "write_in_place"]
 
 
-def write_in_place(fd: int, data: bytes, *, sync: Callable[[int], None]) -> None:
-    """Replace the content of an open file; raises OSError, after which the file may be torn."""
+def write_in_place(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> None:
+    """Patch the content of an open file; raises OSError, after which the file may be torn."""
     size = os.fstat(fd).st_size
-    if len(data) > size and hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, len(data))
+    if patch.size > size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, patch.size)
     if size:
         os.pwrite(fd, b"\x00", 0)
         sync(fd)
-    rest = memoryview(data)[1:]
-    offset = 1
+    rest = memoryview(patch.data)
+    offset = patch.start
     while rest:
         written = os.pwrite(fd, rest, offset)
         rest, offset = rest[written:], offset + written
-    os.ftruncate(fd, len(data))
+    if size > patch.size:
+        os.ftruncate(fd, patch.size)
     sync(fd)
-    os.pwrite(fd, data[:1], 0)
+    os.pwrite(fd, patch.first, 0)
     sync(fd)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from backends.json_files.patch import Patch
 from registry_api.models import Kind
 
 __all__ = ["AppendedLine", "Intent", "IntentFile", "pending_numbers"]
@@ -36,14 +37,16 @@ class AppendedLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A redo record: the journal line to be written, the document before (hash) and after."""
+    """A redo record: the journal line to be written, the document before and after (hashes), and
+    how it becomes that; a patch that leaves nothing to write where the document stays as it is.
+    """
 
     number: int
     epoch: int
     journal: bytes
     before: str
     after: str
-    document: bytes
+    patch: Patch
     lines: tuple[AppendedLine, ...] = ()
     creates: bool = False
 
@@ -70,12 +73,13 @@ class IntentFile:
             "before": intent.before,
             "after": intent.after,
             "creates": intent.creates,
-            "sizes": [len(intent.journal), len(intent.document)],
+            "journal": len(intent.journal),
+            "patch": [intent.patch.first.decode("latin-1"), intent.patch.start, intent.patch.size],
             "lines": [
                 [line.kind, line.path, line.offset, line.data.decode()] for line in intent.lines
             ],
         }
-        body = orjson.dumps(head) + b"\n" + intent.journal + intent.document
+        body = orjson.dumps(head) + b"\n" + intent.journal + intent.patch.data
         number = _NUMBER.pack(intent.number)
         data = number + hashlib.sha256(number + body).digest() + body
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -114,7 +118,8 @@ def _parse(data: bytes) -> Intent | None:
         return None
     line, _, rest = body.partition(b"\n")
     head: dict[str, Any] = orjson.loads(line)
-    journal = head["sizes"][0]
+    journal = head["journal"]
+    first, start, size = head["patch"]
     return Intent(
         number=_NUMBER.unpack(number)[0],
         epoch=head["epoch"],
@@ -122,7 +127,7 @@ def _parse(data: bytes) -> Intent | None:
         after=head["after"],
         creates=head["creates"],
         journal=rest[:journal],
-        document=rest[journal:],
+        patch=Patch(first=first.encode("latin-1"), start=start, data=rest[journal:], size=size),
         lines=tuple(
             AppendedLine(kind=Kind(kind), path=path, offset=offset, data=text.encode())
             for kind, path, offset, text in head["lines"]

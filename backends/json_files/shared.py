@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from backends.json_files.cache import DocumentCache
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.layout import Layout
 from backends.jsonl.times import Times
@@ -26,6 +27,7 @@ class Shared:
     timeout: float
     durable: bool
     epoch: Callable[[], int]
+    documents: DocumentCache = field(default_factory=DocumentCache)
 
     def sync(self, fd: int) -> None:
         """Make a file's content durable, where the store is to be."""

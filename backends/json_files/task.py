@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from backends.files import Problem
+from backends.json_files.cache import Cached
 from backends.json_files.handovers import read_handovers
 from backends.json_files.inplace import is_torn_write, write_in_place
 from backends.json_files.intent import Intent, IntentFile
@@ -25,6 +26,7 @@ from backends.json_files.layout import load_document
 from backends.json_files.lens.document import decode, encode
 from backends.json_files.logs import TaskLogs
 from backends.json_files.merge import differing, merge, nearest, shows
+from backends.json_files.patch import Patch
 from backends.json_files.shared import Shared
 from backends.json_files.stamp import Stamp, stamp_of, stat_stamp
 from backends.json_files.task_lock import TaskLock
@@ -61,6 +63,7 @@ _PENDING = 15.0
 _LATE_FLUSH = 0.2
 _BATCH = 500
 _FOLDERS = ("progress", "findings", "logs", "")
+_NO_PATCH = Patch.whole(b"")
 _NO_LOGS = b'"logs":{}'
 _UNLIMITED = Limits(ops=10**9, changeset_bytes=2**40)
 
@@ -83,7 +86,6 @@ class TaskFiles:
         self._lock = TaskLock(folder / f"{task_id}.lock", self._document, timeout=shared.timeout)
         self._logs = TaskLogs(shared, task_id)
         self._proven: tuple[Stamp, str] | None = None
-        self._parsed: tuple[str, dict[str, Any]] | None = None
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class TaskFiles:
             self._resolve(fd, _read(fd))
         if not self._is_proven(stamp_of(fd)):
             data = _read(fd)
-            found = _hash(data)
+            found = self._hash_of(data)
             if self.journal.state is None:
                 self._adopt(data, found)
             elif found != self.journal.hash:
@@ -191,6 +193,16 @@ class TaskFiles:
             self._prove(fd)
         if thorough:
             self._absorb_logs()
+
+    def _hash_of(self, data: bytes) -> str:
+        """Return the hash of a document's bytes; most often they are known, and comparing is faster
+        than hashing.
+        """
+        cached = self._shared.documents.get(self.task_id)
+        return cached.hash if cached is not None and cached.data == data else _hash(data)
+
+    def _know(self, found: str, document: dict[str, Any], data: bytes) -> None:
+        self._shared.documents.put(self.task_id, Cached(found, document, data))
 
     def _is_proven(self, stamp: Stamp) -> bool:
         if self._proven is None or self.journal.state is None:
@@ -212,7 +224,7 @@ class TaskFiles:
         if intent.epoch != self._shared.epoch():
             self._drop(intent)
         elif intent.after == found or (intent.creates and not data):
-            self._finish(fd, intent, found)
+            self._finish(fd, intent, data, found)
         elif intent.before == found:
             self._drop(intent)
         else:
@@ -224,9 +236,9 @@ class TaskFiles:
         if theirs is None:
             # Killed as soon as it had made room, ours left the old text and zeros behind it.
             ours = is_torn_write(data) or _hash(data.rstrip(b"\x00")) == intent.before
-            if not ours:
+            if data and not ours:
                 self._shared.keep("quarantine", f"{self.task_id}.json", data)
-            self._finish(fd, intent, found)
+            self._finish(fd, intent, data, found)
         elif self._shows(intent, theirs):
             self._journal(intent)
         else:
@@ -236,10 +248,19 @@ class TaskFiles:
         changeset = uuid.UUID(jsontext.parse_trusted(intent.journal)["id"])
         return changeset in self.journal.known_ids()
 
-    def _finish(self, fd: int, intent: Intent, found: str) -> None:
-        """Carry the write through: it is durable in the intent, and may have been seen."""
-        if found != intent.after:
-            write_in_place(fd, intent.document, sync=self._shared.sync)
+    def _finish(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
+        """Carry the write through: it is durable in the intent, and may have been seen.
+
+        Where another program overwrote what the write would have left as it was, the document is
+        made anew from the records.
+        """
+        whole = data if found == intent.after else intent.patch.applied(data)
+        if _hash(whole) != intent.after:
+            self._journal(intent)
+            self._rebuild(fd)
+            return
+        if whole is not data:
+            write_in_place(fd, Patch.whole(whole), sync=self._shared.sync)
         self._journal(intent)
 
     def _journal(self, intent: Intent, *, appended: bool = False) -> None:
@@ -310,7 +331,7 @@ class TaskFiles:
         ]
         self._shared.replace_file(self._base, data)
         self._commit_foreign(ops, expected=0, before="", after=found)
-        self._parsed = (found, document)
+        self._know(found, document, data)
         self._absorb_logs()
         self._keep_adopted(state, found)
 
@@ -341,7 +362,7 @@ class TaskFiles:
         if not differing(ours, theirs):
             self.journal.append(self.journal.same_line(found, self._shared.now(), logs={}))
             self._shared.replace_file(self._base, data)
-            self._parsed = (found, document)
+            self._know(found, document, data)
             return
         recent = [r.state for r in reversed(self.journal.recent)]
         base = nearest(theirs, recent or [ours])
@@ -363,7 +384,7 @@ class TaskFiles:
             self._commit_foreign(
                 merged.ops, expected=self.journal.revision, before=before, after=found
             )
-            self._parsed = (found, document)
+            self._know(found, document, data)
             return
         encode(
             theirs, self._without_file_handovers(after, theirs), document, times=self._shared.times
@@ -375,8 +396,8 @@ class TaskFiles:
             before=found,
             after=_hash(written),
         )
-        self._write(fd, change, before=found, data=written)
-        self._parsed = (self.journal.hash, document)
+        self._write(fd, change, before=found, old=data, data=written)
+        self._know(self.journal.hash, document, written)
 
     def _without_file_handovers(self, after: TaskState, theirs: TaskState) -> TaskState:
         """Leave out handovers that lie in files of their own: they belong in no document."""
@@ -400,6 +421,10 @@ class TaskFiles:
     def _restore(self, fd: int, data: bytes) -> None:
         """Put back a document that another program tore: its bytes are kept, the state is ours."""
         self._shared.keep("quarantine", f"{self.task_id}.json", data)
+        self._rebuild(fd)
+
+    def _rebuild(self, fd: int) -> None:
+        """Write the document anew from the records, over the last one that was seen whole."""
         state = self.journal.state
         assert state is not None
         try:
@@ -412,11 +437,11 @@ class TaskFiles:
             before, self._without_file_handovers(state, before), document, times=self._shared.times
         )
         written = jsontext.dump(document, indent=True)
-        write_in_place(fd, written, sync=self._shared.sync)
+        write_in_place(fd, Patch.whole(written), sync=self._shared.sync)
         if _hash(written) != self.journal.hash:
             line = self.journal.same_line(_hash(written), self._shared.now(), logs={})
             self.journal.append(line)
-        self._parsed = (self.journal.hash, document)
+        self._know(self.journal.hash, document, written)
 
     def _keep_conflict(self, data: bytes, conflicts: list[str]) -> None:
         name = f"{self.task_id}.{self.journal.revision}"
@@ -574,19 +599,20 @@ class TaskFiles:
         before = journal.state
         assert before is not None
         after = self._after(before, changeset)
-        written = None
+        old, written = b"", None
         if _shown(before) != _shown(after):
-            document = self._document_of(fd)
+            _, document, old = self._document_of(fd)
+            # Until it is written: a refusal must not leave it changed.
+            self._shared.documents.drop(self.task_id)
             encode(before, after, document, times=self._shared.times)
-            self._parsed = None  # until it is written: a refusal must not leave it changed
             written = jsontext.dump(document, indent=True)
         revision = journal.revision + 1  # lines that others append meanwhile are revisions after it
-        number = self._write(fd, change, before=journal.hash, data=written)
+        number = self._write(fd, change, before=journal.hash, old=old, data=written)
         if written is not None:
-            self._parsed = (journal.hash, document)
+            self._know(journal.hash, document, written)
         self._prove(fd)
         journal.rebase(os.fstat(fd).st_size)
-        moved = before.agents.keys() != after.agents.keys() or _statuses(before) != _statuses(after)
+        moved = _statuses_moved(before, after)
         return self._commit_of(changeset, revision, number), moved
 
     def _after(self, before: TaskState, changeset: Changeset) -> TaskState:
@@ -601,19 +627,23 @@ class TaskFiles:
                 fresh.add((Kind.FINDING, op.record.finding_id))
         return after
 
-    def _document_of(self, fd: int) -> dict[str, Any]:
-        if self._parsed is not None and self._parsed[0] == self.journal.hash:
-            return self._parsed[1]
-        document: dict[str, Any] = jsontext.parse_trusted(_read(fd))
-        return document
+    def _document_of(self, fd: int) -> Cached:
+        cached = self._shared.documents.get(self.task_id)
+        if cached is not None and cached.hash == self.journal.hash:
+            return cached
+        data = _read(fd)
+        return Cached(self.journal.hash, jsontext.parse_trusted(data), data)
 
-    def _write(self, fd: int, change: Accepted, *, before: str, data: bytes | None) -> int:
-        """Write a change through the intent; ``data`` is the document after it, None: as it is.
+    def _write(
+        self, fd: int, change: Accepted, *, before: str, old: bytes, data: bytes | None
+    ) -> int:
+        """Write a change through the intent; ``data`` is the document after it, None: as it is,
+        ``before`` and ``old`` are the hash and the bytes of the one before it.
 
         Returns its feed number. Raises Unavailable where nothing happened, OutcomeUnknown where it
         may have.
         """
-        intent = self._prepare(change, before=before, data=data)
+        intent = self._prepare(change, before=before, old=old, data=data)
         try:
             self._logs.append(intent.lines)
         except OSError as error:
@@ -628,7 +658,7 @@ class TaskFiles:
             ) from error
         return intent.number
 
-    def _prepare(self, change: Accepted, *, before: str, data: bytes | None) -> Intent:
+    def _prepare(self, change: Accepted, *, before: str, old: bytes, data: bytes | None) -> Intent:
         """Make the intent durable, and room for the journal line; nothing else has begun."""
         journal, shared = self.journal, self._shared
         lines = self._logs.plan(change.changeset, histories_of(change.changeset))
@@ -650,7 +680,7 @@ class TaskFiles:
             journal=line,
             before=before,
             after=after,
-            document=data or b"",
+            patch=_NO_PATCH if data is None else Patch.between(old, data),
             lines=lines,
             creates=not before,
         )
@@ -672,7 +702,7 @@ class TaskFiles:
         if intent.after == intent.before:
             return
         try:
-            write_in_place(fd, intent.document, sync=self._shared.sync)
+            write_in_place(fd, intent.patch, sync=self._shared.sync)
         except OSError as error:
             if _hash(_read(fd)) == (intent.before or _hash(b"")):
                 self._give_up(intent, error)
@@ -701,13 +731,13 @@ class TaskFiles:
         document: dict[str, Any] = {}
         encode(TaskState(state.task), state, document, times=self._shared.times)
         data = jsontext.dump(document, indent=True)
-        intent = self._prepare(change, before="", data=data)
+        intent = self._prepare(change, before="", old=b"", data=data)
         try:
             self._make_folders()
             with self._created(deadline) as fd:
                 try:
                     self._logs.append(intent.lines)
-                    write_in_place(fd, data, sync=self._shared.sync)
+                    write_in_place(fd, intent.patch, sync=self._shared.sync)
                 except OSError:
                     self._document.unlink()  # ours, empty or torn, and nobody else's yet
                     raise
@@ -718,7 +748,7 @@ class TaskFiles:
             return None
         except OSError as error:
             self._refuse_creation(intent, error)
-        self._parsed = (self.journal.hash, document)
+        self._know(self.journal.hash, document, data)
         return self._commit_of(change.changeset, 1, intent.number)
 
     def _refuse_creation(self, intent: Intent, error: OSError) -> NoReturn:
@@ -780,9 +810,17 @@ def _shown(state: TaskState) -> TaskState:
     return replace(state, latest={})
 
 
-def _statuses(state: TaskState) -> tuple[Any, ...]:
-    return (
-        state.task.recorded_status,
-        tuple(p.status for p in state.phases.values()),
-        tuple(a.status for a in state.agents.values()),
-    )
+def _statuses_moved(before: TaskState, after: TaskState) -> bool:
+    """Whether anything that counts are made of differs."""
+    if before.task.recorded_status is not after.task.recorded_status:
+        return True
+    tables: list[tuple[Any, Any]] = [
+        (before.phases, after.phases),
+        (before.agents, after.agents),
+    ]
+    for old, new in tables:
+        if old.keys() != new.keys():
+            return True
+        if any(new[k] is not r and new[k].status is not r.status for k, r in old.items()):
+            return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -404,6 +405,8 @@ class _Writer:
         changed = {k: a for k, a in self.after.agents.items() if old[k] is not a}
         moved = any(old[k].parent != a.parent for k, a in changed.items())
         for element in listed:
+            if not changed:
+                break
             key = element.get("id") if isinstance(element, dict) else None
             agent = changed.pop(key, None) if isinstance(key, str) else None
             if agent is not None:  # the first of its id: a repeated one is not ours to write
@@ -553,12 +556,12 @@ class _Writer:
 
     def counters(self) -> None:
         """Correct what follows from the records, where the document has it."""
-        agents = self.after.agents.values()
+        by_status = Counter(a.status for a in self.after.agents.values())
         counts = {
-            "total_spawned": len(agents),
-            "active_count": sum(a.status in ACTIVE_AGENT for a in agents),
-            "completed_count": sum(a.status in TERMINAL_AGENT for a in agents),
-            "failed_count": sum(a.status in FAILED_AGENT for a in agents),
+            "total_spawned": by_status.total(),
+            "active_count": sum(by_status[s] for s in ACTIVE_AGENT),
+            "completed_count": sum(by_status[s] for s in TERMINAL_AGENT),
+            "failed_count": sum(by_status[s] for s in FAILED_AGENT),
         }
         for key, count in counts.items():
             if key in self.document:
