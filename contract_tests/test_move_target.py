@@ -92,6 +92,24 @@ def test_several_changes_are_applied_at_once_or_not_at_all(
     assert_equal(source, store)
 
 
+def test_the_changes_of_several_tasks_are_applied_at_once_or_not_at_all(
+    harness: Harness, source: RegistryStore
+) -> None:
+    """`apply_all` takes tasks together: a gap in one leaves nothing of any."""
+    build.make(source, "u", build.agent("u"))
+    build.put(source, build.report("u"), expected=None)
+    build.put(source, build.finding("t"), expected=None)
+    store, feed = harness.open(), source.changes()
+    of_u = [c for c in feed if c.changeset.task_id == "u"]
+    with pytest.raises(errors.NotNext):
+        into(store).apply_all([c for c in feed if c is not of_u[0]])
+    assert store.counts().total_tasks == 0
+    into(store).apply_all(feed)
+    into(store).apply_all(feed)
+    assert store.load("u") == source.load("u")
+    assert_equal(source, store)
+
+
 def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
     """A change is applied only onto the revision before it, appends included, of its lineage."""
     store = harness.open()

@@ -170,7 +170,10 @@ class MoveTarget(Protocol):
         """
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """Apply several changes of one task in one transaction: all, or none and NotNext."""
+        """Apply several changes, of one task or more, in one transaction: all, or none and NotNext.
+
+        The changes of each task are in order.
+        """
 
     def replace(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from registry_api.changeset import Change, FeedCursor, Put
@@ -30,6 +30,7 @@ class Mirror:
         self.source = source
         self.target = target
         self._into = cast(MoveTarget, target)
+        self._feed_id: str | None = None
 
     def apply(self, change: Change) -> None:
         """Mirror one change that the source has just committed, healing what lies before it."""
@@ -37,6 +38,57 @@ class Mirror:
             self._into.apply(change)
         except NotNext:
             self.heal(change.changeset.task_id)
+
+    def heal_all(self, task_ids: Iterable[str]) -> int:
+        """Bring several tasks up to date, many in one transaction; returns how many lagged."""
+        healed, batch = 0, list[Change]()
+        for task_id in task_ids:
+            changes = self._missing(task_id)
+            if changes is None:
+                healed += self.heal(task_id)
+                continue
+            healed += bool(changes)
+            batch += changes
+            if len(batch) >= _PAGE:
+                self._apply(batch)
+                batch = []
+        self._apply(batch)
+        return healed
+
+    def _missing(self, task_id: str) -> tuple[Change, ...] | None:
+        """Return what the target lacks of a task; None where that is no short piece of its feed."""
+        source, mark = self.source.head(task_id), self.target.head(task_id)
+        if (mark.lineage, mark.revision) == (source.lineage, source.revision):
+            return ()
+        lag = source.revision - mark.revision
+        if mark.lineage not in {"", source.lineage} or not 0 < lag <= _PAGE:
+            return None
+        try:
+            found = self.source.changes(
+                self.cursor(task_id, mark.number), task_id=task_id, limit=lag
+            )
+        except (CursorExpired, NotNext):
+            return None
+        return found if found and found[0].revision == mark.revision + 1 else None
+
+    def _apply(self, changes: list[Change]) -> None:
+        try:
+            if changes:
+                self._into.apply_all(changes)
+        except NotNext:  # a writer mirrors beside us: it was faster with one of them
+            for task_id in dict.fromkeys(c.changeset.task_id for c in changes):
+                self.heal(task_id)
+
+    def cursor(self, task_id: str, number: int) -> FeedCursor | None:
+        """Return the place in the source's feed behind a number, None for its beginning."""
+        if not number:
+            return None
+        if self._feed_id is None:
+            first = self.source.changes(task_id=task_id, limit=1)
+            if not first:
+                raise NotNext("the source has no feed of the task")
+            self._feed_id = first[0].cursor.feed_id
+        return FeedCursor(feed_id=self._feed_id, number=number)
 
     def heal(self, task_id: str) -> bool:
         """Bring one task to where the source stands; returns whether anything was to do."""
@@ -52,7 +104,7 @@ class Mirror:
             try:
                 self._replay(task_id, mark, upto=source.revision)
             except (CursorExpired, NotNext):
-                pass
+                self._feed_id = None  # the source may have begun another feed
             else:
                 return True
         self._replace(task_id)
@@ -63,11 +115,7 @@ class Mirror:
 
         No further: beside a writer that never rests there would always be more.
         """
-        first = self.source.changes(task_id=task_id, limit=1)
-        if not first:
-            raise NotNext("the source has no feed of the task")
-        feed_id = first[0].cursor.feed_id
-        cursor = FeedCursor(feed_id=feed_id, number=mark.number) if mark.revision else None
+        cursor = self.cursor(task_id, mark.number)
         revision = mark.revision
         while revision < upto:
             page = self.source.changes(cursor, task_id=task_id, limit=_PAGE)

@@ -53,6 +53,8 @@ from registry_api.zone import machine_zone
 __all__ = ["Move"]
 
 _LAST = MigrationPhase.READ_MIGRATION
+_AT_ONCE = 20  # tasks brought over between two reports of progress
+_ROUNDS = 3
 _MOMENT = 0.05  # seconds that anything waits for a lock while the gate is closed
 
 
@@ -142,10 +144,10 @@ class Move:
 
     def _catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
         mirror, healed = self._mirror(), 0
-        for done, task_id in enumerate(task_ids):
-            healed += mirror.heal(task_id)
+        for start in range(0, len(task_ids), _AT_ONCE):
+            healed += mirror.heal_all(task_ids[start : start + _AT_ONCE])
             if progress is not None:
-                progress("catch up", done + 1, len(task_ids))
+                progress("catch up", min(start + _AT_ONCE, len(task_ids)), len(task_ids))
         return healed
 
     # -- switching ---------------------------------------------------------------------------
@@ -279,8 +281,7 @@ class Move:
                     _require_equal(verified)
                     # What never stood still is compared from its beginning, behind the gate.
                     seen = {t: h for t, h in seen.items() if t not in verified.in_flight}
-                    # Once more, without looking again: the less moved, the shorter the pause.
-                    self._catch_up(self._task_ids(), None)
+                    self._narrow(seen)
             new = replace(
                 record,
                 phase=after,
@@ -306,6 +307,22 @@ class Move:
         self._stamp(new)
         self._note(new, step)
         return step
+
+    def _narrow(self, seen: dict[str, Head]) -> None:
+        """Bring over and compare, beside the writers, what moved since ``seen``, which moves on.
+
+        Each round takes less time than the one before, and so leaves less to the next, and at last
+        to the moment behind the gate. What differs here is left to be told there.
+        """
+        for _ in range(_ROUNDS):
+            moved = [t for t, h in self._heads().items() if seen.get(t, h) != h]
+            mirror = self._mirror()
+            mirror.heal_all(moved)
+            for task_id in moved:
+                head, differences = compare_tail(mirror, task_id, seen[task_id])
+                if not differences:
+                    seen[task_id] = head
+        self._catch_up(self._task_ids(), None)
 
     def _commit_closed(
         self, new: PhaseRecord, seen: dict[str, Head] | None, timeout: float
@@ -341,12 +358,12 @@ class Move:
         Behind the gate. Taking the heads settles every task under its locks: a document whose stat
         is unchanged may still have an intent beside it.
         """
-        mirror, healed = self._mirror(), 0
+        mirror = self._mirror()
         mismatches: list[Mismatch] = []
-        moved = {t: h for t, h in self._heads().items() if seen.get(t) != h}
+        moved = [t for t, h in self._heads().items() if seen.get(t) != h]
+        healed = mirror.heal_all(moved)
         for task_id in moved:
-            healed += mirror.heal(task_id)
-            mismatches += compare_tail(mirror, task_id, seen.get(task_id, Head()))
+            mismatches += compare_tail(mirror, task_id, seen.get(task_id, Head()))[1]
         _require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
         return healed
 

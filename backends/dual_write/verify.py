@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backends.dual_write.mirror import Mirror
-from registry_api.changeset import FeedCursor, Put
+from registry_api.changeset import Put
 from registry_api.errors import TaskNotFound
 from registry_api.migration import Mismatch, Progress, VerifyReport
 from registry_api.models import Kind, Record, record_key
@@ -84,38 +84,40 @@ def compare_task(mirror: Mirror, task_id: str) -> tuple[int | None, list[Mismatc
     return None, []
 
 
-def compare_tail(mirror: Mirror, task_id: str, since: Head) -> list[Mismatch]:
-    """Return the differences of a task that was equal at ``since``; none of ours may write.
+def compare_tail(mirror: Mirror, task_id: str, since: Head) -> tuple[Head, list[Mismatch]]:
+    """Compare a task that was equal at ``since``; returns (equal up to where, differences).
 
     Records are compared whole, the histories by the feed that has come since: each of its lines was
-    applied together with its rows.
+    applied together with its rows. Both stores are read at one revision; where they do not come to
+    one, the difference is that.
     """
-    for _ in range(_ATTEMPTS):
-        mirror.heal(task_id)
+    for attempt in range(_ATTEMPTS):
+        if attempt:  # the task moved on: we are beside its writers, or an older program wrote
+            mirror.heal(task_id)
         try:
             mine, other = mirror.source.load(task_id), mirror.target.load(task_id)
         except TaskNotFound:
-            return [Mismatch(task_id=task_id, pointer="", source="present", target=None)]
+            gone = Mismatch(task_id=task_id, pointer="", source="present", target=None)
+            return since, [gone]
         if _mark(mine) == _mark(other):
-            break  # older programs know no gate: one may have written since
+            break
     out = list(_differences(mine, other))
-    first = mirror.source.changes(task_id=task_id, limit=1)
-    cursor = (
-        FeedCursor(feed_id=first[0].cursor.feed_id, number=since.number)
-        if first and since.number
-        else None
-    )
-    while page := mirror.source.changes(cursor, task_id=task_id, limit=1000):
+    cursor, number = mirror.cursor(task_id, since.number), since.number
+    while page := mirror.source.changes(cursor, task_id=task_id, limit=_MOST):
         upto = tuple(c for c in page if c.revision <= mine.revision)
-        there = mirror.target.changes(cursor, task_id=task_id, limit=1000)
+        there = mirror.target.changes(cursor, task_id=task_id, limit=_MOST)
         if upto != there[: len(upto)]:
             pointer = f"/feed/{page[0].revision}"
             out.append(
                 Mismatch(task_id=task_id, pointer=pointer, source=len(upto), target=len(there))
             )
             break
+        if upto:
+            number = upto[-1].cursor.number
+        if len(upto) < _MOST:
+            break
         cursor = page[-1].cursor
-    return out
+    return Head(lineage=mine.lineage, revision=mine.revision, number=number), out
 
 
 def _mark(snapshot: TaskSnapshot) -> tuple[str, int]:

@@ -327,7 +327,7 @@ class JsonFilesStore:
         """See Movable.absorb."""
         out = []
         for task in self._all():
-            task.absorb_logs()
+            task.absorb_logs(current=True)
             out.append((task.task_id, _head(task.journal)))
         return tuple(out)
 

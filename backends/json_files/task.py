@@ -129,9 +129,11 @@ class TaskFiles:
         self.absorb_logs()
         return self._logs.read(kind, dict(self.journal.logs))
 
-    def absorb_logs(self) -> None:
-        """Take in whatever other programs did to the document or the logs."""
-        journal = self.current()
+    def absorb_logs(self, *, current: bool = False) -> None:
+        """Take in whatever other programs did to the document, unless that was just done, or the
+        logs.
+        """
+        journal = self.journal if current else self.current()
         if self._logs.grown(journal):
             with self._lock.held() as deadline:
                 self._settled(deadline, thorough=True)

@@ -67,13 +67,13 @@ def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None =
 
 def _files(folder: Path, suffix: str, problems: list[Problem]) -> list[Path]:
     try:
-        paths = sorted(folder.iterdir())
+        names = os.listdir(folder)  # noqa: PTH208  (hot path)
     except FileNotFoundError:
         return []
     except OSError as error:
         problems.append(Problem(path=folder, what=f"cannot be listed: {error.strerror}"))
         return []
-    return [path for path in paths if path.name.endswith(suffix)]
+    return [folder / name for name in sorted(names) if name.endswith(suffix)]
 
 
 def identify(

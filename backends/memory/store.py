@@ -266,11 +266,17 @@ class MemoryStore:
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
         with self._locked():
-            for place, change in enumerate(changes):
-                if change.revision != changes[0].revision + place:
+            reached: dict[str, int] = {}
+            for change in changes:
+                task_id = change.changeset.task_id
+                held = self._tasks.get(task_id)
+                stands = reached.get(task_id, held.revision if held else 0)
+                other = held is not None and held.lineage != change.lineage
+                if other or change.revision > stands + 1:
                     raise NotNext(
                         "the changes do not follow each other", next_step="Send them in order"
                     )
+                reached[task_id] = max(stands, change.revision)
             for change in changes:
                 self.apply(change)
 
