@@ -93,19 +93,30 @@ def _round(kind: str, place: Path, tasks: int, seconds: float) -> tuple[float, f
     """Let eight processes write; returns commits a second and the longest wait in seconds."""
     before = _rows(place)
     command = [sys.executable, "-m", "benchmarks.record_progress"]
-    start = time.time() + 2.0  # when all have started up
     writers = [
         subprocess.Popen(
-            [*command, kind, str(place), f"t{n % tasks}", f"a{n}", str(start), str(seconds)],
+            [*command, kind, str(place), f"t{n % tasks}", f"a{n}", str(seconds)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         for n in range(8)
     ]
-    answers = [json.loads(w.communicate()[0]) for w in writers]
+    for writer in writers:
+        assert writer.stdout is not None
+        writer.stdout.readline()  # it has started up
+    answers = [json.loads(out) for out in _all_at_once(writers)]
     done = sum(a["done"] for a in answers)
     if _rows(place) - before != done:
         raise AssertionError(f"{done} commits were acknowledged, {_rows(place) - before} are there")
     return done / seconds, max(a["worst"] for a in answers)
+
+
+def _all_at_once(writers: list[subprocess.Popen[bytes]]) -> list[bytes]:
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.flush()
+    return [writer.communicate()[0] for writer in writers]
 
 
 def _rows(place: Path) -> int:
@@ -117,11 +128,13 @@ def _rows(place: Path) -> int:
     return rows
 
 
-def _write(kind: str, place: Path, task: str, agent: str, *, start: float, seconds: float) -> None:
+def _write(kind: str, place: Path, task: str, agent: str, *, seconds: float) -> None:
     with opened(place) as store:
         raw = RawStore(place, full=True)
         done, worst = 0, 0.0
-        time.sleep(max(0.0, start - time.time()))
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             begin = time.perf_counter()
@@ -136,5 +149,5 @@ def _write(kind: str, place: Path, task: str, agent: str, *, start: float, secon
 
 
 if __name__ == "__main__":
-    _kind, _place, _task, _agent, _start, _seconds = sys.argv[1:]
-    _write(_kind, Path(_place), _task, _agent, start=float(_start), seconds=float(_seconds))
+    _kind, _place, _task, _agent, _seconds = sys.argv[1:]
+    _write(_kind, Path(_place), _task, _agent, seconds=float(_seconds))

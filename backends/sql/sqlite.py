@@ -6,6 +6,7 @@ means in this process: closing any descriptor of it would drop SQLite's own lock
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sqlite3
@@ -38,18 +39,31 @@ __all__ = ["SqliteEngine"]
 VERSION = "0001"
 _CHECKPOINT_BYTES = 4 * 2**20
 _LOOK_EVERY = 64  # commits of an engine
-_BURST, _AT_ONCE = 0.004, 0.0002
+_BURST, _AT_ONCE = 0.003, 0.0002
 
 
 def _aging(waited: float) -> float:
     """Who has waited longer looks more often, and so comes first."""
-    return max(0.0002, 0.016 * math.exp2(-waited / 0.008))
+    return max(0.0002, 0.024 * math.exp2(-waited / 0.015))
+
+
+_datasync = getattr(os, "fdatasync", os.fsync)
 
 
 class Connection(sqlite3.Connection):
-    """``patience``: the seconds that its busy_timeout was last set to."""
+    """``patience``: the seconds that its busy_timeout was last set to; ``log``: a descriptor of the
+    write-ahead log, -1 until it is needed.
+    """
 
     patience = 1.0
+    log = -1
+
+    def close(self) -> None:
+        """Close the connection and the log."""
+        super().close()
+        log, self.log = self.log, -1
+        if log >= 0:
+            os.close(log)
 
 
 class SqliteEngine:
@@ -81,6 +95,7 @@ class SqliteEngine:
         self._turn = Flock(path.with_name(path.name + ".turn"))
         self._commits = 0
         self._burst_until = 0.0
+        self._unsynced = False
         _engines.add(self)
         try:
             self._prepare()
@@ -105,7 +120,8 @@ class SqliteEngine:
                 factory=Connection,
             )
             try:
-                connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+                # What makes a commit durable is done after it, outside the turn: ``_sync``.
+                connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute("PRAGMA wal_autocheckpoint=0")
                 connection.execute("PRAGMA cache_size=-8000")
             except BaseException:
@@ -215,6 +231,7 @@ class SqliteEngine:
                 self._checkpoint(connection)
             finally:
                 self._end_turn()
+            self._sync(connection)
         except sqlite3.Error as error:
             # On a full disk no other one could be opened, not even to read.
             if _name(error) == "SQLITE_FULL" and not connection.in_transaction:
@@ -297,16 +314,43 @@ class SqliteEngine:
                 next_step="Commit the same changeset again: a replay is recognised",
             ) from error
 
+    def _sync(self, connection: Connection) -> None:
+        """Make what was committed durable, where the store is to be; others commit meanwhile.
+
+        Syncing the log syncs every commit before this one too, so that what is acknowledged never
+        stands on what is lost. The log is opened beside SQLite, which holds no locks on it, and
+        stays the same file as long as the connection is open.
+        """
+        if not self._durable:
+            return
+        try:
+            if self._unsynced:
+                raise OSError(errno.EIO, "an earlier sync failed")
+            if connection.log < 0:
+                connection.log = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+            _datasync(connection.log)
+        except OSError as error:
+            self._unsynced = True
+            raise OutcomeUnknown(
+                f"{self._wal} cannot be synced: {error.strerror}; the commit may not be durable",
+                next_step="Commit the same changeset again when the disk is well",
+            ) from error
+
     def _checkpoint(self, connection: Connection) -> None:
         """Move the log into the database when it has grown; inside the turn, after the commit.
 
         Looked at with an engine's first commit, so that short-lived processes do their share, and
-        now and then: a log that was moved over keeps its size, and would be moved each time.
+        now and then: a log that was moved over keeps its size, and would be moved each time. After
+        a failed sync all of it is moved: syncing the log again would prove nothing, its pages may
+        count as written.
         """
         self._commits += 1
-        if self._commits % _LOOK_EVERY != 1:
-            return
         try:
+            if self._unsynced:
+                busy, log, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._unsynced = bool(busy) or log != done
+            if self._commits % _LOOK_EVERY != 1:
+                return
             if self._wal.stat().st_size > _CHECKPOINT_BYTES:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, sqlite3.Error):

@@ -7,8 +7,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 import weakref
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,25 @@ from backends.sql import compiled, sqlite, upgrade
 from backends.sql.store import SqlStore
 from contract_tests import build
 from contract_tests.test_pages import CASES
-from registry_api import Kind, RecordQuery, TaskQuery, TaskStatus, facet, load_settings, open_store
-from registry_api.errors import Busy, CorruptDocument, ReadOnly, SchemaTooNew, Unavailable
+from registry_api import (
+    Kind,
+    Put,
+    RecordQuery,
+    TaskQuery,
+    TaskStatus,
+    facet,
+    load_settings,
+    new_changeset,
+    open_store,
+)
+from registry_api.errors import (
+    Busy,
+    CorruptDocument,
+    OutcomeUnknown,
+    ReadOnly,
+    SchemaTooNew,
+    Unavailable,
+)
 from registry_api.query import make_cursor
 
 
@@ -289,3 +308,58 @@ def test_opening_imports_no_sqlalchemy(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_durable_commit_is_synced_after_its_turn(tmp_path, monkeypatch):
+    """Once a commit, on the log; others commit while one is synced; without durability never."""
+    synced, go = [], threading.Event()
+
+    def sync(fd):
+        synced.append(os.fstat(fd).st_ino)
+        if len(synced) == 2:
+            go.wait(20)
+
+    monkeypatch.setattr(sqlite, "_datasync", sync)
+    store, other = opened(tmp_path), opened(tmp_path)
+    build.make(store, "t")
+    slow = threading.Thread(
+        target=build.put, args=(store, build.finding("t")), kwargs={"expected": None}
+    )
+    slow.start()
+    while len(synced) < 2:
+        time.sleep(0.001)
+    build.put(other, build.finding("t"), expected=None)
+    assert slow.is_alive()
+    go.set()
+    slow.join()
+    assert synced == [file_of(tmp_path).with_name("registry.sqlite3-wal").stat().st_ino] * 3
+    build.make(opened(tmp_path, durable=False), "u")
+    assert len(synced) == 3
+
+
+def test_a_failed_sync_is_never_called_durable_later(tmp_path, monkeypatch):
+    """OutcomeUnknown; the same changeset again is a replay once the database itself has it all."""
+    real = sqlite._datasync
+
+    def broken(fd):
+        raise OSError(5, "Input/output error")
+
+    store = opened(tmp_path)
+    build.make(store, "t")
+    change = new_changeset("t", [Put(build.finding("t"))], expected=None)
+    monkeypatch.setattr(sqlite, "_datasync", broken)
+    with pytest.raises(OutcomeUnknown):
+        store.commit(change)
+    reader = sqlite3.connect(file_of(tmp_path), isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM findings").fetchone() == (1,)
+    monkeypatch.setattr(sqlite, "_datasync", real)
+    build.put(opened(tmp_path), build.finding("t"), expected=None)
+    with pytest.raises(OutcomeUnknown):  # the reader keeps the log from being moved whole
+        store.commit(change)
+    reader.close()
+    assert store.commit(change).replayed
+    alone = tmp_path / "alone.sqlite3"
+    shutil.copy(file_of(tmp_path), alone)
+    with closing(sqlite3.connect(alone)) as copy:
+        assert copy.execute("SELECT count(*) FROM findings").fetchone() == (2,)
