@@ -126,7 +126,7 @@ def _show_status(found: dict[str, Any]) -> None:
 
 @app.command
 def switch(
-    to: str,
+    to: str | None = None,
     *,
     workspace: Workspace = None,
     json: Json = False,
@@ -138,7 +138,7 @@ def switch(
     ] = False,
     timeout: Annotated[float, Parameter(help="seconds to wait for a lock, and for the gate")] = 5.0,
 ) -> int:
-    """Move to another migration phase: 0, 1, 2, next, back, or a phase's name.
+    """Move to another migration phase: 0, 1, 2, next, back, or a phase's name; the wish without.
 
     Each step fills and verifies the target beside the writers, then holds them off for the moment
     in which the phase changes. Nothing is changed where a check fails.
@@ -155,6 +155,13 @@ def switch(
     if not 0 < timeout <= 600:  # NaN is no time either
         raise UsageError(f"--timeout {timeout} is not between 0 and 600 seconds")
     settings = load_settings(workspace)
+    if to is None:
+        if settings.phase is None:
+            raise UsageError(
+                "no phase is named, and none is wished for",
+                next_step="registry-backend switch next, or set REGISTRY_PHASE",
+            )
+        to = str(settings.phase)
     with closing(open_migration(settings)) as migration:
         # Not from its status, which counts records and waits for every document that is locked.
         phase = phase_named(to, (_recorded(settings) or PhaseRecord()).phase)

@@ -23,11 +23,14 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     console.print()
     console.print(_counts(status))
     for agent in status["silent_agents"]:
-        console.print(f"  silent   {agent['agent_id']} of {agent['task_id']}: {_since(agent)}")
+        line = f"  silent   {agent['agent_id']} of {agent['task_id']}: {_since(agent)}"
+        console.print(line, soft_wrap=True)
     if status["warnings"]:
         console.print(f"\n{len(status['warnings'])} warning(s), every file left as it is:")
         for warning in status["warnings"]:
-            console.print(Text(f"  {warning}"))
+            console.print(Text(f"  {warning}"), soft_wrap=True)
+    if status["next"]:
+        console.print(f"\nNext: {status['next']}")
 
 
 def _phase_line(migration: dict[str, Any]) -> Text:

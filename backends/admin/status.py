@@ -18,12 +18,13 @@ from registry_api import (
     silent,
 )
 from registry_api.control import FileControl, PhaseRecord
-from registry_api.migration import MoveStatus
+from registry_api.migration import MigrationPhase, MoveStatus
 from registry_api.opening import STATE_DIR
 from registry_api.silence import last_sign
 
 __all__ = ["collect"]
 
+_LAST = MigrationPhase.READ_MIGRATION
 _PLURAL = {
     Kind.TASK: "tasks",
     Kind.PHASE: "phases",
@@ -71,7 +72,24 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         },
         "warnings": list(legacy.problems()) if legacy else [],
         "older_state_written": older.isoformat() if older else None,
+        "next": _next(settings, move, legacy=store.info.name == "json"),
     }
+
+
+def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str | None:
+    """Return the command that is sensible next; None where nothing is to be done."""
+    if (settings.workspace / STATE_DIR / "switch.json").exists():
+        return "registry-backend recover"
+    if move is None:
+        return "registry-backend plan 1" if legacy else None
+    if move.notes:
+        return "registry-backend doctor"
+    if move.dirty:
+        return "registry-backend reconcile"
+    phase = move.record.phase
+    if settings.phase is not None and settings.phase != phase:
+        return f"registry-backend plan {settings.phase}"
+    return f"registry-backend {'plan next' if phase < _LAST else 'verify'}"
 
 
 def _move(settings: Settings) -> MoveStatus | None:

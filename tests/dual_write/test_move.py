@@ -208,6 +208,36 @@ def test_two_switches_at_once(workspace, capsys):
     assert phase_of(workspace) == (0, 0)
 
 
+def test_a_switch_without_a_phase_walks_to_the_wish(workspace, capsys, monkeypatch):
+    """REGISTRY_PHASE says where to; without it that is a usage error that says what to do."""
+    code, found = cli(capsys, "switch", "--json", "--workspace", workspace)
+    assert (code, found["error"]["code"]) == (2, "usage")
+    monkeypatch.setenv("REGISTRY_PHASE", "2")
+    code, found = cli(capsys, "switch", "--json", "--workspace", workspace)
+    assert (code, [s["to"] for s in found["steps"]]) == (0, [1, 2])
+
+
+def test_the_summary_names_the_next_command(workspace, capsys, monkeypatch):
+    """What is sensible next follows from where the move stands."""
+
+    def following():
+        return cli(capsys, "status", "--json", "--workspace", workspace)[1]["next"]
+
+    assert following() == "registry-backend plan 1"
+    switch(workspace, 1)
+    assert following() == "registry-backend plan next"
+    monkeypatch.setenv("REGISTRY_PHASE", "0")
+    assert following() == "registry-backend plan 0"
+    monkeypatch.delenv("REGISTRY_PHASE")
+    switch(workspace, 2)
+    assert following() == "registry-backend verify"
+    legacy.edit(workspace / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent("theirs"))
+    assert following() == "registry-backend reconcile"
+    (workspace / ".registry" / "switch.json").write_text("{}")
+    assert following() == "registry-backend recover"
+    assert "Next: registry-backend recover" in cli(capsys, "--workspace", workspace)[1]
+
+
 def test_a_difference_stops_a_switch_and_is_named(workspace, capsys):
     """verify exits 3 with a JSON pointer and both values; so does switch, and the phase stays."""
     switch(workspace, 1)
