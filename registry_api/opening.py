@@ -95,11 +95,15 @@ def _counted(context: OpenContext) -> OpenContext:
 
 
 def open_migration(
-    settings: Settings | None = None, *, plugins: Plugins | None = None
+    settings: Settings | None = None,
+    *,
+    plugins: Plugins | None = None,
+    read_only: bool = False,
 ) -> Migration:
     """Open the operator's side of the workspace's move; close it when done.
 
-    Raises BackendMismatch where there is nothing to move.
+    ``read_only`` leaves no trace, and is enough for a plan (``switch`` with ``dry_run``). Raises
+    BackendMismatch where there is nothing to move.
     """
     settings = settings or load_settings()
     plugins = plugins or load_plugins()
@@ -109,7 +113,7 @@ def open_migration(
             f"{settings.workspace} holds no registry that could be moved",
             next_step="Name a workspace with --workspace",
         )
-    context = OpenContext(settings=settings, plugins=plugins)
+    context = OpenContext(settings=settings, plugins=plugins, read_only=read_only)
     _choose(replace(context, settings=settings.model_copy(update={"backend": "auto"})))
     found: Migration | None = plugins.manager.hook.registry_open_migration(context=context)
     if found is None:

@@ -162,7 +162,7 @@ def switch(
                 next_step="registry-backend switch next, or set REGISTRY_PHASE",
             )
         to = str(settings.phase)
-    with closing(open_migration(settings)) as migration:
+    with closing(open_migration(settings, read_only=dry_run)) as migration:
         # Not from its status, which counts records and waits for every document that is locked.
         phase = phase_named(to, (_recorded(settings) or PhaseRecord()).phase)
         with progress_shown() as progress:

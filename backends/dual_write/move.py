@@ -66,7 +66,8 @@ class Move:
         self._folder = context.workspace / ".registry"
         self._store = store
         self._control = control
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if not context.read_only:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
         self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
         self._target: RegistryStore | None = None
 
@@ -169,6 +170,8 @@ class Move:
                 f"this version moves between phases 0 and 2, not to {to:d}",
                 next_step="Phases 3 and 4 come with a later version",
             )
+        if dry_run:
+            return self._plan(to, json_is_truth=json_is_truth)
         with self._alone():
             notes = self._recover()
             steps: list[SwitchStep] = []
@@ -178,11 +181,7 @@ class Move:
                 for phase in _way(self._record().phase, to):
                     before = self._record().phase
                     self._preflight(before, phase, json_is_truth=json_is_truth)
-                    if dry_run:
-                        steps += [
-                            SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(before, to)
-                        ]
-                        break
+                    self._check_target(before)
                     steps.append(
                         self._step(
                             before,
@@ -197,7 +196,17 @@ class Move:
                 if steps:
                     error.message += f" (the phase is {steps[-1].to_phase:d}, reached before that)"
                 raise
-        return SwitchReport(steps=tuple(steps), dry_run=dry_run, notes=notes)
+        return SwitchReport(steps=tuple(steps), notes=notes)
+
+    def _plan(self, to: MigrationPhase, *, json_is_truth: bool) -> SwitchReport:
+        """Check the first step and name all; leaves no trace."""
+        now = self._record().phase
+        steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(now, to))
+        if steps:
+            self._preflight(now, steps[0].to_phase, json_is_truth=json_is_truth)
+        pending = (self._folder / "switch.json").exists()
+        notes = ("a switch is under way, or died",) if pending else ()
+        return SwitchReport(steps=steps, dry_run=True, notes=notes)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -248,11 +257,13 @@ class Move:
         check_place(self._context.workspace)
         recorded = self._record().json_is_truth
         check_older_state(self._store.source, json_is_truth=json_is_truth or recorded)
+
+    def _check_target(self, before: MigrationPhase) -> None:
         if before is MigrationPhase.JSON_ONLY:
-            mark = self._mirror().target
-            if not isinstance(mark, MoveTarget):
+            target = self._mirror().target
+            if not isinstance(target, MoveTarget):
                 raise PreflightFailed(
-                    f"the store {mark.info.name!r} cannot be the target of a move",
+                    f"the store {target.info.name!r} cannot be the target of a move",
                     next_step="Only a store that declares move_target can",
                 )
 

@@ -318,7 +318,12 @@ def test_a_plan_changes_nothing(workspace, capsys):
     code, found = cli(capsys, "plan", "2", "--json", "--workspace", workspace)
     assert code == 0
     assert [(s["from"], s["to"]) for s in found["steps"]] == [(0, 1), (1, 2)]
-    assert phase_of(workspace) == (0, 0)
+    assert not (workspace / ".registry").exists()
+    switch(workspace, 2)
+    before = {p: p.stat().st_mtime_ns for p in workspace.rglob("*")}
+    code, found = cli(capsys, "plan", "0", "--json", "--workspace", workspace)
+    assert [(s["from"], s["to"]) for s in found["steps"]] == [(2, 1), (1, 0)]
+    assert {p: p.stat().st_mtime_ns for p in workspace.rglob("*")} == before
 
 
 def test_a_lost_record_is_noticed(workspace):
