@@ -122,14 +122,14 @@ def work(workspace, acks, name, task):
 
     Slowly, as on a disk that takes its time: the document stays locked for 30 ms.
     """
-    from backends.json_files import task as task_files
+    from backends.json_files import write_ahead
 
-    original = task_files.write_in_place
+    original = write_ahead.write_in_place
 
     def write_in_place(fd, data, *, sync):
         original(fd, data, sync=lambda fd: (sync(fd), time.sleep(0.01)))
 
-    task_files.write_in_place = write_in_place
+    write_ahead.write_in_place = write_in_place
     store = opened(workspace)
     with Path(acks).open("a", buffering=1) as out:
         for n in range(10**9):
@@ -173,14 +173,14 @@ def stand_still(workspace, task, where):
     store = opened(workspace)
     store.load(task)
     if where == "document":
-        from backends.json_files import task as task_files
+        from backends.json_files import write_ahead
 
-        original = task_files.write_in_place
+        original = write_ahead.write_in_place
 
         def write_in_place(fd, data, *, sync):
             original(fd, data, sync=lambda fd: (sync(fd), _stop()))
 
-        task_files.write_in_place = write_in_place
+        write_ahead.write_in_place = write_in_place
     else:
         from backends.sql.sqlite import SqliteEngine
 

@@ -485,19 +485,19 @@ def test_a_fork_child_keeps_no_lock(workspace, monkeypatch):
     import os
     import threading
 
-    from backends.json_files import task
+    from backends.json_files import write_ahead
 
     store = opened(workspace)
     store.load("TASK-1")
     inside, leave = threading.Event(), threading.Event()
-    original = task.write_in_place
+    original = write_ahead.write_in_place
 
     def slow(*args, **options):
         inside.set()
         leave.wait(10)
         return original(*args, **options)
 
-    monkeypatch.setattr(task, "write_in_place", slow)
+    monkeypatch.setattr(write_ahead, "write_in_place", slow)
     thread = threading.Thread(
         target=lambda: build.put(store, build.agent("TASK-1", "ours"), expected=1)
     )

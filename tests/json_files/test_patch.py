@@ -54,7 +54,7 @@ def test_what_is_written_is_what_the_patch_says(tmp_path_factory, before, after)
 
 KILLED = """
 import os, signal, sys
-from backends.json_files import task
+from backends.json_files import write_ahead
 from contract_tests import build
 from registry_api import load_settings, open_store
 
@@ -64,7 +64,7 @@ def torn(fd, patch, *, sync):
 
 store = open_store(load_settings(sys.argv[1], env={}))
 store.load("TASK-1")
-task.write_in_place = torn
+write_ahead.write_in_place = torn
 build.put(store, build.agent("TASK-1", "ours"), expected=1)
 """
 

@@ -1,0 +1,152 @@
+"""Take in what other programs wrote to a task's document: merged, never replacing what is ours."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+from backends.json_files.handovers import read_handovers
+from backends.json_files.layout import load_document
+from backends.json_files.lens.document import encode
+from backends.json_files.merge import differing, merge, nearest
+from backends.json_files.recorded import content_hash, read_document
+from backends.json_files.write_ahead import WriteAhead
+from registry_api import jsontext
+from registry_api.changeset import (
+    Op,
+    Put,
+)
+from registry_api.errors import (
+    CorruptDocument,
+    Unavailable,
+)
+from registry_api.models import Kind
+from registry_api.state import TaskState
+
+__all__ = ["Foreign"]
+
+_PENDING = 15.0
+_LATE_FLUSH = 0.2
+
+
+class Foreign(WriteAhead):
+    """Adopts documents never seen, absorbs edits, restores what was torn."""
+
+    def _adopt(self, data: bytes, found: str) -> None:
+        """Take a task in that was never seen before: its records, then its histories."""
+        try:
+            document = load_document(data, path=self._document, task_id=self.task_id)
+        except CorruptDocument as error:
+            age = time.time() - self._document.stat().st_mtime
+            if age < _PENDING:
+                raise Unavailable(
+                    f"{error.message} (being written {age:.0f} s ago)", next_step="Try again soon"
+                ) from None
+            raise
+        state = self._decode(document)
+        folder = self._shared.layout.folder(self.task_id)
+        for handover in read_handovers(folder, state, times=self._shared.times, problems=[]):
+            state.handovers.setdefault(handover.handover_id, handover)
+        ops: list[Op] = [
+            Put(record)
+            for kind in Kind
+            if kind not in {Kind.PROGRESS, Kind.FINDING}
+            for record in state.records(kind)
+        ]
+        self._shared.replace_file(self._base, data)
+        self._commit_foreign(ops, expected=0, before="", after=found)
+        self._know(found, document, data)
+        self._absorb_logs()
+        self._keep_adopted(state, found)
+
+    def _keep_adopted(self, adopted: TaskState, found: str) -> None:
+        """Let the document's status stand: lines of ours in a log are older than what it says."""
+        state = self.journal.state
+        assert state is not None
+        ops: list[Op] = []
+        for key, agent in adopted.agents.items():
+            now = state.agents[key]
+            if (now.status, now.progress) != (agent.status, agent.progress):
+                seen = max((m for m in (now.last_update, agent.last_update) if m), default=None)
+                ops.append(Put(replace(agent, last_update=seen)))
+        if ops:
+            self._commit_foreign(ops, expected=self.journal.revision, before=found, after=found)
+
+    def _absorb(self, fd: int, data: bytes, found: str) -> None:
+        """Take a foreign write of the document in."""
+        data, found = self._whole(fd, data, found)
+        ours = self.journal.state
+        assert ours is not None
+        try:
+            document = load_document(data, path=self._document, task_id=self.task_id)
+        except CorruptDocument:
+            self._restore(fd, data)
+            return
+        theirs = self._decode(document)
+        if not differing(ours, theirs):
+            self.journal.append(self.journal.same_line(found, self._shared.now(), logs={}))
+            self._shared.replace_file(self._base, data)
+            self._know(found, document, data)
+            return
+        recent = [r.state for r in reversed(self.journal.recent)]
+        base = nearest(theirs, recent or [ours])
+        merged = merge(
+            base,
+            ours,
+            theirs,
+            foreign_agents=self.journal.foreign_agents,
+            sure=self.journal.is_whole(self._shared.now()),
+        )
+        after = ours.copy()
+        for op in merged.ops:
+            after.apply(op, known=lambda *_: False)
+        self._shared.replace_file(self._base, data)
+        if merged.conflicts:
+            self._keep_conflict(data, merged.conflicts)
+        if not differing(after, theirs):
+            before = self.journal.hash
+            self._commit_foreign(
+                merged.ops, expected=self.journal.revision, before=before, after=found
+            )
+            self._know(found, document, data)
+            return
+        encode(
+            theirs, self._without_file_handovers(after, theirs), document, times=self._shared.times
+        )
+        written = jsontext.dump(document, indent=True)
+        change = self._foreign_changeset(
+            merged.ops or [Put(after.task)],
+            expected=self.journal.revision,
+            before=found,
+            after=content_hash(written),
+        )
+        self._write(fd, change, before=found, old=data, data=written)
+        self._know(self.journal.hash, document, written)
+
+    def _whole(self, fd: int, data: bytes, found: str) -> tuple[bytes, str]:
+        """Give a torn document a moment: some older programs unlock before their last flush."""
+        deadline = time.monotonic() + _LATE_FLUSH
+        while self._try_decode(data) is None and time.monotonic() < deadline:
+            if time.time_ns() - os.fstat(fd).st_mtime_ns > _LATE_FLUSH * 1e9:
+                break
+            time.sleep(0.005)
+            data = read_document(fd)
+            found = content_hash(data)
+        return data, found
+
+    def _restore(self, fd: int, data: bytes) -> None:
+        """Put back a document that another program tore: its bytes are kept, the state is ours."""
+        self._shared.keep("quarantine", f"{self.task_id}.json", data)
+        self._rebuild(fd)
+
+    def _keep_conflict(self, data: bytes, conflicts: list[str]) -> None:
+        name = f"{self.task_id}.{self.journal.revision}"
+        self._shared.keep("conflicts", f"{name}.json", data)
+        report = {
+            "task_id": self.task_id,
+            "revision": self.journal.revision,
+            "at": self._shared.now().isoformat(),
+            "conflicts": conflicts,
+        }
+        self._shared.keep("conflicts", f"{name}.report", jsontext.dump(report, indent=True))

@@ -1,0 +1,220 @@
+"""One task as its journal records it: what its document means, and what is known of its bytes.
+
+The lowest of four layers: ``WriteAhead`` writes it, ``Foreign`` takes in what other programs wrote,
+``TaskFiles`` is what the store uses. All of it happens under the task's locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from typing import Any
+
+from backends.files import Problem
+from backends.json_files.cache import Cached
+from backends.json_files.inplace import write_in_place
+from backends.json_files.intent import IntentFile
+from backends.json_files.journal import Journal
+from backends.json_files.layout import load_document
+from backends.json_files.lens.document import decode, encode
+from backends.json_files.logs import TaskLogs
+from backends.json_files.patch import Patch
+from backends.json_files.shared import Shared
+from backends.json_files.stamp import Stamp, stamp_of
+from backends.json_files.task_lock import TaskLock
+from registry_api import jsontext
+from registry_api.changeset import (
+    Accepted,
+    Limits,
+    Op,
+    Put,
+    accepted,
+    new_changeset,
+)
+from registry_api.errors import (
+    CorruptDocument,
+)
+from registry_api.state import TaskState
+
+__all__ = ["FOREIGN", "Recorded", "content_hash", "read_document"]
+
+FOREIGN = "foreign"
+_BATCH = 500
+_UNLIMITED = Limits(ops=10**9, changeset_bytes=2**40)
+
+
+class Recorded:
+    """A task's files and what is known of them."""
+
+    def __init__(self, shared: Shared, task_id: str) -> None:
+        self.task_id = task_id
+        self._shared = shared
+        self._document = shared.layout.document(task_id)
+        folder = shared.folder("json")
+        self.journal = Journal(folder / f"{task_id}.journal", task_id, shared.sync)
+        self._base = folder / f"{task_id}.base"
+        self._intent = IntentFile(shared.folder("intents") / task_id, sync=shared.sync)
+        self._lock = TaskLock(folder / f"{task_id}.lock", self._document, timeout=shared.timeout)
+        self._logs = TaskLogs(shared, task_id)
+        self._proven: tuple[Stamp, str] | None = None
+
+    def _try_decode(self, data: bytes) -> TaskState | None:
+        try:
+            document = load_document(data, path=self._document, task_id=self.task_id)
+        except CorruptDocument:
+            return None
+        return self._decode(document)
+
+    def _decode(self, document: dict[str, Any]) -> TaskState:
+        problems: list[Problem] = []
+        return decode(
+            document,
+            task_id=self.task_id,
+            times=self._shared.times,
+            path=self._document,
+            problems=problems,
+        )
+
+    def _hash_of(self, data: bytes) -> str:
+        """Return the hash of a document's bytes; most often they are known, and comparing is faster
+        than hashing.
+        """
+        cached = self._shared.documents.get(self.task_id)
+        return cached.hash if cached is not None and cached.data == data else content_hash(data)
+
+    def _know(self, found: str, document: dict[str, Any], data: bytes) -> None:
+        self._shared.documents.put(self.task_id, Cached(found, document, data))
+
+    def _document_of(self, fd: int) -> Cached:
+        cached = self._shared.documents.get(self.task_id)
+        if cached is not None and cached.hash == self.journal.hash:
+            return cached
+        data = read_document(fd)
+        return Cached(self.journal.hash, jsontext.parse_trusted(data), data)
+
+    def _is_proven(self, stamp: Stamp) -> bool:
+        if self._proven is None or self.journal.state is None:
+            return False
+        known, content = self._proven
+        return known.proves(stamp) and content == self.journal.hash
+
+    def _prove(self, fd: int) -> None:
+        """Note that the file, as it is now, has the content the journal says."""
+        self._proven = (stamp_of(fd), self.journal.hash)
+
+    def _absorb_logs(self) -> None:
+        """Take in the lines that other programs appended, as history and signs of life."""
+        records, offsets = self._logs.unread(self.journal)
+        if not offsets:
+            return
+        if not records:
+            now = self._shared.now()
+            self.journal.append(self.journal.same_line(self.journal.hash, now, logs=offsets))
+        batches = [records[n : n + _BATCH] for n in range(0, len(records), _BATCH)]
+        for place, batch in enumerate(batches):
+            last = place == len(batches) - 1
+            self._commit_foreign(
+                [Put(r) for r in batch],
+                expected=None,
+                before=self.journal.hash,
+                after=self.journal.hash,
+                logs=offsets if last else {},
+            )
+
+    def _commit_foreign(
+        self,
+        ops: list[Op],
+        *,
+        expected: int | None,
+        before: str,
+        after: str,
+        logs: dict[str, int] | None = None,
+    ) -> None:
+        """Journal a foreign change that is in the files already."""
+        change = self._foreign_changeset(ops, expected=expected, before=before, after=after)
+        numbers = self._shared.numbers
+        with numbers.locked():
+            number = numbers.draw()
+            self._intent.reserve(number)
+        line = self.journal.change_line(
+            change.changeset,
+            digest=change.digest,
+            text=change.text,
+            number=number,
+            hash_after=after,
+            logs=logs or {},
+            lineage=self.journal.lineage or str(uuid.uuid4()),
+            trim_to=None,
+        )
+        self.journal.append(line)
+        self._intent.clear()
+
+    def _foreign_changeset(
+        self, ops: list[Op], *, expected: int | None, before: str, after: str
+    ) -> Accepted:
+        """Return the changeset of a foreign change; its id follows from what it did."""
+        journal = self.journal
+        seed = f"{journal.lineage} {self.task_id} {journal.revision + 1} {before} {after}"
+        digest = bytearray(hashlib.sha256(seed.encode()).digest()[:16])
+        digest[6] = digest[6] & 0x0F | 0x80
+        digest[8] = digest[8] & 0x3F | 0x80
+        changeset = new_changeset(
+            self.task_id,
+            ops,
+            expected=expected,
+            actor=FOREIGN,
+            at=self._shared.now(),
+            changeset_id=uuid.UUID(bytes=bytes(digest)),
+        )
+        return accepted(changeset, _UNLIMITED, derived=True)
+
+    def _rebuild(self, fd: int) -> None:
+        """Write the document anew from the records, over the last one that was seen whole."""
+        state = self.journal.state
+        assert state is not None
+        try:
+            base = self._base.read_bytes()
+            document = load_document(base, path=self._base, task_id=self.task_id)
+            before = self._decode(document)
+        except (OSError, CorruptDocument):
+            document, before = {}, TaskState(state.task)
+        encode(
+            before, self._without_file_handovers(state, before), document, times=self._shared.times
+        )
+        written = jsontext.dump(document, indent=True)
+        write_in_place(fd, Patch.whole(written), sync=self._shared.sync)
+        if content_hash(written) != self.journal.hash:
+            line = self.journal.same_line(content_hash(written), self._shared.now(), logs={})
+            self.journal.append(line)
+        self._know(self.journal.hash, document, written)
+
+    def _without_file_handovers(self, after: TaskState, theirs: TaskState) -> TaskState:
+        """Leave out handovers that lie in files of their own: they belong in no document."""
+        out = after.copy()
+        stems = {p.stem for p in (self._document.parent / "handovers").glob("*.md")}
+        for key in stems - theirs.handovers.keys():
+            out.handovers.pop(key, None)
+        return out
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self._lock.close()
+
+
+def content_hash(data: bytes) -> str:
+    """Return the hash by which a document's bytes are known: SHA-256, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_document(fd: int) -> bytes:
+    """Return the bytes of an open document, whatever its descriptor's position."""
+    size = os.fstat(fd).st_size
+    parts, offset = [], 0
+    while offset < size:
+        part = os.pread(fd, size - offset, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)

@@ -1,0 +1,196 @@
+"""Writes through an intent, so that whoever comes next can tell what a killed writer did.
+
+Intent (durable) -> lines appended -> document in place -> journal line -> intent emptied. Whoever
+comes next, holding the document's lock, finds one of five cases and settles it (``_resolve``).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import NoReturn
+
+from backends.json_files.inplace import is_torn_write, write_in_place
+from backends.json_files.intent import Intent
+from backends.json_files.journal import histories_of
+from backends.json_files.merge import shows
+from backends.json_files.patch import Patch
+from backends.json_files.recorded import Recorded, content_hash, read_document
+from registry_api import jsontext
+from registry_api.changeset import (
+    Accepted,
+    changeset_from,
+)
+from registry_api.errors import (
+    OutcomeUnknown,
+    Unavailable,
+)
+from registry_api.state import TaskState
+
+__all__ = ["WriteAhead"]
+
+_NO_PATCH = Patch.whole(b"")
+_NO_LOGS = b'"logs":{}'
+
+
+class WriteAhead(Recorded):
+    """Carries a write through, or takes it back."""
+
+    def _write(
+        self, fd: int, change: Accepted, *, before: str, old: bytes, data: bytes | None
+    ) -> int:
+        """Write a change through the intent; ``data`` is the document after it, None: as it is,
+        ``before`` and ``old`` are the hash and the bytes of the one before it.
+
+        Returns its feed number. Raises Unavailable where nothing happened, OutcomeUnknown where it
+        may have.
+        """
+        intent = self._prepare(change, before=before, old=old, data=data)
+        try:
+            self._logs.append(intent.lines)
+        except OSError as error:
+            self._give_up(intent, error)
+        self._put_document(fd, intent)
+        try:
+            self._journal(intent, appended=True)
+        except OSError as error:
+            raise OutcomeUnknown(
+                f"{self.journal.path}: {error}; the write is kept as an intent",
+                next_step="Commit the same changeset again when the disk is well",
+            ) from error
+        return intent.number
+
+    def _prepare(self, change: Accepted, *, before: str, old: bytes, data: bytes | None) -> Intent:
+        """Make the intent durable, and room for the journal line; nothing else has begun."""
+        journal, shared = self.journal, self._shared
+        lines = self._logs.plan(change.changeset, histories_of(change.changeset))
+        number = self._reserve()
+        after = before if data is None else content_hash(data)
+        line = journal.change_line(
+            change.changeset,
+            digest=change.digest,
+            text=change.text,
+            number=number,
+            hash_after=after,
+            logs={},
+            lineage=journal.lineage or str(uuid.uuid4()),
+            trim_to=journal.trimmed(shared.now()),
+        )
+        intent = Intent(
+            number=number,
+            epoch=shared.epoch(),
+            journal=line,
+            before=before,
+            after=after,
+            patch=_NO_PATCH if data is None else Patch.between(old, data),
+            lines=lines,
+            creates=not before,
+        )
+        try:
+            self._intent.write(intent)
+            journal.make_room(len(line) + 64 * len(lines))
+        except OSError as error:
+            self._give_up(replace(intent, lines=()), error)
+        return intent
+
+    def _reserve(self) -> int:
+        numbers = self._shared.numbers
+        with numbers.locked():
+            number = numbers.draw()
+            self._intent.reserve(number)
+        return number
+
+    def _put_document(self, fd: int, intent: Intent) -> None:
+        if intent.after == intent.before:
+            return
+        try:
+            write_in_place(fd, intent.patch, sync=self._shared.sync)
+        except OSError as error:
+            if content_hash(read_document(fd)) == (intent.before or content_hash(b"")):
+                self._give_up(intent, error)
+            raise OutcomeUnknown(
+                f"{self._document}: {error.strerror}; the write is kept as an intent",
+                next_step="Commit the same changeset again when the disk is well",
+            ) from error
+
+    def _journal(self, intent: Intent, *, appended: bool = False) -> None:
+        """Append the lines and the journal line, and be done with the intent."""
+        if not appended:
+            self._logs.append(intent.lines, again=True)
+        offsets, whole = self._logs.offsets_after(self.journal, intent.lines)
+        logs = b'"logs":' + jsontext.dump(offsets)
+        self.journal.append(intent.journal.replace(_NO_LOGS, logs, 1))
+        self._intent.clear()
+        if not whole:
+            self._absorb_logs()
+
+    def _give_up(self, intent: Intent, error: OSError) -> NoReturn:
+        self._drop(intent)
+        raise Unavailable(
+            f"{self._document}: {error.strerror or error}; nothing was changed",
+            next_step="Free space or check the disk, then try again",
+        ) from error
+
+    def _drop(self, intent: Intent) -> None:
+        self._logs.remove(intent.lines)
+        self._intent.clear()
+
+    def _resolve(self, fd: int, data: bytes) -> None:
+        """Settle what a killed writer left: finish it, drop it, or keep out of a foreign write."""
+        intent = self._intent.read()
+        if intent is None or self._is_journaled(intent):
+            self._intent.clear()
+            return
+        found = content_hash(data)
+        if intent.epoch != self._shared.epoch():
+            self._drop(intent)
+        elif intent.after == found or (intent.creates and not data):
+            self._finish(fd, intent, data, found)
+        elif intent.before == found:
+            self._drop(intent)
+        else:
+            self._resolve_foreign(fd, intent, data, found)
+
+    def _resolve_foreign(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
+        """The file is neither what the killed writer found nor what it was to leave."""
+        theirs = self._try_decode(data)
+        if theirs is None:
+            # Killed as soon as it had made room, ours left the old text and zeros behind it.
+            ours = is_torn_write(data) or content_hash(data.rstrip(b"\x00")) == intent.before
+            if data and not ours:
+                self._shared.keep("quarantine", f"{self.task_id}.json", data)
+            self._finish(fd, intent, data, found)
+        elif self._shows(intent, theirs):
+            self._journal(intent)
+        else:
+            self._drop(intent)
+
+    def _is_journaled(self, intent: Intent) -> bool:
+        changeset = uuid.UUID(jsontext.parse_trusted(intent.journal)["id"])
+        return changeset in self.journal.known_ids()
+
+    def _finish(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
+        """Carry the write through: it is durable in the intent, and may have been seen.
+
+        Where another program overwrote what the write would have left as it was, the document is
+        made anew from the records.
+        """
+        whole = data if found == intent.after else intent.patch.applied(data)
+        if content_hash(whole) != intent.after:
+            self._journal(intent)
+            self._rebuild(fd)
+            return
+        if whole is not data:
+            write_in_place(fd, Patch.whole(whole), sync=self._shared.sync)
+        self._journal(intent)
+
+    def _shows(self, intent: Intent, theirs: TaskState) -> bool:
+        """Whether a foreign write was made on top of ours: then ours happened."""
+        before = self.journal.state
+        if before is None:
+            return True
+        changeset = changeset_from(jsontext.parse_trusted(intent.journal)["cs"])
+        after = before.copy()
+        for op in changeset.ops:
+            after.apply(op, known=lambda *_: False)
+        return shows(before, after, theirs)
