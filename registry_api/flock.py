@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -92,9 +93,16 @@ class Flock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def promise(self, moment: float) -> None:
-        """As holder, tell who waits until when (monotonic time) to expect nothing."""
+        """As holder, tell who waits until when (monotonic time) to expect nothing; a full disk may
+        not take it.
+        """
+        with suppress(OSError):
+            self.write(_MOMENT.pack(moment), 0)
+
+    def write(self, data: bytes, place: int) -> None:
+        """As holder, write into the lock file; nothing where it is closed. Raises OSError."""
         if self._fd >= 0:
-            os.pwrite(self._fd, _MOMENT.pack(moment), 0)
+            os.pwrite(self._fd, data, place)
 
     def promised(self) -> float:
         """Return the moment that the last holder promised, 0 without one."""

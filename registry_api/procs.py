@@ -1,19 +1,20 @@
-"""What the live processes of a workspace do: counted in memory that others may read.
+"""What the live processes of a workspace do: counted in files that others may read.
 
-Each process that opens a store for writing maps a file of its own, ``.registry/procs/<pid>-…``, and
-keeps it locked as long as it lives: counting costs no system call, and the lock tells the living
-from the dead. Whoever opens next removes what the dead left.
+Each process that opens a store for writing keeps a file of its own, ``.registry/procs/<pid>-…``,
+locked as long as it lives: the lock tells the living from the dead. Whoever opens next removes what
+the dead left. Written, not mapped (1.4 µs a count, 0.2 µs mapped): a mapped file that another
+program truncates, or a disk that fails under it, kills the process with SIGBUS.
 """
 
 from __future__ import annotations
 
 import fcntl
 import math
-import mmap
 import os
 import threading
 import uuid
 import weakref
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Process:
         self._wish = wish
         self._lock = threading.Lock()
         self._file: Flock | None = None
-        self._cells: memoryview | None = None
+        self._cells = array("Q", bytes(8 * _CELLS))
         self._open()
         _entries.add(self)
 
@@ -63,47 +64,47 @@ class Process:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _bury(self._folder)
         for _ in range(3):  # until it is locked another one may take it for what the dead left
-            if self._cells is None:
-                self._map()
+            if self._file is None:
+                self._enter()
 
-    def _map(self) -> None:
+    def _enter(self) -> None:
         with suppress(OSError):
             path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
             head = {"pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "wish": self._wish}
             file = Flock(path)
             if not file.try_acquire():
                 return
-            # Unlinked meanwhile: then there is no such path.
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.pwrite(fd, orjson.dumps(head).ljust(_HEAD), 0)
-                os.ftruncate(fd, _SIZE)
-                self._cells = memoryview(mmap.mmap(fd, _SIZE))[_HEAD:].cast("Q")
-            finally:
-                os.close(fd)
+            os.stat(path)  # noqa: PTH116  (raises where it was unlinked meanwhile)
+            file.write(orjson.dumps(head).ljust(_HEAD) + bytes(8 * _CELLS), 0)
             self._file = file
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to one of COUNTS."""
-        if self._cells is not None and n:
-            with self._lock:
-                self._cells[_PLACE[name]] += n
+        if n:
+            self._add(_PLACE[name], n)
 
     def time(self, name: str, seconds: float) -> None:
         """Add a duration to one of TIMES."""
-        if self._cells is not None:
-            with self._lock:
-                self._cells[_START[name] + _bucket(seconds)] += 1
+        self._add(_START[name] + _bucket(seconds), 1)
+
+    def _add(self, place: int, n: int) -> None:
+        with self._lock:
+            if self._file is None:
+                return
+            self._cells[place] += n
+            with suppress(OSError):
+                self._file.write(self._cells[place : place + 1].tobytes(), _HEAD + 8 * place)
 
     def after_fork_in_child(self) -> None:
         """Go on under an entry of its own: the lock and the cells are the parent's."""
         self._lock = threading.Lock()
-        self._cells = self._file = None
+        self._cells, self._file = array("Q", bytes(8 * _CELLS)), None
         self._open()
 
     def close(self) -> None:
         """Remove the entry."""
-        file, self._file, self._cells = self._file, None, None
+        with self._lock:
+            file, self._file = self._file, None
         if file is not None:
             with suppress(OSError):
                 file.path.unlink()

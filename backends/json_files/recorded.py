@@ -21,7 +21,7 @@ from backends.json_files.lens.document import decode, encode
 from backends.json_files.logs import TaskLogs
 from backends.json_files.patch import Patch
 from backends.json_files.shared import Shared
-from backends.json_files.stamp import Stamp, stamp_of
+from backends.json_files.stamp import Stamp
 from backends.json_files.task_lock import TaskLock
 from registry_api import jsontext
 from registry_api.changeset import (
@@ -33,6 +33,7 @@ from registry_api.changeset import (
     new_changeset,
 )
 from registry_api.errors import (
+    Busy,
     CorruptDocument,
 )
 from registry_api.state import TaskState
@@ -91,17 +92,22 @@ class Recorded:
         if cached is not None and cached.hash == self.journal.hash:
             return cached
         data = read_document(fd)
+        if self._hash_of(data) != self.journal.hash:
+            raise self._overtaken()
         return Cached(self.journal.hash, jsontext.parse_trusted(data), data)
+
+    def _overtaken(self) -> Busy:
+        return Busy(
+            f"another program wrote {self._document} without locking it; nothing was changed",
+            next_step="Try again: what it wrote is taken in first",
+            path=str(self._document),
+        )
 
     def _is_proven(self, stamp: Stamp) -> bool:
         if self._proven is None or self.journal.state is None:
             return False
         known, content = self._proven
         return known.proves(stamp) and content == self.journal.hash
-
-    def _prove(self, fd: int) -> None:
-        """Note that the file, as it is now, has the content the journal says."""
-        self._proven = (stamp_of(fd), self.journal.hash)
 
     def _absorb_logs(self) -> None:
         """Take in the lines that other programs appended, as history and signs of life."""

@@ -138,7 +138,8 @@ class TaskFiles(Foreign):
         self.journal.refresh()
         if self._intent.exists():
             self._resolve(fd, read_document(fd))
-        if not self._is_proven(stamp_of(fd)):
+        stamp = stamp_of(fd)
+        if not self._is_proven(stamp):
             data = read_document(fd)
             found = self._hash_of(data)
             if self.journal.state is None:
@@ -146,7 +147,9 @@ class TaskFiles(Foreign):
             elif found != self.journal.hash:
                 self._absorb(fd, data, found)
                 thorough = True
-            self._prove(fd)
+            if found == self.journal.hash:
+                # As it was before it was read: a program without our lock may have written since.
+                self._proven = (stamp, found)
         if thorough:
             self._absorb_logs()
 
@@ -240,8 +243,8 @@ class TaskFiles(Foreign):
         number = self._write(fd, change, before=journal.hash, old=old, data=written)
         if written is not None:
             self._know(journal.hash, document, written)
-        self._prove(fd)
-        journal.rebase(os.fstat(fd).st_size)
+        with suppress(OSError):  # the commit stands; the next one tries again
+            journal.rebase(os.fstat(fd).st_size)
         moved = _statuses_moved(before, after)
         return self._commit_of(changeset, revision, number), moved
 
@@ -281,7 +284,6 @@ class TaskFiles(Foreign):
                     self._document.unlink()  # ours, empty or torn, and nobody else's yet
                     raise
                 self._journal(intent, appended=True)
-                self._prove(fd)
         except FileExistsError:
             self._intent.clear()
             return None

@@ -14,7 +14,7 @@ import random
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backends.files import open_regular
@@ -118,11 +118,13 @@ class TaskLock:
                 time.sleep(left)
 
     def _note_free_until(self, moment: float) -> None:
-        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.pwrite(fd, struct.pack("<d", moment), 0)
-        finally:
-            os.close(fd)
+        # What was done meanwhile stands: a full disk must not say otherwise.
+        with suppress(OSError):
+            fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(fd, struct.pack("<d", moment), 0)
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
         """Close the side lock's descriptor."""

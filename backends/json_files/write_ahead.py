@@ -50,6 +50,10 @@ class WriteAhead(Recorded):
             self._logs.append(intent.lines)
         except OSError as error:
             self._give_up(intent, error)
+        if data is not None and read_document(fd) != old:
+            # A patch over other bytes than it was made for would leave a mixture of both.
+            self._drop(intent)
+            raise self._overtaken()
         self._put_document(fd, intent)
         try:
             self._journal(intent, appended=True)
@@ -177,6 +181,8 @@ class WriteAhead(Recorded):
         """
         whole = data if found == intent.after else intent.patch.applied(data)
         if content_hash(whole) != intent.after:
+            if is_torn_write(data):  # ours over theirs: what else does not parse was kept already
+                self._shared.keep("quarantine", f"{self.task_id}.json", data)
             self._journal(intent)
             self._rebuild(fd)
             return

@@ -14,7 +14,7 @@ from backends.jsonl.lines import encode_line
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
 from registry_api.changeset import Changeset, Commit, Put, accepted, new_changeset
-from registry_api.errors import RecordExists
+from registry_api.errors import InvalidChangeset, RecordExists
 from registry_api.models import Finding, Kind, ProgressEntry, record_key
 from registry_api.query import RecordQuery, TaskQuery
 from registry_api.silence import all_records, all_tasks
@@ -85,10 +85,13 @@ class LoggedStore(StoreWrapper):
         taken = written = 0
         for task in all_tasks(self.inner, TaskQuery()):
             for kind in _HISTORIES:
+                # Of before the logs are read: what is committed meanwhile is written by who did it,
+                # however long the reading takes.
+                before = self._now() - _UNDER_WAY
                 theirs, logged = self._inbox(task.task_id, kind)
                 for n in range(0, len(theirs), _BATCH):
                     taken += self._take(task.task_id, theirs[n : n + _BATCH])
-                written += self._export(task.task_id, kind, logged)
+                written += self._export(task.task_id, kind, logged, before=before)
         return Reconciled(taken=taken, written=written)
 
     def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
@@ -127,16 +130,21 @@ class LoggedStore(StoreWrapper):
                     at=self._now(),
                 )
             )
-        except RecordExists:
-            # Another reconcile takes the same lines: each record once, whoever is first.
-            if len(records) == 1:
-                return 0
-            return sum(self._take(task_id, [record]) for record in records)
+        except (RecordExists, InvalidChangeset) as error:
+            # Another reconcile takes the same lines: each record once, whoever is first. Or they
+            # are too large together, and one that is so alone is no reason to leave the others.
+            if len(records) > 1:
+                return sum(self._take(task_id, [record]) for record in records)
+            if not isinstance(error, RecordExists):
+                log.warning("%s/%s: %s", task_id, log_name(records[0]), error.message)
+            return 0
         return len(records)
 
-    def _export(self, task_id: str, kind: Kind, logged: set[str]) -> int:
-        """Write the lines that are missing; a foreign record was one in a log that is gone."""
-        before = self._now() - _UNDER_WAY  # younger ones may be about to be written
+    def _export(self, task_id: str, kind: Kind, logged: set[str], *, before: datetime) -> int:
+        """Write the lines that are missing; a foreign record was one in a log that is gone.
+
+        Only those of ``before``: younger ones may be about to be written.
+        """
         written = 0
         for record in all_records(self.inner, kind, RecordQuery(task_id=task_id)):
             assert isinstance(record, ProgressEntry | Finding)

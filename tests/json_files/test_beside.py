@@ -1,12 +1,16 @@
 """The json store beside programs that do not know it, and over crashes: nothing is lost."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
+from backends.json_files import stamp, write_ahead
+from backends.json_files.journal import Journal
 from contract_tests import build
 from registry_api import (
     AgentStatus,
@@ -18,7 +22,7 @@ from registry_api import (
     new_changeset,
     open_store,
 )
-from registry_api.errors import CorruptDocument, TaskNotFound, Unavailable
+from registry_api.errors import Busy, CorruptDocument, TaskNotFound, Unavailable
 from registry_api.store import Legacy
 from tests import legacy, processes, strace
 
@@ -687,3 +691,73 @@ def test_a_legacy_program_is_never_starved(tmp_path):
     count, missing = processes.lost(workspace, acks)
     assert count > 100
     assert missing == []
+
+
+def unlocked_edit(workspace):
+    """An older program that writes without flock, or flushes its last buffer after unlocking."""
+    document = document_of(workspace)
+    document["agents"][0]["progress"] = 7
+    path_of(workspace).write_text(json.dumps(document, indent=2))
+
+
+def test_an_unlocked_write_right_behind_ours_is_seen_on_a_slow_disk(workspace, monkeypatch):
+    """Between our last byte and the end of our commit, which takes longer than a stamp is young."""
+    monkeypatch.setattr(stamp, "_RACY_NS", 0)
+    write = write_ahead.write_in_place
+
+    def then_theirs(fd, patch, *, sync):
+        write(fd, patch, sync=sync)
+        unlocked_edit(workspace)
+
+    store = opened(workspace)
+    store.load("TASK-1")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(write_ahead, "write_in_place", then_theirs)
+        build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    found = store.load("TASK-1")
+    assert [(a.agent_id, a.progress) for a in found.agents] == [("old", 7), ("ours", 0)]
+    build.put(store, build.agent("TASK-1", "second"), expected=found.revision)
+    assert document_of(workspace)["agents"][0]["progress"] == 7
+    store.close()
+
+
+def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatch):
+    """An unlocked write while our intent is made durable: ours is refused, theirs is taken in."""
+    room = Journal.make_room
+
+    def then_theirs(self, size):
+        room(self, size)
+        unlocked_edit(workspace)
+
+    store = opened(workspace)
+    store.load("TASK-1")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Journal, "make_room", then_theirs)
+        with pytest.raises(Busy):
+            build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    found = store.load("TASK-1")
+    assert [(a.agent_id, a.progress) for a in found.agents] == [("old", 7)]
+    build.put(store, build.agent("TASK-1", "ours"), expected=found.revision)
+    agents = [(a["id"], a["progress"]) for a in document_of(workspace)["agents"]]
+    assert agents == [("old", 7), ("ours", 0)]
+    store.close()
+
+
+@pytest.mark.parametrize("what", ["base", "note"])
+def test_what_fails_behind_a_commit_does_not_deny_it(workspace, monkeypatch, what):
+    """The disk is full for a new base or the lock's note: "nothing happened" would be a lie."""
+    write = os.pwrite
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = opened(workspace)
+    store.load("TASK-1")
+    with monkeypatch.context() as meanwhile:
+        if what == "base":
+            meanwhile.setattr(Journal, "rebase", full)
+        else:  # the only write of eight bytes
+            meanwhile.setattr(os, "pwrite", lambda *a: (full if len(a[1]) == 8 else write)(*a))
+        assert build.put(store, build.agent("TASK-1", "ours"), expected=1).revision == 2
+    assert [a.agent_id for a in store.load("TASK-1").agents] == ["old", "ours"]
+    store.close()

@@ -2,10 +2,12 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from backends.jsonl.store import LoggedStore
 from contract_tests import build
 from registry_api import (
     Kind,
@@ -138,3 +140,40 @@ def test_a_torn_foreign_tail_is_ended_before_our_line(tmp_path, opened):
     torn, ours = log.read_bytes().splitlines()
     assert torn == b'{"torn'
     assert json.loads(ours)["message"] == "whole"
+
+
+def test_lines_that_are_too_large_together_are_taken_in_one_by_one(tmp_path, opened):
+    """More than a changeset may hold; what is too large even alone is named, the others stand."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    log_of(tmp_path).parent.mkdir(parents=True, exist_ok=True)
+    with log_of(tmp_path).open("a") as file:
+        for size in (9, 9, 17, 1):
+            entry = {"agent_id": "a1", "timestamp": "2026-01-04T22:15:30", "status": "working"}
+            file.write(json.dumps(entry | {"message": "x" * (size * 2**20)}) + "\n")
+    assert facet(store, Logged).reconcile() == Reconciled(taken=3, written=0)
+    assert sorted(map(len, messages(store))) == [2**20, 9 * 2**20, 9 * 2**20]
+
+
+def test_a_report_made_while_the_logs_are_read_is_not_written_twice(tmp_path, opened, monkeypatch):
+    """Reading huge logs takes longer than a writer may take for its line."""
+    moment = [LATER]
+    store = opened()
+    logged = facet(store, Logged)
+    monkeypatch.setattr(logged, "_now", lambda: moment[0])
+    build.make(store, "t", build.agent("t"))
+    build.put(store, build.report("t", message="before"), expected=None)
+    read = LoggedStore._inbox
+
+    def slowly(self, task_id, kind):
+        found = read(self, task_id, kind)
+        if kind is Kind.PROGRESS:
+            report = build.report("t", message="meanwhile")
+            build.put(store, replace(report, timestamp=moment[0]), expected=None)
+            moment[0] += timedelta(seconds=30)
+        return found
+
+    monkeypatch.setattr(LoggedStore, "_inbox", slowly)
+    logged.reconcile()
+    said = [line["message"] for line in lines_of(log_of(tmp_path))]
+    assert said == ["before", "meanwhile"]

@@ -85,3 +85,13 @@ def test_where_nothing_can_be_written_nothing_is_counted(tmp_path):
     mine.time("read", 1.0)
     assert living(tmp_path) == []
     mine.close()
+
+
+def test_a_file_that_another_program_truncates_does_not_kill_the_process(tmp_path):
+    """Restoring a backup over a live workspace does so: what cannot be told is not told."""
+    code = (
+        "import os, sys; from pathlib import Path; from registry_api.procs import Process;"
+        "p = Process(Path(sys.argv[1])); (f,) = Path(sys.argv[1], 'procs').iterdir();"
+        "os.truncate(f, 0); p.count('healed'); p.time('write', 0.1); p.close(); p.count('healed')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
