@@ -132,10 +132,10 @@ class SqlStore:
     # -- transactions ------------------------------------------------------------------------
 
     def _bind(self, connection: Any) -> Execute:
-        statements = self._statements
+        statements, run = self._statements, connection.cursor().execute
 
         def execute(name: str, /, **parameters: Any) -> Any:
-            return connection.execute(statements[name], parameters)
+            return run(statements[name], parameters)  # each answer is read before the next
 
         return execute
 
