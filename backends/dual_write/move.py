@@ -290,7 +290,7 @@ class Move:
                     seen = self._heads()
                     verified = verify_tasks(self._mirror(), task_ids, progress=progress)
                     _require_equal(verified)
-                    # What never stood still is compared from its beginning, behind the gate.
+                    # What never stood still is compared from its beginning, still beside them.
                     seen = {t: h for t, h in seen.items() if t not in verified.in_flight}
                     self._narrow(seen)
             new = replace(
@@ -320,17 +320,18 @@ class Move:
         return step
 
     def _narrow(self, seen: dict[str, Head]) -> None:
-        """Bring over and compare, beside the writers, what moved since ``seen``, which moves on.
+        """Bring over and compare, beside the writers, what moved since ``seen``, or is not in it;
+        ``seen`` moves on.
 
         Each round takes less time than the one before, and so leaves less to the next, and at last
         to the moment behind the gate. What differs here is left to be told there.
         """
         for _ in range(_ROUNDS):
-            moved = [t for t, h in self._heads().items() if seen.get(t, h) != h]
+            moved = [t for t, h in self._heads().items() if seen.get(t) != h]
             mirror = self._mirror()
             mirror.heal_all(moved)
             for task_id in moved:
-                head, differences = compare_tail(mirror, task_id, seen[task_id])
+                head, differences = compare_tail(mirror, task_id, seen.get(task_id, Head()))
                 if not differences:
                     seen[task_id] = head
         self._catch_up(self._task_ids(), None)
@@ -471,4 +472,6 @@ def keep_mismatches(path: Path, found: list[Mismatch], *, most: int = 100) -> No
     """Append differences that a sample found, keeping the last hundred."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     lines += [orjson.dumps(asdict(m) | {"at": _now()}) for m in found]
-    path.write_bytes(b"\n".join(lines[-most:]) + b"\n")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
+        file.write(b"\n".join(lines[-most:]) + b"\n")

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backends.admin.cli import main
+from backends.dual_write import move
 from contract_tests import build
 from contract_tests.harness import Harness
 from registry_api import (
@@ -28,7 +29,7 @@ from registry_api import (
 )
 from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
-from registry_api.migration import MigrationPhase
+from registry_api.migration import MigrationPhase, Mismatch, VerifyReport
 from tests import legacy, samples
 from tests.dual_write.unwrap import dual
 
@@ -611,3 +612,36 @@ def test_a_stuck_target_never_fails_or_stalls_a_caller(workspace):
     assert store.load("TASK-0").agents[0].progress == 12
     assert dual(store).followed["fallbacks"] == 3
     assert not open_migration(load_settings(workspace, env={})).verify().mismatches
+
+
+def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
+    workspace, monkeypatch
+):
+    """Its feed may be of 100,000 lines: what is compared while callers wait is what came since."""
+    closed, held_up = [], []
+    settle, compare = move.Move._settle_moved, move.compare_tail
+
+    def settling(self, seen):
+        closed.append(True)
+        return settle(self, seen)
+
+    def comparing(mirror, task_id, since):
+        if closed:
+            held_up.append((task_id, since.revision))
+        return compare(mirror, task_id, since)
+
+    def never_still(mirror, task_ids, *, progress=None):
+        return VerifyReport(tasks=len(task_ids), in_flight=tuple(task_ids))
+
+    monkeypatch.setattr(move, "verify_tasks", never_still)
+    monkeypatch.setattr(move.Move, "_settle_moved", settling)
+    monkeypatch.setattr(move, "compare_tail", comparing)
+    switch(workspace, 1)
+    assert (closed, held_up) == ([True], [])
+
+
+def test_kept_differences_are_for_the_owner_alone(tmp_path):
+    """They hold what the records hold, prompts too."""
+    path = tmp_path / "mismatches.jsonl"
+    move.keep_mismatches(path, [Mismatch(task_id="t", pointer="/x", source=1, target=2)])
+    assert path.stat().st_mode & 0o777 == 0o600
