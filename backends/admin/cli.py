@@ -325,7 +325,7 @@ def recover(
 
 @app.command
 def doctor(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Look for what is not as it should be, and say what mends it; writes nothing.
+    """Look for what is not as it should be, and say what mends it; mends nothing itself.
 
     Exit 3 when something needs action.
 

@@ -1,4 +1,8 @@
-"""Every check of every plugin, run one by one: a check that fails is an issue, not the end."""
+"""Every check of every plugin, run one by one: a check that fails is an issue, not the end.
+
+Where a move is recorded its status is asked for, which takes in what older programs wrote, as every
+look at a live registry does; elsewhere nothing is written.
+"""
 
 from __future__ import annotations
 

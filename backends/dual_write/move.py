@@ -87,6 +87,10 @@ class Move:
 
     def status(self) -> MoveStatus:
         """See Migration.status."""
+        with self._gate.passing():  # looking takes in what older programs wrote
+            return self._status()
+
+    def _status(self) -> MoveStatus:
         record = self._record()
         records = {record.source: dict(self._store.source.counts().records)}
         dirty: int | None = 0

@@ -54,17 +54,23 @@ class Intent:
 class IntentFile:
     """The intent of one task; used under the task's lock."""
 
-    def __init__(self, path: Path, *, sync: Callable[[int], None]) -> None:
+    def __init__(
+        self, path: Path, *, sync: Callable[[int], None], sync_folder: Callable[[Path], None]
+    ) -> None:
         self._path = path
         self._sync = sync
+        self._sync_folder = sync_folder
 
     def reserve(self, number: int) -> None:
         """Show that a feed number was drawn, while the counter is still locked."""
+        new = not self._path.exists()
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, _NUMBER.pack(number))
         finally:
             os.close(fd)
+        if new:
+            self._sync_folder(self._path.parent)  # a durable intent without a name is none
 
     def write(self, intent: Intent) -> None:
         """Make the intent durable."""

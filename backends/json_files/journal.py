@@ -71,6 +71,7 @@ class Journal:
     path: Path
     task_id: str
     sync: Callable[[int], None]
+    sync_folder: Callable[[Path], None]
     inode: int = -1
     size: int = 0
     base: int = -1
@@ -129,7 +130,7 @@ class Journal:
                 self.size += len(raw)
 
     def _reset(self) -> None:
-        fresh = Journal(self.path, self.task_id, self.sync)
+        fresh = Journal(self.path, self.task_id, self.sync, self.sync_folder)
         for name in set(self.__slots__) - {"lock"}:
             setattr(self, name, getattr(fresh, name))
 
@@ -364,6 +365,8 @@ class Journal:
             self.inode = os.fstat(fd).st_ino
         finally:
             os.close(fd)
+        if not self.size:
+            self.sync_folder(self.path.parent)
         for raw in data.splitlines(keepends=True):
             self.take(orjson.loads(raw), offset=self.size, length=len(raw))
             self.size += len(raw)

@@ -53,9 +53,13 @@ class Recorded:
         self._shared = shared
         self._document = shared.layout.document(task_id)
         folder = shared.folder("json")
-        self.journal = Journal(folder / f"{task_id}.journal", task_id, shared.sync)
+        self.journal = Journal(
+            folder / f"{task_id}.journal", task_id, shared.sync, shared.sync_folder
+        )
         self._base = folder / f"{task_id}.base"
-        self._intent = IntentFile(shared.folder("intents") / task_id, sync=shared.sync)
+        self._intent = IntentFile(
+            shared.folder("intents") / task_id, sync=shared.sync, sync_folder=shared.sync_folder
+        )
         self._lock = TaskLock(folder / f"{task_id}.lock", self._document, timeout=shared.timeout)
         self._logs = TaskLogs(shared, task_id)
         self._proven: tuple[Stamp, str] | None = None
