@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from backends.admin.cli import main
+from tests import samples
 
 
 def demo(capsys, *tokens):
@@ -23,3 +26,11 @@ def test_sabotage_is_found_out(capsys):
     code, steps = demo(capsys, "--sabotage")
     assert code == 3
     assert sum(s["lost"] for s in steps) > 0
+
+
+@pytest.mark.parametrize("name", ["recorded-2025-10", "server-2026-01"])
+def test_nothing_is_lost_in_a_copy_of_a_real_registry(name, tmp_path, capsys):
+    """--workspace: the demo runs on what the older orchestrator left behind, too."""
+    code, steps = demo(capsys, "--workspace", str(samples.copy_of(name, tmp_path)))
+    assert code == 0
+    assert all(s["lost"] == s["mismatches"] == 0 for s in steps)

@@ -12,7 +12,7 @@ from pathlib import Path
 def main(workspace: str, acks: str, name: str) -> None:
     """Add agents until standard input ends; acknowledge each in ``acks``."""
     rng = random.Random(name)
-    paths = sorted(Path(workspace).glob("TASK-20260104-*/AGENT_REGISTRY.json"))
+    paths = [p for p in sorted(Path(workspace).glob("TASK-*/AGENT_REGISTRY.json")) if is_whole(p)]
     with Path(acks).open("w", buffering=1) as out:
         for n in range(10**9):
             if select.select([sys.stdin], [], [], 0.05)[0]:
@@ -21,6 +21,14 @@ def main(workspace: str, acks: str, name: str) -> None:
             if not add_agent(path, key):
                 sys.exit(f"{path} could not be locked within 10 s")
             out.write(f"agent {path.parent.name} {key} {time.monotonic()}\n")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an older program would find its list of agents in a document: some are torn."""
+    try:
+        return isinstance(json.loads(path.read_bytes())["agents"], list)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def add_agent(path: Path, key: str) -> bool:
@@ -36,8 +44,8 @@ def add_agent(path: Path, key: str) -> bool:
             return False
         document = json.load(file)
         document["agents"].append({"id": key, "type": "legacy", "status": "completed"})
-        document["total_spawned"] += 1
-        document["active_count"] += 1
+        for counter in ("total_spawned", "active_count"):
+            document[counter] = document.get(counter, 0) + 1
         file.seek(0)
         file.write(json.dumps(document, indent=2))
         file.truncate()
