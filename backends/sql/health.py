@@ -32,6 +32,10 @@ def check_sqlite(context: OpenContext) -> Iterator[Issue]:
         with closing(sqlite3.connect(uri, uri=True, timeout=5.0)) as connection:
             faults = connection.execute(f"PRAGMA quick_check({_MOST})").fetchall()
     except sqlite3.Error as error:
+        if error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            # Not to be looked at is not broken.
+            yield Issue(what=f"{path}: {error}", next_step=f"Let this user write in {path.parent}")
+            return
         faults = [(str(error),)]
     for (fault,) in faults:
         if fault != "ok":

@@ -368,6 +368,11 @@ class SqliteEngine:
             raise Unavailable(
                 f"{self.path} cannot be opened: {error.strerror}", next_step="Check the folder"
             ) from error
+        if self._read_only and not self.path.exists():
+            raise Unavailable(
+                f"there is no registry in {self.path} yet",
+                next_step="Name another workspace, or start one: open_store() in a program does",
+            )
         version = self._version()
         if version == VERSION:
             if not self._read_only:
@@ -454,6 +459,11 @@ class SqliteEngine:
             return InvalidInput(f"{self.path}: {error}", next_step="The same id was given twice")
         if name == "SQLITE_FULL":
             return Unavailable(f"{self.path}: the disk is full", next_step="Free space, try again")
+        if name in {"SQLITE_READONLY", "SQLITE_CANTOPEN"}:
+            return Unavailable(
+                f"{self.path}: {error}",
+                next_step="Let this user write to it and its folder: reading needs it too",
+            )
         return Unavailable(f"{self.path}: {error}", next_step="Check the file and its folder")
 
 
