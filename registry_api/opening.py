@@ -131,8 +131,10 @@ def _choose(context: OpenContext) -> tuple[str, str]:
         _warn_of_other_sides(settings, record)
         if name in {"auto", "dual"} or (name == record.source and record.phase == 0):
             return "dual", ""
+        sides = {record.source, record.target}
+        what = "names one side of a move" if name in sides else "is not what is there"
         raise BackendMismatch(
-            f"REGISTRY_BACKEND={name} names one side of a move: {workspace} is in phase "
+            f"REGISTRY_BACKEND={name} {what}: {workspace} is in phase "
             f"{record.phase:d} ({record.phase.name}), its writer of record is {record.writer}",
             next_step="Unset REGISTRY_BACKEND; registry-backend status shows the move",
         )
