@@ -71,7 +71,7 @@ def main() -> None:
         report(store, task_id, "wrote the first half", 60)
         print(task_id, store.load(task_id).status, [a.progress for a in store.load(task_id).agents])
         finish(store, task_id)
-        print(task_id, store.load(task_id).status, store.counts().active_agents, "active agents")
+        print(task_id, store.load(task_id).status, store.counts().active_agents, "agents active")
 
 
 if __name__ == "__main__":

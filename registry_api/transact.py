@@ -56,7 +56,9 @@ def commit_surely(
     deadline: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Commit:
-    """Commit one changeset, retrying what may be retried until the monotonic ``deadline``.
+    """Commit one changeset, retrying what may be retried until ``deadline``.
+
+    That is a time of ``time.monotonic()``, e.g. ``time.monotonic() + 30``.
 
     The id makes it safe: a first try whose answer was lost is answered as a replay.
     """
