@@ -6,9 +6,12 @@ scripts, and importing them would be most of its time.
 
 from __future__ import annotations
 
+import errno
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,14 +39,16 @@ _EXIT: tuple[tuple[type[RegistryError], int], ...] = (
 )
 
 Workspace = Annotated[
-    Path | None, Parameter(help="base directory; default: found as docs/configuration.md says")
+    Path | None,
+    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest registry above"),
 ]
 Json = Annotated[bool, Parameter(negative="", help="one JSON object on stdout, nothing else")]
 
 app = App(
     name="registry-backend",
-    help="What is true in an agent registry, and its move from one store to another.",
-    help_epilogue="Example: registry-backend --workspace .agent-workspace",
+    help="What is true in an agent registry, and its move from one store to another.\n\n"
+    "Example: registry-backend --workspace .agent-workspace",
+    version=lambda: version("registry-backend"),
     version_flags=["--version"],
 )
 
@@ -53,7 +58,7 @@ def main(tokens: list[str] | None = None) -> int:
 
     0 ok, 1 error, 2 usage, 3 mismatch or conflict, 4 busy, 5 timed out, 6 preflight refused.
     """
-    tokens = sys.argv[1:] if tokens is None else tokens
+    tokens = _command_first(sys.argv[1:] if tokens is None else tokens)
     try:
         code = app(
             tokens,
@@ -65,13 +70,39 @@ def main(tokens: list[str] | None = None) -> int:
         _report_error(error.code, error.message, error.next_step, as_json="--json" in tokens)
         return next((code for kind, code in _EXIT if isinstance(error, kind)), ERROR)
     except cyclopts.CycloptsError as error:
-        _report_error("usage", str(error), "registry-backend --help", as_json="--json" in tokens)
+        help_of = " ".join(["registry-backend", *(error.command_chain or ()), "--help"])
+        _report_error("usage", _misunderstood(error), help_of, as_json="--json" in tokens)
         return USAGE
     except OSError as error:
         what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        _report_error("os_error", what, "", as_json="--json" in tokens)
+        _report_error("os_error", what, _mended(error), as_json="--json" in tokens)
         return ERROR
     return code if isinstance(code, int) else OK
+
+
+def _command_first(tokens: list[str]) -> list[str]:
+    """Move options before the command behind it: it is the command that takes them."""
+    at = 0
+    while at < len(tokens) and tokens[at].startswith("--"):
+        at += 2 if tokens[at] == "--workspace" else 1
+    if not 0 < at < len(tokens) or tokens[at] not in app:
+        return tokens
+    return [tokens[at], *tokens[:at], *tokens[at + 1 :]]
+
+
+def _misunderstood(error: cyclopts.CycloptsError) -> str:
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        found = error.unused_tokens[0]
+        return f"{found!r} is one too many" if error.command_chain else f"no command {found!r}"
+    return str(error)
+
+
+def _mended(error: OSError) -> str:
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return "Let this user write there"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "Free space, try again"
+    return "Check that file and its folder" if error.filename else "Try again"
 
 
 def _report_error(code: str, message: str, next_step: str, *, as_json: bool) -> None:
@@ -113,6 +144,8 @@ def status(*, workspace: Workspace = None, json: Json = False) -> int:
     settings = load_settings(workspace)
     with closing(open_store(settings, read_only=True)) as store:
         found = collect(store, settings)
+    if workspace is not None and found["next"] and not json:
+        found["next"] += f" --workspace {shlex.quote(str(workspace))}"
     return _answer(found, _show_status, as_json=json)
 
 
@@ -138,7 +171,7 @@ def switch(
     ] = False,
     timeout: Annotated[float, Parameter(help="seconds to wait for a lock, and for the gate")] = 5.0,
 ) -> int:
-    """Move to another migration phase: 0, 1, 2, next, back, or a phase's name; the wish without.
+    """Move to another migration phase: 0, 1, 2, next, back, a name; without one: REGISTRY_PHASE.
 
     Each step fills and verifies the target beside the writers, then holds them off for the moment
     in which the phase changes. Nothing is changed where a check fails.
@@ -153,7 +186,10 @@ def switch(
     from registry_api.control import PhaseRecord
 
     if not 0 < timeout <= 600:  # NaN is no time either
-        raise UsageError(f"--timeout {timeout} is not between 0 and 600 seconds")
+        raise UsageError(
+            f"--timeout {timeout:g} is not more than 0 and at most 600 seconds",
+            next_step="registry-backend switch --help",
+        )
     settings = load_settings(workspace)
     if to is None:
         if settings.phase is None:
@@ -245,6 +281,14 @@ def _recorded(settings: Any) -> Any:
     return FileControl(settings.workspace / STATE_DIR).read()
 
 
+def _refuse_none(settings: Any) -> None:
+    """Raise where nothing is yet: what mends a registry does not start one in a mistyped folder."""
+    from registry_api.opening import STATE_DIR
+
+    if settings.backend == "auto" and not (settings.workspace / STATE_DIR).exists():
+        _reader(settings).close()
+
+
 def _reader(settings: Any) -> Any:
     from registry_api import open_store
 
@@ -286,6 +330,7 @@ def reconcile(*, workspace: Workspace = None, json: Json = False) -> int:
     from registry_api import Capability, Logged, facet, load_settings, open_migration, open_store
 
     settings = load_settings(workspace)
+    _refuse_none(settings)
     found = {"healed": 0, "taken": 0, "written": 0}
     with closing(open_store(settings)) as store:
         logs: Logged | None = facet(store, Logged)
@@ -313,6 +358,7 @@ def recover(
     from registry_api import load_settings, open_migration, open_store
 
     settings = load_settings(workspace)
+    _refuse_none(settings)
     notes: tuple[str, ...] = ()
     if _unrecorded(settings):
         with closing(open_store(settings, read_only=dry_run)) as store:
@@ -358,7 +404,10 @@ def watch(
     from registry_api import load_settings
 
     if not 0.1 <= every <= 3600 or count < 0:
-        raise UsageError("--every is 0.1 to 3600 seconds, --count 0 or more")
+        raise UsageError(
+            "--every is 0.1 to 3600 seconds, --count 0 or more",
+            next_step="registry-backend watch --help",
+        )
     found = looks(load_settings(workspace), every=every, count=1 if json else count)
     if json:
         return _answer(next(found), lambda _: None, as_json=True)
@@ -375,8 +424,13 @@ def history(*, workspace: Workspace = None, json: Json = False) -> int:
     from backends.admin.move import show_history
     from registry_api import load_settings, open_migration
 
-    with closing(open_migration(load_settings(workspace))) as migration:
-        found = migration.history()
+    settings = load_settings(workspace)
+    found: list[dict[str, Any]] = []
+    if _unrecorded(settings):
+        _reader(settings).close()  # says so where there is no registry at all
+    else:
+        with closing(open_migration(settings)) as migration:
+            found = list(migration.history())
     return _answer({"switches": found}, show_history, as_json=json)
 
 
@@ -405,7 +459,17 @@ def demo(
     from backends.admin.demo.run import LEAST, run_demo
     from backends.admin.demo.show import show_demo
     from backends.admin.demo.workspace import make_workspace
+    from registry_api.opening import has_legacy_registry
 
+    if not 0 <= seconds <= 3600 or not 1 <= writers <= 100:
+        raise UsageError(
+            "--seconds is 0 to 3600, --writers 1 to 100", next_step="registry-backend demo --help"
+        )
+    if workspace is not None and not has_legacy_registry(workspace):
+        raise UsageError(
+            f"{workspace} holds no registry of the older orchestrator",
+            next_step="Name a copy of one, or leave --workspace out",
+        )
     with tempfile.TemporaryDirectory(prefix="registry-demo-") as folder:
         if workspace is None:
             workspace = Path(folder) / "workspace"

@@ -30,8 +30,13 @@ def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
         return MigrationPhase(int(word)) if word.isdigit() else MigrationPhase[word]
     except (ValueError, KeyError):
         names = ", ".join(f"{p:d} {p.name}" for p in MigrationPhase)
+        where = {
+            "NEXT": f"no phase after {now:d} {now.name}",
+            "BACK": f"no phase before {now:d} {now.name}",
+        }
         raise UsageError(
-            f"{text!r} is no migration phase from {now:d}", next_step=f"Phases: {names}, next, back"
+            f"there is {where[word]}" if word in where else f"{text!r} is no migration phase",
+            next_step=f"Phases: {names}, next, back",
         ) from None
 
 
@@ -103,6 +108,8 @@ def show_recovered(found: dict[str, Any]) -> None:
 
 def show_history(found: dict[str, Any]) -> None:
     """Print the switches made."""
+    if not found["switches"]:
+        sys.stdout.write("No switch was made here.\n")
     for line in found["switches"]:
         sys.stdout.write(
             f"{line['at']}  phase {line['phase']}  epoch {line['epoch']}  by {line['by']}"

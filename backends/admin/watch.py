@@ -78,6 +78,8 @@ def show_looks(found: Iterator[dict[str, Any]]) -> None:
         with Live(auto_refresh=False) as live:
             for look in found:
                 live.update(_table(look), refresh=True)
+        if not live.console.is_terminal:
+            live.console.print()  # a terminal gets its last line's end from rich
     except KeyboardInterrupt:
         return
 
