@@ -1,4 +1,7 @@
-"""The storage contract of an agent registry: all that users and authors of stores import."""
+"""The storage contract of an agent registry: all that its users import.
+
+Authors of stores find more in the modules that ``docs/writing-a-store.md`` names.
+"""
 
 from registry_api import errors
 from registry_api.aio import AsyncStore

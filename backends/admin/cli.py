@@ -258,15 +258,18 @@ def verify(*, workspace: Workspace = None, json: Json = False) -> int:
     from registry_api import load_settings, open_migration
 
     settings = load_settings(workspace)
-    if _unrecorded(settings):
+    recorded = _recorded(settings)
+    if recorded is None:
         with closing(_reader(settings)) as store:
             counts = store.counts()
         found = {"tasks": counts.total_tasks, "records": sum(counts.records.values())}
-        return _answer(found | {"mismatches": []}, show_verify, as_json=json)
+        found |= {"mismatches": [], "compared": False}
+        return _answer(found, show_verify, as_json=json)
     with closing(open_migration(settings)) as migration, progress_shown() as progress:
         report = migration.verify(progress=progress)
     code = MISMATCH if report.mismatches else OK
-    return _answer(asdict(report), show_verify, as_json=json, code=code)
+    found = asdict(report) | {"compared": bool(recorded.phase)}
+    return _answer(found, show_verify, as_json=json, code=code)
 
 
 def _unrecorded(settings: Any) -> bool:
@@ -314,7 +317,9 @@ def diff(task: str, *, workspace: Workspace = None, json: Json = False) -> int:
     else:
         with closing(open_migration(settings)) as migration:
             found = [asdict(m) for m in migration.diff(task)]
-    value = {"tasks": 1, "records": None, "mismatches": found}
+    recorded = _recorded(settings)
+    compared = recorded is not None and bool(recorded.phase)
+    value = {"tasks": 1, "records": None, "mismatches": found, "compared": compared}
     return _answer(value, show_verify, as_json=json, code=MISMATCH if found else OK)
 
 

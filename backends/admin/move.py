@@ -82,7 +82,11 @@ def show_verify(found: dict[str, Any]) -> None:
     """Print a verification's result."""
     for task_id in found.get("in_flight", ()):
         sys.stdout.write(f"{task_id}: never stood still, not compared\n")
-    if not found["mismatches"]:
+    if not found.get("compared", True):
+        sys.stdout.write(
+            f"{found['tasks']} task(s) in one store: nothing to compare before phase 1\n"
+        )
+    elif not found["mismatches"]:
         sys.stdout.write(f"{found['tasks']} task(s): no difference\n")
     for m in found["mismatches"]:
         where = f"{m['task_id']}{m['pointer']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -87,7 +87,14 @@ class Move:
 
     def status(self) -> MoveStatus:
         """See Migration.status."""
-        with self._gate.passing():  # looking takes in what older programs wrote
+        with ExitStack() as stack:
+            try:
+                # Looking takes in what older programs wrote.
+                stack.enter_context(self._gate.passing())
+            except Busy:
+                raise
+            except Unavailable:
+                pass  # a read-only disk, where nothing can be taken in either
             return self._status()
 
     def _status(self) -> MoveStatus:
