@@ -18,7 +18,7 @@ Written by `make bench` on {machine}, on {day}.
 
 Every figure comes through the public API. Ratios are to a raw side timed in the same run, turn by
 turn: `benchmarks/raw.py` writes the same rows, feed line and log line into the same tables with
-`sqlite3`, the same pragmas and nothing else; the older programs' side is flock, `json.load`,
+`sqlite3`, as durably, and nothing else; the older programs' side is flock, `json.load`,
 `json.dump(indent=2)`. The figure is the median of the rounds, *worst* that of the worst round.
 Machines are noisy: compare ratios, not microseconds.
 

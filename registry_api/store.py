@@ -140,8 +140,11 @@ class Reconciled:
 class Logged(Protocol):
     """A store with append-only logs beside it, which other programs read and append to."""
 
-    def reconcile(self) -> Reconciled:
-        """Take in what others appended, each line once, and write the lines that are missing."""
+    def reconcile(self, *, dry_run: bool = False) -> Reconciled:
+        """Take in what others appended, each line once, and write the lines that are missing.
+
+        ``dry_run``: only count them.
+        """
 
 
 @runtime_checkable

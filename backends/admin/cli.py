@@ -324,27 +324,34 @@ def diff(task: str, *, workspace: Workspace = None, json: Json = False) -> int:
 
 
 @app.command
-def reconcile(*, workspace: Workspace = None, json: Json = False) -> int:
+def reconcile(
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="only say what would be done")] = False,
+) -> int:
     """Take in what other programs wrote, and bring the logs and the target of a move up to date.
 
-    Example: registry-backend reconcile
+    Example: registry-backend reconcile --dry-run
     """
     from dataclasses import asdict
 
     from backends.admin.move import progress_shown, show_healed
-    from registry_api import Capability, Logged, facet, load_settings, open_migration, open_store
+    from registry_api import Logged, facet, load_settings, open_migration, open_store
+    from registry_api.opening import has_legacy_registry
 
     settings = load_settings(workspace)
     _refuse_none(settings)
-    found = {"healed": 0, "taken": 0, "written": 0}
-    with closing(open_store(settings)) as store:
-        logs: Logged | None = facet(store, Logged)
-        moving = Capability.LOGGED in store.info.capabilities
-        if logs is not None:
-            found |= asdict(logs.reconcile())
-    if moving:
+    found = {"healed": 0, "taken": 0, "written": 0, "dry_run": dry_run}
+    if _recorded(settings) is None and not has_legacy_registry(settings.workspace):
+        with closing(open_store(settings)) as store:
+            logs: Logged | None = facet(store, Logged)
+            if logs is not None:
+                found |= asdict(logs.reconcile(dry_run=dry_run))
+    else:  # not by open_store, which heals in passing
         with closing(open_migration(settings)) as migration, progress_shown() as shown:
-            found["healed"] = migration.reconcile(progress=shown)
+            healed = migration.status().dirty if dry_run else migration.reconcile(progress=shown)
+            found["healed"] = healed or 0
     return _answer(found, show_healed, as_json=json)
 
 

@@ -95,10 +95,12 @@ def show_verify(found: dict[str, Any]) -> None:
 
 def show_healed(found: dict[str, Any]) -> None:
     """Print what reconcile did."""
-    sys.stdout.write(f"{found['healed']} task(s) brought up to date\n")
+    would = "would be " if found["dry_run"] else ""
+    sys.stdout.write(f"{found['healed']} task(s) {would}brought up to date\n")
     if found["taken"] or found["written"]:
         sys.stdout.write(
-            f"{found['taken']} log line(s) taken in, {found['written']} missing one(s) written\n"
+            f"{found['taken']} log line(s) {would}taken in, "
+            f"{found['written']} missing one(s) {would}written\n"
         )
 
 

@@ -80,7 +80,7 @@ class LoggedStore(StoreWrapper):
 
     # -- both ways ---------------------------------------------------------------------------
 
-    def reconcile(self) -> Reconciled:
+    def reconcile(self, *, dry_run: bool = False) -> Reconciled:
         """See Logged.reconcile."""
         taken = written = 0
         for task in all_tasks(self.inner, TaskQuery()):
@@ -89,9 +89,13 @@ class LoggedStore(StoreWrapper):
                 # however long the reading takes.
                 before = self._now() - _UNDER_WAY
                 theirs, logged = self._inbox(task.task_id, kind)
+                missing = self._missing(task.task_id, kind, logged, before=before)
+                if dry_run:
+                    taken, written = taken + len(theirs), written + sum(1 for _ in missing)
+                    continue
                 for n in range(0, len(theirs), _BATCH):
                     taken += self._take(task.task_id, theirs[n : n + _BATCH])
-                written += self._export(task.task_id, kind, logged, before=before)
+                written += sum(self._append(record, _UNKNOWN) for record in missing)
         return Reconciled(taken=taken, written=written)
 
     def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
@@ -140,15 +144,15 @@ class LoggedStore(StoreWrapper):
             return 0
         return len(records)
 
-    def _export(self, task_id: str, kind: Kind, logged: set[str], *, before: datetime) -> int:
-        """Write the lines that are missing; a foreign record was one in a log that is gone.
+    def _missing(
+        self, task_id: str, kind: Kind, logged: set[str], *, before: datetime
+    ) -> Iterator[ProgressEntry | Finding]:
+        """Yield what has no line; a foreign record had one, in a log that is gone.
 
-        Only those of ``before``: younger ones may be about to be written.
+        Only what is of ``before``: younger lines may be about to be written.
         """
-        written = 0
         for record in all_records(self.inner, kind, RecordQuery(task_id=task_id)):
             assert isinstance(record, ProgressEntry | Finding)
-            missing = not record.foreign and record_key(record) not in logged
-            if missing and record.timestamp < before:
-                written += self._append(record, _UNKNOWN)
-        return written
+            old = record.timestamp < before and not record.foreign
+            if old and record_key(record) not in logged:
+                yield record

@@ -144,6 +144,18 @@ def test_recover_finishes_what_the_dead_left(workspace, capsys):
     assert run(capsys, "status", "--workspace", workspace)[1]["migration"]["dirty"] == 0
 
 
+def test_reconcile_says_what_it_would_do(workspace, capsys):
+    """--dry-run counts the tasks that lag; without, they are brought up to date."""
+    switch(workspace, 1)
+    document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    document.write_text(document.read_text().replace('"running"', '"completed"'))
+    for words, healed in ((["--dry-run"], 1), (["--dry-run"], 1), ([], 1), (["--dry-run"], 0)):
+        code, found = run(capsys, "reconcile", *words, "--workspace", workspace)
+        assert (code, found["healed"]) == (0, healed)
+    assert main(["reconcile", "--dry-run", "--workspace", str(workspace)]) == 0
+    assert "0 task(s) would be brought up to date" in capsys.readouterr().out
+
+
 def test_recover_waits_for_no_switch(workspace, capsys):
     """While a switch runs it is busy: exit 4."""
     from filelock import FileLock

@@ -98,6 +98,7 @@ def test_a_log_that_cannot_be_written_never_fails_the_caller(tmp_path, opened, c
     assert not (tmp_path / "elsewhere").exists()
     (tmp_path / "t").unlink()
     later = opened(now=LATER)
+    assert facet(later, Logged).reconcile(dry_run=True) == Reconciled(written=1)
     assert facet(later, Logged).reconcile() == Reconciled(written=1)
     assert facet(later, Logged).reconcile() == Reconciled()
     assert [line["message"] for line in lines_of(log_of(tmp_path))] == ["kept"]
@@ -121,6 +122,7 @@ def test_foreign_lines_are_taken_in_once_wherever_they_lie(tmp_path, opened):
     line = {"timestamp": "2031-01-01T10:00:00+00:00", "agent_id": "a1", "message": "theirs"}
     log.write_text(json.dumps(line) + "\nno json\n" + json.dumps({**line, "agent_id": "../x"}))
     logs = facet(store, Logged)
+    assert logs.reconcile(dry_run=True) == Reconciled(taken=1)
     assert logs.reconcile() == Reconciled(taken=1)
     log.parent.with_name("archive").mkdir()
     log.rename(tmp_path / "t" / "archive" / log.name)
