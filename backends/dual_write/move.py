@@ -131,8 +131,10 @@ class Move:
             counts = self._store.source.counts()
             return VerifyReport(tasks=counts.total_tasks, records=sum(counts.records.values()))
         epoch = self._record().epoch
-        mirror, task_ids = self._mirror(), self._task_ids()
-        report = verify_tasks(mirror, task_ids, progress=progress)
+        mirror, inside = self._mirror(), self._gate.passing
+        with inside():
+            task_ids = self._task_ids()
+        report = verify_tasks(mirror, task_ids, inside=inside, progress=progress)
         surplus = surplus_tasks(mirror, set(task_ids))
         report = replace(report, mismatches=(*report.mismatches, *surplus))
         if not report.mismatches and not report.in_flight:
@@ -141,10 +143,11 @@ class Move:
 
     def diff(self, task_id: str) -> list[Mismatch]:
         """See Migration.diff."""
-        self._store.source.load(task_id)
-        if self._record().phase is MigrationPhase.JSON_ONLY:
-            return []
-        return compare_task(self._mirror(), task_id)[1]
+        with self._gate.passing():
+            self._store.source.load(task_id)
+            if self._record().phase is MigrationPhase.JSON_ONLY:
+                return []
+            return compare_task(self._mirror(), task_id)[1]
 
     def reconcile(self, *, progress: Progress | None = None) -> int:
         """See Migration.reconcile."""
@@ -157,7 +160,8 @@ class Move:
     def _catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
         mirror, healed = self._mirror(), 0
         for start in range(0, len(task_ids), _AT_ONCE):
-            healed += mirror.heal_all(task_ids[start : start + _AT_ONCE])
+            with self._gate.passing():
+                healed += mirror.heal_all(task_ids[start : start + _AT_ONCE])
             if progress is not None:
                 progress("catch up", min(start + _AT_ONCE, len(task_ids)), len(task_ids))
         return healed

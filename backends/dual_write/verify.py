@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from backends.dual_write.mirror import Mirror
@@ -24,12 +25,19 @@ _PARTS = ("phases", "agents", "reviews", "verdicts", "handovers", "latest")
 
 
 def verify_tasks(
-    mirror: Mirror, task_ids: list[str], *, progress: Progress | None = None
+    mirror: Mirror,
+    task_ids: list[str],
+    *,
+    inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    progress: Progress | None = None,
 ) -> VerifyReport:
-    """Compare tasks beside their writers: each at a revision that both stores have."""
+    """Compare tasks beside their writers: each at a revision that both stores have, each ``inside``
+    the gate for itself, since what older programs wrote is taken in.
+    """
     records, mismatches, in_flight = 0, list[Mismatch](), list[str]()
     for done, task_id in enumerate(task_ids):
-        found, differences = compare_task(mirror, task_id)
+        with inside():
+            found, differences = compare_task(mirror, task_id)
         if found is None:
             in_flight.append(task_id)
         records += found or 0

@@ -29,6 +29,7 @@ from registry_api import (
 )
 from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
+from registry_api.gate import Gate
 from registry_api.migration import MigrationPhase, Mismatch, VerifyReport
 from tests import legacy, samples
 from tests.dual_write.unwrap import dual
@@ -645,3 +646,16 @@ def test_kept_differences_are_for_the_owner_alone(tmp_path):
     path = tmp_path / "mismatches.jsonl"
     move.keep_mismatches(path, [Mismatch(task_id="t", pointer="/x", source=1, target=2)])
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("verb", [("verify",), ("diff", "TASK-0"), ("reconcile",), ("status",)])
+def test_nobody_looks_while_the_gate_is_closed(workspace, capsys, monkeypatch, verb):
+    """What older programs wrote is taken in by looking: not in the midst of a switch. Exit 4."""
+    switch(workspace, 1)
+    monkeypatch.setenv("REGISTRY_LOCK_TIMEOUT", "0.2")
+    gate = Gate(workspace / ".registry", timeout=1.0)
+    with gate.closed(timeout=1.0):
+        code, found = cli(capsys, *verb, "--json", "--workspace", workspace)
+    gate.close()
+    assert (code, found["error"]["code"]) == (4, "busy")
+    assert cli(capsys, *verb, "--json", "--workspace", workspace)[0] == 0
