@@ -1,4 +1,4 @@
-"""The SQLite engine: connections, transactions, the queue of writers, upgrades.
+"""The SQLite engine: connections, transactions, durability, upgrades.
 
 The only place with SQL that SQLite alone understands. The database file is never opened by other
 means in this process: closing any descriptor of it would drop SQLite's own locks on it.
@@ -7,10 +7,8 @@ means in this process: closing any descriptor of it would drop SQLite's own lock
 from __future__ import annotations
 
 import errno
-import math
 import os
 import sqlite3
-import threading
 import time
 import uuid
 import weakref
@@ -20,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backends.sql.sqlite_sql import DDL
+from backends.sql.turn import Turn
 from registry_api.deadline import patience
 from registry_api.errors import (
     Busy,
@@ -31,7 +30,6 @@ from registry_api.errors import (
     StoreClosed,
     Unavailable,
 )
-from registry_api.flock import Flock
 
 __all__ = ["SqliteEngine"]
 
@@ -39,14 +37,6 @@ __all__ = ["SqliteEngine"]
 VERSION = "0001"
 _CHECKPOINT_BYTES = 4 * 2**20
 _LOOK_EVERY = 64  # commits of an engine
-_BURST, _AT_ONCE = 0.003, 0.0002
-
-
-def _aging(waited: float) -> float:
-    """Who has waited longer looks more often, and so comes first."""
-    return max(0.0002, 0.024 * math.exp2(-waited / 0.015))
-
-
 _datasync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -69,12 +59,8 @@ class Connection(sqlite3.Connection):
 class SqliteEngine:
     """Opens one SQLite file; hands out reading and writing transactions.
 
-    Writers of all processes queue on two locks: who holds the first waits for the second, so that
-    nobody starves (worst wait of 8 writers 2.0 s without, 90 ms with). Who had the turn may take it
-    again for a few milliseconds: a commit of another process finds its caches cold, and to change
-    with every commit halves what eight processes get done (docs/decisions/0005).
-    Checkpoints run inside that queue too: in SQLite 3.7.0 to 3.51.2 a checkpoint that resets the
-    log beside another connection's commit can lose it.
+    Writers of all processes take turns. Checkpoints run inside a turn too: in SQLite 3.7.0 to
+    3.51.2 a checkpoint that resets the log beside another connection's commit can lose it.
     """
 
     def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
@@ -90,11 +76,8 @@ class SqliteEngine:
         self._busy = set[int]()
         self._torn: bool = any(e._torn for e in _engines if e.path == path)  # noqa: SLF001
         self._closed = False
-        self._thread = threading.Lock()
-        self._queue = Flock(path.with_name(path.name + ".queue"))
-        self._turn = Flock(path.with_name(path.name + ".turn"))
+        self._turn = Turn(path)
         self._commits = 0
-        self._burst_until = 0.0
         self._unsynced = False
         _engines.add(self)
         try:
@@ -172,7 +155,6 @@ class SqliteEngine:
         """Close every connection that is not in use; those in use follow."""
         self._closed = True
         self._close_idle()
-        self._queue.close()
         self._turn.close()
 
     def _close_idle(self) -> None:
@@ -187,7 +169,7 @@ class SqliteEngine:
     def after_fork_in_child(self) -> None:
         """Start afresh, or refuse for good where a connection was in use at the fork."""
         self._torn = self._torn or bool(self._busy)
-        self._thread = threading.Lock()
+        self._turn.after_fork_in_child()
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -219,7 +201,7 @@ class SqliteEngine:
         connection = self._borrow()
         deadline = time.monotonic() + patience(self._timeout)
         try:
-            self._take_turn(deadline)
+            self._turn.take(deadline)
             try:
                 self._begin(connection, deadline)
                 try:
@@ -230,7 +212,7 @@ class SqliteEngine:
                 self._commit(connection)
                 self._checkpoint(connection)
             finally:
-                self._end_turn()
+                self._turn.end()
             self._sync(connection)
         except sqlite3.Error as error:
             # On a full disk no other one could be opened, not even to read.
@@ -246,42 +228,6 @@ class SqliteEngine:
             self._give_back(connection)
             raise
         self._give_back(connection)
-
-    def _take_turn(self, deadline: float) -> None:
-        if not self._thread.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Busy(f"another thread writes to {self.path}", next_step="Try again")
-        try:
-            if time.monotonic() < self._burst_until and self._turn.try_acquire():
-                return
-            self._queue.acquire(timeout=deadline - time.monotonic(), pace=_aging)
-            try:
-                self._turn.acquire(timeout=deadline - time.monotonic(), pace=self._at_the_head)
-            finally:
-                self._queue.release()
-            self._burst_until = time.monotonic() + _BURST
-            self._turn.promise(self._burst_until)
-        except BaseException:
-            self._thread.release()
-            raise
-
-    def _at_the_head(self, waited: float) -> float:
-        """Look twice at once, for a holder that does not come again, then when its burst ends."""
-        left = self._turn.promised() - time.monotonic()
-        return left if waited > _AT_ONCE and _AT_ONCE < left < _BURST else _AT_ONCE
-
-    def _end_turn(self) -> None:
-        try:
-            self._turn.release()
-        finally:
-            self._thread.release()
-
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        self._take_turn(time.monotonic() + self._timeout)
-        try:
-            yield
-        finally:
-            self._end_turn()
 
     def _begin(self, connection: Connection, deadline: float) -> None:
         """Begin at once; a program that writes without our queue is waited for until the deadline.
@@ -385,7 +331,7 @@ class SqliteEngine:
             )
         if self._read_only:
             raise Unavailable(f"{self.path} holds no registry yet", next_step="Open it for writing")
-        with self._in_turn():
+        with self._turn.taken(self._timeout):
             if self._version() is None:
                 self._create()
             elif self._version() != VERSION:
@@ -434,7 +380,7 @@ class SqliteEngine:
         connection = self._borrow()
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                with self._in_turn():
+                with self._turn.taken(self._timeout):
                     connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.Error as error:
             self._discard(connection)
