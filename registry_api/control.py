@@ -130,7 +130,9 @@ class FileControl:
             actual = now.epoch if now else 0
             if actual != expected_epoch:
                 raise Conflict("phase.json", expected=expected_epoch, actual=actual)
-            self._replace(new if now is None else replace(new, wish=now.wish, zone=now.zone))
+            if now is not None:
+                new = replace(new, wish=now.wish, zone=now.zone or new.zone)
+            self._replace(new)
         return new
 
     def note(self, *, epoch: int | None = None, **fields: Any) -> None:

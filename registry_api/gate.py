@@ -85,7 +85,7 @@ class Gate:
             if time.monotonic() >= deadline:
                 pids = ", ".join(map(str, holder_of(gate.path))) or "unknown"
                 raise SwitchTimedOut(
-                    f"the gate did not become free within {timeout:g} s (inside: process {pids})",
+                    f"the gate did not become free in time (inside: process {pids})",
                     next_step="See what that process waits for, or try again",
                 )
             time.sleep(0.01)  # the turnstile is free: who queued behind it gets in

@@ -47,7 +47,7 @@ from registry_api.migration import (
 )
 from registry_api.opening import OpenContext
 from registry_api.snapshot import Head
-from registry_api.store import MoveTarget, RegistryStore
+from registry_api.store import MoveTarget
 from registry_api.zone import machine_zone
 
 __all__ = ["Move"]
@@ -69,7 +69,7 @@ class Move:
         if not context.read_only:
             self._folder.mkdir(mode=0o700, exist_ok=True)
         self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
-        self._target: RegistryStore | None = None
+        self._filling: Mirror | None = None
 
     def _record(self) -> PhaseRecord:
         return self._store.record()
@@ -79,9 +79,9 @@ class Move:
         mirror = self._store.mirror()
         if mirror is not None:
             return mirror
-        if self._target is None:
-            self._target = self._store.open_target(self._record())
-        return Mirror(self._store.source, self._target)
+        if self._filling is None:
+            self._filling = Mirror(self._store.source, self._store.open_target(self._record()))
+        return self._filling
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -428,8 +428,8 @@ class Move:
     def close(self) -> None:
         """See Migration.close."""
         self._store.close()
-        if self._target is not None:
-            self._target.close()
+        if self._filling is not None:
+            self._filling.target.close()
         self._gate.close()
 
 

@@ -60,17 +60,16 @@ class IntentFile:
         self._path = path
         self._sync = sync
         self._sync_folder = sync_folder
+        self._new = False
 
     def reserve(self, number: int) -> None:
         """Show that a feed number was drawn, while the counter is still locked."""
-        new = not self._path.exists()
+        self._new = self._new or not self._path.exists()
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, _NUMBER.pack(number))
         finally:
             os.close(fd)
-        if new:
-            self._sync_folder(self._path.parent)  # a durable intent without a name is none
 
     def write(self, intent: Intent) -> None:
         """Make the intent durable."""
@@ -97,6 +96,9 @@ class IntentFile:
             self._sync(fd)
         finally:
             os.close(fd)
+        if self._new:  # here, not where it is made: there the feed's number is locked
+            self._sync_folder(self._path.parent)
+            self._new = False
 
     def read(self) -> Intent | None:
         """Return the intent, None where there is none or it was cut off."""

@@ -27,7 +27,7 @@ from registry_api import (
     open_migration,
     open_store,
 )
-from registry_api.control import FileControl
+from registry_api.control import FileControl, PhaseRecord
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
 from registry_api.gate import Gate
 from registry_api.migration import MigrationPhase, Mismatch, VerifyReport
@@ -288,6 +288,15 @@ def test_the_zone_is_recorded_when_a_registry_is_first_written_to(workspace, liv
     assert told == naive.replace(tzinfo=ZoneInfo("Asia/Tokyo"))
     switch(workspace, 1)
     assert FileControl(workspace / ".registry").current().zone == "Asia/Tokyo"
+
+
+def test_a_switch_records_the_zone_where_none_is(workspace, live_in):
+    """A record without one, e.g. of a workspace that was born in its phase, gets it."""
+    control = FileControl(workspace / ".registry")
+    control.advance(0, PhaseRecord(epoch=1))
+    live_in("Asia/Tokyo")
+    switch(workspace, 1)
+    assert control.current().zone == "Asia/Tokyo"
 
 
 def test_the_sides_of_a_move_are_recorded(workspace, tmp_path, caplog):
