@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
+from registry_api.durable import replace_file
 from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
 from registry_api.flock import Flock
 from registry_api.migration import MigrationPhase
@@ -149,15 +150,7 @@ class FileControl:
         data = orjson.dumps(asdict(record), option=orjson.OPT_INDENT_2) + b"\n"
         aside = self.path.with_name(f"phase.json.{os.getpid()}.{threading.get_ident()}")
         try:
-            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            aside.rename(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.fsync(folder)
-            os.close(folder)
+            replace_file(self.path, data, aside=aside)
         except OSError as error:
             raise Unavailable(
                 f"{self.path} cannot be written: {error.strerror}; the phase is unchanged",

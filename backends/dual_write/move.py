@@ -26,6 +26,7 @@ from backends.dual_write.verify import (
 )
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import at_most
+from registry_api.durable import write_file
 from registry_api.errors import (
     Busy,
     NotSupported,
@@ -398,11 +399,7 @@ class Move:
         data = orjson.dumps({"from": before, "to": after, "epoch": epoch, "at": _now()})
         path = self._folder / "switch.json"
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
+            write_file(path, data)
         except OSError as error:
             raise Unavailable(
                 f"{path} cannot be written: {error.strerror}; nothing was changed",

@@ -12,6 +12,7 @@ from backends.json_files.cache import DocumentCache
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.layout import Layout
 from backends.jsonl.times import Times
+from registry_api.durable import replace_file, sync_folder, write_file
 
 __all__ = ["Shared"]
 
@@ -37,11 +38,7 @@ class Shared:
     def sync_folder(self, path: Path) -> None:
         """Make the names in a folder durable, where the store is to be."""
         if self.durable:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_folder(path)
 
     def folder(self, name: str) -> Path:
         """Return a folder below ``.registry``, made with mode 0700 where it is missing."""
@@ -55,24 +52,13 @@ class Shared:
         for n in range(1_000_000):
             path = parent / (f"{name}.{n}" if n else name)
             try:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                write_file(path, data, sync=self.sync, new=True)
             except FileExistsError:
                 continue
-            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
-                file.write(data)
-                file.flush()
-                self.sync(fd)
             self.sync_folder(parent)
             return path
         raise FileExistsError(parent / name)
 
     def replace_file(self, path: Path, data: bytes) -> None:
         """Replace a file of ours atomically and durably."""
-        aside = path.with_name(path.name + ".new")
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
-            file.write(data)
-            file.flush()
-            self.sync(fd)
-        aside.rename(path)
-        self.sync_folder(path.parent)
+        replace_file(path, data, aside=path.with_name(path.name + ".new"), sync=self.sync)

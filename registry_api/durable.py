@@ -1,0 +1,37 @@
+"""Small files of ours, written so that they are there after a power loss; for their owner alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["replace_file", "sync_folder", "write_file"]
+
+Sync = Callable[[int], None]
+
+
+def write_file(path: Path, data: bytes, *, sync: Sync = os.fsync, new: bool = False) -> None:
+    """Write a whole file; ``new``: only where there is none. Raises OSError."""
+    mode = os.O_EXCL if new else os.O_TRUNC
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | mode, 0o600)
+    with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
+        file.write(data)
+        file.flush()
+        sync(fd)
+
+
+def replace_file(path: Path, data: bytes, *, aside: Path, sync: Sync = os.fsync) -> None:
+    """Replace a file atomically, by way of ``aside``, a name nobody else uses. Raises OSError."""
+    write_file(aside, data, sync=sync)
+    aside.rename(path)
+    sync_folder(path.parent, sync=sync)
+
+
+def sync_folder(path: Path, *, sync: Sync = os.fsync) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
