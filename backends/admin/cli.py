@@ -134,7 +134,9 @@ def summary(*, workspace: Workspace = None, json: Json = False) -> int:
 
 @app.command
 def status(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Show phase, true counts beside the claimed ones, and who is silent; writes nothing.
+    """Show phase, true counts beside the claimed ones, and who is silent.
+
+    Writes nothing where no move is recorded; else it takes in what older programs wrote.
 
     Example: registry-backend status --workspace .agent-workspace --json
     """

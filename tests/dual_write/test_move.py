@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from registry_api.control import FileControl, PhaseRecord
 from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
 from registry_api.gate import Gate
 from registry_api.migration import MigrationPhase, Mismatch, VerifyReport
+from registry_api.procs import Process
 from tests import legacy, samples
 from tests.dual_write.unwrap import dual
 
@@ -197,6 +199,17 @@ def test_the_older_systems_database_stops_a_switch(workspace, capsys):
     tokens = ("switch", "1", "--json-is-truth", "--json", "--workspace", workspace)
     assert cli(capsys, *tokens)[0] == 0
     assert cli(capsys, "switch", "2", "--json", "--workspace", workspace)[0] == 0
+
+
+def test_processes_with_different_wishes_do_not_flap(workspace, caplog):
+    """While a live process wishes for another phase, a wish is not acted on; afterwards it is."""
+    (workspace / ".registry").mkdir(mode=0o700)
+    other = Process(workspace / ".registry", wish=1)
+    wish = {"registry_phase": 2, "registry_auto_switch": 1}
+    assert dual(opened(workspace, **wish)).record().phase == 0
+    assert f"process {os.getpid()} wishes for 1" in caplog.text
+    other.close()
+    assert dual(opened(workspace, **wish)).record().phase == 2
 
 
 def test_two_switches_at_once(workspace, capsys):
