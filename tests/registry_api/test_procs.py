@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,7 +13,7 @@ from registry_api.procs import Process, living, quantile
 
 def test_what_a_process_counts_is_read_by_others(tmp_path):
     """Counts and durations are there while it lives, with its wish; then it is gone."""
-    mine = Process(tmp_path, wish=2)
+    mine = Process(tmp_path, wish=2, every=0)
     mine.count("healed", 3)
     for _ in range(99):
         mine.time("write", 0.001)
@@ -30,7 +31,7 @@ def test_what_a_process_counts_is_read_by_others(tmp_path):
 @pytest.mark.parametrize("seconds", [0, 1e-7, 1e-6, 0.002, 17.0, 1e6])
 def test_any_duration_has_its_place(tmp_path, seconds):
     """From nothing to beyond the last bucket."""
-    mine = Process(tmp_path)
+    mine = Process(tmp_path, every=0)
     mine.time("gate", seconds)
     assert sum(living(tmp_path)[0].times["gate"]) == 1
     mine.close()
@@ -51,14 +52,14 @@ def test_the_dead_are_not_living_and_are_buried_by_the_next(tmp_path):
     other.communicate()
     assert living(tmp_path) == []
     assert len(list((tmp_path / "procs").iterdir())) == 1
-    mine = Process(tmp_path)
+    mine = Process(tmp_path, every=0)
     assert len(list((tmp_path / "procs").iterdir())) == 1
     mine.close()
 
 
 def test_a_fork_child_counts_for_itself(tmp_path):
     """The child has an entry of its own, and leaves the parent's alone."""
-    mine = Process(tmp_path)
+    mine = Process(tmp_path, every=0)
     mine.count("healed")
     there, here = os.pipe()
     pid = os.fork()
@@ -80,7 +81,7 @@ def test_a_fork_child_counts_for_itself(tmp_path):
 def test_where_nothing_can_be_written_nothing_is_counted(tmp_path):
     """A file in place of the folder: the process works on uncounted."""
     (tmp_path / "procs").write_text("in the way")
-    mine = Process(tmp_path)
+    mine = Process(tmp_path, every=0)
     mine.count("healed")
     mine.time("read", 1.0)
     assert living(tmp_path) == []
@@ -95,3 +96,17 @@ def test_a_file_that_another_program_truncates_does_not_kill_the_process(tmp_pat
         "os.truncate(f, 0); p.count('healed'); p.time('write', 0.1); p.close(); p.count('healed')"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_counts_are_written_now_and_then(tmp_path, monkeypatch):
+    """Not with each count; with the next one after a while all of them are there."""
+    mine = Process(tmp_path, every=60.0)
+    for _ in range(5):
+        mine.count("healed")
+    assert living(tmp_path)[0].counts["healed"] == 1
+    later = time.monotonic() + 61
+    monkeypatch.setattr("registry_api.procs.time.monotonic", lambda: later)
+    mine.count("lagging")
+    (seen,) = living(tmp_path)
+    assert (seen.counts["healed"], seen.counts["lagging"]) == (5, 1)
+    mine.close()
