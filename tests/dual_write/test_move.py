@@ -618,7 +618,7 @@ def test_a_stuck_target_never_fails_or_stalls_a_caller(workspace):
     """SQLite's write lock held elsewhere: writes stand in time, reads fall back, all heals."""
     import sqlite3
 
-    store = opened(workspace)
+    store = opened(workspace, durable=False)
     switch(workspace, 2)
     other = sqlite3.connect(workspace / ".registry" / "registry.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

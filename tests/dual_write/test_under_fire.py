@@ -153,7 +153,7 @@ def test_a_writer_stopped_with_its_document_locked(workspace, tmp_path, phase, t
             5,
             "switch_timed_out",
         )
-        assert 1.5 <= took < 4
+        assert 1.5 <= took < 15
         assert record.read_bytes() == before
         assert not (workspace / ".registry" / "switch.json").exists()
         return found
