@@ -10,14 +10,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 from uuid_utils.compat import uuid7
 
 from registry_api.codec import decode_record, dump, encode_record
 from registry_api.errors import InvalidChangeset
-from registry_api.models import KINDS, Id, Int, Kind, Record, Text, Timestamp, Word
+from registry_api.models import (
+    KINDS,
+    Agent,
+    Finding,
+    Handover,
+    Id,
+    Int,
+    Kind,
+    Phase,
+    ProgressEntry,
+    Review,
+    Task,
+    Text,
+    Timestamp,
+    Verdict,
+    Word,
+)
 
 __all__ = [
     "Change",
@@ -32,7 +48,6 @@ __all__ = [
     "new_changeset",
 ]
 
-T = TypeVar("T")
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 APPENDED = frozenset({Kind.PROGRESS, Kind.FINDING, Kind.HANDOVER})
 DELETABLE = frozenset({Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER})
@@ -47,11 +62,36 @@ class Limits:
     changeset_bytes: int = 16 * 2**20
 
 
+def _kind(value: object) -> str | None:
+    """What tells pydantic which class to check a record as: its very type."""
+    return KINDS.get(type(value))  # type: ignore[arg-type]
+
+
+_NO_RECORD = Discriminator(
+    _kind, custom_error_type="no_record", custom_error_message="Input is no record"
+)
+_NO_OP = Discriminator(
+    lambda value: type(value).__name__,
+    custom_error_type="no_op",
+    custom_error_message="Input is neither a put of a record nor a delete",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
     """Insert or replace one record; progress and findings can only be inserted."""
 
-    record: Record
+    record: Annotated[
+        Annotated[Task, Tag(Kind.TASK)]
+        | Annotated[Phase, Tag(Kind.PHASE)]
+        | Annotated[Agent, Tag(Kind.AGENT)]
+        | Annotated[ProgressEntry, Tag(Kind.PROGRESS)]
+        | Annotated[Finding, Tag(Kind.FINDING)]
+        | Annotated[Review, Tag(Kind.REVIEW)]
+        | Annotated[Verdict, Tag(Kind.VERDICT)]
+        | Annotated[Handover, Tag(Kind.HANDOVER)],
+        _NO_RECORD,
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +118,9 @@ class Changeset:
     id: uuid.UUID
     task_id: Id
     expected: Int | None
-    ops: SkipValidation[tuple[Op, ...]]  # each is checked as what it is
+    ops: tuple[
+        Annotated[Annotated[Put, Tag("Put")] | Annotated[Delete, Tag("Delete")], _NO_OP], ...
+    ]
     at: Timestamp
     actor: Word = "unknown"
 
@@ -156,7 +198,7 @@ def new_changeset(
     )
 
 
-for _cls in (Changeset, Delete):
+for _cls in (Changeset, Put, Delete):
     setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010
 
 
@@ -165,8 +207,8 @@ _KEPT = 2**16  # bytes; a larger changeset is not held in memory for the sake of
 
 
 @cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+def _adapter() -> TypeAdapter[Changeset]:
+    return TypeAdapter(Changeset)
 
 
 def accepted(changeset: Changeset, limits: Limits, *, derived: bool = False) -> Accepted:
@@ -195,13 +237,16 @@ def accepted(changeset: Changeset, limits: Limits, *, derived: bool = False) -> 
 
 
 def _validated(changeset: Changeset, *, version: int) -> Changeset:
-    out = _checked(changeset, Changeset, "changeset")
-    if not isinstance(out.ops, tuple | list):
-        raise InvalidChangeset("changeset.ops is no sequence of ops")
-    ops = tuple(_checked_op(op, f"ops.{n}") for n, op in enumerate(out.ops))
-    out = Changeset(
-        id=out.id, task_id=out.task_id, expected=out.expected, ops=ops, at=out.at, actor=out.actor
-    )
+    try:
+        out = _adapter().validate_python(changeset)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{_place(e['loc'])}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise InvalidChangeset(
+            f"changeset is not valid: {faults}", next_step="Correct the fields named"
+        ) from None
     if out.id.version != version or (version == 7 and out.id.int >> 80 > _LAST_MS):
         raise InvalidChangeset(
             f"changeset id {out.id} is no UUIDv{version}", next_step="Make it with new_changeset()"
@@ -222,28 +267,9 @@ def _validated(changeset: Changeset, *, version: int) -> Changeset:
     return out
 
 
-def _checked(value: object, cls: type[T], where: str) -> T:
-    try:
-        checked: T = _adapter(cls).validate_python(value)  # type: ignore[arg-type]
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(p) for p in (where, *e['loc']))}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)[:5]
-        )
-        raise InvalidChangeset(
-            f"changeset is not valid: {faults}", next_step="Correct the fields named"
-        ) from None
-    return checked
-
-
-def _checked_op(op: object, where: str) -> Op:
-    match op:
-        case Put(record) if type(record) in KINDS:
-            kind = KINDS[type(record)]
-            return Put(_checked(record, type(record), f"{where}.{kind}"))
-        case Delete():
-            return _checked(op, Delete, where)
-    raise InvalidChangeset(f"{where} is neither a put of a record nor a delete")
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Return where a fault is, e.g. ``ops.0.progress.timestamp``."""
+    return ".".join(str(part) for part in loc if part not in {"Put", "Delete", "record"}) or "it"
 
 
 def _check_op(changeset: Changeset, op: Op) -> None:

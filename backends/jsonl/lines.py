@@ -121,6 +121,8 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
     data["changeset"] = changeset
     if record.foreign:
         data["foreign"] = True
+    if record.extra == "{}":
+        return jsontext.dump(data) + b"\n"
     extra = jsontext.parse_trusted(record.extra.encode())
     clash = extra.keys() & (_KNOWN[KINDS[type(record)]] | {"extra"})
     return jsontext.dump(data | ({"extra": extra} if clash else extra)) + b"\n"

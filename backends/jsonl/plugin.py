@@ -7,6 +7,7 @@ from backends.jsonl.times import Times
 from registry_api.hooks import hookimpl
 from registry_api.opening import OpenContext
 from registry_api.store import Capability, RegistryStore
+from registry_api.zone import machine_zone
 
 __all__ = ["registry_wrap_store"]
 
@@ -20,6 +21,5 @@ def registry_wrap_store(store: RegistryStore, context: OpenContext) -> RegistryS
         return None
     if Capability.PERSISTENT not in has:
         return None
-    return LoggedStore(
-        store, context.workspace, times=Times.named(settings.legacy_tz), now=context.now
-    )
+    times = Times.named(settings.legacy_tz or machine_zone())
+    return LoggedStore(store, context.workspace, times=times, now=context.now)

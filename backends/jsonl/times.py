@@ -53,4 +53,6 @@ class Times:
         except OverflowError:
             return moment.isoformat()
         naive = local.replace(tzinfo=None).isoformat()
-        return naive if self.read(naive) == moment else local.isoformat()
+        # The C library's zone does not say which of two equal hours it is: then it is tried out.
+        once = self.read(naive) == moment if self.zone is None else not local.fold
+        return naive if once else local.isoformat()
