@@ -39,7 +39,7 @@ class Harness:
 
     def _variables(self) -> dict[str, str]:
         """``dual1`` is the move json -> sqlite in a workspace that is born in phase 1."""
-        if self.name in {"dual0", "dual1", "dual2"}:
+        if self.name in {f"dual{n}" for n in range(5)}:
             return {"REGISTRY_PHASE": self.name.removeprefix("dual")}
         return {"REGISTRY_BACKEND": self.name}
 

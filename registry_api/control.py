@@ -28,6 +28,7 @@ class PhaseRecord:
 
     ``wish`` is the last wished-for phase that was acted on. ``zone`` is the zone in which the older
     programs' timestamps are read. ``verified`` is when both stores were last found equal.
+    ``archive``: the name and SHA-256 of the one that holds the removed documents.
     """
 
     phase: MigrationPhase = MigrationPhase.JSON_ONLY
@@ -39,6 +40,7 @@ class PhaseRecord:
     zone: str | None = None
     verified: str | None = None
     json_is_truth: bool = False
+    archive: str | None = None
     at: str = ""
     by: str = ""
 

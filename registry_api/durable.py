@@ -11,10 +11,12 @@ __all__ = ["replace_file", "sync_folder", "write_file"]
 Sync = Callable[[int], None]
 
 
-def write_file(path: Path, data: bytes, *, sync: Sync = os.fsync, new: bool = False) -> None:
+def write_file(
+    path: Path, data: bytes, *, sync: Sync = os.fsync, new: bool = False, mode: int = 0o600
+) -> None:
     """Write a whole file; ``new``: only where there is none. Raises OSError."""
-    mode = os.O_EXCL if new else os.O_TRUNC
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | mode, 0o600)
+    flags = os.O_EXCL if new else os.O_TRUNC
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
         file.write(data)
         file.flush()

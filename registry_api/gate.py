@@ -43,6 +43,11 @@ class Gate:
         self._local = threading.local()
         self._all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that an operation waits to get in."""
+        return self._timeout
+
     def _locks(self) -> tuple[Flock, Flock]:
         try:
             locks: tuple[Flock, Flock] = self._local.locks
@@ -117,17 +122,35 @@ class Gate:
 class GatedStore(StoreWrapper):
     """Passes the gate once per operation; the outermost store of a workspace with a move."""
 
-    def __init__(self, inner: RegistryStore, gate: Gate) -> None:
+    def __init__(
+        self,
+        inner: RegistryStore,
+        gate: Gate,
+        *,
+        died: Callable[[], bool] = lambda: False,
+        recover: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(inner)
         self._gate = gate
+        self._died, self._recover = died, recover
         self._closed = False
 
     def around(self, op: str, call: Callable[[], T]) -> T:
-        """Run one call inside the gate."""
-        if self._closed:
-            raise StoreClosed("the store is closed", next_step="Open it again")
-        with self._gate.passing():
-            return call()
+        """Run one call inside the gate; a switch that died behind it is recovered first."""
+        deadline: float | None = None
+        while True:
+            if self._closed:
+                raise StoreClosed("the store is closed", next_step="Open it again")
+            with self._gate.passing():
+                if not self._died():
+                    return call()
+            deadline = deadline or time.monotonic() + patience(self._gate.timeout)
+            try:
+                self._recover()
+            except Busy:  # another process is at it
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
     def close(self) -> None:
         """Close the store and the gate's descriptors."""

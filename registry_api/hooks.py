@@ -48,6 +48,12 @@ class Hooks:
     ) -> RegistryStore | None:
         """Return a store around ``store``, or None; wrappers are applied in plugin order."""
 
+    @hookspec(firstresult=True)
+    def registry_keep_logs(
+        self, store: RegistryStore, context: OpenContext
+    ) -> RegistryStore | None:
+        """Return the store with the logs round it that it does not keep itself, or None."""
+
     @hookspec
     def registry_register_health_checks(self, register: RegisterCheck) -> None:
         """Call ``register(name, check)`` for what ``registry-backend doctor`` should look at."""

@@ -86,12 +86,16 @@ class SwitchReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveStatus:
-    """A move as it stands; ``dirty`` tasks lag in the target, None: it cannot be read."""
+    """A move as it stands; ``dirty`` tasks lag in the target, None: it cannot be read.
+
+    ``stragglers``: reports of what others wrote after the cut-over, not dealt with yet.
+    """
 
     record: PhaseRecord
     dirty: int | None = 0
     records: dict[str, dict[Kind, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stragglers: tuple[str, ...] = ()
 
 
 class Migration(Protocol):
@@ -109,11 +113,13 @@ class Migration(Protocol):
         timeout: float = 5.0,
         json_is_truth: bool = False,
         only_from_epoch: int | None = None,
+        anyway: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """Walk to a phase, a step at a time, each verified before it commits.
 
-        ``only_from_epoch``: do nothing where the record is of another epoch by now.
+        ``only_from_epoch``: do nothing where the record is of another epoch by now. ``anyway``: why
+        to go on where stragglers or foreign holders forbid it; recorded.
 
         Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),
         PreflightFailed or VerificationFailed; nothing is changed beyond the steps before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,8 +22,9 @@ from registry_api.plugins import Plugins, load_plugins
 from registry_api.procs import Process, living
 from registry_api.settings import Settings, load_settings
 from registry_api.store import Capability, MoveTarget, RegistryStore
+from registry_api.switch_journal import SwitchJournal
 
-__all__ = ["OpenContext", "has_legacy_registry", "open_migration", "open_store"]
+__all__ = ["OpenContext", "has_legacy_registry", "keep_logs", "open_migration", "open_store"]
 
 STATE_DIR = ".registry"
 SQLITE_FILE = "registry.sqlite3"
@@ -218,6 +220,7 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     process = context.process
     assert process is not None
     try:
+        _recover_dead_switch(context)
         _act_on_wish(context)
         gate = Gate(
             folder, timeout=context.settings.lock_timeout, waited=partial(process.time, "gate")
@@ -227,7 +230,25 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     except BaseException:
         process.close()
         raise
-    return GatedStore(store, gate), context
+    journal = SwitchJournal(folder)
+
+    def recover() -> None:
+        with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
+            migration.recover()
+
+    return GatedStore(store, gate, died=journal.is_inside, recover=recover), context
+
+
+def _recover_dead_switch(context: OpenContext) -> None:
+    """Finish what a switch left that died, unless one is under way."""
+    if SwitchJournal(context.workspace / STATE_DIR).read() is None:
+        return
+    try:
+        with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
+            for note in migration.recover():
+                log.warning("%s", note)
+    except Busy:
+        return  # it lives, or another process recovers it
 
 
 def _act_on_wish(context: OpenContext) -> None:
@@ -306,6 +327,7 @@ def _refuse_second_truth(store: RegistryStore, context: OpenContext, name: str) 
 
 
 def _wrapped(store: RegistryStore, context: OpenContext) -> RegistryStore:
+    store = keep_logs(store, context)
     for impl in context.plugins.manager.hook.registry_wrap_store.get_hookimpls():
         values: dict[str, Any] = {"store": store, "context": context}
         wrapped: Any = impl.function(*(values[n] for n in impl.argnames))
@@ -314,6 +336,13 @@ def _wrapped(store: RegistryStore, context: OpenContext) -> RegistryStore:
     if context.process is not None:
         store = MeteredStore(store, context.process)
     return observed(store, context.plugins)
+
+
+def keep_logs(store: RegistryStore, context: OpenContext) -> RegistryStore:
+    """Return the store with logs round it, where it keeps none itself and they are wanted."""
+    hook = context.plugins.manager.hook.registry_keep_logs
+    found: RegistryStore | None = hook(store=store, context=context)
+    return found or store
 
 
 def has_legacy_registry(workspace: Path) -> bool:

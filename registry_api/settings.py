@@ -38,7 +38,7 @@ class Settings(BaseModel):
     source: str = Field(default="json", pattern=_URL, description="the store that a move is from")
     target: str = Field(default="sqlite", pattern=_URL, description="the store that a move is to")
     phase: int | None = Field(
-        default=None, ge=0, le=2, description="the migration phase wished for; the record wins"
+        default=None, ge=0, le=4, description="the migration phase wished for; the record wins"
     )
     auto_switch: bool = Field(
         default=False, description="act on the wish when opening, forward only, once per wish"
@@ -57,6 +57,12 @@ class Settings(BaseModel):
     )
     lock_timeout: float = Field(
         default=5.0, gt=0, le=600, description="seconds to wait for a lock before Busy"
+    )
+    retire_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        le=3600,
+        description="seconds that a removed document must be unused before it is gone for good",
     )
     durable: bool = Field(
         default=True, description="survive power loss (fsync); off: survive kill -9 only"

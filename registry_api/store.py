@@ -20,7 +20,7 @@ Semantics, each checked by ``contract_tests``:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -40,7 +40,9 @@ __all__ = [
     "MoveTarget",
     "Reconciled",
     "RegistryStore",
+    "Replica",
     "StoreInfo",
+    "Straggler",
 ]
 
 CONTRACT_VERSION = "1.0"
@@ -121,11 +123,113 @@ class RegistryStore(Protocol):
 
 
 @runtime_checkable
-class Movable(Protocol):
-    """Capability MOVABLE: a store over files that programs outside the contract may edit."""
+class Replica(Protocol):
+    """A store that can be brought, revision by revision, to where another one stands."""
+
+    def apply(self, change: Change) -> Commit:
+        """Apply a change of the other, keeping id, digest, lineage, revision, time and number.
+
+        Raises NotNext unless the task is at (lineage, revision - 1); a change already applied is
+        answered as a replay.
+        """
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Apply several changes, of one task or more: all, or none and NotNext.
+
+        The changes of each task are in order.
+        """
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        """Set a whole task to the snapshot's revision.
+
+        ``histories`` is streamed; ``feed`` is the tail of the task's feed, whose ids are known
+        afterwards. Does nothing where the task already stands at or past that revision of its
+        lineage.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Straggler:
+    """What a program outside the contract wrote after the cut-over: nobody's truth, but kept.
+
+    ``kept`` is the path of its bytes below ``.registry/conflicts``; ``changes`` say what it
+    changed, a line each.
+    """
+
+    task_id: str
+    kept: str
+    changes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Movable(Replica, Protocol):
+    """Capability MOVABLE: a store over files that programs outside the contract may edit.
+
+    It can be given up as the source of a move, and brought back: as a Replica of the store that
+    took over, while it is frozen.
+    """
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
         """Take in what they wrote, in documents and logs; return where every task stands."""
+
+    def prepare_freeze(self) -> None:
+        """Keep, beside the writers, what a thaw and the way back will need."""
+
+    def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """Make every document read-only, each settled and under its lock; while nobody of ours
+        writes. Returns where those tasks stand that moved since ``seen``. Raises Busy.
+        """
+
+    def sweep(self) -> dict[str, Head]:
+        """Look at every frozen document again and take in what was written while they were frozen
+        one by one; returns where the tasks stand that moved.
+        """
+
+    def thaw(self) -> None:
+        """Let other programs write the documents again; also after a freeze that died half-way."""
+
+    def stragglers(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[Straggler, ...]:
+        """Put aside what others wrote to frozen documents, or made anew, since it was last looked;
+        the frozen text is restored. ``now`` tells where a task stands in the store that took over.
+        """
+
+    def kept_stragglers(self) -> tuple[str, ...]:
+        """Return the reports of stragglers that nobody has dealt with yet; changes nothing."""
+
+    def frozen_differences(self) -> tuple[str, ...]:
+        """Return what of the frozen documents, or of their archive, is not what it was."""
+
+    def holders(self) -> tuple[str, ...]:
+        """Return which other processes have a document open: ``pid (name): path``."""
+
+    def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
+        """Put all documents into a new archive, durably, and read it back; returns its name and
+        SHA-256, parted by a blank. Raises CorruptDocument where it does not read back as written.
+        """
+
+    def check_archive(self, archive: str) -> None:
+        """Read an archive back; raises CorruptDocument where it is not what was recorded."""
+
+    def retire(
+        self,
+        archive: str,
+        *,
+        wait: float,
+        now: Callable[[str], TaskSnapshot | None],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Straggler, ...]:
+        """Remove the archived documents: aside first, then for good when nobody has had them open
+        for ``wait`` seconds; what was written to them meanwhile is put aside. Idempotent.
+        """
+
+    def reinstate(self) -> None:
+        """Put the removed documents back, frozen, byte for byte. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,35 +266,11 @@ class Legacy(Protocol):
 
 
 @runtime_checkable
-class MoveTarget(Protocol):
-    """Capability MOVE_TARGET: a store that can mirror another one, revision by revision."""
+class MoveTarget(Replica, Protocol):
+    """Capability MOVE_TARGET: a store that can be the target of a move.
 
-    def apply(self, change: Change) -> Commit:
-        """Apply a change of the source, keeping id, digest, lineage, revision, time and number.
-
-        Raises NotNext unless the task is at (lineage, revision - 1); a change already applied is
-        answered as a replay.
-        """
-
-    def apply_all(self, changes: Sequence[Change]) -> None:
-        """Apply several changes, of one task or more, in one transaction: all, or none and NotNext.
-
-        The changes of each task are in order.
-        """
-
-    def replace(
-        self,
-        snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
-        *,
-        feed: tuple[Change, ...] = (),
-    ) -> None:
-        """Set a whole task to the snapshot's revision in one transaction.
-
-        ``histories`` is streamed; ``feed`` is the tail of the task's feed, whose ids are known
-        afterwards. Does nothing where the task already stands at or past that revision of its
-        lineage.
-        """
+    ``apply_all`` is one transaction, as ``replace`` is.
+    """
 
     def read_stamp(self, name: str) -> str | None:
         """Return a text kept for the move (epoch, phase, lineage of the source), or None."""

@@ -78,13 +78,13 @@ def is_stopped(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def lost(workspace, acks, *, both=False):
-    """Return how many writes were acknowledged, and those of them that plain json, and with
-    ``both`` sqlite3 too, do not find."""
+def lost(workspace, acks, *, where="json"):
+    """Return how many writes were acknowledged, and those of them that plain json, or sqlite3, or
+    ``both`` do not find."""
     program = [sys.executable, "-m", "backends.admin.demo.check", str(workspace)]
     files = [str(path) for path in acks if path.exists()]
     done = subprocess.run(
-        [*program, "both" if both else "json", *files], check=True, stdout=subprocess.PIPE
+        [*program, where, *files], check=True, stdout=subprocess.PIPE
     )
     found = json.loads(done.stdout)
     return len(found), [entry for entry in found if not entry[-1]]

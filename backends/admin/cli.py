@@ -171,18 +171,27 @@ def switch(
     json_is_truth: Annotated[
         bool, Parameter(negative="", help="although the older system's own database exists")
     ] = False,
+    anyway: Annotated[
+        bool, Parameter(negative="", help="although stragglers or open documents forbid it")
+    ] = False,
+    reason: Annotated[str | None, Parameter(help="why --anyway; recorded")] = None,
+    guard: Annotated[
+        str | None, Parameter(help="watch so long afterwards, and step back if it goes ill: 10m")
+    ] = None,
     timeout: Annotated[float, Parameter(help="seconds to wait for a lock, and for the gate")] = 5.0,
 ) -> int:
-    """Move to another migration phase: 0, 1, 2, next, back, a name; without one: REGISTRY_PHASE.
+    """Move to another migration phase: 0 to 4, next, back, a name; without one: REGISTRY_PHASE.
 
     Each step fills and verifies the target beside the writers, then holds them off for the moment
-    in which the phase changes. Nothing is changed where a check fails.
+    in which the phase changes. Nothing is changed where a check fails. With --guard it steps back
+    by itself when errors, differences or waits appear, and exits 3.
 
-    Example: registry-backend switch next
+    Example: registry-backend switch next --guard 10m
     """
     import getpass
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
+    from backends.admin.guard import Guard, seconds_of
     from backends.admin.move import phase_named, progress_shown, show_switch
     from registry_api import load_settings, open_migration
     from registry_api.control import PhaseRecord
@@ -192,7 +201,10 @@ def switch(
             f"--timeout {timeout:g} is not more than 0 and at most 600 seconds",
             next_step="registry-backend switch --help",
         )
-    settings = load_settings(workspace)
+    if anyway != (reason is not None):
+        raise UsageError("--anyway and --reason TEXT go together", next_step="Say why")
+    watched = None if guard is None else seconds_of(guard)
+    settings, code = load_settings(workspace), OK
     if to is None:
         if settings.phase is None:
             raise UsageError(
@@ -203,6 +215,7 @@ def switch(
     with closing(open_migration(settings, read_only=dry_run)) as migration:
         # Not from its status, which counts records and waits for every document that is locked.
         phase = phase_named(to, (_recorded(settings) or PhaseRecord()).phase)
+        watch = None if watched is None or dry_run else Guard(settings)
         with progress_shown() as progress:
             report = migration.switch(
                 phase,
@@ -210,8 +223,13 @@ def switch(
                 dry_run=dry_run,
                 timeout=timeout,
                 json_is_truth=json_is_truth,
+                anyway=reason,
                 progress=progress,
             )
+            if watch is not None and report.steps:
+                back = watch.watch(migration, report, seconds=watched or 0.0, progress=progress)
+                report = replace(report, notes=(*report.notes, *back.notes))
+                code = MISMATCH if back.steps else OK
     steps = [
         {
             "from": step.from_phase,
@@ -223,7 +241,7 @@ def switch(
         for step in report.steps
     ]
     found = {"steps": steps, "dry_run": report.dry_run, "notes": list(report.notes)}
-    return _answer(found, show_switch, as_json=json)
+    return _answer(found, show_switch, as_json=json, code=code)
 
 
 def _user(name: Callable[[], str]) -> str:
@@ -454,17 +472,17 @@ def demo(
     workspace: Annotated[
         Path | None, Parameter(help="a copy of a legacy workspace; default: one is made")
     ] = None,
-    writers: Annotated[int, Parameter(help="agent processes")] = 4,
+    writers: Annotated[int, Parameter(help="agent processes")] = 8,
     seconds: Annotated[float, Parameter(help="load before each switch")] = 2.0,
     sabotage: Annotated[
         bool, Parameter(negative="", help="drop one write in 500 on purpose: must be found out")
     ] = False,
     json: Json = False,
 ) -> int:
-    """Move a live registry 0, 1, 2, 1, 0, 1, 2 under load, and count what was lost: exit 3 if any.
+    """Move a live registry from phase 0 to 4, back and there again; exit 3 if a write was lost.
 
-    Makes a legacy workspace with stale counters and torn pieces, starts writer processes and an
-    un-migrated program, and checks every acknowledged write with plain json and sqlite3.
+    Makes a legacy workspace with stale counters and torn pieces, starts writer processes and two
+    un-migrated programs, and checks every acknowledged write with plain json and sqlite3.
 
     Example: registry-backend demo --writers 8 --seconds 5
     """

@@ -24,7 +24,7 @@ from registry_api.silence import last_sign
 
 __all__ = ["collect"]
 
-_LAST = MigrationPhase.READ_MIGRATION
+_LAST = MigrationPhase.CLEANUP
 _PLURAL = {
     Kind.TASK: "tasks",
     Kind.PHASE: "phases",
@@ -70,10 +70,17 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         "records": {
             name: {_PLURAL[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
         },
-        "warnings": list(legacy.problems()) if legacy else [],
+        "stragglers": list(move.stragglers) if move else [],
+        "warnings": _warnings(legacy, move),
         "older_state_written": older.isoformat() if older else None,
         "next": _next(settings, move, legacy=store.info.name == "json"),
     }
+
+
+def _warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
+    found = list(legacy.problems()) if legacy else []
+    late = move.stragglers if move else ()
+    return found + [f"{path}: written by another program after the cut-over" for path in late]
 
 
 def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""The operator's side of a move: switch, verify, reconcile, in migration phases 0 to 2."""
+"""The operator's side of a move: switch, verify, reconcile, recover."""
 
 from __future__ import annotations
 
@@ -17,24 +17,21 @@ from filelock import FileLock, Timeout
 
 from backends.dual_write.mirror import Mirror
 from backends.dual_write.preflight import check_older_state, check_place
+from backends.dual_write.steps import Sides, Step, step_between, target_heads
 from backends.dual_write.store import DualWriteStore, stamp_target
 from backends.dual_write.verify import (
-    compare_tail,
     compare_task,
     surplus_tasks,
     verify_tasks,
 )
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import at_most
-from registry_api.durable import write_file
 from registry_api.errors import (
     Busy,
-    NotSupported,
     PreflightFailed,
     RegistryError,
     SwitchTimedOut,
     Unavailable,
-    VerificationFailed,
 )
 from registry_api.gate import Gate
 from registry_api.migration import (
@@ -47,15 +44,14 @@ from registry_api.migration import (
     VerifyReport,
 )
 from registry_api.opening import OpenContext
-from registry_api.snapshot import Head
-from registry_api.store import MoveTarget
+from registry_api.store import Logged, MoveTarget
+from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.zone import machine_zone
 
 __all__ = ["Move"]
 
-_LAST = MigrationPhase.READ_MIGRATION
 _AT_ONCE = 20  # tasks brought over between two reports of progress
-_ROUNDS = 3
+_RECOVERY = 5.0  # seconds for the gate to become free
 _MOMENT = 0.05  # seconds that anything waits for a lock while the gate is closed
 
 
@@ -71,6 +67,7 @@ class Move:
             self._folder.mkdir(mode=0o700, exist_ok=True)
         self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
         self._filling: Mirror | None = None
+        self._journal = SwitchJournal(self._folder)
 
     def _record(self) -> PhaseRecord:
         return self._store.record()
@@ -100,6 +97,8 @@ class Move:
 
     def _status(self) -> MoveStatus:
         record = self._record()
+        if record.phase >= MigrationPhase.WRITE_CUTOVER:
+            return self._status_taken_over(record)
         records = {record.source: dict(self._store.source.counts().records)}
         dirty: int | None = 0
         notes: tuple[str, ...] = ()
@@ -113,6 +112,15 @@ class Move:
                 notes = (f"the target {record.target} cannot be read: {error.message}",)
         return MoveStatus(record=record, dirty=dirty, records=records, notes=notes)
 
+    def _status_taken_over(self, record: PhaseRecord) -> MoveStatus:
+        """Where the target is the writer of record: the source is looked at for stragglers."""
+        sides = self._sides()
+        if not self._context.read_only:
+            sides.put_stragglers_aside()
+        kept = sides.movable.kept_stragglers()
+        records = {record.target: dict(self._mirror().target.counts().records)}
+        return MoveStatus(record=record, records=records, notes=tuple(sides.notes), stragglers=kept)
+
     def history(self) -> list[dict[str, Any]]:
         """See Migration.history."""
         try:
@@ -122,6 +130,8 @@ class Move:
         return [line for line in map(_parsed, lines) if line is not None]
 
     def _task_ids(self) -> list[str]:
+        if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
+            return list(target_heads(self._mirror().target))
         return [task_id for task_id, _ in self._store.heads()]
 
     # -- working beside the writers -----------------------------------------------------------
@@ -131,6 +141,8 @@ class Move:
         if self._record().phase is MigrationPhase.JSON_ONLY:
             counts = self._store.source.counts()
             return VerifyReport(tasks=counts.total_tasks, records=sum(counts.records.values()))
+        if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
+            return self._verify_taken_over(progress)
         epoch = self._record().epoch
         mirror, inside = self._mirror(), self._gate.passing
         with inside():
@@ -142,9 +154,38 @@ class Move:
             self._control.note(epoch=epoch, verified=_now())
         return report
 
+    def _verify_taken_over(self, progress: Progress | None) -> VerifyReport:
+        """Documents against their recorded hashes, or the archive's manifest; what the target has
+        not written since the cut-over, against them.
+        """
+        record, sides = self._record(), self._sides()
+        with self._gate.passing():
+            sides.put_stragglers_aside()
+            gone = record.phase is MigrationPhase.CLEANUP
+            differing = () if gone else sides.movable.frozen_differences()
+            if gone and record.archive is not None:
+                sides.movable.check_archive(record.archive)
+        mirror = self._mirror()
+        still = [t for t in self._task_ids() if mirror.source.head(t) == mirror.target.head(t)]
+        back = Mirror(mirror.target, mirror.source)
+        report = verify_tasks(
+            back, [] if gone else still, inside=self._gate.passing, progress=progress
+        )
+        found = [Mismatch(task_id="", pointer=d, source="frozen", target=None) for d in differing]
+        counts = mirror.target.counts()
+        return replace(
+            report,
+            tasks=counts.total_tasks,
+            records=sum(counts.records.values()),
+            mismatches=(*found, *report.mismatches),
+        )
+
     def diff(self, task_id: str) -> list[Mismatch]:
         """See Migration.diff."""
         with self._gate.passing():
+            if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
+                mirror = self._mirror()
+                return compare_task(Mirror(mirror.target, mirror.source), task_id, heal=False)[1]
             self._store.source.load(task_id)
             if self._record().phase is MigrationPhase.JSON_ONLY:
                 return []
@@ -152,6 +193,11 @@ class Move:
 
     def reconcile(self, *, progress: Progress | None = None) -> int:
         """See Migration.reconcile."""
+        if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
+            logged = self._store.logged(self._mirror().target)
+            with self._gate.passing():
+                done = logged.reconcile() if isinstance(logged, Logged) else None
+            return done.taken + done.written if done else 0
         with self._gate.passing():
             task_ids = self._task_ids()
         if self._record().phase is MigrationPhase.JSON_ONLY:
@@ -178,18 +224,14 @@ class Move:
         timeout: float = 5.0,
         json_is_truth: bool = False,
         only_from_epoch: int | None = None,
+        anyway: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """See Migration.switch."""
-        if to > _LAST:
-            raise NotSupported(
-                f"this version moves between phases 0 and 2, not to {to:d}",
-                next_step="Phases 3 and 4 come with a later version",
-            )
         if dry_run:
             return self._plan(to, json_is_truth=json_is_truth)
         with self._alone():
-            notes = self._recover()
+            notes = self._recover(progress=progress)
             steps: list[SwitchStep] = []
             if only_from_epoch not in {None, self._record().epoch}:
                 return SwitchReport(notes=(*notes, "the phase was changed meanwhile"))
@@ -198,16 +240,17 @@ class Move:
                     before = self._record().phase
                     self._preflight(before, phase, json_is_truth=json_is_truth)
                     self._check_target(before)
-                    steps.append(
-                        self._step(
-                            before,
-                            phase,
-                            actor=actor,
-                            timeout=timeout,
-                            json_is_truth=json_is_truth,
-                            progress=progress,
-                        )
+                    step, said = self._step(
+                        before,
+                        phase,
+                        actor=actor,
+                        timeout=timeout,
+                        json_is_truth=json_is_truth,
+                        reason=anyway,
+                        progress=progress,
                     )
+                    steps.append(step)
+                    notes += tuple(said)
             except RegistryError as error:
                 if steps:
                     error.message += f" (the phase is {steps[-1].to_phase:d}, reached before that)"
@@ -220,7 +263,7 @@ class Move:
         steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(now, to))
         if steps:
             self._preflight(now, steps[0].to_phase, json_is_truth=json_is_truth)
-        pending = (self._folder / "switch.json").exists()
+        pending = self._journal.path.exists()
         notes = ("a switch is under way, or died",) if pending else ()
         return SwitchReport(steps=steps, dry_run=True, notes=notes)
 
@@ -243,7 +286,10 @@ class Move:
         with self._alone():
             notes = self._recover(dry_run=dry_run)
             task_ids = self._task_ids()  # settles the writes of the dead
-            if self._record().phase is not MigrationPhase.JSON_ONLY:
+            if self._record().phase in {
+                MigrationPhase.PARALLEL_WRITE,
+                MigrationPhase.READ_MIGRATION,
+            }:
                 lagging = self._mirror().lagging(task_ids)
                 if lagging and not dry_run:
                     self._catch_up(lagging, None)
@@ -252,18 +298,32 @@ class Move:
                     notes += (f"{len(lagging)} task(s) {done}",)
         return notes
 
-    def _recover(self, *, dry_run: bool = False) -> tuple[str, ...]:
+    def _recover(
+        self, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> tuple[str, ...]:
         """Finish or undo a switch that died: the record decides which of the two it was."""
-        journal = self._folder / "switch.json"
-        if not journal.exists():
+        died = self._journal.read()
+        if died is None:
             return ()
         record = self._record()
         if dry_run:
             return (f"a switch that died would be recovered: the phase is {record.phase:d}",)
+        committed = record.epoch != died.epoch
+        sides = self._sides(progress, reason=died.reason)
+        step = step_between(died.before, died.after, sides)
+        if died.epoch >= 0 and died.before != died.after:
+            with self._gate.closed(timeout=_RECOVERY):
+                if committed:
+                    step.seal()
+                else:
+                    step.undo()
+                self._journal.write(replace(died, inside=False))
+            if committed:
+                step.after(record)
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
-        journal.unlink(missing_ok=True)
-        return (f"a switch that died was recovered: the phase is {record.phase:d}",)
+        self._journal.clear()
+        return (f"a switch that died was recovered: the phase is {record.phase:d}", *sides.notes)
 
     def _preflight(
         self, before: MigrationPhase, after: MigrationPhase, *, json_is_truth: bool
@@ -283,6 +343,17 @@ class Move:
                     next_step="Only a store that declares move_target can",
                 )
 
+    def _sides(self, progress: Progress | None = None, *, reason: str | None = None) -> Sides:
+        return Sides(
+            open_mirror=self._mirror,
+            keep_logs=self._store.logged,
+            heads=lambda: dict(self._store.heads()),
+            catch_up=self._catch_up,
+            progress=progress,
+            reason=reason,
+            retire_seconds=self._context.settings.retire_seconds,
+        )
+
     def _step(
         self,
         before: MigrationPhase,
@@ -291,71 +362,53 @@ class Move:
         actor: str,
         timeout: float,
         json_is_truth: bool,
+        reason: str | None,
         progress: Progress | None,
-    ) -> SwitchStep:
+    ) -> tuple[SwitchStep, list[str]]:
         record = self._record()
-        self._write_journal(before, after, record.epoch)
-        caught_up, verified = 0, None
         forward = after > before
+        under_way = Switching(before=before, after=after, epoch=record.epoch, reason=reason)
+        self._journal.write(under_way)
+        sides = self._sides(progress, reason=reason)
+        step = step_between(before, after, sides)
         try:
-            if forward:
-                # The long part, beside the writers: nobody waits for it.
-                with _in_time(timeout):
-                    task_ids = self._task_ids()
-                    caught_up = self._catch_up(task_ids, progress)
-                    seen = self._heads()
-                    verified = verify_tasks(self._mirror(), task_ids, progress=progress)
-                    _require_equal(verified)
-                    # What never stood still is compared from its beginning, still beside them.
-                    seen = {t: h for t, h in seen.items() if t not in verified.in_flight}
-                    self._narrow(seen)
+            # The long part, beside the writers: nobody waits for it.
+            with _in_time(timeout):
+                caught_up = step.beside()
             new = replace(
                 record,
                 phase=after,
                 epoch=record.epoch + 1,
                 stepped_back=not forward,
                 zone=record.zone or self._context.settings.legacy_tz or machine_zone(),
-                verified=_now() if forward else record.verified,
+                verified=_now() if step.verified is not None else record.verified,
                 json_is_truth=record.json_is_truth or json_is_truth,
                 at=_now(),
-                by=actor,
+                by=actor if reason is None else f"{actor}, all the same: {reason}",
             )
-            healed, pause = self._commit_closed(new, seen if forward else None, timeout)
-            caught_up += healed
-        finally:
-            (self._folder / "switch.json").unlink(missing_ok=True)
-        step = SwitchStep(
+            new = step.changed(new)
+            healed, pause = self._commit_closed(new, step, under_way, timeout)
+        except BaseException:
+            if not (now := self._journal.read()) or not now.inside:
+                self._journal.clear()
+            raise
+        step.after(new)
+        self._journal.clear()
+        done = SwitchStep(
             from_phase=before,
             to_phase=after,
             pause_ms=round(pause, 3),
-            caught_up=caught_up,
-            verified=verified,
+            caught_up=caught_up + healed,
+            verified=step.verified,
         )
         self._stamp(new)
-        self._note(new, step)
-        return step
-
-    def _narrow(self, seen: dict[str, Head]) -> None:
-        """Bring over and compare, beside the writers, what moved since ``seen``, or is not in it;
-        ``seen`` moves on.
-
-        Each round takes less time than the one before, and so leaves less to the next, and at last
-        to the moment behind the gate. What differs here is left to be told there.
-        """
-        for _ in range(_ROUNDS):
-            moved = [t for t, h in self._heads().items() if seen.get(t) != h]
-            mirror = self._mirror()
-            mirror.heal_all(moved)
-            for task_id in moved:
-                head, differences = compare_tail(mirror, task_id, seen.get(task_id, Head()))
-                if not differences:
-                    seen[task_id] = head
-        self._catch_up(self._task_ids(), None)
+        self._note(new, done)
+        return done, sides.notes
 
     def _commit_closed(
-        self, new: PhaseRecord, seen: dict[str, Head] | None, timeout: float
+        self, new: PhaseRecord, step: Step, under_way: Switching, timeout: float
     ) -> tuple[int, float]:
-        """Close the gate, settle what moved since ``seen``, replace the record, open it again.
+        """Close the gate, do the step's part inside, replace the record, open it again.
 
         Nothing inside waits longer than a moment for a lock: else the gate is opened, callers get
         in, and it is tried again until the timeout. Returns (tasks healed, pause in ms).
@@ -363,48 +416,39 @@ class Move:
         deadline = time.monotonic() + timeout
         while True:
             with self._gate.closed(timeout=max(0.0, deadline - time.monotonic())) as since:
-                try:
-                    with at_most(_MOMENT):
-                        healed = 0 if seen is None else self._settle_moved(seen)
-                except Busy as error:
-                    if time.monotonic() > deadline:
-                        raise SwitchTimedOut(
-                            f"something stayed locked for {timeout:g} s: {error.message}",
-                            next_step="See what that process waits for, or try again",
-                        ) from error
-                else:
-                    self._control.advance(new.epoch - 1, new)
-                    return healed, (time.monotonic() - since) * 1000
+                done = self._try_closed(new, step, under_way, deadline)
+            if done is not None:
+                return done, (time.monotonic() - since) * 1000
             time.sleep(0.01)
 
-    def _heads(self) -> dict[str, Head]:
-        return dict(self._store.heads())
-
-    def _settle_moved(self, seen: dict[str, Head]) -> int:
-        """Bring over and verify what moved since it was verified, intents of the dead included.
-
-        Behind the gate. Taking the heads settles every task under its locks: a document whose stat
-        is unchanged may still have an intent beside it.
-        """
-        mirror = self._mirror()
-        mismatches: list[Mismatch] = []
-        moved = [t for t, h in self._heads().items() if seen.get(t) != h]
-        healed = mirror.heal_all(moved)
-        for task_id in moved:
-            mismatches += compare_tail(mirror, task_id, seen.get(task_id, Head()))[1]
-        _require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
-        return healed
-
-    def _write_journal(self, before: MigrationPhase, after: MigrationPhase, epoch: int) -> None:
-        data = orjson.dumps({"from": before, "to": after, "epoch": epoch, "at": _now()})
-        path = self._folder / "switch.json"
+    def _try_closed(
+        self, new: PhaseRecord, step: Step, under_way: Switching, deadline: float
+    ) -> int | None:
+        """Behind the gate; None where something was locked and may be free the next time."""
+        if step.touches_files:
+            self._journal.write(replace(under_way, inside=True), durable=False)
         try:
-            write_file(path, data)
-        except OSError as error:
-            raise Unavailable(
-                f"{path} cannot be written: {error.strerror}; nothing was changed",
-                next_step="Free space or check the folder, then try again",
-            ) from error
+            with at_most(_MOMENT):
+                healed = step.inside()
+            self._control.advance(new.epoch - 1, new)
+        except BaseException as error:
+            if self._control.current().epoch == new.epoch - 1:
+                step.undo()
+            if step.touches_files:
+                self._journal.write(under_way, durable=False)
+            if not isinstance(error, Busy):
+                raise
+            if time.monotonic() > deadline:
+                raise SwitchTimedOut(
+                    f"something stayed locked until the deadline: {error.message}",
+                    next_step="See what that process waits for, or try again",
+                ) from error
+            return None
+        # The switch is made. What cannot be done now is done by whoever recovers it.
+        step.seal()
+        if step.touches_files:
+            self._journal.write(under_way, durable=False)
+        return healed
 
     def _stamp(self, record: PhaseRecord) -> None:
         with suppress(RegistryError):
@@ -467,17 +511,6 @@ def _pairs(
 ) -> list[tuple[MigrationPhase, MigrationPhase]]:
     way = [start, *_way(start, end)]
     return list(pairwise(way))
-
-
-def _require_equal(report: VerifyReport) -> None:
-    if report.mismatches:
-        first = report.mismatches[0]
-        raise VerificationFailed(
-            f"{len(report.mismatches)} differences, the first in task {first.task_id} at "
-            f"{first.pointer or '/'}: {first.source!r} in the source, {first.target!r} in the "
-            "target; the phase is unchanged",
-            next_step=f"registry-backend diff {first.task_id}",
-        )
 
 
 def keep_mismatches(path: Path, found: list[Mismatch], *, most: int = 100) -> None:

@@ -11,7 +11,7 @@ from registry_api.control import FileControl, PhaseRecord
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.migration import Migration
-from registry_api.opening import STATE_DIR, OpenContext
+from registry_api.opening import STATE_DIR, OpenContext, keep_logs
 from registry_api.store import RegistryStore
 from registry_api.zone import machine_zone
 
@@ -40,9 +40,8 @@ def registry_register_health_checks(register: RegisterCheck) -> None:
 def _open(context: OpenContext) -> RegistryStore:
     control = _control(context)
     if context.read_only:
-        # In phases 0 to 2 the source is the writer of record: what it says is the truth.
         record = control.current()
-        return _inner(context, record.source, record)
+        return _inner(context, record.writer, record)
     zone = context.settings.legacy_tz or machine_zone()
     if zone is not None:
         control.settle_zone(zone)
@@ -65,6 +64,7 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
         _inner(context, record.source, record),
         lambda now: _inner(context, now.target, now),
         control,
+        keep_logs=lambda store, now: keep_logs(store, _zoned(context, now)),
         compare=context.settings.compare,
         on_mismatch=lambda found: keep_mismatches(folder / "mismatches.jsonl", found),
         count=context.process.count if context.process else None,
@@ -74,7 +74,11 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
 def _inner(context: OpenContext, url: str, record: PhaseRecord) -> RegistryStore:
     """Open one side of the move by name or URL; the recorded zone wins over the configured one."""
     name, _, location = url.partition("://")
-    settings = context.settings
-    if record.zone:
-        settings = settings.model_copy(update={"legacy_tz": record.zone})
-    return context.plugins.factory(name)(replace(context, settings=settings, location=location))
+    return context.plugins.factory(name)(replace(_zoned(context, record), location=location))
+
+
+def _zoned(context: OpenContext, record: PhaseRecord) -> OpenContext:
+    if not record.zone:
+        return context
+    settings = context.settings.model_copy(update={"legacy_tz": record.zone})
+    return replace(context, settings=settings)

@@ -1,4 +1,5 @@
-"""Two stores as one, in migration phases 0 to 2: the source decides, the target follows.
+"""Two stores as one: in phases 0 to 2 the source decides and the target follows; then the target is
+alone.
 
 The target's (lineage, revision) per task is the durable mark of how far it follows. A target that
 fails never fails a caller: the mark stays behind, and the next write, read or reconcile heals.
@@ -19,7 +20,7 @@ from backends.dual_write.verify import compare_snapshots
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import at_most
-from registry_api.errors import Busy, NotSupported, RegistryError, TaskNotFound
+from registry_api.errors import Busy, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, Mismatch
 from registry_api.models import Kind, Record
 from registry_api.query import (
@@ -52,6 +53,7 @@ class DualWriteStore:
         open_target: Callable[[PhaseRecord], RegistryStore],
         control: FileControl,
         *,
+        keep_logs: Callable[[RegistryStore, PhaseRecord], RegistryStore] = lambda store, _: store,
         compare: float,
         on_mismatch: Callable[[list[Mismatch]], None],
         count: Callable[[str, int], None] | None = None,
@@ -60,10 +62,12 @@ class DualWriteStore:
         self.followed = Counter[str]()  # what happened since the store was opened: procs.COUNTS
         self._publish = count
         self.open_target = open_target
+        self._keep_logs = keep_logs
         self._control = control
         self._compare = compare
         self._on_mismatch = on_mismatch
         self._mirror: Mirror | None = None
+        self._logged: RegistryStore | None = None
         self._lock = threading.Lock()
         self._rest_until = 0.0
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
@@ -87,31 +91,41 @@ class DualWriteStore:
 
     def record(self) -> PhaseRecord:
         """Return the move as it is recorded now."""
-        record = self._control.current()
-        if record.phase > MigrationPhase.READ_MIGRATION:
-            raise NotSupported(
-                f"this version knows phases 0 to 2, the workspace is in {record.phase:d}",
-                next_step="Install a newer version",
-            )
-        return record
+        return self._control.current()
 
     def mirror(self) -> Mirror | None:
-        """Return the mirror in phases 1 and 2, None in 0; raises what opening the target does."""
+        """Return the mirror, None in phase 0; raises what opening the target does."""
         record = self.record()
         if record.phase is MigrationPhase.JSON_ONLY:
             return None
+        return self._mirrored(record)
+
+    def _mirrored(self, record: PhaseRecord) -> Mirror:
         with self._lock:
             if self._mirror is None:
                 self._mirror = Mirror(self.source, self.open_target(record))
                 stamp_target(self._mirror.target, record)
             return self._mirror
 
+    def logged(self, target: RegistryStore) -> RegistryStore:
+        """Return the target with the logs round it that the source has kept until then."""
+        if self._logged is None:
+            self._logged = self._keep_logs(target, self.record())
+        return self._logged
+
+    def _taken_over(self) -> RegistryStore | None:
+        """Return the target where it is the writer of record."""
+        record = self.record()
+        if record.phase < MigrationPhase.WRITE_CUTOVER:
+            return None
+        return self._logged or self.logged(self._mirrored(record).target)
+
     def heal_for(self, seconds: float) -> None:
         """Heal what lags, for at most so long; what is left is healed when it is touched."""
         end = time.monotonic() + seconds
         with suppress(RegistryError, OSError), at_most(_PATIENCE):
             mirror = self.mirror()
-            if mirror is None:
+            if mirror is None or self._taken_over() is not None:
                 return
             for task_id, _ in self.heads():
                 if time.monotonic() > end:
@@ -139,7 +153,9 @@ class DualWriteStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit: the source's commit decides, then the target follows."""
-        self.record()  # a phase that this version does not know must stop the write, not follow it
+        taken_over = self._taken_over()
+        if taken_over is not None:
+            return taken_over.commit(changeset)
         commit = self.source.commit(changeset)
         # Whatever the target does: the caller's write stands, the lagging mark tells of the rest.
         try:
@@ -172,6 +188,9 @@ class DualWriteStore:
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
+        taken_over = self._taken_over()
+        if taken_over is not None:
+            return taken_over.load(task_id, only=only)
         if not self._reads_target():
             snapshot = self.source.load(task_id, only=only)
             if only is None and self._compare and random.random() < self._compare:
@@ -208,6 +227,9 @@ class DualWriteStore:
 
     def _list(self, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
         """Ask the target when it follows in everything asked for, else the source."""
+        taken_over = self._taken_over()
+        if taken_over is not None:
+            return ask(taken_over)
         if self._reads_target():
             with suppress(RegistryError, OSError), self._patiently():
                 mirror = self.mirror()
@@ -240,8 +262,7 @@ class DualWriteStore:
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
-        self.record()
-        return self.source.head(task_id)
+        return (self._taken_over() or self.source).head(task_id)
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -272,12 +293,13 @@ class DualWriteStore:
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes: the writer of record serves the feed."""
-        self.record()
-        return self.source.changes(after, task_id=task_id, limit=limit)
+        return (self._taken_over() or self.source).changes(after, task_id=task_id, limit=limit)
 
     def close(self) -> None:
         """See RegistryStore.close."""
         self.source.close()
+        if self._logged is not None:
+            self._logged.close()
         if self._mirror is not None:
             self._mirror.target.close()
 

@@ -61,7 +61,9 @@ def surplus_tasks(mirror: Mirror, task_ids: set[str]) -> list[Mismatch]:
     ]
 
 
-def compare_task(mirror: Mirror, task_id: str) -> tuple[int | None, list[Mismatch]]:
+def compare_task(
+    mirror: Mirror, task_id: str, *, heal: bool = True
+) -> tuple[int | None, list[Mismatch]]:
     """Return (records compared, differences) of one task, at a revision that both stores had.
 
     A task that moves on is brought up to date and read again. One that never stands still for as
@@ -70,7 +72,8 @@ def compare_task(mirror: Mirror, task_id: str) -> tuple[int | None, list[Mismatc
     source, target = mirror.source, mirror.target
     for _ in range(_ATTEMPTS):
         before = source.head(task_id)
-        mirror.heal(task_id)
+        if heal:
+            mirror.heal(task_id)
         try:
             mine = source.load(task_id)
         except TaskNotFound:

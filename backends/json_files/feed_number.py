@@ -76,6 +76,15 @@ class FeedNumbers:
         self._store(state)
         return number
 
+    def follow(self, feed_id: str, number: int) -> None:
+        """Go on in the feed of the store that took over meanwhile, beyond a number of its."""
+        with self.locked():
+            state = self._load()
+            if state["feed_id"] != feed_id or state["next"] <= number:
+                state["feed_id"] = feed_id
+                state["next"] = max(state["next"], number + 1)
+                self._store(state)
+
     def _load(self) -> dict[str, Any]:
         try:
             data = self._path.read_bytes()

@@ -25,7 +25,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from registry_api.changeset import Change, Changeset, FeedCursor, Put, changeset_from, created_at
+from registry_api.changeset import (
+    Change,
+    Changeset,
+    FeedCursor,
+    Put,
+    changeset_from,
+    created_at,
+    dump_changeset,
+)
 from registry_api.codec import decode_record, dump, encode_record, unstamp
 from registry_api.errors import CorruptDocument
 from registry_api.flock import ForkSafeLock
@@ -177,6 +185,9 @@ class Journal:
             if self.state is not None:
                 return
             self._take_base(line)
+        elif kind == "change" and line["r"] <= self.revision:
+            # The feed of a task that was replaced: it lies behind the base that tells its state.
+            self.number = max(self.number, line["n"])
         else:
             self._tail += length
             self.hash = line["h"]
@@ -309,11 +320,12 @@ class Journal:
         logs: dict[str, int],
         lineage: str,
         trim_to: tuple[int, datetime] | None,
+        revision: int | None = None,
     ) -> bytes:
-        """Return the line of a change that follows this state."""
+        """Return the line of a change that follows this state, unless it is of another revision."""
         head = {
             "k": "change",
-            "r": self.revision + 1,
+            "r": self.revision + 1 if revision is None else revision,
             "n": number,
             "id": str(changeset.id),
             "d": digest,
@@ -375,6 +387,9 @@ class Journal:
         """Append a base when the tail has grown beyond four documents."""
         if self._tail < _BASE_FACTOR * max(document_size, 4096):
             return
+        self.append(self._base_line())
+
+    def _base_line(self) -> bytes:
         state = self.state
         assert state is not None
         records = [
@@ -399,7 +414,27 @@ class Journal:
             "f": self.floor,
             "fa": sorted(self.foreign_agents),
         }
-        self.append(dump(line) + b"\n")
+        return dump(line) + b"\n"
+
+    def whole(self, feed: tuple[Change, ...]) -> bytes:
+        """Return the text of a journal of this state, with the feed that led to it."""
+        self.base = -1
+        base = self._base_line()
+        self.base = 0
+        return base + b"".join(
+            self.change_line(
+                change.changeset,
+                digest=change.digest,
+                text=dump_changeset(change.changeset).decode(),
+                number=change.cursor.number,
+                hash_after=self.hash,
+                logs={},
+                lineage=change.lineage,
+                trim_to=None,
+                revision=change.revision,
+            )
+            for change in feed
+        )
 
     def trimmed(self, now: datetime) -> tuple[int, datetime] | None:
         """Return (floor, latest id time) when lines are past keeping, for the next change line.

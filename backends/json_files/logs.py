@@ -22,6 +22,7 @@ __all__ = ["TaskLogs"]
 # Side by side at the end of a line of ours, as encode_line writes them; nowhere else.
 _ENTRY_ID = re.compile(rb'"entry_id":"([A-Za-z0-9_-][A-Za-z0-9._-]*)","changeset":"[0-9a-f-]{36}"')
 _TAIL = 1 << 16
+_UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 class TaskLogs:
@@ -119,21 +120,47 @@ class TaskLogs:
                 out |= {(log.kind, m.decode()) for m in _ENTRY_ID.findall(data)}
         return out
 
+    def keys_behind(self, journal: Journal) -> set[tuple[Kind, str]]:
+        """Return the ids of all lines behind what the journal has read."""
+        return {
+            (log.kind, record_key(line.record))
+            for log in self._logs(None)
+            for _, line in self._lines(log, journal.logs.get(log.generation, 0), None)
+        }
+
+    def known_upto(self, journal: Journal, keys: set[tuple[Kind, str]]) -> dict[str, int]:
+        """Return how far each log holds nothing but lines with these ids, where that is further
+        than the journal has read.
+        """
+        out: dict[str, int] = {}
+        for log in self._logs(None):
+            for end, line in self._lines(log, journal.logs.get(log.generation, 0), None):
+                if (log.kind, record_key(line.record)) not in keys:
+                    break
+                out[log.generation] = end
+        return out
+
     # -- lines of ours -----------------------------------------------------------------------
 
     def plan(
-        self, changeset: Changeset, records: list[ProgressEntry | Finding]
+        self,
+        changeset: Changeset | None,
+        records: list[ProgressEntry | Finding],
+        *,
+        after: tuple[AppendedLine, ...] = (),
     ) -> tuple[AppendedLine, ...]:
-        """Return the lines that the records become, each with its place.
+        """Return the lines that the records become, each with its place, behind those ``after``.
 
         A torn line of another program is ended with a newline first, so that ours stands alone.
+        No changeset: it is not known any more.
         """
-        ends: dict[str, int] = {}
+        ends = {line.path: line.offset + len(line.data) for line in after}
+        said = str(changeset.id) if changeset else _UNKNOWN
         out = []
         for record in records:
             kind = KINDS[type(record)]
             name = log_name(record)
-            data = encode_line(record, changeset=str(changeset.id), times=self._shared.times)
+            data = encode_line(record, changeset=said, times=self._shared.times)
             if name not in ends:
                 ends[name], torn = self._end(name)
                 data = b"\n" + data if torn else data

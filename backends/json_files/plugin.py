@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from backends.json_files.health import check_files
-from backends.json_files.store import JsonFilesStore
+from backends.json_files.movable import MovableJsonStore
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.control import FileControl
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
+from registry_api.migration import MigrationPhase
 from registry_api.opening import STATE_DIR, OpenContext
 from registry_api.store import RegistryStore
 
@@ -36,11 +37,16 @@ def _open(context: OpenContext) -> RegistryStore:
         record = control.read()
         return record.epoch if record else 0
 
-    return JsonFilesStore(
+    def frozen() -> bool:
+        record = control.read()
+        return record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER
+
+    return MovableJsonStore(
         context.workspace,
         times=times,
         now=context.now,
         timeout=settings.lock_timeout,
         durable=settings.durable,
         epoch=epoch,
+        frozen=frozen,
     )

@@ -19,7 +19,9 @@ __all__ = ["Shared"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """``timeout`` bounds waits for locks (seconds); ``epoch`` is that of the move, 0 without."""
+    """``timeout`` bounds waits for locks (seconds); ``epoch`` is that of the move, 0 without;
+    ``frozen``: another store has taken over, what others write to documents is put aside.
+    """
 
     layout: Layout
     times: Times
@@ -28,6 +30,7 @@ class Shared:
     timeout: float
     durable: bool
     epoch: Callable[[], int]
+    frozen: Callable[[], bool] = lambda: False
     documents: DocumentCache = field(default_factory=DocumentCache)
 
     def sync(self, fd: int) -> None:
@@ -45,6 +48,10 @@ class Shared:
         path = self.layout.state / name
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
+
+    def write_file(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        """Write a file durably; by default one of ours."""
+        write_file(path, data, sync=self.sync, mode=mode)
 
     def keep(self, folder: str, name: str, data: bytes) -> Path:
         """Keep bytes in a new file below ``.registry``, durably; returns its path."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = ["Stamp", "stamp_of", "stat_stamp"]
@@ -28,6 +28,10 @@ class Stamp:
     def proves(self, other: Stamp) -> bool:
         """Whether this earlier stamp shows that the file is still what it was at ``other``."""
         return not self.racy and self.key() == other.key()
+
+    def settled(self) -> Stamp:
+        """Return it as a proof all the same: for who knows that it is looked at again."""
+        return replace(self, racy=False)
 
     def key(self) -> tuple[int, int, int, int, int]:
         """Everything but ``racy``."""

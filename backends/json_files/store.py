@@ -60,6 +60,8 @@ _COUNTING = 0.02
 class JsonFilesStore:
     """A registry in AGENT_REGISTRY.json files; older programs may read and write them meanwhile."""
 
+    task_class: type[TaskFiles] = TaskFiles
+
     def __init__(
         self,
         workspace: Path,
@@ -69,6 +71,7 @@ class JsonFilesStore:
         timeout: float,
         durable: bool,
         epoch: Callable[[], int] = lambda: 0,
+        frozen: Callable[[], bool] = lambda: False,
     ) -> None:
         layout = Layout(workspace)
         folder = layout.state / "json"
@@ -82,6 +85,7 @@ class JsonFilesStore:
             timeout=timeout,
             durable=durable,
             epoch=epoch,
+            frozen=frozen,
         )
         self._intents = self._shared.folder("intents")
         self._projection = Projection(self._shared)
@@ -105,7 +109,7 @@ class JsonFilesStore:
             raise TaskNotFound(f"{task_id!r} is no task id", next_step="list_tasks shows the ids")
         with self._lock:
             if task_id not in self._tasks:
-                self._tasks[task_id] = TaskFiles(self._shared, task_id)
+                self._tasks[task_id] = self.task_class(self._shared, task_id)
             return self._tasks[task_id]
 
     def _existing(self, task_id: str) -> TaskFiles:

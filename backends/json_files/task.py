@@ -35,7 +35,7 @@ from registry_api.models import Finding, Kind, ProgressEntry
 from registry_api.retention import check_fresh
 from registry_api.state import TaskState
 
-__all__ = ["FOREIGN", "TaskFiles"]
+__all__ = ["FOREIGN", "TaskFiles", "not_found", "shown"]
 
 _FOLDERS = ("progress", "findings", "logs", "")
 
@@ -65,7 +65,7 @@ class TaskFiles(Foreign):
             with self._lock.held() as deadline:
                 self._settled(deadline)
         if self.journal.state is None:
-            raise _not_found(self.task_id)
+            raise not_found(self.task_id)
         return self.journal
 
     def _is_current(self) -> bool:
@@ -190,7 +190,7 @@ class TaskFiles(Foreign):
                 next_step="Put its folder back; what the registry knows of it is kept",
             )
         if change.changeset.expected is None:
-            raise _not_found(self.task_id)
+            raise not_found(self.task_id)
         raise Conflict(self.task_id, expected=change.changeset.expected, actual=0)
 
     def _replayed(self, change: Accepted) -> Commit | None:
@@ -233,7 +233,7 @@ class TaskFiles(Foreign):
         assert before is not None
         after = self._after(before, changeset)
         old, written = b"", None
-        if _shown(before) != _shown(after):
+        if shown(before) != shown(after):
             _, document, old = self._document_of(fd)
             # Until it is written: a refusal must not leave it changed.
             self._shared.documents.drop(self.task_id)
@@ -326,12 +326,13 @@ class TaskFiles(Foreign):
             yield fd
 
 
-def _not_found(task_id: str) -> TaskNotFound:
+def not_found(task_id: str) -> TaskNotFound:
+    """Return the error for a task that is not there."""
     return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows what there is")
 
 
-def _shown(state: TaskState) -> TaskState:
-    """What of a state a document holds."""
+def shown(state: TaskState) -> TaskState:
+    """Return what of a state a document holds."""
     return replace(state, latest={})
 
 

@@ -22,7 +22,7 @@ from registry_api.deadline import patience
 from registry_api.errors import Busy
 from registry_api.flock import Flock, ForkSafeLock, holder_of
 
-__all__ = ["TaskLock"]
+__all__ = ["TaskLock", "lock_document"]
 
 _PAUSE = 0.0005
 _FREE_SHARE = 1 / 3  # of the time held: a quarter of the whole
@@ -79,7 +79,7 @@ class TaskLock:
                 fd = open_regular(self._document, os.O_RDWR)
             _open_documents.add(fd)
             try:
-                self._flock(fd, deadline)
+                lock_document(fd, self._document, deadline)
                 if os.fstat(fd).st_ino == os.lstat(self._document).st_ino:
                     return fd
             except BaseException:
@@ -88,23 +88,6 @@ class TaskLock:
             # An editor or a checkout replaced the file while we waited: the lock is of the old one.
             _close(fd)
             create = False
-
-    def _flock(self, fd: int, deadline: float) -> None:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    pids = ", ".join(map(str, holder_of(self._document)))
-                    who = f" by process {pids}" if pids else ""
-                    raise Busy(
-                        f"{self._document} is locked{who}",
-                        next_step="Try again; if it lasts, see what that process waits for",
-                        path=str(self._document),
-                    ) from None
-                time.sleep(random.uniform(_PAUSE / 2, _PAUSE))
-            else:
-                return
 
     def _leave_free(self) -> None:
         try:
@@ -129,6 +112,25 @@ class TaskLock:
     def close(self) -> None:
         """Close the side lock's descriptor."""
         self._side.close()
+
+
+def lock_document(fd: int, path: Path, deadline: float) -> None:
+    """Lock an open document as older programs do; raises Busy, naming who holds it."""
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                pids = ", ".join(map(str, holder_of(path)))
+                who = f" by process {pids}" if pids else ""
+                raise Busy(
+                    f"{path} is locked{who}",
+                    next_step="Try again; if it lasts, see what that process waits for",
+                    path=str(path),
+                ) from None
+            time.sleep(random.uniform(_PAUSE / 2, _PAUSE))
+        else:
+            return
 
 
 # A fork child closes what it inherited, without unlocking: else the lock of a parent that is killed

@@ -170,8 +170,10 @@ class WriteAhead(Recorded):
             self._drop(intent)
 
     def _is_journaled(self, intent: Intent) -> bool:
-        changeset = uuid.UUID(jsontext.parse_trusted(intent.journal)["id"])
-        return changeset in self.journal.known_ids()
+        return self._is_known(intent.journal.splitlines()[-1])
+
+    def _is_known(self, line: bytes) -> bool:
+        return uuid.UUID(jsontext.parse_trusted(line)["id"]) in self.journal.known_ids()
 
     def _finish(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
         """Carry the write through: it is durable in the intent, and may have been seen.

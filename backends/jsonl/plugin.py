@@ -9,11 +9,11 @@ from registry_api.opening import OpenContext
 from registry_api.store import Capability, RegistryStore
 from registry_api.zone import machine_zone
 
-__all__ = ["registry_wrap_store"]
+__all__ = ["registry_keep_logs"]
 
 
 @hookimpl
-def registry_wrap_store(store: RegistryStore, context: OpenContext) -> RegistryStore | None:
+def registry_keep_logs(store: RegistryStore, context: OpenContext) -> RegistryStore | None:
     """Wrap a store whose content outlives the process, unless it is opened for reading only."""
     has = store.info.capabilities
     settings = context.settings

@@ -14,10 +14,10 @@ def demo(capsys, *tokens):
 
 
 def test_nothing_is_lost(capsys):
-    """Six switches under load: every acknowledged write is found by plain json and sqlite3."""
+    """Twelve switches under load: every acknowledged write is found by plain json and sqlite3."""
     code, steps = demo(capsys)
     assert code == 0
-    assert len(steps) == 7
+    assert len(steps) == 13
     assert all(s["acknowledged"] >= 100 and s["lost"] == s["mismatches"] == 0 for s in steps)
 
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backends.admin.cli import main
-from backends.dual_write import move
+from backends.dual_write import move, steps
 from contract_tests import build
 from contract_tests.harness import Harness
 from registry_api import (
@@ -29,7 +29,7 @@ from registry_api import (
     open_store,
 )
 from registry_api.control import FileControl, PhaseRecord
-from registry_api.errors import BackendMismatch, NotSupported, SwitchTimedOut
+from registry_api.errors import BackendMismatch, CorruptDocument, SwitchTimedOut
 from registry_api.gate import Gate
 from registry_api.migration import MigrationPhase, Mismatch, VerifyReport
 from registry_api.procs import Process
@@ -234,6 +234,7 @@ def test_a_switch_without_a_phase_walks_to_the_wish(workspace, capsys, monkeypat
 
 def test_the_summary_names_the_next_command(workspace, capsys, monkeypatch):
     """What is sensible next follows from where the move stands."""
+    monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
 
     def following():
         return cli(capsys, "status", "--json", "--workspace", workspace)[1]["next"]
@@ -245,9 +246,11 @@ def test_the_summary_names_the_next_command(workspace, capsys, monkeypatch):
     assert following() == "registry-backend plan 0"
     monkeypatch.delenv("REGISTRY_PHASE")
     switch(workspace, 2)
-    assert following() == "registry-backend verify"
+    assert following() == "registry-backend plan next"
     legacy.edit(workspace / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent("theirs"))
     assert following() == "registry-backend reconcile"
+    switch(workspace, 4)
+    assert following() == "registry-backend verify"
     (workspace / ".registry" / "switch.json").write_text("{}")
     assert following() == "registry-backend recover"
     assert "Next: registry-backend recover" in cli(capsys, "--workspace", workspace)[1]
@@ -407,11 +410,13 @@ def test_a_first_switch_that_dies_before_its_commit_locks_nobody_out(workspace):
     """No record, a filled target, a switch journal: phase 0 goes on, the switch can be repeated."""
     done = subprocess.run([sys.executable, "-c", DYING, str(workspace)], check=False)
     assert done.returncode == -signal.SIGKILL
+    assert (workspace / ".registry" / "switch.json").exists()
     store = opened(workspace)
+    assert not (workspace / ".registry" / "switch.json").exists()
     assert dual(store).record().phase == 0
     build.put(store, build.report("TASK-0", "a0", progress=5), expected=None)
     report = switch(workspace, 1)
-    assert report.notes
+    assert len(report.steps) == 1
     assert store.load("TASK-0").agents[0].progress == 5
 
 
@@ -433,7 +438,7 @@ def test_a_phase_of_a_newer_version_stops_every_write(workspace):
     store = opened(workspace)
     switch(workspace, 1)
     path = workspace / ".registry" / "phase.json"
-    path.write_text(path.read_text().replace('"phase": 1', '"phase": 3'))
+    path.write_text(path.read_text().replace('"phase": 1', '"phase": 5'))
     before = contents(workspace)
     for call in (
         lambda: build.put(store, build.finding("TASK-0"), expected=None),
@@ -441,7 +446,7 @@ def test_a_phase_of_a_newer_version_stops_every_write(workspace):
         store.changes,
         lambda: opened(workspace),
     ):
-        with pytest.raises(NotSupported):
+        with pytest.raises(CorruptDocument):
             call()
     assert contents(workspace) == before
 
@@ -560,13 +565,13 @@ def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
     store = opened(workspace, registry_lock_timeout=5)
     store.counts()
     migration = open_migration(load_settings(workspace, env={}))
-    original, closed = migration._settle_moved, threading.Event()
+    original, closed = migration._try_closed, threading.Event()
 
-    def settle(seen):
+    def behind(*args):
         closed.set()
-        return original(seen)
+        return original(*args)
 
-    migration._settle_moved = settle
+    migration._try_closed = behind
     options = {"actor": "test", "timeout": 60.0}
     mover = threading.Thread(target=migration.switch, args=(MigrationPhase(1),), kwargs=options)
     with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
@@ -642,11 +647,11 @@ def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
 ):
     """Its feed may be of 100,000 lines: what is compared while callers wait is what came since."""
     closed, held_up = [], []
-    settle, compare = move.Move._settle_moved, move.compare_tail
+    behind, compare = move.Move._try_closed, steps.compare_tail
 
-    def settling(self, seen):
+    def settling(self, *args):
         closed.append(True)
-        return settle(self, seen)
+        return behind(self, *args)
 
     def comparing(mirror, task_id, since):
         if closed:
@@ -656,9 +661,9 @@ def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
     def never_still(mirror, task_ids, *, progress=None):
         return VerifyReport(tasks=len(task_ids), in_flight=tuple(task_ids))
 
-    monkeypatch.setattr(move, "verify_tasks", never_still)
-    monkeypatch.setattr(move.Move, "_settle_moved", settling)
-    monkeypatch.setattr(move, "compare_tail", comparing)
+    monkeypatch.setattr(steps, "verify_tasks", never_still)
+    monkeypatch.setattr(move.Move, "_try_closed", settling)
+    monkeypatch.setattr(steps, "compare_tail", comparing)
     switch(workspace, 1)
     assert (closed, held_up) == ([True], [])
 

@@ -93,7 +93,7 @@ def test_kills_lose_nothing(workspace, tmp_path, seed):
             assert change.revision == revisions[change.changeset.task_id]
             ids[change.changeset.id] += 1
         assert set(ids.values()) == {1}
-    count, missing = processes.lost(workspace, acks, both=True)
+    count, missing = processes.lost(workspace, acks, where="both")
     assert count > 100
     assert missing == []
     assert list((workspace / ".registry").glob("conflicts/*")) == []

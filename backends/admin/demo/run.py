@@ -1,4 +1,4 @@
-"""Run the demo: the move under load, 0 -> 1 -> 2 -> 1 -> 0 -> 1 -> 2, then the check."""
+"""Run the demo: the whole move under load, there, back and there again, and the checks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry_api import load_settings, open_migration
 from registry_api.errors import VerificationFailed
-from registry_api.migration import MigrationPhase
+from registry_api.migration import Migration, MigrationPhase
 
 __all__ = ["LEAST", "Row", "run_demo"]
 
 LEAST = 100  # acknowledged writes a step: fewer would prove nothing
-WAY = (1, 2, 1, 0, 1, 2)
+WAY = (1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4)
+_OLDER = 2  # un-migrated programs, at work in phases 0 to 2
+_RETIRE = 2.0  # seconds that a removed document must be unused: 15 outside a demo
 _HERE = "backends.admin.demo"
 
 
@@ -33,11 +35,12 @@ class Row:
     acknowledged: int = 0
     found: int = 0
     mismatches: int = 0
+    missing_in_json: int = 0  # when the move was back in phase 0
 
     @property
     def lost(self) -> int:
-        """Acknowledged and not found."""
-        return self.acknowledged - self.found
+        """Acknowledged and not found: at the end, or on the way in phase 0."""
+        return max(self.acknowledged - self.found, self.missing_in_json)
 
 
 def run_demo(
@@ -59,32 +62,74 @@ def run_demo(
         [f"{_HERE}.writer", str(workspace), str(acks / n), n, "yes" if sabotage else "no"]
         for n in names
     ]
-    commands.append([f"{_HERE}.legacy", str(workspace), str(acks / "legacy"), "legacy"])
-    with _running(commands), closing(open_migration(load_settings(workspace))) as migration:
-        _wait_for(acks, [*names, "legacy"])
-        rows = [Row(step=f"phase {migration.status().record.phase:d}", since=time.monotonic())]
-        for phase in WAY:
+    settings = load_settings(workspace, retire_seconds=_RETIRE)
+    with _running(commands), closing(open_migration(settings)) as migration:
+        older = _Older(workspace, acks)
+        with older:
+            _wait_for(acks, [*names, *older.names])
+            rows = [Row(step=f"phase {migration.status().record.phase:d}", since=time.monotonic())]
+            for phase in WAY:
+                _load(rows[-1], seconds, acks, say)
+                if phase == MigrationPhase.WRITE_CUTOVER:
+                    older.stop()
+                rows.append(_switched(migration, MigrationPhase(phase), rows[-1]))
+                if phase == MigrationPhase.READ_MIGRATION:
+                    older.start()
+                if phase == MigrationPhase.JSON_ONLY:
+                    # Back at the start: all of it is in the documents and logs alone.
+                    _count(workspace, acks, "json", rows, lost_only=True)
             _load(rows[-1], seconds, acks, say)
-            report = migration.switch(MigrationPhase(phase), actor="demo")
-            done = report.steps[-1]
             rows[-1].seconds = time.monotonic() - rows[-1].since
-            step = f"{done.from_phase:d} -> {done.to_phase:d}, phase {phase}"
-            verified = len(done.verified.mismatches) if done.verified else 0
-            rows.append(
-                Row(
-                    step=step,
-                    since=time.monotonic(),
-                    pause_ms=done.pause_ms,
-                    mismatches=verified,
-                )
-            )
-        _load(rows[-1], seconds, acks, say)
-        rows[-1].seconds = time.monotonic() - rows[-1].since
-    with closing(open_migration(load_settings(workspace))) as migration:
+    with closing(open_migration(settings)) as migration:
         migration.reconcile()
         rows[-1].mismatches += len(migration.verify().mismatches)
-    _check(workspace, acks, [*names, "legacy"], rows)
+    _count(workspace, acks, "sqlite", rows)
     return rows
+
+
+def _switched(migration: Migration, phase: MigrationPhase, row: Row) -> Row:
+    done = migration.switch(phase, actor="demo").steps[-1]
+    row.seconds = time.monotonic() - row.since
+    return Row(
+        step=f"{done.from_phase:d} -> {done.to_phase:d}, phase {phase:d}",
+        since=time.monotonic(),
+        pause_ms=done.pause_ms,
+        mismatches=len(done.verified.mismatches) if done.verified else 0,
+    )
+
+
+class _Older:
+    """Programs that were not migrated: they may work in phases 0 to 2."""
+
+    def __init__(self, workspace: Path, acks: Path) -> None:
+        self._workspace, self._acks = workspace, acks
+        self._stack: ExitStack | None = None
+        self.names: list[str] = []
+
+    def start(self) -> None:
+        """Start them, with new names each time; nothing where they run."""
+        if self._stack is not None:
+            return
+        first = len(self.names)
+        new = [f"legacy{first + n}" for n in range(_OLDER)]
+        self.names += new
+        place = str(self._workspace)
+        self._stack = ExitStack()
+        self._stack.enter_context(
+            _running([[f"{_HERE}.legacy", place, str(self._acks / n), n] for n in new])
+        )
+
+    def stop(self) -> None:
+        """Let them end, and wait for it."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 @contextmanager
@@ -126,11 +171,20 @@ def _load(row: Row, seconds: float, acks: Path, say: Callable[[str], None]) -> N
         time.sleep(0.2)
 
 
-def _check(workspace: Path, acks: Path, names: list[str], rows: list[Row]) -> None:
-    files = [str(acks / n) for n in names]
-    command = [sys.executable, "-m", f"{_HERE}.check", str(workspace), "both", *files]
+def _count(
+    workspace: Path, acks: Path, where: str, rows: list[Row], *, lost_only: bool = False
+) -> None:
+    """Look for every write acknowledged so far, by a program of plain json and sqlite3.
+
+    ``lost_only``: only add to the differences what is missing; it is counted at the end.
+    """
+    files = [str(path) for path in sorted(acks.iterdir())]
+    command = [sys.executable, "-m", f"{_HERE}.check", str(workspace), where, *files]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603  (ours)
     for _, _, _, when, found in json.loads(done.stdout):
         row = max((r for r in rows if r.since <= when), key=lambda r: r.since, default=rows[0])
+        if lost_only:
+            row.missing_in_json += not found
+            continue
         row.acknowledged += 1
         row.found += bool(found)

@@ -1,0 +1,342 @@
+"""The steps between two phases: what each does beside the writers, behind the gate, and after.
+
+A step may die anywhere. Before the record is replaced it is undone (``undo``), after that it is
+finished (``seal`` behind the gate, then ``after``); both may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
+
+from backends.dual_write.mirror import Mirror
+from backends.dual_write.verify import compare_tail, verify_tasks
+from registry_api.control import PhaseRecord
+from registry_api.errors import PreflightFailed, TaskNotFound, VerificationFailed
+from registry_api.migration import MigrationPhase, Mismatch, Progress, VerifyReport
+from registry_api.query import TaskQuery
+from registry_api.silence import all_tasks
+from registry_api.snapshot import Head, TaskSnapshot
+from registry_api.store import Logged, Movable, RegistryStore
+
+__all__ = ["Sides", "Step", "step_between"]
+
+_AT_ONCE = 20  # tasks brought over between two reports of progress
+_ROUNDS = 3
+_RETIRE_SECONDS = 15.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Sides:
+    """What a step works on; ``heads`` tells where the source stands.
+
+    The target is opened by who needs it: there is a way back from one that is broken.
+    """
+
+    open_mirror: Callable[[], Mirror]
+    keep_logs: Callable[[RegistryStore], RegistryStore]
+    heads: Callable[[], dict[str, Head]]
+    catch_up: Callable[[list[str], Progress | None], int]
+    progress: Progress | None = None
+    reason: str | None = None
+    retire_seconds: float = _RETIRE_SECONDS
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def mirror(self) -> Mirror:
+        """Source and target."""
+        return self.open_mirror()
+
+    @property
+    def taken_over(self) -> RegistryStore:
+        """The target with its logs."""
+        return self.keep_logs(self.mirror.target)
+
+    @property
+    def movable(self) -> Movable:
+        """The source as one that can be given up; raises PreflightFailed where it cannot."""
+        source = self.mirror.source
+        if not isinstance(source, Movable):
+            raise PreflightFailed(
+                f"the store {source.info.name!r} cannot be given up as a source",
+                next_step="Stay in phase 2: only a store that declares movable can",
+            )
+        return source
+
+    def now(self, task_id: str) -> TaskSnapshot | None:
+        """Where a task stands in the target, None: nowhere."""
+        try:
+            return self.mirror.target.load(task_id)
+        except TaskNotFound:
+            return None
+
+    def put_stragglers_aside(self) -> None:
+        """Look for what others wrote to frozen documents, and say so."""
+        found = self.movable.stragglers(self.now)
+        self.notes += [
+            f"task {s.task_id}: written after the cut-over, kept: {s.kept}" for s in found
+        ]
+
+
+class Step(Protocol):
+    """One step between adjacent phases."""
+
+    verified: VerifyReport | None
+    touches_files: bool  # behind the gate, so that a death there is to be recovered at once
+
+    def beside(self) -> int:
+        """Do the long part, beside the writers; returns how many tasks were brought over."""
+
+    def inside(self) -> int:
+        """Behind the gate, before the record is replaced; raises Busy to be tried again."""
+
+    def undo(self) -> None:
+        """Take back what ``inside`` did."""
+
+    def seal(self) -> None:
+        """Behind the gate, after the record was replaced."""
+
+    def after(self, record: PhaseRecord) -> None:
+        """Beside the writers again."""
+
+    def changed(self, record: PhaseRecord) -> PhaseRecord:
+        """Add to the new record what this step found."""
+
+
+@dataclass(slots=True)
+class _Back:
+    """2 to 1, 1 to 0: only the record changes."""
+
+    sides: Sides
+    verified: VerifyReport | None = None
+    touches_files: bool = False
+
+    def beside(self) -> int:
+        return 0
+
+    def inside(self) -> int:
+        return 0
+
+    def undo(self) -> None:
+        pass
+
+    def seal(self) -> None:
+        pass
+
+    def after(self, record: PhaseRecord) -> None:
+        pass
+
+    def changed(self, record: PhaseRecord) -> PhaseRecord:
+        return record
+
+
+@dataclass(slots=True)
+class _Follow(_Back):
+    """0 to 1, 1 to 2: the target comes to hold what the source holds, and is proven to."""
+
+    seen: dict[str, Head] = field(default_factory=dict)
+
+    def beside(self) -> int:
+        sides = self.sides
+        task_ids = list(sides.heads())
+        done = sides.catch_up(task_ids, sides.progress)
+        seen = sides.heads()
+        self.verified = verify_tasks(sides.mirror, task_ids, progress=sides.progress)
+        require_equal(self.verified)
+        # What never stood still is compared from its beginning, still beside the writers.
+        self.seen = {t: h for t, h in seen.items() if t not in self.verified.in_flight}
+        narrow(sides.mirror, self.seen, sides.heads)
+        return done
+
+    def inside(self) -> int:
+        return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
+
+    def _settle(self, moved: dict[str, Head]) -> int:
+        mirror = self.sides.mirror
+        healed = mirror.heal_all(moved)
+        mismatches: list[Mismatch] = []
+        for task_id in moved:
+            mismatches += compare_tail(mirror, task_id, self.seen.get(task_id, Head()))[1]
+        require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
+        return healed
+
+
+@dataclass(slots=True)
+class _CutOver(_Follow):
+    """2 to 3: the documents are frozen, the target becomes the writer of record."""
+
+    touches_files: bool = True
+
+    def beside(self) -> int:
+        sides = self.sides
+        sides.notes += [f"open in another process: {h}" for h in sides.movable.holders()]
+        sides.movable.prepare_freeze()
+        # In a class with slots, super() without arguments knows another class.
+        return _Follow.beside(self)
+
+    def inside(self) -> int:
+        return self._settle(self.sides.movable.freeze(self.seen))
+
+    def undo(self) -> None:
+        self.sides.movable.thaw()
+
+    def seal(self) -> None:
+        # Who was waiting in flock for a document got its turn while the others were frozen.
+        self.sides.mirror.heal_all(self.sides.movable.sweep())
+
+
+@dataclass(slots=True)
+class _Return(_Back):
+    """3 to 2: the frozen documents are brought to where the target stands, then thawed."""
+
+    touches_files: bool = True
+    seen: dict[str, Head] = field(default_factory=dict)
+
+    def _mirror(self) -> Mirror:
+        mirror = self.sides.mirror
+        return Mirror(mirror.target, mirror.source)
+
+    def _heads(self) -> dict[str, Head]:
+        return target_heads(self.sides.mirror.target)
+
+    def beside(self) -> int:
+        sides, mirror = self.sides, self._mirror()
+        sides.put_stragglers_aside()
+        logged = sides.taken_over
+        if isinstance(logged, Logged):
+            logged.reconcile()
+        heads = self._heads()
+        behind = mirror.lagging(list(heads))
+        for start in range(0, len(behind), _AT_ONCE):
+            mirror.heal_all(behind[start : start + _AT_ONCE])
+            if sides.progress is not None:
+                sides.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
+        self.verified = verify_tasks(mirror, behind, progress=sides.progress)
+        require_equal(self.verified)
+        self.seen = {t: h for t, h in heads.items() if t not in self.verified.in_flight}
+        narrow(mirror, self.seen, self._heads)
+        return len(behind)
+
+    def inside(self) -> int:
+        mirror = self._mirror()
+        moved = [t for t, h in self._heads().items() if self.seen.get(t) != h]
+        healed = mirror.heal_all(moved)
+        mismatches: list[Mismatch] = []
+        for task_id in moved:
+            mismatches += compare_tail(mirror, task_id, self.seen.get(task_id, Head()))[1]
+        require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
+        return healed
+
+    def seal(self) -> None:
+        self.sides.movable.thaw()
+
+
+@dataclass(slots=True)
+class _CleanUp(_Back):
+    """3 to 4: the documents go into an archive, and are removed when nobody has them open."""
+
+    archive: str = ""
+
+    def beside(self) -> int:
+        sides = self.sides
+        sides.put_stragglers_aside()
+        if sides.reason is None:
+            self._refuse()
+        progress = sides.progress
+        counted = None if progress is None else lambda n, of: progress("archive", n, of)
+        differing = sides.movable.frozen_differences()
+        if differing:
+            raise VerificationFailed(
+                f"{len(differing)} document(s) differ, the first: {differing[0]}",
+                next_step="registry-backend verify",
+            )
+        self.archive = sides.movable.archive(progress=counted)
+        return 0
+
+    def _refuse(self) -> None:
+        kept = self.sides.movable.kept_stragglers()
+        if kept:
+            raise PreflightFailed(
+                f"{len(kept)} straggler(s) are not dealt with, the first: {kept[0]}",
+                next_step="Read the report, then move it away; or --anyway --reason TEXT",
+            )
+        holders = self.sides.movable.holders()
+        if holders:
+            raise PreflightFailed(
+                f"a process has a document open: {holders[0]}",
+                next_step="End that program; or --anyway --reason TEXT",
+            )
+
+    def changed(self, record: PhaseRecord) -> PhaseRecord:
+        return replace(record, archive=self.archive)
+
+    def after(self, record: PhaseRecord) -> None:
+        sides = self.sides
+        if record.archive is None:
+            return  # born in this phase: there is nothing to remove
+        progress = sides.progress
+        counted = None if progress is None else lambda n, of: progress("wait", n, of)
+        found = sides.movable.retire(
+            record.archive, wait=sides.retire_seconds, now=sides.now, progress=counted
+        )
+        sides.notes += [f"task {s.task_id}: written too late, kept: {s.kept}" for s in found]
+
+
+@dataclass(slots=True)
+class _Reinstate(_Back):
+    """4 to 3: the removed documents are put back, frozen."""
+
+    def beside(self) -> int:
+        self.sides.movable.reinstate()
+        self.sides.put_stragglers_aside()
+        return 0
+
+
+_KINDS: dict[tuple[int, int], type[_Back]] = {
+    (0, 1): _Follow,
+    (1, 2): _Follow,
+    (2, 3): _CutOver,
+    (3, 4): _CleanUp,
+    (4, 3): _Reinstate,
+    (3, 2): _Return,
+}
+
+
+def step_between(before: MigrationPhase, after: MigrationPhase, sides: Sides) -> Step:
+    """Return the step from one phase to the next."""
+    return cast(Step, _KINDS.get((before, after), _Back)(sides))
+
+
+def target_heads(target: RegistryStore) -> dict[str, Head]:
+    """Return where every task of a store stands that nobody but us writes."""
+    return {t.task_id: target.head(t.task_id) for t in all_tasks(target, TaskQuery())}
+
+
+def narrow(mirror: Mirror, seen: dict[str, Head], heads: Callable[[], dict[str, Head]]) -> None:
+    """Bring over and compare, beside the writers, what moved since ``seen``, or is not in it;
+    ``seen`` moves on.
+
+    Each round takes less time than the one before, and so leaves less to the next, and at last
+    to the moment behind the gate. What differs here is left to be told there.
+    """
+    for _ in range(_ROUNDS):
+        moved = [t for t, h in heads().items() if seen.get(t) != h]
+        mirror.heal_all(moved)
+        for task_id in moved:
+            head, differences = compare_tail(mirror, task_id, seen.get(task_id, Head()))
+            if not differences:
+                seen[task_id] = head
+    mirror.heal_all(heads())
+
+
+def require_equal(report: VerifyReport) -> None:
+    """Raise VerificationFailed, naming the first difference."""
+    if report.mismatches:
+        first = report.mismatches[0]
+        raise VerificationFailed(
+            f"{len(report.mismatches)} differences, the first in task {first.task_id} at "
+            f"{first.pointer or '/'}: {first.source!r} in the source, {first.target!r} in the "
+            "target; the phase is unchanged",
+            next_step=f"registry-backend diff {first.task_id}",
+        )

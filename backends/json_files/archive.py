@@ -1,0 +1,106 @@
+"""An archive of documents: a tar with a manifest of SHA-256 hashes, read back before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from registry_api.errors import CorruptDocument
+
+__all__ = ["Archive", "Member"]
+
+_MANIFEST = "MANIFEST.json"
+_MOST_MEMBERS = 1_000_000
+_MOST_BYTES = 256 * 2**20  # a member
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file to be archived under a name; ``read`` gives its bytes, None: it is gone."""
+
+    name: str
+    read: Callable[[], bytes | None]
+
+
+class Archive:
+    """One archive file. Members are handled one by one: no links, no other paths, bounded sizes."""
+
+    def __init__(self, path: Path, *, sync: Callable[[int], None] = os.fsync) -> None:
+        self.path = path
+        self._sync = sync
+
+    def write(
+        self, members: list[Member], *, progress: Callable[[int, int], None] | None = None
+    ) -> str:
+        """Write the archive durably; returns its SHA-256 (hex). Raises OSError."""
+        manifest: dict[str, str] = {}
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "w+b") as file:  # noqa: PTH123  (an open descriptor)
+                with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    for n, member in enumerate(members):
+                        data = member.read()
+                        if data is not None:
+                            manifest[member.name] = hashlib.sha256(data).hexdigest()
+                            _add(tar, member.name, data)
+                        if progress is not None:
+                            progress(n + 1, len(members))
+                    _add(tar, _MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+                file.flush()
+                self._sync(fd)
+                file.seek(0)
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
+
+    def check(self, digest: str) -> dict[str, str]:
+        """Read everything back and compare; returns the manifest. Raises CorruptDocument."""
+        try:
+            with self.path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise self._corrupt("it is not what was recorded")
+                file.seek(0)
+                return self._read_back(tarfile.open(fileobj=file, mode="r:"))
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise self._corrupt(str(error)) from None
+
+    def _read_back(self, tar: tarfile.TarFile) -> dict[str, str]:
+        found: dict[str, str] = {}
+        manifest: dict[str, str] | None = None
+        for n, info in enumerate(tar):
+            parts = Path(info.name).parts
+            if not info.isreg() or info.name.startswith("/") or ".." in parts:
+                raise self._corrupt(f"{info.name} is no plain file below the workspace")
+            if n > _MOST_MEMBERS or info.size > _MOST_BYTES:
+                raise self._corrupt(f"{info.name}: too many members, or too large")
+            member = tar.extractfile(info)
+            assert member is not None
+            data = member.read()
+            if info.name == _MANIFEST:
+                manifest = orjson.loads(data)
+            else:
+                found[info.name] = hashlib.sha256(data).hexdigest()
+        if manifest is None or manifest != found:
+            raise self._corrupt("its members are not those of its manifest")
+        return manifest
+
+    def _corrupt(self, what: str) -> CorruptDocument:
+        return CorruptDocument(
+            f"{self.path}: {what}",
+            next_step="Keep it; registry-backend switch back makes the documents without it",
+            path=str(self.path),
+        )
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o600
+    tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,185 @@
+"""One task whose document is given up as the truth: frozen, moved away, put back."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from backends.files import open_regular
+from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
+from backends.json_files.recorded import content_hash, read_document
+from backends.json_files.stamp import stamp_of
+from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
+from registry_api.snapshot import Head
+from registry_api.store import Straggler
+
+__all__ = ["FrozenTask"]
+
+_YOUNG_NS = 50_000_000  # as stamps: a younger change may have left the times as they are
+Known = tuple[int, int, int, int]  # device, inode, size, time of change of the content
+
+
+class FrozenTask(MirroredTask):
+    """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read."""
+
+    _left: Known | None = None
+
+    def mode(self) -> int | None:
+        """Return the document's mode, None where there is no regular file."""
+        try:
+            found = os.lstat(self._document).st_mode
+        except OSError:
+            return None
+        return stat.S_IMODE(found) if stat.S_ISREG(found) else None
+
+    def text(self) -> bytes | None:
+        """Return the document's bytes, which are the frozen ones; raises CorruptDocument if not."""
+        data = self._bytes()
+        if data is None or self.journal.state is None:
+            return data  # a new one of an older program: archived as it is
+        if content_hash(data) != self.journal.hash:
+            raise CorruptDocument(
+                f"{self._document} is not what was frozen",
+                next_step="Try again: it is put aside first",
+                path=str(self._document),
+            )
+        return data
+
+    def _bytes(self) -> bytes | None:
+        self.journal.refresh()
+        try:
+            with open(open_regular(self._document), "rb") as file:  # noqa: PTH123
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def difference(self) -> str | None:
+        """Return what of the frozen document is not as it was, None: nothing."""
+        data = self._bytes()
+        if self.journal.state is None:
+            return None
+        if data is None:
+            return "is gone"
+        return None if content_hash(data) == self.journal.hash else "is not what was frozen"
+
+    def stranger(self) -> str | None:
+        """Return the hash of a document that is no registry of ours; None where there is none."""
+        data = self._bytes()
+        return None if data is None or self.journal.state is not None else content_hash(data)
+
+    def keep_template(self) -> None:
+        """Keep the document's present text: what the way back begins with."""
+        data = self._bytes()
+        if data is None:
+            return
+        with suppress(OSError):
+            if self._base.read_bytes() == data:
+                return
+        self._shared.replace_file(self._base, data)
+
+    # -- freezing ----------------------------------------------------------------------------
+
+    def freeze(self, *, settle: bool) -> Head:
+        """Settle the task and make its document read-only; returns where it stands."""
+        for _ in range(3):
+            with suppress(FileNotFoundError), self._held() as fd:
+                stamp = stamp_of(fd)
+                if not settle and self._is_proven(stamp) and self._is_read():
+                    os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & READ_ONLY)
+                    old = stamp.mtime_ns < time.time_ns() - _YOUNG_NS
+                    key = (stamp.device, stamp.inode, stamp.size, stamp.mtime_ns)
+                    self._left = key if old else None
+                    return self._stands()
+            settle = False
+            try:
+                self.current()
+            except (TaskNotFound, CorruptDocument, Unavailable):
+                if self.journal.state is None:
+                    return Head()  # no registry, or none yet: named by status, and left alone
+                raise
+            self._prove()
+        raise Busy(f"{self._document} does not come to rest", next_step="Try again")
+
+    def _is_read(self) -> bool:
+        try:
+            return os.stat(self.journal.path).st_size == self.journal.size  # noqa: PTH116
+        except FileNotFoundError:
+            return False
+
+    def _prove(self) -> None:
+        """Read the document under its lock, however young it is: nobody of ours writes it now."""
+        with suppress(FileNotFoundError), self._held() as fd:
+            stamp = stamp_of(fd)
+            if content_hash(read_document(fd)) == self.journal.hash:
+                self._proven = (stamp.settled(), self.journal.hash)
+
+    def _stands(self) -> Head:
+        stand = self.journal.stand
+        if stand is None:
+            return Head()
+        return Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
+
+    def sweep(self) -> Head | None:
+        """Take in what was written since ``freeze``; returns where the task stands if it moved."""
+        try:
+            with self._held() as fd:
+                found = os.fstat(fd)
+                key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+                if key == self._left:
+                    return None
+                if content_hash(read_document(fd)) == self.journal.hash:
+                    return None
+        except (FileNotFoundError, Busy):
+            return None  # whoever holds it will have written a straggler
+        before = self._stands()
+        with suppress(RegistryError), self.writable(), self._lock.held() as deadline:
+            self._settled(deadline)
+        self.set_writable(self._document, writable=False)
+        after = self._stands()
+        return after if after != before else None
+
+    # -- removal and the way back ------------------------------------------------------------
+
+    def put_aside(self, data: bytes, now: Now) -> Straggler | None:
+        """Keep bytes that another program wrote too late."""
+        return self._put_aside(data, content_hash(data), now)
+
+    def move_to(self, place: Path) -> None:
+        """Move the document away under its locks, the inode kept."""
+        with self._lock.held(), suppress(FileNotFoundError), self._held():
+            self._document.rename(place)
+            self._shared.sync_folder(place.parent)
+
+    def reinstate(self, aside: Path | None) -> None:
+        """Put the document back as it was frozen, where it is not there."""
+        self.journal.refresh()
+        if self.journal.state is None:
+            return
+        with self._lock.held():
+            if self._document.exists():
+                return
+            if aside is not None:
+                aside.rename(self._document)
+                self._shared.sync_folder(self._document.parent)
+                return
+            self._put_back()
+
+    def _put_back(self) -> None:
+        base = self._base.read_bytes() if self._base.exists() else b""
+        fresh = self._document.with_name(f".{self._document.name}.back")
+        if content_hash(base) == self.journal.hash:
+            self._shared.write_file(fresh, base, mode=0o644)
+        else:
+            # The template is of an earlier state, or lost: the records are what counts.
+            self._shared.write_file(fresh, base, mode=0o644)
+            fd = open_regular(fresh, os.O_RDWR)
+            try:
+                self._rebuild(fd)
+            finally:
+                os.close(fd)
+        self.set_writable(fresh, writable=False)
+        fresh.rename(self._document)
+        self._shared.sync_folder(self._document.parent)

@@ -1,0 +1,359 @@
+"""The store as the source of a move: frozen, archived, removed, and brought back.
+
+A document's frozen text is the one whose hash its journal holds: there is no second record of it.
+The mode is only a hint to older programs; what they write all the same is found and put aside.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypedDict, cast
+
+import orjson
+
+from backends.files import open_regular
+from backends.json_files.archive import Archive, Member
+from backends.json_files.frozen import FrozenTask
+from backends.json_files.intent import pending_numbers
+from backends.json_files.mirrored import MirroredTask, Now
+from backends.json_files.recorded import content_hash
+from backends.json_files.store import JsonFilesStore
+from registry_api.changeset import Change, Commit
+from registry_api.errors import RegistryError
+from registry_api.models import Finding, ProgressEntry
+from registry_api.snapshot import Head, TaskSnapshot
+from registry_api.store import Straggler
+
+__all__ = ["MovableJsonStore"]
+
+Counted = Callable[[int, int], None]
+_USUAL_MODE = 0o644
+
+
+class _Before(TypedDict):
+    """What documents were before they were frozen: unusual modes ("/": the global file's), and the
+    hashes of those that were no registries, and so are no stragglers.
+    """
+
+    modes: dict[str, int]
+    strangers: dict[str, str]
+
+
+class MovableJsonStore(JsonFilesStore):
+    """See Movable."""
+
+    task_class = FrozenTask
+
+    def _frozen_tasks(self) -> Iterator[FrozenTask]:
+        """Yield every task that has, or had, a document; nothing is read."""
+        names = set(self._shared.layout.tasks())
+        names |= {p.name.removesuffix(".journal") for p in self._journals()}
+        for name in sorted(names):
+            yield self._frozen(name)
+
+    def _frozen(self, name: str) -> FrozenTask:
+        task = self._task(name)
+        assert isinstance(task, FrozenTask)
+        return task
+
+    # -- as a replica ------------------------------------------------------------------------
+
+    def apply(self, change: Change) -> Commit:
+        """See Replica.apply."""
+        task = self._frozen(change.changeset.task_id)
+        replayed = not task.follows([change])
+        if not replayed:
+            self.apply_all([change])
+        return task.commit_of(change, replayed=replayed)
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """See Replica.apply_all; what is refused is refused before anything is written."""
+        groups: dict[str, list[Change]] = {}
+        for change in changes:
+            groups.setdefault(change.changeset.task_id, []).append(change)
+        for name, group in groups.items():
+            self._frozen(name).follows(group)
+        for name, group in groups.items():
+            self._frozen(name).apply_all(group)
+        if changes:
+            newest = max((c.cursor for c in changes), key=lambda c: c.number)
+            self._shared.numbers.follow(newest.feed_id, newest.number)
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        """See Replica.replace."""
+        self._frozen(snapshot.task.task_id).replace_with(snapshot, histories, feed)
+        if feed:
+            self._shared.numbers.follow(feed[-1].cursor.feed_id, feed[-1].cursor.number)
+
+    # -- freezing ----------------------------------------------------------------------------
+
+    @property
+    def _before(self) -> Path:
+        return self._shared.folder("json") / "before_freeze.json"
+
+    def _known_before(self) -> _Before:
+        try:
+            return cast(_Before, orjson.loads(self._before.read_bytes()))
+        except (OSError, orjson.JSONDecodeError):
+            return {"modes": {}, "strangers": {}}
+
+    @property
+    def _global_base(self) -> Path:
+        return self._shared.folder("json") / "global.base"
+
+    def prepare_freeze(self) -> None:
+        """See Movable.prepare_freeze."""
+        modes, strangers = dict[str, int](), dict[str, str]()
+        for task in self._frozen_tasks():
+            mode = task.mode()
+            if mode is not None and mode != _USUAL_MODE:
+                modes[task.task_id] = mode
+            stranger = task.stranger()
+            if stranger is not None:
+                strangers[task.task_id] = stranger
+            task.keep_template()
+        mode = _mode_of(self._shared.layout.global_file)
+        if mode is not None:
+            modes["/"] = mode
+        before: _Before = {"modes": modes, "strangers": strangers}
+        self._shared.replace_file(self._before, orjson.dumps(before))
+
+    def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See Movable.freeze."""
+        pending = pending_numbers(self._intents)
+        moved = {}
+        for name in self._present():
+            head = self._frozen(name).freeze(settle=name in pending)
+            if head.revision and head != seen.get(name):
+                moved[name] = head
+        self._freeze_global()
+        return moved
+
+    def _present(self) -> list[str]:
+        """Return the tasks that have a document; those never seen before are judged."""
+        new = set[str]()
+        with os.scandir(self._shared.layout.workspace) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".")]
+        if any(name not in self._tasks for name in names):
+            new = set(self._shared.layout.tasks()) - self._tasks.keys()
+        return sorted({n for n in names if n in self._tasks} | new)
+
+    def sweep(self) -> dict[str, Head]:
+        """See Movable.sweep."""
+        moved = {}
+        for name in self._present():
+            head = self._frozen(name).sweep()
+            if head is not None:
+                moved[name] = head
+        return moved
+
+    def thaw(self) -> None:
+        """See Movable.thaw."""
+        modes = self._known_before()["modes"]
+        for name in self._present():
+            mode = modes.get(name, _USUAL_MODE)
+            MirroredTask.set_writable(self._shared.layout.document(name), writable=True, mode=mode)
+        path = self._shared.layout.global_file
+        MirroredTask.set_writable(path, writable=True, mode=modes.get("/", _USUAL_MODE))
+        self._projection.mark()  # what it says is from before the cut-over
+        self._next_try = 0.0
+
+    def _freeze_global(self) -> None:
+        path = self._shared.layout.global_file
+        with suppress(OSError):
+            data = _read(path)
+            if data is not None:
+                self._shared.replace_file(self._global_base, data)
+                MirroredTask.set_writable(path, writable=False)
+
+    # -- what others write all the same ------------------------------------------------------
+
+    def stragglers(self, now: Now) -> tuple[Straggler, ...]:
+        """See Movable.stragglers."""
+        out, strangers = [], self._known_before()["strangers"]
+        for name in self._shared.layout.tasks():
+            with suppress(RegistryError, OSError):
+                found = self._frozen(name).look(now, stranger=strangers.get(name))
+                if found is not None:
+                    out.append(found)
+        found = self._global_straggler()
+        return (*out, *([found] if found else ()))
+
+    def _global_straggler(self) -> Straggler | None:
+        path, frozen = self._shared.layout.global_file, _read(self._global_base)
+        data = _read(path)
+        if data is None or data == frozen:
+            return None
+        name = f"GLOBAL_REGISTRY.straggler-{content_hash(data)[:12]}.json"
+        kept = self._shared.folder("conflicts") / name
+        if kept.exists():
+            return None
+        self._shared.keep("conflicts", name, data)
+        changes = ("the older programs' list of tasks was written after the cut-over",)
+        report = {"task_id": "", "at": self._shared.now().isoformat(), "changes": changes}
+        self._shared.keep("conflicts", kept.stem + ".report", orjson.dumps(report))
+        return Straggler(task_id="", kept=str(kept), changes=changes)
+
+    def kept_stragglers(self) -> tuple[str, ...]:
+        """See Movable.kept_stragglers."""
+        return tuple(
+            str(p)
+            for p in sorted((self._shared.layout.state / "conflicts").glob("*straggler-*.report"))
+        )
+
+    def frozen_differences(self) -> tuple[str, ...]:
+        """See Movable.frozen_differences."""
+        return tuple(
+            f"{self._shared.layout.document(task.task_id)}: {what}"
+            for task in self._frozen_tasks()
+            if (what := task.difference()) is not None
+        )
+
+    def holders(self) -> tuple[str, ...]:
+        """See Movable.holders."""
+        paths = [self._shared.layout.document(n) for n in self._shared.layout.tasks()]
+        paths.append(self._shared.layout.global_file)
+        return tuple(_holders(paths))
+
+    # -- removal -----------------------------------------------------------------------------
+
+    def _archives(self) -> Path:
+        return self._shared.folder("archive")
+
+    def archive(self, *, progress: Counted | None = None) -> str:
+        """See Movable.archive."""
+        layout = self._shared.layout
+        tasks = [t for t in self._frozen_tasks() if t.mode() is not None]
+        members = [Member(f"{t.task_id}/{layout.document(t.task_id).name}", t.text) for t in tasks]
+        if layout.global_file.exists():
+            members.append(
+                Member("registry/GLOBAL_REGISTRY.json", lambda: _read(layout.global_file))
+            )
+        name = f"json-{self._shared.now():%Y%m%dT%H%M%S%f}.tar"
+        archive = Archive(self._archives() / name, sync=self._shared.sync)
+        digest = archive.write(members, progress=progress)
+        self._shared.sync_folder(self._archives())
+        archive.check(digest)
+        return f"{name} {digest}"
+
+    def check_archive(self, archive: str) -> None:
+        """See Movable.check_archive."""
+        self._manifest(archive)
+
+    def _manifest(self, archive: str) -> dict[str, str]:
+        name, _, digest = archive.partition(" ")
+        return Archive(self._archives() / name, sync=self._shared.sync).check(digest)
+
+    def retire(
+        self, archive: str, *, wait: float, now: Now, progress: Counted | None = None
+    ) -> tuple[Straggler, ...]:
+        """See Movable.retire."""
+        manifest = self._manifest(archive)
+        retired = self._shared.folder("retired")
+        stragglers = list(self.stragglers(now))
+        for path in manifest:
+            self._set_aside(path, retired)
+        aside = {path: retired / path.replace("/", "!") for path in manifest}
+        self._wait_until_released([p for p in aside.values() if p.exists()], wait, progress)
+        for path, place in aside.items():
+            data = _read(place)
+            if data is None:
+                continue
+            if content_hash(data) != manifest[path]:
+                straggler = self._keep_late(path, data, now)
+                stragglers += [straggler] if straggler else []
+            place.unlink()
+        self._shared.sync_folder(retired)
+        return tuple(stragglers)
+
+    def _set_aside(self, path: str, retired: Path) -> None:
+        """Move a document out of the older programs' sight, under its lock; the inode stays."""
+        there = self._shared.layout.workspace / path
+        place = retired / path.replace("/", "!")
+        if place.exists() or not there.exists():
+            return
+        task_id = path.partition("/")[0]
+        if task_id == "registry":
+            there.rename(place)
+        else:
+            self._frozen(task_id).move_to(place)
+
+    def _wait_until_released(
+        self, paths: list[Path], wait: float, progress: Counted | None
+    ) -> None:
+        """Wait so long, and then until nobody has one open, four times as long at most."""
+        start = time.monotonic()
+        while paths and (waited := time.monotonic() - start) < 4 * wait:
+            if progress is not None:
+                progress(min(int(waited), int(wait)), int(wait))
+            if waited >= wait and not list(_holders(paths)):
+                return
+            time.sleep(min(0.5, max(0.01, wait - waited)))
+
+    def _keep_late(self, path: str, data: bytes, now: Now) -> Straggler | None:
+        """Keep what was written to a document after it was moved away."""
+        task_id = path.partition("/")[0]
+        if task_id == "registry":
+            self._shared.keep("conflicts", "GLOBAL_REGISTRY.straggler-late.json", data)
+            return None
+        return self._frozen(task_id).put_aside(data, now)
+
+    def reinstate(self) -> None:
+        """See Movable.reinstate."""
+        retired = self._shared.layout.state / "retired"
+        for task in self._frozen_tasks():
+            aside = retired / f"{task.task_id}!AGENT_REGISTRY.json"
+            task.reinstate(aside if aside.exists() else None)
+        path, base = self._shared.layout.global_file, _read(self._global_base)
+        if base is not None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._shared.write_file(path, base, mode=0o644)
+            MirroredTask.set_writable(path, writable=False)
+        (retired / "registry!GLOBAL_REGISTRY.json").unlink(missing_ok=True)
+
+
+def _mode_of(path: Path) -> int | None:
+    try:
+        found = path.lstat().st_mode
+    except OSError:
+        return None
+    return stat.S_IMODE(found) if stat.S_ISREG(found) else None
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123  (an open descriptor)
+            return file.read()
+    except OSError:
+        return None
+
+
+def _holders(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield which other processes have one of the files open (Linux)."""
+    wanted = {}
+    for path in paths:
+        with suppress(OSError):
+            found = path.lstat()
+            wanted[found.st_dev, found.st_ino] = path
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    found = descriptor.stat()
+                    path_ = wanted.get((found.st_dev, found.st_ino))
+                    if path_ is not None:
+                        name = (process / "comm").read_text().strip()
+                        yield f"{process.name} ({name}): {path_}"
