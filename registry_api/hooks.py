@@ -64,4 +64,8 @@ class Hooks:
 
     @hookspec
     def registry_observe(self, op: str, seconds: float, outcome: str) -> None:
-        """Called after each store operation; ``outcome`` is ``ok`` or an error code."""
+        """Called after each store operation; ``outcome`` is ``ok`` or an error code.
+
+        And, as ``compare.<op>``, after a sampled answer was compared with the other side of a move:
+        then it is ``matched``, ``mismatched`` or ``in_flight``.
+        """

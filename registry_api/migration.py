@@ -134,9 +134,10 @@ class Migration(Protocol):
     def reconcile(self, *, progress: Progress | None = None) -> int:
         """Take in what others wrote and bring the target up to date; returns tasks healed."""
 
-    def recover(self, *, dry_run: bool = False) -> tuple[str, ...]:
+    def recover(self, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
         """Finish what the dead left: switches, writes, a target that lags; says what was done.
 
+        Without ``wait`` removed documents that must still rest are left for a later one.
         Every operation does what it needs of this by itself. Raises Busy while a switch runs.
         """
 

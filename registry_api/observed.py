@@ -15,7 +15,7 @@ from registry_api.plugins import Plugins
 from registry_api.store import RegistryStore
 from registry_api.wrapper import StoreWrapper
 
-__all__ = ["observed"]
+__all__ = ["observed", "observer"]
 
 T = TypeVar("T")
 log = logging.getLogger("registry_backend")
@@ -29,11 +29,23 @@ def observed(store: RegistryStore, plugins: Plugins) -> RegistryStore:
     return store
 
 
+def observer(plugins: Plugins) -> Callable[[str, float, str], None]:
+    """Return what tells every plugin that watches operations of one: (op, seconds, outcome)."""
+    watching = plugins.manager.hook.registry_observe.get_hookimpls()
+
+    def tell(op: str, seconds: float, outcome: str) -> None:
+        values: dict[str, object] = {"op": op, "seconds": seconds, "outcome": outcome}
+        for impl in watching:
+            _isolated(impl, values)
+
+    return tell
+
+
 class _Observed(StoreWrapper):
     def __init__(self, inner: RegistryStore, plugins: Plugins) -> None:
         super().__init__(inner)
         self._committed = plugins.manager.hook.registry_committed.get_hookimpls()
-        self._observe = plugins.manager.hook.registry_observe.get_hookimpls()
+        self._tell = observer(plugins)
 
     def around(self, op: str, call: Callable[[], T]) -> T:
         start = time.perf_counter()
@@ -45,10 +57,7 @@ class _Observed(StoreWrapper):
             outcome = error.code
             raise
         finally:
-            seconds = time.perf_counter() - start
-            values: dict[str, object] = {"op": op, "seconds": seconds, "outcome": outcome}
-            for impl in self._observe:
-                _isolated(impl, values)
+            self._tell(op, time.perf_counter() - start, outcome)
         return result
 
     def commit(self, changeset: Changeset) -> Commit:

@@ -234,7 +234,7 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
 
     def recover() -> None:
         with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
-            migration.recover()
+            migration.recover(wait=False)
 
     return GatedStore(store, gate, died=journal.is_inside, recover=recover), context
 
@@ -245,7 +245,7 @@ def _recover_dead_switch(context: OpenContext) -> None:
         return
     try:
         with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
-            for note in migration.recover():
+            for note in migration.recover(wait=False):
                 log.warning("%s", note)
     except Busy:
         return  # it lives, or another process recovers it

@@ -27,7 +27,16 @@ import orjson
 
 from registry_api.flock import Flock
 
-__all__ = ["COUNTS", "TIMES", "Living", "Process", "living", "quantile"]
+__all__ = [
+    "COUNTS",
+    "PER_OPERATION",
+    "TIMES",
+    "Living",
+    "Process",
+    "bucket_bound",
+    "living",
+    "quantile",
+]
 
 COUNTS = (
     "mirrored",  # commits that the target of a move took
@@ -36,17 +45,22 @@ COUNTS = (
     "fallbacks",  # reads that the target could not answer
     "compared",  # reads compared with the target
     "mismatched",  # of these, those that differed
+    "in_flight",  # of these, those that another write overtook: nothing can be said
     "refused",  # calls that will be refused again: conflicts, bad input, nothing there
     "failed",  # calls that failed: locks, disks
 )
+SAMPLED = ("load", "list_tasks", "list_records", "counts")
+OUTCOMES = ("matched", "mismatched", "in_flight")
+PER_OPERATION = tuple(f"{op}.{outcome}" for op in SAMPLED for outcome in OUTCOMES)
 TIMES = ("write", "read", "gate")
 _PER_OCTAVE, _OCTAVES = 4, 24  # 1 µs to 16 s, within a fifth
 _BUCKETS = _PER_OCTAVE * _OCTAVES
 _HEAD = 512
-_CELLS = len(COUNTS) + len(TIMES) * _BUCKETS
+_NAMES = COUNTS + PER_OPERATION
+_CELLS = len(_NAMES) + len(TIMES) * _BUCKETS
 _SIZE = _HEAD + 8 * _CELLS
-_PLACE = {name: n for n, name in enumerate(COUNTS)}
-_START = {name: len(COUNTS) + n * _BUCKETS for n, name in enumerate(TIMES)}
+_PLACE = {name: n for n, name in enumerate(_NAMES)}
+_START = {name: len(_NAMES) + n * _BUCKETS for n, name in enumerate(TIMES)}
 
 
 class Process:
@@ -87,7 +101,7 @@ class Process:
             self._file = file
 
     def count(self, name: str, n: int = 1) -> None:
-        """Add to one of COUNTS."""
+        """Add to one of COUNTS or PER_OPERATION."""
         if n:
             self._add(_PLACE[name], n)
 
@@ -125,7 +139,9 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Living:
-    """A live process as it counts: ``counts`` by COUNTS, ``times`` by TIMES (buckets)."""
+    """A live process as it counts: ``counts`` by COUNTS and PER_OPERATION, ``times`` by TIMES
+    (buckets).
+    """
 
     name: str
     pid: int
@@ -163,8 +179,13 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
     for n, count in enumerate(buckets):
         left -= count
         if count and left <= 0:
-            return float(2 ** ((n + 1) / _PER_OCTAVE)) / 1e6
+            return bucket_bound(n)
     return None
+
+
+def bucket_bound(n: int) -> float:
+    """Return the seconds that the durations in a bucket do not exceed."""
+    return float(2 ** ((n + 1) / _PER_OCTAVE)) / 1e6
 
 
 def _bucket(seconds: float) -> int:

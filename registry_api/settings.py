@@ -44,7 +44,7 @@ class Settings(BaseModel):
         default=False, description="act on the wish when opening, forward only, once per wish"
     )
     compare: float = Field(
-        default=0.05, ge=0, le=1, description="share of reads compared with the target in phase 1"
+        default=0.05, ge=0, le=1, description="share of reads compared in phases 1 and 2"
     )
     silent_after: float = Field(
         default=900.0, gt=0, le=1e9, description="seconds without a sign of life until silent"

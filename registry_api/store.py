@@ -191,6 +191,9 @@ class Movable(Replica, Protocol):
         one by one; returns where the tasks stand that moved.
         """
 
+    def keep_frozen(self) -> None:
+        """Make read-only again what a death left open while it was brought forward."""
+
     def thaw(self) -> None:
         """Let other programs write the documents again; also after a freeze that died half-way."""
 
@@ -221,12 +224,18 @@ class Movable(Replica, Protocol):
         archive: str,
         *,
         wait: float,
+        patience: float,
         now: Callable[[str], TaskSnapshot | None],
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Straggler, ...]:
-        """Remove the archived documents: aside first, then for good when nobody has had them open
-        for ``wait`` seconds; what was written to them meanwhile is put aside. Idempotent.
+        """Remove the archived documents: aside first, then for good when they have lain there for
+        ``wait`` seconds and nobody has them open; what was written to them meanwhile is put aside.
+
+        Idempotent. What cannot be removed within ``patience`` seconds is left for the next call.
         """
+
+    def retiring(self) -> int:
+        """Return how many removed documents lie aside, not removed for good."""
 
     def reinstate(self) -> None:
         """Put the removed documents back, frozen, byte for byte. Idempotent."""

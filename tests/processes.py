@@ -83,9 +83,7 @@ def lost(workspace, acks, *, where="json"):
     ``both`` do not find."""
     program = [sys.executable, "-m", "backends.admin.demo.check", str(workspace)]
     files = [str(path) for path in acks if path.exists()]
-    done = subprocess.run(
-        [*program, where, *files], check=True, stdout=subprocess.PIPE
-    )
+    done = subprocess.run([*program, where, *files], check=True, stdout=subprocess.PIPE)
     found = json.loads(done.stdout)
     return len(found), [entry for entry in found if not entry[-1]]
 
@@ -145,7 +143,8 @@ def work(workspace, acks, name, task):
 def edit(workspace, acks, name, tasks, stop):
     """Edit documents as an older program, under flock alone, until told to stop.
 
-    What does not parse, since its writer was killed in the middle, it leaves to the others.
+    What does not parse, since its writer was killed in the middle, it leaves to the others; what is
+    not there, or may not be written, it passes over.
     """
     rng = random.Random(name)
     with Path(acks).open("a", buffering=1) as out:
@@ -155,14 +154,16 @@ def edit(workspace, acks, name, tasks, stop):
             task, key = rng.choice(tasks), f"{name}-{n}"
             try:
                 legacy.edit(Path(workspace) / task / "AGENT_REGISTRY.json", legacy.add_agent(key))
-            except ValueError:
+            except (ValueError, FileNotFoundError, PermissionError):
                 continue
             out.write(f"agent {task} {key} {time.monotonic()}\n")
 
 
-def command(*tokens, out=os.devnull):
+def command(*tokens, out=os.devnull, env=None):
     """Run ``registry-backend``; the process's exit code is the command's."""
     from backends.admin.cli import main
+
+    os.environ |= env or {}
 
     with Path(out).open("w") as sys.stdout, Path(os.devnull).open("w") as sys.stderr:
         code = main([str(t) for t in tokens])

@@ -448,6 +448,19 @@ def watch(
 
 
 @app.command
+def metrics(*, workspace: Workspace = None, json: Json = False) -> int:
+    """Print what the live processes count, in Prometheus's text format; changes nothing.
+
+    Example: registry-backend metrics > /var/lib/node_exporter/registry.prom
+    """
+    from backends.admin.metrics import metrics as lines
+    from registry_api import load_settings
+
+    found = {"metrics": list(lines(load_settings(workspace)))}
+    return _answer(found, lambda f: _said("\n".join(f["metrics"])), as_json=json)
+
+
+@app.command
 def history(*, workspace: Workspace = None, json: Json = False) -> int:
     """List the switches made, oldest first.
 

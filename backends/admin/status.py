@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from registry_api import (
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.migration import MigrationPhase, MoveStatus
 from registry_api.opening import STATE_DIR
+from registry_api.procs import living
 from registry_api.silence import last_sign
 
 __all__ = ["collect"]
@@ -67,6 +69,7 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         "silent_agents": [_silent_agent(agent) for agent in quiet.agents],
         "silent_tasks": list(quiet.tasks),
         "stored_counts": dict(legacy.stored_counts()) if legacy else {},
+        "monitor": _monitor(settings) if move else {},
         "records": {
             name: {_PLURAL[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
         },
@@ -89,7 +92,7 @@ def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str |
         return "registry-backend recover"
     if move is None:
         return "registry-backend plan 1" if legacy else None
-    if move.notes:
+    if move.notes or move.stragglers:
         return "registry-backend doctor"
     if move.dirty:
         return "registry-backend reconcile"
@@ -105,6 +108,20 @@ def _move(settings: Settings) -> MoveStatus | None:
         return None
     with closing(open_migration(settings)) as migration:
         return migration.status()
+
+
+def _monitor(settings: Settings) -> dict[str, int]:
+    """What the processes that live now found when they compared answers, and what is kept of it."""
+    folder = settings.workspace / STATE_DIR
+    total = Counter[str]()
+    for process in living(folder):
+        total.update(process.counts)
+    try:
+        kept = len((folder / "mismatches.jsonl").read_bytes().splitlines())
+    except OSError:
+        kept = 0
+    names = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
+    return {name: total[name] for name in names} | {"kept_mismatches": kept}
 
 
 def _plain(counts: Mapping[Any, int]) -> dict[str, int]:

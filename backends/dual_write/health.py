@@ -34,7 +34,12 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
         yield Issue(what="a switch is under way, or died", next_step="registry-backend recover")
     with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
         status = migration.status()
-    for note in status.notes:
+    for path in status.stragglers:
+        yield Issue(
+            what=f"{path}: written by another program after the cut-over",
+            next_step="Read it, end that program, move the report away",
+        )
+    for note in () if status.stragglers else status.notes:
         yield Issue(what=note, next_step="See its message; writes go on in the source alone")
     if status.dirty:
         yield Issue(

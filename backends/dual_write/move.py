@@ -44,7 +44,7 @@ from registry_api.migration import (
     VerifyReport,
 )
 from registry_api.opening import OpenContext
-from registry_api.store import Logged, MoveTarget
+from registry_api.store import Logged, Movable, MoveTarget
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.zone import machine_zone
 
@@ -281,10 +281,10 @@ class Move:
         finally:
             lock.release()
 
-    def recover(self, *, dry_run: bool = False) -> tuple[str, ...]:
+    def recover(self, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
         """See Migration.recover."""
         with self._alone():
-            notes = self._recover(dry_run=dry_run)
+            notes = self._recover(dry_run=dry_run, wait=wait)
             task_ids = self._task_ids()  # settles the writes of the dead
             if self._record().phase in {
                 MigrationPhase.PARALLEL_WRITE,
@@ -299,17 +299,16 @@ class Move:
         return notes
 
     def _recover(
-        self, *, dry_run: bool = False, progress: Progress | None = None
+        self, *, dry_run: bool = False, wait: bool = True, progress: Progress | None = None
     ) -> tuple[str, ...]:
         """Finish or undo a switch that died: the record decides which of the two it was."""
-        died = self._journal.read()
+        died, record = self._journal.read(), self._record()
         if died is None:
-            return ()
-        record = self._record()
+            return self._retire_rest(record, dry_run=dry_run, wait=wait)
         if dry_run:
             return (f"a switch that died would be recovered: the phase is {record.phase:d}",)
         committed = record.epoch != died.epoch
-        sides = self._sides(progress, reason=died.reason)
+        sides = self._sides(progress, reason=died.reason, wait=wait)
         step = step_between(died.before, died.after, sides)
         if died.epoch >= 0 and died.before != died.after:
             with self._gate.closed(timeout=_RECOVERY):
@@ -324,6 +323,18 @@ class Move:
             self._stamp(record)
         self._journal.clear()
         return (f"a switch that died was recovered: the phase is {record.phase:d}", *sides.notes)
+
+    def _retire_rest(self, record: PhaseRecord, *, dry_run: bool, wait: bool) -> tuple[str, ...]:
+        """Remove for good what an earlier switch to 4 had to leave."""
+        source = self._store.source
+        if record.phase is not MigrationPhase.CLEANUP or not isinstance(source, Movable):
+            return ()
+        left = source.retiring()
+        if not left or dry_run:
+            return (f"{left} removed document(s) lie aside",) if left else ()
+        sides = self._sides(wait=wait)
+        sides.retire(record.archive)
+        return tuple(sides.notes)
 
     def _preflight(
         self, before: MigrationPhase, after: MigrationPhase, *, json_is_truth: bool
@@ -343,7 +354,10 @@ class Move:
                     next_step="Only a store that declares move_target can",
                 )
 
-    def _sides(self, progress: Progress | None = None, *, reason: str | None = None) -> Sides:
+    def _sides(
+        self, progress: Progress | None = None, *, reason: str | None = None, wait: bool = True
+    ) -> Sides:
+        retire_seconds = self._context.settings.retire_seconds
         return Sides(
             open_mirror=self._mirror,
             keep_logs=self._store.logged,
@@ -351,7 +365,9 @@ class Move:
             catch_up=self._catch_up,
             progress=progress,
             reason=reason,
-            retire_seconds=self._context.settings.retire_seconds,
+            archive=self._record().archive,
+            retire_seconds=retire_seconds,
+            patience=4 * retire_seconds if wait else 0.0,
         )
 
     def _step(
@@ -389,7 +405,11 @@ class Move:
             new = step.changed(new)
             healed, pause = self._commit_closed(new, step, under_way, timeout)
         except BaseException:
-            if not (now := self._journal.read()) or not now.inside:
+            under = self._journal.read()
+            if under is None or not under.inside:  # else it is for whoever recovers it
+                if self._control.current().epoch == record.epoch:
+                    with suppress(RegistryError, OSError):
+                        step.undo()
                 self._journal.clear()
             raise
         step.after(new)

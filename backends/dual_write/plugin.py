@@ -11,6 +11,7 @@ from registry_api.control import FileControl, PhaseRecord
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.migration import Migration
+from registry_api.observed import observer
 from registry_api.opening import STATE_DIR, OpenContext, keep_logs
 from registry_api.store import RegistryStore
 from registry_api.zone import machine_zone
@@ -68,6 +69,7 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
         compare=context.settings.compare,
         on_mismatch=lambda found: keep_mismatches(folder / "mismatches.jsonl", found),
         count=context.process.count if context.process else None,
+        observe=observer(context.plugins),
     )
 
 

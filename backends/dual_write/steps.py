@@ -24,7 +24,6 @@ __all__ = ["Sides", "Step", "step_between"]
 
 _AT_ONCE = 20  # tasks brought over between two reports of progress
 _ROUNDS = 3
-_RETIRE_SECONDS = 15.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +39,9 @@ class Sides:
     catch_up: Callable[[list[str], Progress | None], int]
     progress: Progress | None = None
     reason: str | None = None
-    retire_seconds: float = _RETIRE_SECONDS
+    archive: str | None = None  # that the record names
+    retire_seconds: float = 0.0
+    patience: float = 0.0  # seconds to wait for removed documents
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -77,6 +78,25 @@ class Sides:
         self.notes += [
             f"task {s.task_id}: written after the cut-over, kept: {s.kept}" for s in found
         ]
+
+    def retire(self, archive: str | None) -> None:
+        """Remove the archived documents; None: born in phase 4, there are none."""
+        if archive is None:
+            return
+        progress = self.progress
+        found = self.movable.retire(
+            archive,
+            wait=self.retire_seconds,
+            patience=self.patience,
+            now=self.now,
+            progress=None if progress is None else lambda n, of: progress("wait", n, of),
+        )
+        self.notes += [f"task {s.task_id}: written too late, kept: {s.kept}" for s in found]
+        left = self.movable.retiring()
+        if left:
+            self.notes.append(
+                f"{left} removed document(s) lie aside; recover removes them for good"
+            )
 
 
 class Step(Protocol):
@@ -228,6 +248,9 @@ class _Return(_Back):
         require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
         return healed
 
+    def undo(self) -> None:
+        self.sides.movable.keep_frozen()
+
     def seal(self) -> None:
         self.sides.movable.thaw()
 
@@ -272,15 +295,7 @@ class _CleanUp(_Back):
         return replace(record, archive=self.archive)
 
     def after(self, record: PhaseRecord) -> None:
-        sides = self.sides
-        if record.archive is None:
-            return  # born in this phase: there is nothing to remove
-        progress = sides.progress
-        counted = None if progress is None else lambda n, of: progress("wait", n, of)
-        found = sides.movable.retire(
-            record.archive, wait=sides.retire_seconds, now=sides.now, progress=counted
-        )
-        sides.notes += [f"task {s.task_id}: written too late, kept: {s.kept}" for s in found]
+        self.sides.retire(record.archive)
 
 
 @dataclass(slots=True)
@@ -291,6 +306,9 @@ class _Reinstate(_Back):
         self.sides.movable.reinstate()
         self.sides.put_stragglers_aside()
         return 0
+
+    def undo(self) -> None:
+        self.sides.retire(self.sides.archive)
 
 
 _KINDS: dict[tuple[int, int], type[_Back]] = {

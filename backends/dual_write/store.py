@@ -57,10 +57,12 @@ class DualWriteStore:
         compare: float,
         on_mismatch: Callable[[list[Mismatch]], None],
         count: Callable[[str, int], None] | None = None,
+        observe: Callable[[str, float, str], None] = lambda *_: None,
     ) -> None:
         self.source = source
         self.followed = Counter[str]()  # what happened since the store was opened: procs.COUNTS
         self._publish = count
+        self._observe = observe
         self.open_target = open_target
         self._keep_logs = keep_logs
         self._control = control
@@ -193,8 +195,8 @@ class DualWriteStore:
             return taken_over.load(task_id, only=only)
         if not self._reads_target():
             snapshot = self.source.load(task_id, only=only)
-            if only is None and self._compare and random.random() < self._compare:
-                self._sample(snapshot)
+            if self._is_sampled():
+                self._compared("load", snapshot, lambda s: s.load(task_id, only=only), task_id)
             return snapshot
         head = self.source.head(task_id)
         with suppress(RegistryError, OSError), self._patiently():
@@ -205,27 +207,47 @@ class DualWriteStore:
                 with suppress(TaskNotFound):
                     found = mirror.target.load(task_id, only=only)
                     if (found.lineage, found.revision) == (head.lineage, head.revision):
+                        if self._is_sampled():
+                            self._compared(
+                                "load", found, lambda s: s.load(task_id, only=only), task_id
+                            )
                         return found
                 self._count("healed", mirror.heal(task_id))
                 head = self.source.head(task_id)
         self._count("fallbacks")
         return self.source.load(task_id, only=only)
 
-    def _sample(self, snapshot: TaskSnapshot) -> None:
+    # -- comparing a sample ------------------------------------------------------------------
+
+    def _is_sampled(self) -> bool:
+        return bool(self._compare) and random.random() < self._compare
+
+    def _compared(
+        self, op: str, answer: T, ask: Callable[[RegistryStore], T], task_id: str | None
+    ) -> None:
+        """Compare an answer with what the other side says; never at the caller's cost."""
+        start = time.monotonic()
         with suppress(RegistryError, OSError), self._patiently():
             mirror = self.mirror()
             if mirror is None:
                 return
-            other = mirror.target.load(snapshot.task.task_id)
-            if (other.lineage, other.revision) != (snapshot.lineage, snapshot.revision):
-                return
+            other = ask(self.source if self._reads_target() else mirror.target)
+            outcome = "matched"
+            if other != answer:
+                # Only where both still say the same, and the target is not behind, it is a
+                # difference: else a write came in between.
+                still = ask(self.source), ask(mirror.target)
+                behind = any(head != mirror.target.head(name) for name, head in self.heads(task_id))
+                outcome = "in_flight" if behind or still[0] == still[1] else "mismatched"
+                if outcome == "mismatched":
+                    self._on_mismatch(_named(op, task_id, *still))
             self._count("compared")
-            differences = compare_snapshots(snapshot, other)
-            if differences:
-                self._count("mismatched")
-                self._on_mismatch(differences)
+            if outcome != "matched":
+                self._count(outcome)
+            self._count(f"{op}.{outcome}")
+            self._observe(f"compare.{op}", time.monotonic() - start, outcome)
 
-    def _list(self, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
+    def _list(self, op: str, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
         """Ask the target when it follows in everything asked for, else the source."""
         taken_over = self._taken_over()
         if taken_over is not None:
@@ -235,9 +257,16 @@ class DualWriteStore:
                 mirror = self.mirror()
                 assert mirror is not None
                 if self._follows(mirror, task_id):
-                    return ask(mirror.target)
+                    found = ask(mirror.target)
+                    if self._is_sampled():
+                        self._compared(op, found, ask, task_id)
+                    return found
             self._count("fallbacks")
-        return ask(self.source)
+            return ask(self.source)
+        found = ask(self.source)
+        if self._is_sampled():
+            self._compared(op, found, ask, task_id)
+        return found
 
     def _follows(self, mirror: Mirror, task_id: str | None) -> bool:
         """Whether, after healing, the target has what the source has, and nothing else."""
@@ -269,7 +298,9 @@ class DualWriteStore:
     ) -> Page[TaskSummary]:
         """See RegistryStore.list_tasks."""
         query = check_tasks(query)
-        return self._list(None, lambda s: s.list_tasks(query, after=after, limit=limit))
+        return self._list(
+            "list_tasks", None, lambda s: s.list_tasks(query, after=after, limit=limit)
+        )
 
     def list_records(
         self,
@@ -282,12 +313,14 @@ class DualWriteStore:
         """See RegistryStore.list_records."""
         query = check_query(kind, query)
         return self._list(
-            query.task_id, lambda s: s.list_records(kind, query, after=after, limit=limit)
+            "list_records",
+            query.task_id,
+            lambda s: s.list_records(kind, query, after=after, limit=limit),
         )
 
     def counts(self) -> RegistryCounts:
         """See RegistryStore.counts."""
-        return self._list(None, lambda s: s.counts())
+        return self._list("counts", None, lambda s: s.counts())
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -302,6 +335,12 @@ class DualWriteStore:
             self._logged.close()
         if self._mirror is not None:
             self._mirror.target.close()
+
+
+def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mismatch]:
+    if isinstance(mine, TaskSnapshot) and isinstance(other, TaskSnapshot):
+        return compare_snapshots(mine, other)
+    return [Mismatch(task_id=task_id or "", pointer=f"/{op}", source=str(mine), target=str(other))]
 
 
 def stamp_target(target: RegistryStore, record: PhaseRecord) -> None:

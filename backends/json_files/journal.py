@@ -50,6 +50,10 @@ _MOST_PLACES = 10_000
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
 )
+# As dump_changeset writes them; inside a text the quotes would be escaped.
+_HISTORY = re.compile(
+    rb'\["put","(progress|finding)",\{"task_id":"[^"]*","(?:entry|finding)_id":"([^"]+)"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +278,14 @@ class Journal:
                     key = uuid.UUID(found[3].decode())
                     self.ids[key] = (int(found[1]), int(found[2]), found[4].decode())
         return self.ids
+
+    def history_ids(self) -> set[tuple[Kind, str]]:
+        """Return the ids of the progress entries and findings in the change lines."""
+        out = set[tuple[Kind, str]]()
+        for raw, _ in self._lines(0):
+            if raw.startswith(b'{"k":"change"'):
+                out |= {(Kind(k.decode()), key.decode()) for k, key in _HISTORY.findall(raw)}
+        return out
 
     def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""

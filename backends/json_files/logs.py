@@ -56,10 +56,10 @@ class TaskLogs:
         return records, offsets
 
     def _is_journaled(self, line: Line, journal: Journal) -> bool:
-        if line.changeset is None:
-            return False
         key = KINDS[type(line.record)], record_key(line.record)
         known = self.ids(journal)
+        if line.changeset is None:
+            return key in known
         # The ids were read as far as the logs were: a line that was journaled since may lie behind.
         if key not in known and line.changeset in map(str, journal.known_ids()):
             known.add(key)
@@ -104,9 +104,14 @@ class TaskLogs:
                     yield line.record
 
     def ids(self, journal: Journal) -> set[tuple[Kind, str]]:
-        """Return the ids of the task's history records of ours; read from the logs once."""
+        """Return the ids of the task's history records: those of ours, and what other programs
+        appended and was journaled. Read from the logs and the journal once.
+
+        A record that came back from another store may lie behind what the journal has read of the
+        logs: lines are not in the order of the commits.
+        """
         if journal.entry_ids is None:
-            journal.entry_ids = self._ids_in_logs(journal.logs)
+            journal.entry_ids = self._ids_in_logs(journal.logs) | journal.history_ids()
         return journal.entry_ids
 
     def _ids_in_logs(self, offsets: dict[str, int]) -> set[tuple[Kind, str]]:

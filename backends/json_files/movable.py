@@ -158,6 +158,11 @@ class MovableJsonStore(JsonFilesStore):
                 moved[name] = head
         return moved
 
+    def keep_frozen(self) -> None:
+        """See Movable.keep_frozen."""
+        for name in self._present():
+            MirroredTask.set_writable(self._shared.layout.document(name), writable=False)
+
     def thaw(self) -> None:
         """See Movable.thaw."""
         modes = self._known_before()["modes"]
@@ -224,7 +229,7 @@ class MovableJsonStore(JsonFilesStore):
         """See Movable.holders."""
         paths = [self._shared.layout.document(n) for n in self._shared.layout.tasks()]
         paths.append(self._shared.layout.global_file)
-        return tuple(_holders(paths))
+        return tuple(f"{who}: {path}" for who, path in _open_elsewhere(paths))
 
     # -- removal -----------------------------------------------------------------------------
 
@@ -256,7 +261,13 @@ class MovableJsonStore(JsonFilesStore):
         return Archive(self._archives() / name, sync=self._shared.sync).check(digest)
 
     def retire(
-        self, archive: str, *, wait: float, now: Now, progress: Counted | None = None
+        self,
+        archive: str,
+        *,
+        wait: float,
+        patience: float,
+        now: Now,
+        progress: Counted | None = None,
     ) -> tuple[Straggler, ...]:
         """See Movable.retire."""
         manifest = self._manifest(archive)
@@ -265,9 +276,9 @@ class MovableJsonStore(JsonFilesStore):
         for path in manifest:
             self._set_aside(path, retired)
         aside = {path: retired / path.replace("/", "!") for path in manifest}
-        self._wait_until_released([p for p in aside.values() if p.exists()], wait, progress)
+        held = self._wait_until_released(aside.values(), wait, patience, progress)
         for path, place in aside.items():
-            data = _read(place)
+            data = None if place in held else _read(place)
             if data is None:
                 continue
             if content_hash(data) != manifest[path]:
@@ -289,17 +300,30 @@ class MovableJsonStore(JsonFilesStore):
         else:
             self._frozen(task_id).move_to(place)
 
+    def retiring(self) -> int:
+        """See Movable.retiring."""
+        folder = self._shared.layout.state / "retired"
+        return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
+
+    @staticmethod
     def _wait_until_released(
-        self, paths: list[Path], wait: float, progress: Counted | None
-    ) -> None:
-        """Wait so long, and then until nobody has one open, four times as long at most."""
+        paths: Iterable[Path], wait: float, patience: float, progress: Counted | None
+    ) -> set[Path]:
+        """Wait until the files have lain for a time and nobody has them open; returns those that
+        are not to be removed yet.
+        """
         start = time.monotonic()
-        while paths and (waited := time.monotonic() - start) < 4 * wait:
+        # To rename a file changes its inode's time.
+        ages = {p: time.time() - p.stat().st_ctime for p in paths if p.exists()}
+        while True:
+            passed = time.monotonic() - start
+            held = {p for p, age in ages.items() if age + passed < wait}
+            held |= {path for _, path in _open_elsewhere(ages.keys() - held)}
+            if not held or passed >= patience:
+                return held
             if progress is not None:
-                progress(min(int(waited), int(wait)), int(wait))
-            if waited >= wait and not list(_holders(paths)):
-                return
-            time.sleep(min(0.5, max(0.01, wait - waited)))
+                progress(min(int(passed), int(wait)), int(wait))
+            time.sleep(max(0.0, min(0.5, patience - passed)))
 
     def _keep_late(self, path: str, data: bytes, now: Now) -> Straggler | None:
         """Keep what was written to a document after it was moved away."""
@@ -339,21 +363,21 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _holders(paths: Iterable[Path]) -> Iterator[str]:
-    """Yield which other processes have one of the files open (Linux)."""
+def _open_elsewhere(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield (``pid (name)``, path) of the files that other processes have open (Linux)."""
     wanted = {}
     for path in paths:
         with suppress(OSError):
             found = path.lstat()
             wanted[found.st_dev, found.st_ino] = path
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*") if wanted else ():
         if process.name == str(os.getpid()):
             continue
         with suppress(OSError):
             for descriptor in (process / "fd").iterdir():
                 with suppress(OSError):
                     found = descriptor.stat()
-                    path_ = wanted.get((found.st_dev, found.st_ino))
-                    if path_ is not None:
+                    there = wanted.get((found.st_dev, found.st_ino))
+                    if there is not None:
                         name = (process / "comm").read_text().strip()
-                        yield f"{process.name} ({name}): {path_}"
+                        yield f"{process.name} ({name})", there

@@ -197,8 +197,8 @@ class WriteAhead(Recorded):
         before = self.journal.state
         if before is None:
             return True
-        changeset = changeset_from(jsontext.parse_trusted(intent.journal)["cs"])
         after = before.copy()
-        for op in changeset.ops:
-            after.apply(op, known=lambda *_: False)
+        for line in intent.journal.splitlines():
+            for op in changeset_from(jsontext.parse_trusted(line)["cs"]).ops:
+                after.apply(op, known=lambda *_: False)
         return shows(before, after, theirs)

@@ -1,0 +1,198 @@
+"""What older programs write after the cut-over: nobody's truth, but never lost in silence."""
+
+import json
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+
+import pytest
+
+from backends.admin.cli import main
+from contract_tests import build
+from registry_api import Kind, load_settings, open_migration, open_store
+from tests import legacy
+
+TASK = "TASK-0"
+# An older program that had the document open all along: neither mode nor name keeps it out.
+HOLDING = (
+    legacy.PROGRAM
+    + """
+file = open(sys.argv[1], "r+")
+print("open", flush=True)
+for line in sys.stdin:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.seek(0)
+    document = json.load(file)
+    add_agent(line.strip())(document)
+    file.seek(0)
+    file.write(json.dumps(document, indent=2))
+    file.truncate()
+    file.flush()
+    fcntl.flock(file, fcntl.LOCK_UN)
+    print("written", flush=True)
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0.3")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
+    for n in range(2):
+        legacy.write_task(tmp_path, f"TASK-{n}", agents=agents)
+    return tmp_path
+
+
+def cli(capsys, *tokens):
+    code = main([str(t) for t in tokens])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def switch(capsys, workspace, to, *options):
+    return cli(capsys, "switch", to, *options, "--json", "--workspace", workspace)
+
+
+def status(capsys, workspace):
+    return cli(capsys, "status", "--json", "--workspace", workspace)[1]
+
+
+def document(workspace, task=TASK):
+    return workspace / task / "AGENT_REGISTRY.json"
+
+
+def reports(workspace):
+    return [
+        json.loads(p.read_bytes()) for p in (workspace / ".registry").glob("conflicts/*.report")
+    ]
+
+
+@contextmanager
+def holding(path):
+    """A process that has the document open; call what is given with the name of a new agent."""
+    command = [sys.executable, "-c", HOLDING, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as program:
+        assert program.stdout.readline() == "open\n"
+
+        def add(name):
+            program.stdin.write(f"{name}\n")
+            program.stdin.flush()
+            assert program.stdout.readline() == "written\n"
+
+        yield add
+
+
+def test_what_is_written_to_a_frozen_document_is_kept_and_shown(workspace, capsys):
+    """Its bytes and what it changed in conflicts/, the frozen text restored, a line in status; then
+    phase 4 is refused until somebody says why not."""
+    assert switch(capsys, workspace, 2)[0] == 0
+    with holding(document(workspace)) as add:
+        code, found = switch(capsys, workspace, 3)
+        assert code == 0
+        assert any("open in another process" in note for note in found["notes"])
+        frozen = document(workspace).read_bytes()
+        add("late")
+        assert document(workspace).read_bytes() != frozen
+        late = status(capsys, workspace)["stragglers"]
+        assert len(late) == 1
+        assert document(workspace).read_bytes() == frozen
+    assert reports(workspace)[0]["changes"] == ["changed agent late"]
+    kept = list((workspace / ".registry").glob("conflicts/*.json"))
+    assert b'"late"' in kept[0].read_bytes()
+    code, found = switch(capsys, workspace, 4)
+    assert (code, found["error"]["code"]) == (6, "preflight")
+    assert switch(capsys, workspace, 4, "--anyway")[0] == 2
+    assert switch(capsys, workspace, 4, "--anyway", "--reason", "seen")[0] == 0
+    last = cli(capsys, "history", "--json", "--workspace", workspace)[1]["switches"][-1]
+    assert last["by"].endswith("all the same: seen")
+
+
+def test_an_open_document_is_not_removed_unseen(workspace, capsys):
+    """Phase 4 names who has a document open; all the same, what is written then is kept too."""
+    assert switch(capsys, workspace, 3)[0] == 0
+    with holding(document(workspace)) as add:
+        code, found = switch(capsys, workspace, 4)
+        assert code == 6
+        assert "python" in found["error"]["message"]
+        code, found = switch(capsys, workspace, 4, "--anyway", "--reason", "it may")
+        assert code == 0
+        assert any("lie aside" in note for note in found["notes"])
+        assert not document(workspace).exists()
+        add("too-late")
+    code, found = cli(capsys, "recover", "--json", "--workspace", workspace)
+    assert any("written too late" in note for note in found["recovered"])
+    assert list((workspace / ".registry" / "retired").iterdir()) == []
+    kept = list((workspace / ".registry").glob("conflicts/*.json"))
+    assert b'"too-late"' in b"".join(p.read_bytes() for p in kept)
+    assert len(status(capsys, workspace)["stragglers"]) == 1
+
+
+@pytest.mark.parametrize("phase", [3, 4])
+def test_a_registry_made_after_the_cut_over_is_found(workspace, capsys, phase):
+    """It is kept and shown once, and becomes a task when JSON is the truth again."""
+    assert switch(capsys, workspace, phase)[0] == 0
+    legacy.write_task(workspace, "TASK-new", agents=[{"id": "n1", "status": "running"}])
+    for _ in range(2):
+        assert len(status(capsys, workspace)["stragglers"]) == 1
+    assert reports(workspace)[0]["changes"] == ["a new registry with 1 agent(s)"]
+    assert switch(capsys, workspace, 2)[0] == 0
+    with closing(open_store(load_settings(workspace))) as store:
+        assert store.load("TASK-new").agents[0].agent_id == "n1"
+
+
+def test_a_straggler_is_not_overwritten_on_the_way_back(workspace, capsys):
+    """3 to 2 brings a document forward only over the frozen text; what stood there is kept."""
+    assert switch(capsys, workspace, 3)[0] == 0
+    with closing(open_store(load_settings(workspace))) as store:
+        build.put(store, build.agent(TASK, "ours"), expected=1)
+    with holding(document(workspace)) as add:
+        add("late")
+        assert switch(capsys, workspace, 2)[0] == 0
+    assert reports(workspace)[0]["changes"] == ["changed agent late"]
+    with closing(open_store(load_settings(workspace))) as store:
+        assert [a.agent_id for a in store.load(TASK).agents] == ["a1", "ours"]
+    assert cli(capsys, "verify", "--json", "--workspace", workspace)[0] == 0
+
+
+def test_lines_that_others_append_after_the_cut_over_come_in_once(workspace, capsys):
+    """As history, by reconcile or on the way back; never twice, none lost."""
+    log = workspace / TASK / "progress" / "a1_progress.jsonl"
+    assert switch(capsys, workspace, 3)[0] == 0
+
+    def append(message):
+        line = {"timestamp": "2026-01-04T23:00:00", "agent_id": "a1", "message": message}
+        with log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    with closing(open_store(load_settings(workspace))) as store:
+        append("first")
+        build.put(store, build.report(TASK, message="ours"), expected=None)
+        append("second")
+        cli(capsys, "reconcile", "--json", "--workspace", workspace)
+        append("third")
+        assert switch(capsys, workspace, 2)[0] == 0
+        append("fourth")
+        cli(capsys, "verify", "--json", "--workspace", workspace)
+        found = sorted(e.message for e in store.list_records(Kind.PROGRESS).items)
+        assert found == ["first", "fourth", "ours", "second", "third"]
+        assert cli(capsys, "verify", "--json", "--workspace", workspace)[0] == 0
+
+
+def test_a_lost_archive_does_not_bar_the_way_back(workspace, capsys):
+    """The documents are made again from their templates, byte for byte; verify names the loss."""
+    assert switch(capsys, workspace, 3)[0] == 0
+    before = document(workspace).read_bytes()
+    assert switch(capsys, workspace, 4)[0] == 0
+    for path in (workspace / ".registry" / "archive").iterdir():
+        assert path.stat().st_mode & 0o77 == 0
+        path.unlink()
+    code, found = cli(capsys, "verify", "--json", "--workspace", workspace)
+    assert (code, found["error"]["code"]) == (1, "corrupt_document")
+    assert switch(capsys, workspace, 3)[0] == 0
+    assert document(workspace).read_bytes() == before
+    with closing(open_migration(load_settings(workspace))) as migration:
+        assert migration.verify().mismatches == ()

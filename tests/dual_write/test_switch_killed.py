@@ -1,0 +1,85 @@
+"""A cut-over and its way back, killed at every call that writes: the next to come recovers it."""
+
+import json
+import stat
+from contextlib import closing
+
+import pytest
+
+from contract_tests import build
+from registry_api import load_settings, open_migration, open_store
+from registry_api.control import FileControl
+from registry_api.migration import MigrationPhase
+from tests import legacy, strace
+
+SWITCH = """
+import sys
+from backends.admin.cli import main
+sys.exit(main(["switch", sys.argv[2], "--workspace", sys.argv[1]]))
+"""
+# With chmod, which freezes and thaws.
+CALLS = strace.WRITES + ",fchmod,chmod,fchmodat"
+TASK = "TASK-0"
+PARTS = 4  # run side by side
+
+
+def opened(workspace):
+    return open_store(load_settings(workspace, env={}))
+
+
+def switch(workspace, phase):
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        migration.switch(MigrationPhase(phase), actor="test")
+
+
+def document(workspace):
+    return workspace / TASK / "AGENT_REGISTRY.json"
+
+
+def prepared(workspace, phase):
+    """A task with an agent of each side, and a report that only the writer of record has."""
+    agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
+    legacy.write_task(workspace, TASK, agents=agents)
+    switch(workspace, phase)
+    with closing(opened(workspace)) as store:
+        build.put(store, build.agent(TASK, "ours"), expected=1)
+        build.put(store, build.report(TASK, "ours", progress=42), expected=None)
+
+
+def is_whole(workspace):
+    """Everything is there in whatever phase it is, and the document may be written if it should."""
+    with closing(opened(workspace)) as store:
+        build.put(store, build.report(TASK, "a1", progress=43), expected=None)
+        found = {a.agent_id: a.progress for a in store.load(TASK).agents}
+        assert found == {"a1": 43, "ours": 42}
+    phase = FileControl(workspace / ".registry").current().phase
+    mode = document(workspace).stat().st_mode
+    assert bool(mode & stat.S_IWUSR) is (phase < 3)
+    assert not (workspace / ".registry" / "switch.json").exists()
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        assert migration.verify().mismatches == ()
+    return phase
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2)])
+def test_killed_at_every_write(tmp_path, before, after, part):
+    """kill -9 at the n-th call: the next to come finds all that was acknowledged, in one of the two
+    phases, nothing half frozen, and the switch can be made."""
+    strace.need()
+    ends = set()
+    for nth in range(1 + part, 1000, PARTS):
+        workspace = tmp_path / str(nth)
+        prepared(workspace, before)
+        done = strace.run(SWITCH, workspace, after, calls=CALLS, inject=f"signal=KILL:when={nth}")
+        ends.add(is_whole(workspace))
+        switch(workspace, 0)
+        assert {a["id"] for a in json.loads(document(workspace).read_bytes())["agents"]} == {
+            "a1",
+            "ours",
+        }
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0
+    assert nth > 20
+    assert ends == {before, after}
