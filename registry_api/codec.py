@@ -68,6 +68,11 @@ def _readers(kind: Kind) -> dict[str, Callable[[Any], Any]]:
     return out
 
 
+@cache
+def _names(kind: Kind) -> frozenset[str]:
+    return frozenset(f.name for f in fields(CLASSES[kind]))
+
+
 def decode_record(value: list[Any]) -> Record:
     """Build the record that ``encode_record`` described; fields of a newer version are dropped.
 
@@ -75,8 +80,7 @@ def decode_record(value: list[Any]) -> Record:
     """
     kind = Kind(value[0])
     data: dict[str, Any] = value[1]
-    known = {f.name for f in fields(CLASSES[kind])}
-    readers = _readers(kind)
+    known, readers = _names(kind), _readers(kind)
     out = {}
     for name, item in data.items():
         if name in known:

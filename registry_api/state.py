@@ -56,7 +56,7 @@ def after_report(agent: Agent, entry: ProgressEntry) -> Agent:
         return agent
     status, progress, seen = effect
     if progress is None:
-        return replace(agent, last_update=seen)
+        return agent if seen == agent.last_update else replace(agent, last_update=seen)
     return replace(agent, status=status, progress=progress, last_update=seen)
 
 

@@ -178,6 +178,11 @@ class Movable(Replica, Protocol):
     def absorb(self) -> tuple[tuple[str, Head], ...]:
         """Take in what they wrote, in documents and logs; return where every task stands."""
 
+    def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """Return where those tasks stand that moved since ``seen``, documents settled; lines that
+        others appended to logs are left for ``absorb``. Quick where nothing moved: behind a gate.
+        """
+
     def prepare_freeze(self) -> None:
         """Keep, beside the writers, what a thaw and the way back will need."""
 

@@ -170,6 +170,9 @@ class _Follow(_Back):
         return done
 
     def inside(self) -> int:
+        source = self.sides.mirror.source
+        if isinstance(source, Movable):
+            return self._settle(source.moved(self.seen))
         return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
 
     def _settle(self, moved: dict[str, Head]) -> int:
@@ -240,7 +243,12 @@ class _Return(_Back):
 
     def inside(self) -> int:
         mirror = self._mirror()
-        moved = [t for t, h in self._heads().items() if self.seen.get(t) != h]
+        nowhere = Head()
+        moved = [
+            task.task_id
+            for task in all_tasks(mirror.source, TaskQuery())
+            if self.seen.get(task.task_id, nowhere).revision != task.revision
+        ]
         healed = mirror.heal_all(moved)
         mismatches: list[Mismatch] = []
         for task_id in moved:

@@ -11,7 +11,7 @@ from pathlib import Path
 from backends.files import open_regular
 from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
 from backends.json_files.recorded import content_hash, read_document
-from backends.json_files.stamp import stamp_of
+from backends.json_files.stamp import stamp_of, stat_stamp
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.snapshot import Head
 from registry_api.store import Straggler
@@ -82,6 +82,20 @@ class FrozenTask(MirroredTask):
 
     # -- freezing ----------------------------------------------------------------------------
 
+    def stands(self, *, settle: bool) -> Head:
+        """Return where the task stands, settled; Head() where there is no registry, or none yet."""
+        if not settle:
+            stamp = stat_stamp(self._document)
+            if stamp is not None and self._is_proven(stamp) and self._is_read():
+                return self._stands()
+        try:
+            self.current()
+        except (TaskNotFound, CorruptDocument, Unavailable):
+            if self.journal.state is None:
+                return Head()
+            raise
+        return self._stands()
+
     def freeze(self, *, settle: bool) -> Head:
         """Settle the task and make its document read-only; returns where it stands."""
         for _ in range(3):
@@ -94,12 +108,8 @@ class FrozenTask(MirroredTask):
                     self._left = key if old else None
                     return self._stands()
             settle = False
-            try:
-                self.current()
-            except (TaskNotFound, CorruptDocument, Unavailable):
-                if self.journal.state is None:
-                    return Head()  # no registry, or none yet: named by status, and left alone
-                raise
+            if not self.stands(settle=True).revision:
+                return Head()  # named by status, and left alone
             self._prove()
         raise Busy(f"{self._document} does not come to rest", next_step="Try again")
 

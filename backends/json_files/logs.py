@@ -70,7 +70,7 @@ class TaskLogs:
             return find_logs(self._folder, [], known=self._identity)
         places = {line.path: line.kind for line in lines}
         found = [
-            identify(kind, self._folder / path, [], known=self._identity)
+            identify(kind, f"{self._folder}/{path}", [], known=self._identity)
             for path, kind in places.items()
         ]
         return [log for log in found if log is not None]
@@ -195,7 +195,7 @@ class TaskLogs:
         whole = True
         for line in lines:
             path = self._folder / line.path
-            log = identify(line.kind, path, [], known=self._identity)
+            log = identify(line.kind, str(path), [], known=self._identity)
             known = out.get(log.generation, journal.logs.get(log.generation, 0)) if log else 0
             if log is None or line.offset < known or not self._follows(path, known, line):
                 whole = False

@@ -112,6 +112,16 @@ class MovableJsonStore(JsonFilesStore):
     def _global_base(self) -> Path:
         return self._shared.folder("json") / "global.base"
 
+    def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See Movable.moved."""
+        pending = pending_numbers(self._intents)
+        out = {}
+        for name in self._present():
+            head = self._frozen(name).stands(settle=name in pending)
+            if head.revision and head != seen.get(name):
+                out[name] = head
+        return out
+
     def prepare_freeze(self) -> None:
         """See Movable.prepare_freeze."""
         modes, strangers = dict[str, int](), dict[str, str]()

@@ -34,7 +34,7 @@ class Log:
     size: int
 
 
-Identity = dict[tuple[int, int, int], str]
+Identity = dict[tuple[str, int, int, int], Log]
 
 
 def log_name(record: ProgressEntry | Finding) -> str:
@@ -46,51 +46,54 @@ def log_name(record: ProgressEntry | Finding) -> str:
 def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:
     """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``.
 
-    ``known`` remembers generations by (device, inode, size) between calls, so that only files that
+    ``known`` remembers logs by (path, device, inode, size) between calls, so that only files that
     grew are opened.
     """
     logs: list[Log] = []
     seen = set[tuple[Kind, str]]()
     for kind, places in _FOLDERS.items():
         for name, suffix in places:
-            for path in _files(folder / name, suffix, problems):
+            for path in _files(f"{folder}/{name}", suffix, problems):
                 log = identify(kind, path, problems, known=known)
                 if log is None:
                     continue
                 if (kind, log.generation) in seen:
-                    problems.append(Problem(path=path, what="a copy of another log, not read"))
+                    what = "a copy of another log, not read"
+                    problems.append(Problem(path=log.path, what=what))
                     continue
                 seen.add((kind, log.generation))
                 logs.append(log)
     return logs
 
 
-def _files(folder: Path, suffix: str, problems: list[Problem]) -> list[Path]:
+def _files(folder: str, suffix: str, problems: list[Problem]) -> list[str]:
     try:
         names = os.listdir(folder)  # noqa: PTH208  (hot path)
     except FileNotFoundError:
         return []
     except OSError as error:
-        problems.append(Problem(path=folder, what=f"cannot be listed: {error.strerror}"))
+        problems.append(Problem(path=Path(folder), what=f"cannot be listed: {error.strerror}"))
         return []
-    return [folder / name for name in sorted(names) if name.endswith(suffix)]
+    return [f"{folder}/{name}" for name in sorted(names) if name.endswith(suffix)]
 
 
 def identify(
-    kind: Kind, path: Path, problems: list[Problem], *, known: Identity | None = None
+    kind: Kind, place: str, problems: list[Problem], *, known: Identity | None = None
 ) -> Log | None:
     """Return the log at a path; None where there is none with a finished first line."""
     try:
-        found = path.lstat()
+        found = os.lstat(place)
         if known is not None and found.st_size:
-            cached = known.get((found.st_dev, found.st_ino, found.st_size))
+            cached = known.get((place, found.st_dev, found.st_ino, found.st_size))
             if cached is not None:
-                return Log(kind=kind, path=path, generation=cached, size=found.st_size)
+                return cached
+        path = Path(place)
         fd = open_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        problems.append(Problem(path=path, what=f"cannot be read: {error.strerror or error}"))
+        what = f"cannot be read: {error.strerror or error}"
+        problems.append(Problem(path=Path(place), what=what))
         return None
     with open(fd, "rb") as file:  # noqa: PTH123  (an open descriptor)
         first = file.readline(_NAMING)
@@ -102,9 +105,10 @@ def identify(
         if first:
             problems.append(Problem(path=path, position=0, what="the first line is not finished"))
         return None
+    log = Log(kind=kind, path=path, generation=generation(first), size=size)
     if known is not None:
-        known[found.st_dev, found.st_ino, size] = generation(first)
-    return Log(kind=kind, path=path, generation=generation(first), size=size)
+        known[place, found.st_dev, found.st_ino, size] = log
+    return log
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:

@@ -10,7 +10,9 @@ from tests import samples
 
 def demo(capsys, *tokens):
     code = main(["demo", "--writers", "2", "--seconds", "0.2", "--json", *tokens])
-    return code, json.loads(capsys.readouterr().out)["steps"]
+    found = json.loads(capsys.readouterr().out)
+    assert "error" not in found, found
+    return code, found["steps"]
 
 
 def test_nothing_is_lost(capsys):
