@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from backends.dual_write.health import check_move
 from backends.dual_write.move import Move, keep_mismatches
-from backends.dual_write.store import DualWriteStore
+from backends.dual_write.store import DualWriteStore, refuse_lost
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
@@ -42,7 +42,9 @@ def _open(context: OpenContext) -> RegistryStore:
     control = _control(context)
     if context.read_only:
         record = control.current()
-        return _inner(context, record.writer, record)
+        store = _inner(context, record.writer, record)
+        refuse_lost(store, record)
+        return store
     zone = context.settings.legacy_tz or machine_zone()
     if zone is not None:
         control.settle_zone(zone)

@@ -20,7 +20,7 @@ from backends.dual_write.verify import compare_snapshots
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import at_most
-from registry_api.errors import Busy, RegistryError, TaskNotFound
+from registry_api.errors import BackendMismatch, Busy, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, Mismatch
 from registry_api.models import Kind, Record
 from registry_api.query import (
@@ -105,8 +105,10 @@ class DualWriteStore:
     def _mirrored(self, record: PhaseRecord) -> Mirror:
         with self._lock:
             if self._mirror is None:
-                self._mirror = Mirror(self.source, self.open_target(record))
-                stamp_target(self._mirror.target, record)
+                target = self.open_target(record)
+                refuse_lost(target, record)
+                self._mirror = Mirror(self.source, target)
+                stamp_target(target, record)
             return self._mirror
 
     def logged(self, target: RegistryStore) -> RegistryStore:
@@ -341,6 +343,25 @@ def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mi
     if isinstance(mine, TaskSnapshot) and isinstance(other, TaskSnapshot):
         return compare_snapshots(mine, other)
     return [Mismatch(task_id=task_id or "", pointer=f"/{op}", source=str(mine), target=str(other))]
+
+
+def refuse_lost(target: RegistryStore, record: PhaseRecord) -> None:
+    """Raise BackendMismatch where the target is the writer of record and knows of no move: its file
+    is gone and a new one would be taken for the registry. Closes it then.
+
+    A workspace that was born in such a phase, in epoch 1, begins with an empty target.
+    """
+    if record.phase < MigrationPhase.WRITE_CUTOVER or record.epoch <= 1:
+        return
+    if cast(MoveTarget, target).read_stamp("epoch") or target.counts().total_tasks:
+        return
+    location = target.info.location
+    target.close()
+    raise BackendMismatch(
+        f"the workspace is in phase {record.phase:d}, but its registry in {record.target} is empty "
+        f"and knows of no move: {location}",
+        next_step="It was lost or replaced: restore it from a backup",
+    )
 
 
 def stamp_target(target: RegistryStore, record: PhaseRecord) -> None:

@@ -1,0 +1,122 @@
+"""Phases 3 and 4 when things go wrong round them: what is lost, damaged or odd is told, never passed
+over, and the way back brings everything."""
+
+import json
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backends.admin.cli import main
+from backends.dual_write import steps
+from backends.json_files.movable import MovableJsonStore
+from backends.json_files.shared import Shared
+from contract_tests import build
+from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
+from registry_api.control import FileControl
+from registry_api.errors import BackendMismatch, VerificationFailed
+from registry_api.migration import MigrationPhase
+from tests import legacy
+
+ENV = {"REGISTRY_RETIRE_SECONDS": "0", "REGISTRY_DURABLE": "0"}
+
+
+def opened(workspace, **env):
+    return open_store(load_settings(workspace, env=ENV | env))
+
+
+def moved(workspace, **env):
+    return closing(open_migration(load_settings(workspace, env=ENV | env)))
+
+
+def switch(workspace, phase, *, env=None, **options):
+    with moved(workspace, **(env or {})) as migration:
+        return migration.switch(MigrationPhase(phase), actor="test", **options)
+
+
+def mismatches(workspace):
+    with moved(workspace) as migration:
+        return migration.verify().mismatches
+
+
+def status(workspace):
+    with moved(workspace) as migration:
+        return migration.status()
+
+
+def cli(capsys, *tokens):
+    code = main([str(t) for t in tokens])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def document(workspace, task):
+    return workspace / task / "AGENT_REGISTRY.json"
+
+
+def overwrite(path, text):
+    path.chmod(0o644)
+    path.write_text(text)
+
+
+def messages(workspace, task):
+    with closing(opened(workspace)) as store:
+        records = all_records(store, Kind.PROGRESS, RecordQuery(task_id=task))
+        return sorted(r.message for r in records)
+
+
+def report(workspace, message, **env):
+    with closing(opened(workspace, **env)) as store:
+        build.put(store, build.report("TASK-1", "a1", message=message), expected=None)
+
+
+def foreign_line(workspace, message):
+    path = workspace / "TASK-1" / "progress" / "a1_progress.jsonl"
+    entry = {"timestamp": "2026-01-05T10:00:00", "agent_id": "a1", "status": "working"}
+    with path.open("a") as file:
+        file.write(json.dumps(entry | {"message": message, "progress": 5}) + "\n")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for n in range(3):
+        agents = [{"id": f"a{n}", "type": "x", "status": "running", "progress": 1}]
+        legacy.write_task(tmp_path, f"TASK-{n}", agents=agents, own_key={"b": 1, "a": 2})
+    return tmp_path
+
+
+class Killed(BaseException):
+    """Stands for a kill: no code of ours handles it as an error."""
+
+
+def die(*_, **__):
+    raise Killed
+
+
+# -- the target ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [3, 4])
+def test_a_lost_target_is_not_begun_anew(workspace, capsys, phase):
+    """Its file gone in phase 3 or 4: opening is refused and every command says so; the file put back,
+    all is there."""
+    switch(workspace, phase)
+    report(workspace, "later")
+    aside = workspace / "aside"
+    aside.mkdir()
+    files = list((workspace / ".registry").glob("registry.sqlite3*"))
+    for path in files:
+        path.rename(aside / path.name)
+    with pytest.raises(BackendMismatch, match="restore it from a backup"):
+        report(workspace, "into nothing")
+    for verb in ("status", "verify", "reconcile"):
+        code, found = cli(capsys, verb, "--json", "--workspace", workspace)
+        assert (code, found["error"]["code"]) == (1, "backend_mismatch")
+    with pytest.raises(BackendMismatch):
+        switch(workspace, phase - 1)
+    for path in files:
+        path.unlink(missing_ok=True)
+    for path in aside.iterdir():
+        path.rename(workspace / ".registry" / path.name)
+    assert messages(workspace, "TASK-1") == ["later"]
