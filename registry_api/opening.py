@@ -241,7 +241,8 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
 
 def _recover_dead_switch(context: OpenContext) -> None:
     """Finish what a switch left that died, unless one is under way."""
-    if SwitchJournal(context.workspace / STATE_DIR).read() is None:
+    journal = SwitchJournal(context.workspace / STATE_DIR)
+    if journal.read() is None:
         return
     try:
         with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
@@ -249,6 +250,11 @@ def _recover_dead_switch(context: OpenContext) -> None:
                 log.warning("%s", note)
     except Busy:
         return  # it lives, or another process recovers it
+    except (RegistryError, OSError) as error:
+        if journal.is_inside():
+            raise
+        # What is left of it is done beside the writers: they need not wait until it can be.
+        log.warning("a switch that died is not finished: %s", error)
 
 
 def _act_on_wish(context: OpenContext) -> None:

@@ -69,6 +69,8 @@ class Archive:
                     raise self._corrupt("it is not what was recorded")
                 file.seek(0)
                 return self._read_back(tarfile.open(fileobj=file, mode="r:"))
+        except CorruptDocument:
+            raise
         except (OSError, tarfile.TarError, ValueError) as error:
             raise self._corrupt(str(error)) from None
 

@@ -120,3 +120,44 @@ def test_a_lost_target_is_not_begun_anew(workspace, capsys, phase):
     for path in aside.iterdir():
         path.rename(workspace / ".registry" / path.name)
     assert messages(workspace, "TASK-1") == ["later"]
+
+
+# -- a switch that died ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_removed(workspace, monkeypatch):
+    """A workspace whose switch to 4 was killed before the first document was removed."""
+    switch(workspace, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(MovableJsonStore, "retire", die)
+        with pytest.raises(Killed):
+            switch(workspace, 4)
+    return workspace
+
+
+def test_an_archive_damaged_before_the_removal_stops_nobody(half_removed, caplog):
+    """No document is removed, it is said, and store and switches go on; another archive is made."""
+    archive = next((half_removed / ".registry" / "archive").iterdir())
+    archive.write_bytes(b"damaged")
+    report(half_removed, "later")
+    assert "no document was removed" in caplog.text
+    assert len(list(half_removed.glob("TASK-*/AGENT_REGISTRY.json"))) == 3
+    switch(half_removed, 3)
+    switch(half_removed, 4)
+    assert list(half_removed.glob("TASK-*/AGENT_REGISTRY.json")) == []
+    assert mismatches(half_removed) == ()
+    switch(half_removed, 0)
+    assert messages(half_removed, "TASK-1") == ["later"]
+
+
+def test_a_removal_that_cannot_be_finished_stops_nobody(half_removed, caplog):
+    """A file stands where the removed documents would lie: opening warns and goes on; the file away,
+    the removal is finished."""
+    (half_removed / ".registry" / "retired").write_text("in the way")
+    report(half_removed, "later")
+    assert "not finished" in caplog.text
+    (half_removed / ".registry" / "retired").unlink()
+    with moved(half_removed) as migration:
+        migration.recover()
+    assert list(half_removed.glob("TASK-*/AGENT_REGISTRY.json")) == []
