@@ -319,6 +319,10 @@ class Move:
                 self._journal.write(replace(died, inside=False))
             if committed:
                 step.after(record)
+        elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
+            # A power loss took what it said: it may have been on its way to phase 3, or from there.
+            with self._gate.closed(timeout=_RECOVERY):
+                sides.movable.thaw()
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
         self._journal.clear()

@@ -161,3 +161,21 @@ def test_a_removal_that_cannot_be_finished_stops_nobody(half_removed, caplog):
     with moved(half_removed) as migration:
         migration.recover()
     assert list(half_removed.glob("TASK-*/AGENT_REGISTRY.json")) == []
+
+
+@pytest.mark.parametrize("left", [b"", b'{"before":2,"aft'])
+def test_frozen_documents_are_thawed_though_the_switchs_file_is_empty(workspace, monkeypatch, left):
+    """Killed with the documents frozen, and a power loss emptied switch.json: opened, they can be
+    written."""
+    switch(workspace, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(FileControl, "advance", die)
+        patch.setattr(steps._CutOver, "undo", die)
+        with pytest.raises(Killed):
+            switch(workspace, 3)
+    documents = list(workspace.glob("TASK-*/AGENT_REGISTRY.json"))
+    assert {p.stat().st_mode & 0o777 for p in documents} == {0o444}
+    (workspace / ".registry" / "switch.json").write_bytes(left)
+    report(workspace, "goes on")
+    assert {p.stat().st_mode & 0o777 for p in documents} == {0o644}
+    assert status(workspace).record.phase == 2
