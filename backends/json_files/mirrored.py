@@ -388,12 +388,13 @@ class MirroredTask(TaskFiles):
         shared = self._shared
         name = f"{self.task_id}.straggler-{found[:12]}"
         path = shared.folder("conflicts") / f"{name}.json"
-        if path.exists() or not data:
+        if path.with_suffix(".report").exists() or not data:
             return None
         theirs, frozen = self._try_decode(data), self.journal.state
         current = now(self.task_id) if now is not None else None
         changes = _three_way(frozen, theirs, current)
-        shared.keep("conflicts", path.name, data)
+        if not path.exists():  # else a kill came before its report
+            shared.keep("conflicts", path.name, data)
         report = {
             "task_id": self.task_id,
             "at": shared.now().isoformat(),

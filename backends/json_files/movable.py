@@ -212,9 +212,10 @@ class MovableJsonStore(JsonFilesStore):
             return None
         name = f"GLOBAL_REGISTRY.straggler-{content_hash(data)[:12]}.json"
         kept = self._shared.folder("conflicts") / name
-        if kept.exists():
+        if kept.with_suffix(".report").exists():
             return None
-        self._shared.keep("conflicts", name, data)
+        if not kept.exists():  # else a kill came before its report
+            self._shared.keep("conflicts", name, data)
         changes = ("the older programs' list of tasks was written after the cut-over",)
         report = {"task_id": "", "at": self._shared.now().isoformat(), "changes": changes}
         self._shared.keep("conflicts", kept.stem + ".report", orjson.dumps(report))

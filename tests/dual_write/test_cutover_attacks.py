@@ -179,3 +179,29 @@ def test_frozen_documents_are_thawed_though_the_switchs_file_is_empty(workspace,
     report(workspace, "goes on")
     assert {p.stat().st_mode & 0o777 for p in documents} == {0o644}
     assert status(workspace).record.phase == 2
+
+
+# -- stragglers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["TASK-1/AGENT_REGISTRY.json", "registry/GLOBAL_REGISTRY.json"])
+def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
+    workspace, monkeypatch, place
+):
+    """Its bytes kept and then killed: the next look makes the report, keeps no second copy, and the
+    switch to 4 is refused."""
+    (workspace / "registry").mkdir()
+    (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text("{}")
+    switch(workspace, 3)
+    overwrite(workspace / place, '{"task_id": "TASK-1", "agents": []}')
+    keep = Shared.keep
+
+    def killed(self, folder, name, data):
+        return die() if name.endswith(".report") else keep(self, folder, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shared, "keep", killed)
+        with pytest.raises(Killed):
+            status(workspace)
+    assert len(status(workspace).stragglers) == 1
+    assert len(list((workspace / ".registry" / "conflicts").iterdir())) == 2
