@@ -242,8 +242,10 @@ class Movable(Replica, Protocol):
     def retiring(self) -> int:
         """Return how many removed documents lie aside, not removed for good."""
 
-    def reinstate(self) -> None:
-        """Put the removed documents back, frozen, byte for byte. Idempotent."""
+    def reinstate(self, archive: str | None) -> None:
+        """Put the documents back that are not there, frozen, byte for byte as far as they, their
+        templates or the archive remain, else from the records. Idempotent.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

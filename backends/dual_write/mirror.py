@@ -107,7 +107,7 @@ class Mirror:
                 self._feed_id = None  # the source may have begun another feed
             else:
                 return True
-        self._replace(task_id)
+        self.replace(task_id)
         return True
 
     def _replay(self, task_id: str, mark: Head, *, upto: int) -> None:
@@ -124,8 +124,10 @@ class Mirror:
             self._into.apply_all(page)
             cursor, revision = page[-1].cursor, page[-1].revision
 
-    def _replace(self, task_id: str) -> None:
-        """Set the whole task: for a feed that no longer reaches back to the mark."""
+    def replace(self, task_id: str) -> None:
+        """Set the whole task: for a feed that no longer reaches back to the mark, or a target that
+        lost something of its own.
+        """
         snapshot = self.source.load(task_id)
         feed = tuple(self._feed(task_id))
         tail = tuple(c for c in feed if c.revision <= snapshot.revision)

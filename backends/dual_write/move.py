@@ -43,8 +43,8 @@ from registry_api.migration import (
     SwitchStep,
     VerifyReport,
 )
-from registry_api.opening import OpenContext
-from registry_api.store import Logged, Movable, MoveTarget
+from registry_api.opening import OpenContext, keep_logs
+from registry_api.store import Logged, Movable, MoveTarget, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.zone import machine_zone
 
@@ -364,7 +364,7 @@ class Move:
         retire_seconds = self._context.settings.retire_seconds
         return Sides(
             open_mirror=self._mirror,
-            keep_logs=self._store.logged,
+            keep_logs=self._with_logs,
             heads=lambda: dict(self._store.heads()),
             catch_up=self._catch_up,
             progress=progress,
@@ -373,6 +373,14 @@ class Move:
             retire_seconds=retire_seconds,
             patience=4 * retire_seconds if wait else 0.0,
         )
+
+    def _with_logs(self, target: RegistryStore) -> RegistryStore:
+        settings, record = self._context.settings, self._record()
+        if settings.logs != "off":
+            return self._store.logged(target)
+        wanted = {"logs": "jsonl", "legacy_tz": record.zone or settings.legacy_tz}
+        context = replace(self._context, settings=settings.model_copy(update=wanted))
+        return keep_logs(target, context)
 
     def _step(
         self,

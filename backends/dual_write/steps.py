@@ -28,7 +28,8 @@ _ROUNDS = 3
 
 @dataclass(slots=True, kw_only=True)
 class Sides:
-    """What a step works on; ``heads`` tells where the source stands.
+    """What a step works on; ``heads`` tells where the source stands, ``keep_logs`` puts the logs
+    round the target whether they are wanted or not: on the way back they become the record.
 
     The target is opened by who needs it: there is a way back from one that is broken.
     """
@@ -48,11 +49,6 @@ class Sides:
     def mirror(self) -> Mirror:
         """Source and target."""
         return self.open_mirror()
-
-    @property
-    def taken_over(self) -> RegistryStore:
-        """The target with its logs."""
-        return self.keep_logs(self.mirror.target)
 
     @property
     def movable(self) -> Movable:
@@ -232,7 +228,8 @@ class _Return(_Back):
     def beside(self) -> int:
         sides, mirror = self.sides, self._mirror()
         sides.put_stragglers_aside()
-        logged = sides.taken_over
+        self._put_back()
+        logged = sides.keep_logs(sides.mirror.target)
         if isinstance(logged, Logged):
             logged.reconcile()
         heads = self._heads()
@@ -241,11 +238,28 @@ class _Return(_Back):
             mirror.heal_all(behind[start : start + _AT_ONCE])
             if sides.progress is not None:
                 sides.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
-        self.verified = verify_tasks(mirror, behind, progress=sides.progress)
+        self.verified = verify_tasks(mirror, list(heads), progress=sides.progress)
+        # Where nothing was written since the cut-over, a log may have been removed.
+        differing = {m.task_id for m in self.verified.mismatches}
+        for task_id in differing:
+            mirror.replace(task_id)
+        if differing:
+            self.verified = verify_tasks(mirror, list(heads), progress=sides.progress)
         require_equal(self.verified)
         self.seen = {t: h for t, h in heads.items() if t not in self.verified.in_flight}
         narrow(mirror, self.seen, self._heads)
         return len(behind)
+
+    def _put_back(self) -> None:
+        """See that every document is there and frozen: what is missing could not be written."""
+        movable = self.sides.movable
+        movable.reinstate(None)
+        differing = movable.frozen_differences()
+        if differing:
+            raise VerificationFailed(
+                f"{len(differing)} document(s) cannot be written, the first: {differing[0]}",
+                next_step="Move that away and switch again: the document is put in its place",
+            )
 
     def inside(self) -> int:
         mirror = self._mirror()
@@ -317,7 +331,7 @@ class _Reinstate(_Back):
     """4 to 3: the removed documents are put back, frozen."""
 
     def beside(self) -> int:
-        self.sides.movable.reinstate()
+        self.sides.movable.reinstate(self.sides.archive)
         self.sides.put_stragglers_aside()
         return 0
 

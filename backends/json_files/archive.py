@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,15 @@ class Archive:
             raise
         except (OSError, tarfile.TarError, ValueError) as error:
             raise self._corrupt(str(error)) from None
+
+    def read(self, digest: str) -> Iterator[tuple[str, bytes]]:
+        """Yield every member's name and bytes, once all was checked. Raises CorruptDocument."""
+        names = self.check(digest)
+        with tarfile.open(self.path, mode="r:") as tar:
+            for info in tar:
+                member = tar.extractfile(info) if info.name in names else None
+                if member is not None:
+                    yield info.name, member.read()
 
     def _read_back(self, tar: tarfile.TarFile) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -58,7 +58,10 @@ class FrozenTask(MirroredTask):
 
     def difference(self) -> str | None:
         """Return what of the frozen document is not as it was, None: nothing."""
-        data = self._bytes()
+        try:
+            data = self._bytes()
+        except OSError:
+            return "is no regular file"
         if self.journal.state is None:
             return None
         if data is None:
@@ -70,11 +73,26 @@ class FrozenTask(MirroredTask):
         data = self._bytes()
         return None if data is None or self.journal.state is not None else content_hash(data)
 
+    def take_back(self, data: bytes, *, mode: int) -> None:
+        """Take over what an archive holds: as the template, or as the document where it was no
+        registry.
+        """
+        self.journal.refresh()
+        if self.journal.state is None:
+            if not os.path.lexists(self._document):
+                self._document.parent.mkdir(parents=True, exist_ok=True)
+                self._shared.write_file(self._document, data, mode=mode)
+                self._shared.sync_folder(self._document.parent)
+        elif content_hash(data) == self.journal.hash:
+            self._keep(data)
+
     def keep_template(self) -> None:
         """Keep the document's present text: what the way back begins with."""
         data = self._bytes()
-        if data is None:
-            return
+        if data is not None:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
         with suppress(OSError):
             if self._base.read_bytes() == data:
                 return
@@ -97,7 +115,16 @@ class FrozenTask(MirroredTask):
         return self._stands()
 
     def freeze(self, *, settle: bool) -> Head:
-        """Settle the task and make its document read-only; returns where it stands."""
+        """Settle the task and make its document read-only; returns where it stands.
+
+        A document that vanished is passed over: what the journal knows of it has been taken over.
+        """
+        try:
+            return self._freeze(settle=settle)
+        except OSError as error:
+            raise self._typed(error) from error
+
+    def _freeze(self, *, settle: bool) -> Head:
         for _ in range(3):
             with suppress(FileNotFoundError), self._held() as fd:
                 stamp = stamp_of(fd)
@@ -110,6 +137,8 @@ class FrozenTask(MirroredTask):
             settle = False
             if not self.stands(settle=True).revision:
                 return Head()  # named by status, and left alone
+            if not os.path.lexists(self._document):
+                return self._stands()
             self._prove()
         raise Busy(f"{self._document} does not come to rest", next_step="Try again")
 
@@ -164,13 +193,14 @@ class FrozenTask(MirroredTask):
             self._shared.sync_folder(place.parent)
 
     def reinstate(self, aside: Path | None) -> None:
-        """Put the document back as it was frozen, where it is not there."""
+        """Put the document back as it was frozen, or lies aside, where it is not there."""
         self.journal.refresh()
-        if self.journal.state is None:
+        if self.journal.state is None and aside is None:
             return
         with self._lock.held():
-            if self._document.exists():
+            if os.path.lexists(self._document):
                 return
+            self._document.parent.mkdir(parents=True, exist_ok=True)
             if aside is not None:
                 aside.rename(self._document)
                 self._shared.sync_folder(self._document.parent)

@@ -173,7 +173,7 @@ class MirroredTask(TaskFiles):
         try:
             with self._mirroring() as fd:
                 here = self.journal
-                if here.lineage == snapshot.lineage and here.revision >= snapshot.revision:
+                if here.lineage == snapshot.lineage and here.revision > snapshot.revision:
                     return
                 self._set(fd, snapshot, histories, feed)
         except OSError as error:

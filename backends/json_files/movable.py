@@ -20,11 +20,12 @@ from backends.files import open_regular
 from backends.json_files.archive import Archive, Member
 from backends.json_files.frozen import FrozenTask
 from backends.json_files.intent import pending_numbers
+from backends.json_files.layout import DOCUMENT
 from backends.json_files.mirrored import MirroredTask, Now
 from backends.json_files.recorded import content_hash
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
-from registry_api.errors import RegistryError
+from registry_api.errors import CorruptDocument, RegistryError
 from registry_api.models import Finding, ProgressEntry
 from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import Straggler
@@ -344,18 +345,32 @@ class MovableJsonStore(JsonFilesStore):
             return None
         return self._frozen(task_id).put_aside(data, now)
 
-    def reinstate(self) -> None:
+    def reinstate(self, archive: str | None) -> None:
         """See Movable.reinstate."""
         retired = self._shared.layout.state / "retired"
+        aside = {p.name.partition("!")[0]: p for p in retired.glob(f"*!{DOCUMENT}")}
+        for name, path in aside.items():
+            self._frozen(name).reinstate(path)
+        if archive is not None:
+            with suppress(CorruptDocument):  # then of the templates, or else of the records
+                self._take_back(archive)
         for task in self._frozen_tasks():
-            aside = retired / f"{task.task_id}!AGENT_REGISTRY.json"
-            task.reinstate(aside if aside.exists() else None)
+            task.reinstate(None)
         path, base = self._shared.layout.global_file, _read(self._global_base)
         if base is not None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._shared.write_file(path, base, mode=0o644)
             MirroredTask.set_writable(path, writable=False)
         (retired / "registry!GLOBAL_REGISTRY.json").unlink(missing_ok=True)
+
+    def _take_back(self, archive: str) -> None:
+        """Take over the archive's documents: those that were no registries lie nowhere else."""
+        name, _, digest = archive.partition(" ")
+        modes = self._known_before()["modes"]
+        for path, data in Archive(self._archives() / name, sync=self._shared.sync).read(digest):
+            task_id, _, file = path.partition("/")
+            if file == DOCUMENT:
+                self._frozen(task_id).take_back(data, mode=modes.get(task_id, _USUAL_MODE))
 
 
 def _mode_of(path: Path) -> int | None:

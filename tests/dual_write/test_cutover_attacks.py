@@ -1,11 +1,10 @@
-"""Phases 3 and 4 when things go wrong round them: what is lost, damaged or odd is told, never passed
-over, and the way back brings everything."""
+"""Phases 3 and 4 when things go wrong round them: what is lost, damaged or odd is told, never
+passed over, and the way back brings everything."""
 
 import json
 import os
 import shutil
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -99,8 +98,8 @@ def die(*_, **__):
 
 @pytest.mark.parametrize("phase", [3, 4])
 def test_a_lost_target_is_not_begun_anew(workspace, capsys, phase):
-    """Its file gone in phase 3 or 4: opening is refused and every command says so; the file put back,
-    all is there."""
+    """Its file gone in phase 3 or 4: opening is refused and every command says so; the file put
+    back, all is there."""
     switch(workspace, phase)
     report(workspace, "later")
     aside = workspace / "aside"
@@ -152,8 +151,8 @@ def test_an_archive_damaged_before_the_removal_stops_nobody(half_removed, caplog
 
 
 def test_a_removal_that_cannot_be_finished_stops_nobody(half_removed, caplog):
-    """A file stands where the removed documents would lie: opening warns and goes on; the file away,
-    the removal is finished."""
+    """A file stands where the removed documents would lie: opening warns and goes on; the file
+    away, the removal is finished."""
     (half_removed / ".registry" / "retired").write_text("in the way")
     report(half_removed, "later")
     assert "not finished" in caplog.text
@@ -205,3 +204,140 @@ def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
             status(workspace)
     assert len(status(workspace).stragglers) == 1
     assert len(list((workspace / ".registry" / "conflicts").iterdir())) == 2
+
+
+# -- the ways back ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["document", "folder"])
+def test_a_document_removed_while_frozen_comes_back(workspace, what):
+    """Or its whole folder, logs included: 3 to 2 puts it back, own keys and history too, and the
+    task can be written."""
+    report(workspace, "before")
+    switch(workspace, 3)
+    report(workspace, "meanwhile")
+    if what == "document":
+        document(workspace, "TASK-1").unlink()
+    else:
+        shutil.rmtree(workspace / "TASK-1")
+    assert mismatches(workspace)
+    switch(workspace, 2)
+    assert mismatches(workspace) == ()
+    switch(workspace, 0)
+    report(workspace, "after")
+    assert messages(workspace, "TASK-1") == ["after", "before", "meanwhile"]
+    assert json.loads(document(workspace, "TASK-1").read_bytes())["own_key"] == {"b": 1, "a": 2}
+
+
+@pytest.mark.parametrize("odd", ["folder", "link", "pipe"])
+def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
+    """A folder, a link or a pipe: verify names it, both switches refuse and nothing is written
+    through it; once it is away the document is put back."""
+    switch(workspace, 3)
+    path, elsewhere = document(workspace, "TASK-1"), workspace / "elsewhere"
+    elsewhere.write_text("theirs")
+    path.unlink()
+    {
+        "folder": path.mkdir,
+        "link": lambda: path.symlink_to(elsewhere),
+        "pipe": lambda: os.mkfifo(path),
+    }[odd]()
+    code, found = cli(capsys, "verify", "--json", "--workspace", workspace)
+    assert (code, len(found["mismatches"])) == (3, 1)
+    for phase in (4, 2):
+        with pytest.raises(VerificationFailed, match="no regular file"):
+            switch(workspace, phase)
+    assert elsewhere.read_text() == "theirs"
+    path.rename(workspace / "moved-away")
+    switch(workspace, 2)
+    assert mismatches(workspace) == ()
+
+
+@pytest.mark.parametrize("logs", ["jsonl", "off"])
+def test_a_log_removed_in_phase_3_is_written_again_on_the_way_back(workspace, logs):
+    """What was in it, ours and others', is in the target: none is lost and none comes twice."""
+    report(workspace, "ours")
+    foreign_line(workspace, "theirs")
+    switch(workspace, 3, env={"REGISTRY_LOGS": logs})
+    (workspace / "TASK-1" / "progress" / "a1_progress.jsonl").unlink()
+    for phase in (2, 3, 0):
+        switch(workspace, phase, env={"REGISTRY_LOGS": logs})
+        assert messages(workspace, "TASK-1") == ["ours", "theirs"]
+        assert mismatches(workspace) == ()
+
+
+@pytest.mark.parametrize("logs", ["jsonl", "off"])
+def test_foreign_lines_that_nobody_took_in(workspace, logs):
+    """Between entries of ours, in phase 3: each is there once, wherever the move goes."""
+    switch(workspace, 3)
+    foreign_line(workspace, "1 theirs")
+    report(workspace, "2 ours", REGISTRY_LOGS=logs)
+    foreign_line(workspace, "3 theirs")
+    for phase in (2, 3, 0):
+        switch(workspace, phase, env={"REGISTRY_LOGS": logs})
+        assert messages(workspace, "TASK-1") == ["1 theirs", "2 ours", "3 theirs"]
+        assert mismatches(workspace) == ()
+
+
+def test_a_log_moved_to_the_archive_folder_between_two_reconciles(workspace):
+    """In phase 3: its lines are taken in once, and come back once."""
+    switch(workspace, 3)
+    foreign_line(workspace, "theirs")
+    report(workspace, "ours")
+    with moved(workspace) as migration:
+        assert migration.reconcile() == 1
+    folder = workspace / "TASK-1"
+    (folder / "archive").mkdir()
+    (folder / "progress" / "a1_progress.jsonl").rename(folder / "archive" / "a1_progress.jsonl")
+    with moved(workspace) as migration:
+        assert migration.reconcile() == 0
+    report(workspace, "ours, later")
+    for phase in (2, 3, 0):
+        switch(workspace, phase)
+        assert messages(workspace, "TASK-1") == ["ours", "ours, later", "theirs"]
+        assert mismatches(workspace) == ()
+
+
+def test_what_was_no_registry_is_back_in_its_place(workspace):
+    """A document that does not parse, and another program's: archived in 4, they return as they
+    were."""
+    odd = {"TASK-1": "not json{", "TASK-other": '{"hello": 1}'}
+    for task, text in odd.items():
+        (workspace / task).mkdir(exist_ok=True)
+        document(workspace, task).write_text(text)
+        os.utime(document(workspace, task), (1.7e9, 1.7e9))
+    switch(workspace, 4)
+    assert list(workspace.glob("*/AGENT_REGISTRY.json")) == []
+    switch(workspace, 0)
+    assert {t: document(workspace, t).read_text() for t in odd} == odd
+
+
+@pytest.mark.parametrize("lost", ["folder", "templates", "state"])
+def test_the_way_back_from_4_without_something_of_it(workspace, lost):
+    """The task's folder, the templates, or all that the json store kept: the document comes back
+    with its own keys in their order, from what is left."""
+    before = {t: document(workspace, t).read_bytes() for t in ("TASK-0", "TASK-1", "TASK-2")}
+    switch(workspace, 4)
+    if lost == "folder":
+        shutil.rmtree(workspace / "TASK-1")
+    elif lost == "templates":
+        for path in (workspace / ".registry" / "json").glob("*.base"):
+            path.unlink()
+    else:
+        shutil.rmtree(workspace / ".registry" / "json")
+    switch(workspace, 2)
+    assert mismatches(workspace) == ()
+    for task, data in before.items():
+        assert list(json.loads(document(workspace, task).read_bytes())) == list(json.loads(data))
+
+
+def test_a_document_that_vanished_before_the_cut_over(workspace, capsys):
+    """In phase 2: the target has its task and takes over; the way back puts the document back."""
+    switch(workspace, 2)
+    document(workspace, "TASK-1").unlink()
+    code, _ = cli(capsys, "switch", "3", "--json", "--timeout", "2", "--workspace", workspace)
+    assert code == 0
+    report(workspace, "later")
+    switch(workspace, 2)
+    assert document(workspace, "TASK-1").exists()
+    assert mismatches(workspace) == ()
