@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 
 import pytest
 
+from backends.dual_write import move
 from contract_tests import build
 from registry_api import (
     Finding,
@@ -21,7 +22,9 @@ from registry_api import (
     open_migration,
     open_store,
 )
+from registry_api.control import FileControl
 from registry_api.errors import Conflict, OutcomeUnknown, Unavailable
+from registry_api.migration import MigrationPhase
 from registry_api.models import record_key
 from tests import legacy
 from tests.disks import mounted
@@ -178,3 +181,120 @@ def contents(disk):
         path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
         for path in disk.root.rglob("*")
     }
+
+
+# -- the cut-over and the ways back ----------------------------------------------------------
+
+STEPS = [(2, 3), (3, 4), (3, 2), (4, 3)]
+
+
+def settings(disk):
+    return load_settings(disk.workspace, env={"REGISTRY_RETIRE_SECONDS": "0"})
+
+
+def switch(disk, phase):
+    with closing(open_migration(settings(disk))) as migration:
+        migration.switch(MigrationPhase(phase), actor="test")
+
+
+def phase_of(disk):
+    return FileControl(disk.workspace / ".registry").current().phase
+
+
+def frozen(disk):
+    """Return the documents that nobody may write."""
+    documents = disk.workspace.glob("*/AGENT_REGISTRY.json")
+    return [p for p in documents if not p.stat().st_mode & 0o200]
+
+
+@pytest.fixture(params=STEPS, ids=["2-3", "3-4", "3-2", "4-3"])
+def about_to_switch(disk, request):
+    """A workspace of large documents in the phase before, something written since, a switch to be
+    made."""
+    before, after = request.param
+    legacy.write_task(disk.workspace, "TASK-legacy", agents=[], own_key={"b": 1, "a": 2})
+    with closing(open_store(settings(disk))) as store:
+        for n in range(8):
+            task = f"TASK-{n}"
+            build.make(store, task, build.agent(task, type="x" * 40_000))
+    switch(disk, before)
+    with closing(open_store(settings(disk))) as store:
+        for n in range(4):
+            agent = build.agent(f"TASK-{n}", "since", type="y" * 20_000)
+            build.put(store, agent, expected=1)
+            build.put(store, build.report(f"TASK-{n}", "since"), expected=None)
+    return disk, before, after
+
+
+def assert_untouched(disk, before, counts):
+    """The phase is the one of before, no document is frozen in phase 2, writers go on."""
+    assert phase_of(disk) == before
+    if before <= MigrationPhase.READ_MIGRATION:
+        assert frozen(disk) == []
+    with closing(open_store(settings(disk))) as store:
+        assert store.counts() == counts
+        build.put(store, build.report("TASK-0", "since"), expected=None)
+        return store.counts()
+
+
+def test_a_switch_on_a_disk_that_fills_up(about_to_switch, monkeypatch):
+    """Right after its space was looked at, to the last block, then with ever more: the switch is
+    made or gives up as Unavailable, the phase unchanged, and no document stays frozen in phases up
+    to 2; with space all writers go on and the way there and back loses nothing."""
+    disk, before, after = about_to_switch
+    monkeypatch.setattr(move, "check_place", lambda _: None)
+    with closing(open_store(settings(disk))) as store:
+        counts = store.counts()
+    gave_up = 0
+    for spare in (0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 256, 384, 512):
+        disk.fill(spare=spare)
+        try:
+            switch(disk, after)
+        except Unavailable:
+            gave_up += 1
+            if before <= MigrationPhase.READ_MIGRATION:
+                assert frozen(disk) == []
+            disk.free()
+            counts = assert_untouched(disk, before, counts)
+        else:
+            disk.free()
+            assert phase_of(disk) == after
+            counts = assert_untouched(disk, after, counts)
+            switch(disk, before)
+            counts = assert_untouched(disk, before, counts)
+    assert gave_up
+    switch(disk, after)
+    assert_equal(disk)
+    switch(disk, 0)
+    switch(disk, 2)
+    assert_equal(disk)
+    assert_untouched(disk, 2, counts)
+
+
+def test_a_switch_on_a_read_only_disk(about_to_switch):
+    """It gives up as Unavailable and changes nothing; remounted, it is made."""
+    disk, before, after = about_to_switch
+    with closing(open_store(settings(disk))) as store:
+        counts = store.counts()
+    with disk.read_only():
+        there = contents(disk)
+        with pytest.raises(Unavailable):
+            switch(disk, after)
+        assert contents(disk) == there
+    counts = assert_untouched(disk, before, counts)
+    switch(disk, after)
+    assert_untouched(disk, after, counts)
+    assert_equal(disk)
+
+
+@pytest.mark.parametrize("phase", [3, 4])
+def test_looking_on_a_read_only_disk_after_the_cut_over(disk, phase):
+    """Another program's late write lies there: status tells what it can, and writes nothing."""
+    begin(disk, "dual2")
+    switch(disk, phase)
+    legacy.write_task(disk.workspace, "TASK-late", agents=[])
+    with disk.read_only():
+        before = contents(disk)
+        found = status(disk, f"dual{phase}")
+        assert (found["migration"]["phase"], found["counts"]["tasks"]["total"]) == (phase, 2)
+        assert contents(disk) == before

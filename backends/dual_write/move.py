@@ -43,6 +43,7 @@ from registry_api.migration import (
     SwitchStep,
     VerifyReport,
 )
+from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
 from registry_api.store import Logged, Movable, MoveTarget, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
@@ -114,11 +115,15 @@ class Move:
 
     def _status_taken_over(self, record: PhaseRecord) -> MoveStatus:
         """Where the target is the writer of record: the source is looked at for stragglers."""
-        sides = self._sides()
-        if not self._context.read_only:
-            sides.put_stragglers_aside()
-        kept = sides.movable.kept_stragglers()
-        records = {record.target: dict(self._mirror().target.counts().records)}
+        sides, source = self._sides(), self._store.source
+        records = dict[str, dict[Kind, int]]()
+        try:
+            if not self._context.read_only:
+                sides.put_stragglers_aside()
+            records = {record.target: dict(self._mirror().target.counts().records)}
+        except (Unavailable, OSError) as error:  # a disk that is read-only, or full
+            sides.notes.append(f"what others wrote late cannot be looked for: {error}")
+        kept = source.kept_stragglers() if isinstance(source, Movable) else ()
         return MoveStatus(record=record, records=records, notes=tuple(sides.notes), stragglers=kept)
 
     def history(self) -> list[dict[str, Any]]:
@@ -272,12 +277,19 @@ class Move:
         lock = FileLock(self._folder / "switch.lock", mode=0o600, fallback_to_soft=False)
         try:
             lock.acquire(timeout=0)
+            yield
         except Timeout:
             raise Busy(
                 "another switch is running", next_step="Wait for it: registry-backend status"
             ) from None
-        try:
-            yield
+        except OSError as error:  # a disk that is full or read-only, a file of another user
+            if isinstance(error, RegistryError):
+                raise
+            raise Unavailable(
+                f"{error.filename or self._folder}: {error.strerror or error}; the phase is "
+                f"{self._record().phase:d}",
+                next_step="Free space or check that file, then try again",
+            ) from error
         finally:
             lock.release()
 

@@ -81,7 +81,9 @@ class FrozenTask(MirroredTask):
         if self.journal.state is None:
             if not os.path.lexists(self._document):
                 self._document.parent.mkdir(parents=True, exist_ok=True)
-                self._shared.write_file(self._document, data, mode=mode)
+                fresh = self._document.with_name(f".{self._document.name}.back")
+                self._shared.write_file(fresh, data, mode=mode)
+                fresh.rename(self._document)
                 self._shared.sync_folder(self._document.parent)
         elif content_hash(data) == self.journal.hash:
             self._keep(data)

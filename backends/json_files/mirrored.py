@@ -393,8 +393,7 @@ class MirroredTask(TaskFiles):
         theirs, frozen = self._try_decode(data), self.journal.state
         current = now(self.task_id) if now is not None else None
         changes = _three_way(frozen, theirs, current)
-        if not path.exists():  # else a kill came before its report
-            shared.keep("conflicts", path.name, data)
+        shared.replace_file(path, data)  # whole or not at all, again where its report is not there
         report = {
             "task_id": self.task_id,
             "at": shared.now().isoformat(),
@@ -402,7 +401,7 @@ class MirroredTask(TaskFiles):
             "revision": None if current is None else current.revision,
             "changes": list(changes),
         }
-        shared.keep("conflicts", f"{name}.report", jsontext.dump(report, indent=True))
+        shared.replace_file(path.with_suffix(".report"), jsontext.dump(report, indent=True))
         return Straggler(task_id=self.task_id, kept=str(path), changes=changes)
 
     def _restore_frozen(self, fd: int, data: bytes) -> None:

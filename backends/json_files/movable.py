@@ -215,11 +215,10 @@ class MovableJsonStore(JsonFilesStore):
         kept = self._shared.folder("conflicts") / name
         if kept.with_suffix(".report").exists():
             return None
-        if not kept.exists():  # else a kill came before its report
-            self._shared.keep("conflicts", name, data)
+        self._shared.replace_file(kept, data)
         changes = ("the older programs' list of tasks was written after the cut-over",)
         report = {"task_id": "", "at": self._shared.now().isoformat(), "changes": changes}
-        self._shared.keep("conflicts", kept.stem + ".report", orjson.dumps(report))
+        self._shared.replace_file(kept.with_suffix(".report"), orjson.dumps(report))
         return Straggler(task_id="", kept=str(kept), changes=changes)
 
     def kept_stragglers(self) -> tuple[str, ...]:
@@ -359,8 +358,11 @@ class MovableJsonStore(JsonFilesStore):
         path, base = self._shared.layout.global_file, _read(self._global_base)
         if base is not None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._shared.write_file(path, base, mode=0o644)
-            MirroredTask.set_writable(path, writable=False)
+            fresh = path.with_name(f".{path.name}.back")
+            self._shared.write_file(fresh, base, mode=0o644)
+            MirroredTask.set_writable(fresh, writable=False)
+            fresh.rename(path)
+            self._shared.sync_folder(path.parent)
         (retired / "registry!GLOBAL_REGISTRY.json").unlink(missing_ok=True)
 
     def _take_back(self, archive: str) -> None:

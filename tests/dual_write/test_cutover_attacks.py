@@ -193,13 +193,13 @@ def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
     (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text("{}")
     switch(workspace, 3)
     overwrite(workspace / place, '{"task_id": "TASK-1", "agents": []}')
-    keep = Shared.keep
+    replace_file = Shared.replace_file
 
-    def killed(self, folder, name, data):
-        return die() if name.endswith(".report") else keep(self, folder, name, data)
+    def killed(self, path, data):
+        return die() if path.suffix == ".report" else replace_file(self, path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shared, "keep", killed)
+        patch.setattr(Shared, "replace_file", killed)
         with pytest.raises(Killed):
             status(workspace)
     assert len(status(workspace).stragglers) == 1
