@@ -182,7 +182,7 @@ class Move:
             report,
             tasks=counts.total_tasks,
             records=sum(counts.records.values()),
-            mismatches=(*found, *report.mismatches),
+            mismatches=(*found, *map(_turned, report.mismatches)),
         )
 
     def diff(self, task_id: str) -> list[Mismatch]:
@@ -190,7 +190,9 @@ class Move:
         with self._gate.passing():
             if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
                 mirror = self._mirror()
-                return compare_task(Mirror(mirror.target, mirror.source), task_id, heal=False)[1]
+                mirror.target.load(task_id)
+                found = compare_task(Mirror(mirror.target, mirror.source), task_id, heal=False)[1]
+                return [_turned(m) for m in found]
             self._store.source.load(task_id)
             if self._record().phase is MigrationPhase.JSON_ONLY:
                 return []
@@ -529,6 +531,11 @@ def _in_time(seconds: float) -> Iterator[None]:
             f"something stayed locked, nothing was changed: {error.message}",
             next_step="See what that process waits for, or try again",
         ) from error
+
+
+def _turned(found: Mismatch) -> Mismatch:
+    """Return a difference that was found from the target's side, as one from the source's."""
+    return replace(found, source=found.target, target=found.source)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from registry_api.migration import MigrationPhase, Mismatch, Progress, VerifyRep
 from registry_api.query import TaskQuery
 from registry_api.silence import all_tasks
 from registry_api.snapshot import Head, TaskSnapshot
-from registry_api.store import Logged, Movable, RegistryStore
+from registry_api.store import Logged, Movable, RegistryStore, Straggler
 
 __all__ = ["Sides", "Step", "step_between"]
 
@@ -71,9 +71,7 @@ class Sides:
     def put_stragglers_aside(self) -> None:
         """Look for what others wrote to frozen documents, and say so."""
         found = self.movable.stragglers(self.now)
-        self.notes += [
-            f"task {s.task_id}: written after the cut-over, kept: {s.kept}" for s in found
-        ]
+        self.notes += [f"{_name(s)}: written after the cut-over, kept: {s.kept}" for s in found]
 
     def retire(self, archive: str | None) -> None:
         """Remove the archived documents; None: born in phase 4, there are none."""
@@ -93,12 +91,16 @@ class Sides:
             again = "registry-backend switch 3, then 4, makes another archive"
             self.notes.append(f"no document was removed: {error.message}; {again}")
             return
-        self.notes += [f"task {s.task_id}: written too late, kept: {s.kept}" for s in found]
+        self.notes += [f"{_name(s)}: written too late, kept: {s.kept}" for s in found]
         left = self.movable.retiring()
         if left:
             self.notes.append(
                 f"{left} removed document(s) lie aside; recover removes them for good"
             )
+
+
+def _name(straggler: Straggler) -> str:
+    return f"task {straggler.task_id}" if straggler.task_id else "the list of tasks"
 
 
 class Step(Protocol):

@@ -18,6 +18,7 @@ __all__ = ["check_files"]
 def check_files(context: OpenContext) -> Iterator[Issue]:
     """Files that could not be read, writes of the dead, bytes that were kept aside."""
     layout = Layout(context.workspace)
+    yield from _kept(layout)
     if not has_legacy_registry(context.workspace):
         return
     times = Times.named(context.settings.legacy_tz)
@@ -36,6 +37,10 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
                 what=f"a write to task {name} is under way, or its writer was killed",
                 next_step="registry-backend recover",
             )
+
+
+def _kept(layout: Layout) -> Iterator[Issue]:
+    """Also where no document is left: in phase 4 what others wrote too late lies here."""
     for folder in ("conflicts", "quarantine"):
         kept = sorted((layout.state / folder).glob("*"))
         if kept:

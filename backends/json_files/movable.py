@@ -207,10 +207,12 @@ class MovableJsonStore(JsonFilesStore):
         return (*out, *([found] if found else ()))
 
     def _global_straggler(self) -> Straggler | None:
-        path, frozen = self._shared.layout.global_file, _read(self._global_base)
-        data = _read(path)
-        if data is None or data == frozen:
+        data = _read(self._shared.layout.global_file)
+        if data is None or data == _read(self._global_base):
             return None
+        return self._keep_global(data)
+
+    def _keep_global(self, data: bytes) -> Straggler | None:
         name = f"GLOBAL_REGISTRY.straggler-{content_hash(data)[:12]}.json"
         kept = self._shared.folder("conflicts") / name
         if kept.with_suffix(".report").exists():
@@ -340,8 +342,7 @@ class MovableJsonStore(JsonFilesStore):
         """Keep what was written to a document after it was moved away."""
         task_id = path.partition("/")[0]
         if task_id == "registry":
-            self._shared.keep("conflicts", "GLOBAL_REGISTRY.straggler-late.json", data)
-            return None
+            return self._keep_global(data)
         return self._frozen(task_id).put_aside(data, now)
 
     def reinstate(self, archive: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class Shared:
         """Return a folder below ``.registry``, made with mode 0700 where it is missing."""
         path = self.layout.state / name
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "a link in place of a folder of ours", str(path))
         return path
 
     def write_file(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -206,6 +206,66 @@ def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
     assert len(list((workspace / ".registry" / "conflicts").iterdir())) == 2
 
 
+def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
+    """Written when the file was already set aside, by a program that still had it open."""
+    path = workspace / "registry" / "GLOBAL_REGISTRY.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    switch(workspace, 3)
+    late = path.open("r+")
+
+    def write(*_):
+        late.write('{"late": true}')
+        late.close()
+
+    monkeypatch.setattr(MovableJsonStore, "_wait_until_released", write)
+    path.chmod(0o644)
+    notes = switch(workspace, 4, anyway="a test").notes
+    assert [n.partition(", kept")[0] for n in notes] == ["the list of tasks: written too late"]
+    assert len(status(workspace).stragglers) == 1
+
+
+def test_no_link_is_followed_to_where_stragglers_are_kept(workspace, tmp_path_factory):
+    """A link in place of the folder: nothing is written beyond it, the frozen text stays as others
+    wrote it, and status says why."""
+    switch(workspace, 3)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.rmtree(workspace / ".registry" / "conflicts", ignore_errors=True)
+    (workspace / ".registry" / "conflicts").symlink_to(elsewhere)
+    (workspace / "registry").mkdir(exist_ok=True)
+    (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text("{}")
+    overwrite(document(workspace, "TASK-1"), "{}")
+    assert "a link in place of a folder" in " ".join(status(workspace).notes)
+    assert list(elsewhere.iterdir()) == []
+    assert document(workspace, "TASK-1").read_text() == "{}"
+
+
+# -- what commands say -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [3, 4])
+def test_diff_after_the_cut_over(workspace, capsys, phase):
+    """The source is the document, as ever; a task that nobody knows is an error, not equal."""
+    switch(workspace, phase)
+    report(workspace, "later")
+    code, found = cli(capsys, "diff", "TASK-1", "--json", "--workspace", workspace)
+    (difference,) = found["mismatches"]
+    assert (code, difference["source"], difference["target"]) == (3, 1, 2)
+    code, found = cli(capsys, "diff", "TASK-none", "--json", "--workspace", workspace)
+    assert (code, found["error"]["code"]) == (1, "task_not_found")
+
+
+def test_doctor_names_stragglers_in_phase_4(workspace, capsys):
+    """Also when the registry that another program made is gone again."""
+    switch(workspace, 4)
+    legacy.write_task(workspace, "TASK-late", agents=[])
+    assert status(workspace).stragglers
+    shutil.rmtree(workspace / "TASK-late")
+    code, found = cli(capsys, "doctor", "--json", "--workspace", workspace)
+    assert code == 3
+    assert "conflicts" in next(i["next"] for i in found["issues"] if i["check"] == "files")
+
+
 # -- the ways back ---------------------------------------------------------------------------
 
 
