@@ -340,7 +340,7 @@ class MirroredTask(TaskFiles):
         self.journal.refresh()
         with suppress(FileNotFoundError), self._held() as fd:
             stamp, found = stamp_of(fd), content_hash(read_document(fd))
-            if self.journal.state is None and found == stranger:
+            if self.journal.state is None and (found == stranger or self._is_template(found)):
                 return None
             if self.journal.state is not None and found == self.journal.hash:
                 self._proven = (stamp, found)
@@ -377,11 +377,19 @@ class MirroredTask(TaskFiles):
         if self.journal.state is not None and found == self.journal.hash:
             self._proven = (stamp, found)
             return None
-        straggler = self._put_aside(data, found, now)
+        lost = self.journal.state is None and self._is_template(found)
+        straggler = None if lost else self._put_aside(data, found, now)
         if self.journal.state is not None:
             self._restore_frozen(fd, data)
             self._proven = (stamp_of(fd), self.journal.hash)
         return straggler
+
+    def _is_template(self, found: str) -> bool:
+        """Whether the document is as before the freeze, though its journal was lost since."""
+        try:
+            return content_hash(self._base.read_bytes()) == found
+        except OSError:
+            return False
 
     def _put_aside(self, data: bytes, found: str, now: Now | None) -> Straggler | None:
         """Keep a straggler's bytes, once, with what it changed beside what stands now."""

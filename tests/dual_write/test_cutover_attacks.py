@@ -225,6 +225,20 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
     assert len(status(workspace).stragglers) == 1
 
 
+def test_a_lost_journal_makes_no_straggler(workspace):
+    """In phase 3: nobody wrote the document; the way back makes another journal of the target's."""
+    report(workspace, "before")
+    switch(workspace, 3)
+    (workspace / ".registry" / "json" / "TASK-1.journal").unlink()
+    assert status(workspace).stragglers == ()
+    report(workspace, "meanwhile")
+    switch(workspace, 2)
+    assert not (workspace / ".registry" / "conflicts").exists()
+    assert mismatches(workspace) == ()
+    switch(workspace, 0)
+    assert messages(workspace, "TASK-1") == ["before", "meanwhile"]
+
+
 def test_no_link_is_followed_to_where_stragglers_are_kept(workspace, tmp_path_factory):
     """A link in place of the folder: nothing is written beyond it, the frozen text stays as others
     wrote it, and status says why."""
