@@ -201,6 +201,12 @@ class FrozenTask(MirroredTask):
             return
         with self._lock.held():
             if os.path.lexists(self._document):
+                if self.mode() is None:
+                    raise CorruptDocument(
+                        f"{self._document} is no regular file",
+                        next_step="Move it away and try again: the document is put in its place",
+                        path=str(self._document),
+                    )
                 return
             self._document.parent.mkdir(parents=True, exist_ok=True)
             if aside is not None:

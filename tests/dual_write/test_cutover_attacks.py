@@ -1,9 +1,12 @@
 """Phases 3 and 4 when things go wrong round them: what is lost, damaged or odd is told, never
 passed over, and the way back brings everything."""
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
+import threading
 from contextlib import closing
 
 import pytest
@@ -15,7 +18,7 @@ from backends.json_files.shared import Shared
 from contract_tests import build
 from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
 from registry_api.control import FileControl
-from registry_api.errors import BackendMismatch, VerificationFailed
+from registry_api.errors import BackendMismatch, RegistryError
 from registry_api.migration import MigrationPhase
 from tests import legacy
 
@@ -303,6 +306,35 @@ def test_a_document_removed_while_frozen_comes_back(workspace, what):
     assert json.loads(document(workspace, "TASK-1").read_bytes())["own_key"] == {"b": 1, "a": 2}
 
 
+def test_the_way_back_beside_a_program_that_never_stops_writing(workspace):
+    """It writes frozen documents all the time: the switches are made, and what it wrote is in the
+    registry or kept with a report."""
+    path, stop, written = document(workspace, "TASK-1"), threading.Event(), []
+    switch(workspace, 2)
+
+    def write():
+        for n in itertools.count():
+            if stop.wait(0.005):
+                return
+            with contextlib.suppress(PermissionError):  # frozen, and we are not root
+                legacy.edit(path, legacy.add_agent(f"theirs-{n}"))
+                written.append(f"theirs-{n}")
+
+    program = threading.Thread(target=write)
+    program.start()
+    try:
+        for phase in (3, 2, 3, 2):
+            switch(workspace, phase, timeout=30.0)
+    finally:
+        stop.set()
+        program.join()
+    with closing(opened(workspace)) as store:
+        known = {a.agent_id for a in store.load("TASK-1").agents}
+    kept = "".join(p.read_text() for p in (workspace / ".registry").glob("conflicts/*"))
+    assert [name for name in written if name not in known and f'"{name}"' not in kept] == []
+    assert mismatches(workspace) == ()
+
+
 @pytest.mark.parametrize("odd", ["folder", "link", "pipe"])
 def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
     """A folder, a link or a pipe: verify names it, both switches refuse and nothing is written
@@ -319,7 +351,7 @@ def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
     code, found = cli(capsys, "verify", "--json", "--workspace", workspace)
     assert (code, len(found["mismatches"])) == (3, 1)
     for phase in (4, 2):
-        with pytest.raises(VerificationFailed, match="no regular file"):
+        with pytest.raises(RegistryError, match="no regular file"):
             switch(workspace, phase)
     assert elsewhere.read_text() == "theirs"
     path.rename(workspace / "moved-away")
