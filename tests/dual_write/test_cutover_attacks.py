@@ -220,6 +220,7 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
     def write(*_):
         late.write('{"late": true}')
         late.close()
+        return set()
 
     monkeypatch.setattr(MovableJsonStore, "_wait_until_released", write)
     path.chmod(0o644)
