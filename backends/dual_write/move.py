@@ -326,10 +326,10 @@ class Move:
         step = step_between(died.before, died.after, sides)
         if died.epoch >= 0 and died.before != died.after:
             with self._gate.closed(timeout=_RECOVERY):
-                if committed:
-                    step.seal()
-                else:
+                if not committed:
                     step.undo()
+                elif died.inside:  # else it is sealed, and writers have been in since
+                    step.seal()
                 self._journal.write(replace(died, inside=False))
             if committed:
                 step.after(record)
