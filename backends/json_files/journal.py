@@ -18,6 +18,7 @@ import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -371,6 +372,12 @@ class Journal:
                 os.posix_fallocate(fd, self.size, size)
         finally:
             os.close(fd)
+
+    def give_room_back(self) -> None:
+        """Cut off the space of a line that a killed or failed writer took and did not fill."""
+        with suppress(FileNotFoundError):
+            if os.stat(self.path).st_size > self.size:  # noqa: PTH116
+                os.truncate(self.path, self.size)
 
     def append(self, data: bytes) -> None:
         """Append whole lines durably and take them in, over what a kill left of one."""

@@ -107,7 +107,7 @@ class TaskFiles(Foreign):
             return
         intent = self._intent.read()
         if intent is None or self._is_journaled(intent):
-            self._intent.clear()
+            self._be_done()
         elif intent.creates and self.journal.state is None:
             self._make_folders()
             with self._created(deadline) as fd:

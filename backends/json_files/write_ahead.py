@@ -137,13 +137,17 @@ class WriteAhead(Recorded):
 
     def _drop(self, intent: Intent) -> None:
         self._logs.remove(intent.lines)
+        self._be_done()
+
+    def _be_done(self) -> None:
+        self.journal.give_room_back()
         self._intent.clear()
 
     def _resolve(self, fd: int, data: bytes) -> None:
         """Settle what a killed writer left: finish it, drop it, or keep out of a foreign write."""
         intent = self._intent.read()
         if intent is None or self._is_journaled(intent):
-            self._intent.clear()
+            self._be_done()
             return
         found = content_hash(data)
         if intent.epoch != self._shared.epoch():
