@@ -79,8 +79,14 @@ class MovableJsonStore(JsonFilesStore):
             groups.setdefault(change.changeset.task_id, []).append(change)
         for name, group in groups.items():
             self._frozen(name).follows(group)
+        self._follow(changes)
         for name, group in groups.items():
             self._frozen(name).apply_all(group)
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        """Count on from the numbers of changes that are to come: whoever finishes what a kill left
+        of them no longer knows which they were.
+        """
         if changes:
             newest = max((c.cursor for c in changes), key=lambda c: c.number)
             self._shared.numbers.follow(newest.feed_id, newest.number)
@@ -93,9 +99,8 @@ class MovableJsonStore(JsonFilesStore):
         feed: tuple[Change, ...] = (),
     ) -> None:
         """See Replica.replace."""
+        self._follow(feed)
         self._frozen(snapshot.task.task_id).replace_with(snapshot, histories, feed)
-        if feed:
-            self._shared.numbers.follow(feed[-1].cursor.feed_id, feed[-1].cursor.number)
 
     # -- freezing ----------------------------------------------------------------------------
 
