@@ -342,7 +342,9 @@ class MirroredTask(TaskFiles):
             stamp, found = stamp_of(fd), content_hash(read_document(fd))
             if self.journal.state is None and (found == stranger or self._is_template(found)):
                 return None
-            if self.journal.state is not None and found == self.journal.hash:
+            # A way back that was killed left it writable.
+            is_open = os.fstat(fd).st_mode & ~READ_ONLY
+            if self.journal.state is not None and found == self.journal.hash and not is_open:
                 self._proven = (stamp, found)
                 return None
         with (
