@@ -13,6 +13,7 @@ import os
 from contextlib import contextmanager, suppress
 from functools import cache
 
+from backends.json_files.movable import MovableJsonStore
 from backends.sql.store import SqlStore
 from registry_api import (
     RecordQuery,
@@ -22,8 +23,11 @@ from registry_api import (
     open_migration,
     open_store,
 )
+from registry_api.control import FileControl
 from registry_api.errors import Conflict, RegistryError, Unavailable
+from registry_api.migration import MigrationPhase
 from registry_api.plugins import load_plugins
+from registry_api.switch_journal import SwitchJournal
 
 TASK = "TASK-1"
 TARGET_WRITES = ("apply", "apply_all", "replace")
@@ -40,8 +44,9 @@ def log_of(workspace):
 
 
 def settings_of(workspace):
-    """Without fsync: programs are killed here, the machine is not."""
-    return load_settings(workspace, env={}, durable=False)
+    """Without fsync: programs are killed here, the machine is not. None waits in vain for a lock:
+    how long it is held is the test's to say."""
+    return load_settings(workspace, env={}, durable=False, lock_timeout=20.0)
 
 
 plugins = cache(load_plugins)
@@ -65,6 +70,7 @@ class Stops:
         self.workspace = workspace
         self._wire = wire
         self._failing = False
+        self._last = ""
         state = workspace / ".registry"
         self._files = {
             "document": document_of(workspace),
@@ -76,7 +82,13 @@ class Stops:
     def tell(self, what, value):
         self._wire.send((what, value))
 
+    def unlocked(self):
+        """Stop where others get the lock; not again where it was only taken for a look."""
+        if self._last != "unlock":
+            self.at("unlock")
+
     def at(self, step):
+        self._last = step
         self.tell("at", step)
         self._failing = self._wire.recv() == "fail"
 
@@ -116,7 +128,7 @@ def _watch_files(stops):
 
         setattr(os, name, watched)
 
-    for name in ("write", "pwrite", "truncate", "posix_fallocate"):
+    for name in ("write", "pwrite", "truncate", "posix_fallocate", "chmod", "fchmod"):
         watch(name)
     original = fcntl.flock
 
@@ -127,27 +139,37 @@ def _watch_files(stops):
             stops.wait()
             raise
         if operation == fcntl.LOCK_UN and stops.name_of(file) == "document":
-            stops.at("unlock")
+            stops.unlocked()
 
     fcntl.flock = flock
 
 
-def _watch_target(stops, *, reads):
+def _watch_calls(stops, kind, names):
     def watch(name):
-        original = getattr(SqlStore, name)
+        original = getattr(kind, name)
 
         def watched(self, *args, **options):
             stops.at(f"to {name}")
             if stops.fails():
-                raise Unavailable("the target fails, as told")
+                raise Unavailable(f"{name} fails, as told")
             out = original(self, *args, **options)
             stops.at(f"{name} done")
             return out
 
-        setattr(SqlStore, name, watched)
+        setattr(kind, name, watched)
 
-    for name in TARGET_WRITES:
+    for name in names:
         watch(name)
+
+
+def _watch_switch(stops):
+    _watch_calls(stops, SwitchJournal, ("write", "clear"))
+    _watch_calls(stops, FileControl, ("advance",))
+    _watch_calls(stops, MovableJsonStore, ("freeze", "sweep", "thaw"))
+
+
+def _watch_target(stops, *, reads):
+    _watch_calls(stops, SqlStore, (*TARGET_WRITES, "commit"))
     reading = SqlStore._reading
 
     @contextmanager
@@ -179,6 +201,7 @@ def writer(stops, changeset):
     store = opened(stops.workspace)
     _watch_files(stops)
     _watch_target(stops, reads=())
+    _watch_switch(stops)
     stops.at("ready")
     while True:
         stops.tell("sent", changeset)
@@ -208,6 +231,7 @@ def reader(stops):
     """Load the task once."""
     store = opened(stops.workspace)
     _watch_files(stops)
+    _watch_switch(stops)
     _watch_target(stops, reads=("load_task_row", "load_agents", "load_latest", "head"))
     stops.at("ready")
     stops.tell("returned", store.load(TASK))
@@ -220,6 +244,19 @@ def reconciler(stops):
     _watch_target(stops, reads=())
     stops.at("ready")
     migration.reconcile()
+
+
+def switcher(stops, way):
+    """Go from phase to phase; killed, it begins again with the one it was on the way to."""
+    migration = migrating(stops.workspace)
+    _watch_files(stops)
+    _watch_target(stops, reads=())
+    _watch_switch(stops)
+    stops.at("ready")
+    for n, phase in enumerate(way):
+        stops.tell("left", way[n:])
+        migration.switch(MigrationPhase(phase), actor="test", timeout=20.0)
+        stops.at(f"phase {phase}")
 
 
 # -- older programs: plain json and flock ----------------------------------------------------
@@ -276,7 +313,12 @@ def legacy_stale(stops, name):
         fcntl.flock(file, fcntl.LOCK_UN)
     if document is None:
         return
-    with path.open("r+") as file:
+    try:
+        file = path.open("r+")
+    except PermissionError:
+        stops.tell("refused", "frozen")
+        return
+    with file:
         _lock(stops, file)
         file.truncate(0)
         stops.at("cut")
@@ -395,6 +437,8 @@ class Actor:
                 what, value = self._wire.recv()
                 if what == "sent":
                     self._arguments["changeset"] = value  # sent again after a kill
+                elif what == "left":
+                    self._arguments["way"] = value
                 elif what in {"at", "blocked", "done"}:
                     self.at = value if what == "at" else what
                     break
