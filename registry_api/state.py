@@ -118,6 +118,15 @@ class TaskState:
         else:
             self._keyed(op.kind).pop(op.key, None)
 
+    def record(self, kind: Kind, key: str) -> Record | None:
+        """Return one record, None where there is none; histories are not in a state."""
+        if kind is Kind.TASK:
+            return self.task if key == self.task.task_id else None
+        if kind is Kind.PHASE:
+            return self.phases.get(int(key))
+        found: Record | None = self._keyed(kind).get(key)
+        return found
+
     def _put(self, record: Record, known: Callable[[Kind, str], bool]) -> None:
         match record:
             case Task():

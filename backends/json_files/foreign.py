@@ -89,8 +89,8 @@ class Foreign(WriteAhead):
             self._shared.replace_file(self._base, data)
             self._know(found, document, data)
             return
-        recent = [r.state for r in reversed(self.journal.recent)]
-        base = nearest(theirs, recent or [ours])
+        recent = [(r.state, r.touched) for r in reversed(self.journal.recent)]
+        base = nearest(theirs, recent or [(ours, frozenset())])
         merged = merge(
             base,
             ours,

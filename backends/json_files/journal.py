@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from backends.json_files.merge import Key, touched
 from registry_api.changeset import (
     Change,
     Changeset,
@@ -59,12 +60,15 @@ _HISTORY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """A state that the document had a short while ago."""
+    """A state that the document had a short while ago, and in which records it may differ from the
+    one before it.
+    """
 
     revision: int
     at: datetime
     state: TaskState
     appends: bool
+    touched: frozenset[Key]
 
 
 class Stand(NamedTuple):
@@ -107,6 +111,7 @@ class Journal:
     entry_ids: set[tuple[Kind, str]] | None = None
     lock: ForkSafeLock = field(default_factory=ForkSafeLock)
     _tail: int = 0
+    _unshown: set[Key] = field(default_factory=set)  # changed since a document last showed a state
     _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
 
     # -- reading -----------------------------------------------------------------------------
@@ -224,7 +229,7 @@ class Journal:
         self.expired_before = unstamp(line["x"]) if line["x"] else None
         self.floor = line["f"]
         self.foreign_agents = set(line["fa"])
-        self._remember(line["r"], self.updated_at, appends=False)
+        self._remember(line["r"], self.updated_at, frozenset(), appends=False)
 
     def _take_change(self, line: dict[str, Any]) -> None:
         changeset = changeset_from(line["cs"])
@@ -247,9 +252,15 @@ class Journal:
         self.state = state
         if self.ids is not None:
             self.ids[changeset.id] = (line["r"], line["n"], line["d"])
-        self._remember(line["r"], changeset.at, appends=changeset.expected is None)
+        self._unshown |= touched(changeset)
+        if not line.get("mid"):
+            appends = changeset.expected is None
+            self._remember(line["r"], changeset.at, frozenset(self._unshown), appends=appends)
+            self._unshown = set()
 
-    def _remember(self, revision: int, at: datetime, *, appends: bool) -> None:
+    def _remember(
+        self, revision: int, at: datetime, changed: frozenset[Key], *, appends: bool
+    ) -> None:
         """Keep the states of the last 15 minutes: each may be what an older program has read.
 
         A run of reports is kept as its first and its last state: reports merge one by one anyway.
@@ -257,8 +268,8 @@ class Journal:
         assert self.state is not None
         recent = self.recent
         if appends and recent and recent[-1].appends and len(recent) > 1 and recent[-2].appends:
-            recent.pop()
-        recent.append(Recent(revision, at, self.state, appends))
+            changed |= recent.pop().touched
+        recent.append(Recent(revision, at, self.state, appends, changed))
         while len(recent) > 2 and at - recent[1].at > RECENT:
             recent.popleft()
         each = len(self.state.agents) + len(self.state.phases) + len(self.state.verdicts) + 10
@@ -334,8 +345,12 @@ class Journal:
         lineage: str,
         trim_to: tuple[int, datetime] | None,
         revision: int | None = None,
+        shown: bool = True,
     ) -> bytes:
-        """Return the line of a change that follows this state, unless it is of another revision."""
+        """Return the line of a change that follows this state, unless it is of another revision.
+
+        Not ``shown``: the document never held just this state, more was written at once.
+        """
         head = {
             "k": "change",
             "r": self.revision + 1 if revision is None else revision,
@@ -351,6 +366,8 @@ class Journal:
             "f": trim_to[0] if trim_to else 0,
             "cs": orjson.Fragment(text),
         }
+        if not shown:
+            head["mid"] = True
         return dump(head) + b"\n"
 
     def same_line(self, hash_after: str, at: datetime, *, logs: dict[str, int]) -> bytes:

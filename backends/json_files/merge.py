@@ -14,12 +14,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry_api import jsontext
-from registry_api.changeset import Delete, Op, Put
-from registry_api.models import KINDS, Agent, Kind, Record, record_key
+from registry_api.changeset import Changeset, Delete, Op, Put
+from registry_api.models import (
+    KINDS,
+    Agent,
+    Finding,
+    Kind,
+    ProgressEntry,
+    Record,
+    record_key,
+)
 from registry_api.state import TaskState
 from registry_api.status import ACTIVE_AGENT
 
-__all__ = ["Merge", "differing", "merge", "nearest"]
+__all__ = ["Key", "Merge", "differing", "merge", "nearest", "touched"]
 
 _KINDS = (Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER)
 _REPORTED = ("status", "progress", "last_update")
@@ -70,32 +78,48 @@ def differing(ours: TaskState, theirs: TaskState) -> set[Key]:
     }
 
 
-def nearest(theirs: TaskState, recent: Iterable[TaskState]) -> TaskState:
+def touched(changeset: Changeset) -> frozenset[Key]:
+    """Return the keys of the records that a change may have made differ from the state before."""
+    out = set[Key]()
+    for op in changeset.ops:
+        if isinstance(op, Delete):
+            out.add((op.kind, op.key))
+        elif isinstance(op.record, ProgressEntry):
+            out.add((Kind.AGENT, op.record.agent_id))
+        elif not isinstance(op.record, Finding):
+            out.add((KINDS[type(op.record)], record_key(op.record)))
+    return frozenset(out)
+
+
+def nearest(theirs: TaskState, recent: Iterable[tuple[TaskState, frozenset[Key]]]) -> TaskState:
     """Return the state from which ``theirs`` differs in the fewest fields; the newest of equals.
 
-    ``recent`` is newest first and not empty.
+    ``recent`` is newest first and not empty: each state with the keys of the records in which it
+    may differ from the next one, the state before it. Only these are looked at again.
     """
     states = iter(recent)
-    newest = next(states)
-    there, other = _table(newest), _table(theirs)
-    apart = differing(newest, theirs)
-    best = newest
-    least = sum(_fields_apart(there.get(k), other.get(k)) for k in apart)
-    for state in states:
+    best, changed = next(states)
+    other = _table(theirs)
+    apart = {key: _apart(best, other, key) for key in differing(best, theirs)}
+    distance = least = sum(apart.values())
+    for state, following in states:
         if least == 0:
             break
-        mine = _table(state)
-        # Only what differs now, or has changed since, can differ: records are shared otherwise.
-        keys = apart | {k for k in mine.keys() | there.keys() if mine.get(k) is not there.get(k)}
-        distance = sum(
-            _fields_apart(mine.get(k), other.get(k))
-            for k in keys
-            if not _carried(mine.get(k), other.get(k))
-            and not (k[0] is Kind.HANDOVER and k not in other)
-        )
+        for key in changed:
+            distance -= apart.get(key, 0)
+            apart[key] = _apart(state, other, key)
+            distance += apart[key]
         if distance < least:
             best, least = state, distance
+        changed = following
     return best
+
+
+def _apart(state: TaskState, other: dict[Key, Record], key: Key) -> int:
+    mine, theirs = state.record(*key), other.get(key)
+    if _carried(mine, theirs) or (key[0] is Kind.HANDOVER and theirs is None):
+        return 0
+    return _fields_apart(mine, theirs)
 
 
 def _fields_apart(a: Record | None, b: Record | None) -> int:

@@ -114,7 +114,7 @@ class MirroredTask(TaskFiles):
         intent = Intent(
             number=news[-1].cursor.number,
             epoch=self._shared.epoch(),
-            journal=b"".join(self._line(change, digest) for change in news),
+            journal=b"".join(self._line(c, digest, shown=c is news[-1]) for c in news),
             before=content_hash(old) if old else "",
             after=digest,
             patch=Patch.whole(b"") if written is None else Patch.between(old, written),
@@ -142,7 +142,7 @@ class MirroredTask(TaskFiles):
         encode(before, wanted, document, times=self._shared.times)
         return jsontext.dump(document, indent=True), document
 
-    def _line(self, change: Change, digest: str) -> bytes:
+    def _line(self, change: Change, digest: str, *, shown: bool) -> bytes:
         return self.journal.change_line(
             change.changeset,
             digest=change.digest,
@@ -153,6 +153,7 @@ class MirroredTask(TaskFiles):
             lineage=change.lineage,
             trim_to=None,
             revision=change.revision,
+            shown=shown,
         )
 
     def _missing(self, records: list[tuple[Changeset, History]]) -> tuple[AppendedLine, ...]:

@@ -54,7 +54,7 @@ def feed_of(store, after=None):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_lose_nothing(workspace, tmp_path, seed):
-    """kill -9 of writers, switches and recover at random moments, twelve rounds of it over all
+    """kill -9 of writers, switches and recover at random moments, fourteen rounds of it over all
     phases and the steps between, both ways, beside an older program that writes whenever it can:
     each next start recovers by itself; whatever was acknowledged is there, once, on both sides,
     and what the older program wrote after a cut-over is at least kept in conflicts/."""
@@ -62,7 +62,7 @@ def test_kills_lose_nothing(workspace, tmp_path, seed):
     stop, older, acks = processes.event(), tmp_path / "legacy", []
     theirs = processes.start(processes.edit, workspace, older, f"legacy{seed}", TASKS, stop)
     kills, phase = 0, 0
-    for n in range(12):
+    for n in range(14):
         started = []
         for w in range(2):
             name = f"w{seed}-{n}-{w}"
