@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import commands, files, reads, record_progress
+from benchmarks import commands, files, move, reads, record_progress
 from benchmarks.measure import Row
 from benchmarks.report import line, write
 
@@ -24,6 +24,11 @@ CASES: dict[str, Case] = {
     "dual": files.dual,
     "pause": commands.pause,
     "cold": commands.cold,
+    "move": move.at_size,
+    "cut": move.cut_over,
+    "recovery": move.recovery,
+    "reading": move.reading,
+    "beside": move.beside_writers,
 }
 
 

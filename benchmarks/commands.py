@@ -15,7 +15,7 @@ from benchmarks.work import legacy_task, opened, record_progress
 from registry_api import load_settings, open_migration
 from registry_api.migration import MigrationPhase
 
-__all__ = ["cold", "pause"]
+__all__ = ["cold", "pause", "writers"]
 
 _TASKS, _WRITERS = 200, 4
 
@@ -30,7 +30,7 @@ def pause(folder: Path, *, quick: bool) -> Iterator[Row]:
         with opened(place) as store:
             store.counts()
         migration = open_migration(load_settings(place, env={}))
-        with closing(migration), _writers(place):
+        with closing(migration), writers(place):
             for phase in (1, 2, 1, 0):
                 for step in migration.switch(MigrationPhase(phase), actor="benchmark").steps:
                     name = f"pause of switch {step.from_phase:d} to {step.to_phase:d}"
@@ -47,7 +47,8 @@ def pause(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 @contextmanager
-def _writers(place: Path) -> Iterator[None]:
+def writers(place: Path) -> Iterator[None]:
+    """Four processes that report without a rest."""
     command = [sys.executable, "-m", "benchmarks.commands", str(place)]
     writers = [
         subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -199,6 +199,9 @@ class Movable(Replica, Protocol):
     def keep_frozen(self) -> None:
         """Make read-only again what a death left open while it was brought forward."""
 
+    def frozen_documents(self) -> int:
+        """Return how many documents are read-only that were not before they were frozen."""
+
     def thaw(self) -> None:
         """Let other programs write the documents again; also after a freeze that died half-way."""
 

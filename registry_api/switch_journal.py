@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from registry_api.durable import write_file
+from registry_api.durable import replace_file
 from registry_api.errors import Unavailable
 from registry_api.migration import MigrationPhase
 
@@ -31,6 +31,10 @@ class Switching:
     epoch: int
     inside: bool = False
     reason: str | None = None
+
+
+def _unsynced(_: int) -> None:
+    """What is behind the gate need not outlive a power loss: then everybody is dead."""
 
 
 class SwitchJournal:
@@ -68,12 +72,9 @@ class SwitchJournal:
         """Write or replace it; raises Unavailable."""
         data = orjson.dumps(asdict(switching))
         try:
-            if durable:
-                write_file(self.path, data)
-            else:
-                aside = self.path.with_suffix(".new")
-                write_file(aside, data, sync=lambda _: None)
-                aside.rename(self.path)
+            # Replaced, never cut off: an empty one would tell that nothing had begun.
+            sync = os.fsync if durable else _unsynced
+            replace_file(self.path, data, aside=self.path.with_suffix(".new"), sync=sync)
         except OSError as error:
             raise Unavailable(
                 f"{self.path} cannot be written: {error.strerror}; nothing was changed",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 from backends.dual_write.health import check_move
 from backends.dual_write.move import Move, keep_mismatches
 from backends.dual_write.store import DualWriteStore, refuse_lost
 from registry_api.control import FileControl, PhaseRecord
+from registry_api.errors import BackendMismatch
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
 from registry_api.migration import Migration
 from registry_api.observed import observer
 from registry_api.opening import STATE_DIR, OpenContext, keep_logs
-from registry_api.store import RegistryStore
+from registry_api.store import Movable, RegistryStore
 from registry_api.zone import machine_zone
 
 __all__ = ["registry_open_migration", "registry_register_stores"]
@@ -45,6 +47,8 @@ def _open(context: OpenContext) -> RegistryStore:
         store = _inner(context, record.writer, record)
         refuse_lost(store, record)
         return store
+    if control.read() is None:
+        _refuse_frozen(context, control)
     zone = context.settings.legacy_tz or machine_zone()
     if zone is not None:
         control.settle_zone(zone)
@@ -52,6 +56,18 @@ def _open(context: OpenContext) -> RegistryStore:
     store.record()
     store.heal_for(1.0)
     return store
+
+
+def _refuse_frozen(context: OpenContext, control: FileControl) -> None:
+    """Refuse documents that a cut-over froze where no record tells of it: they are no truth."""
+    record = control.current()
+    with closing(_inner(context, record.source, record)) as source:
+        frozen = source.frozen_documents() if isinstance(source, Movable) else 0
+    if frozen:
+        raise BackendMismatch(
+            f"{control.path} is missing, but {frozen} document(s) are frozen by a cut-over",
+            next_step="Restore it: the last line of .registry/history.jsonl shows the move",
+        )
 
 
 def _control(context: OpenContext) -> FileControl:

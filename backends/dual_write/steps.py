@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from backends.dual_write.mirror import Mirror
 from backends.dual_write.verify import compare_tail, verify_tasks
 from registry_api.control import PhaseRecord
+from registry_api.deadline import at_most
 from registry_api.errors import CorruptDocument, PreflightFailed, TaskNotFound, VerificationFailed
 from registry_api.migration import MigrationPhase, Mismatch, Progress, VerifyReport
 from registry_api.query import TaskQuery
@@ -24,6 +25,7 @@ __all__ = ["Sides", "Step", "step_between"]
 
 _AT_ONCE = 20  # tasks brought over between two reports of progress
 _ROUNDS = 3
+_MOMENT = 0.05  # seconds that a locked document is waited for while everybody waits
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,7 +212,9 @@ class _CutOver(_Follow):
 
     def seal(self) -> None:
         # Who was waiting in flock for a document got its turn while the others were frozen.
-        self.sides.mirror.heal_all(self.sides.movable.sweep())
+        with at_most(_MOMENT):  # a document that is locked just now will be a straggler
+            moved = self.sides.movable.sweep()
+        self.sides.mirror.heal_all(moved)
 
 
 @dataclass(slots=True)

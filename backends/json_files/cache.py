@@ -9,7 +9,7 @@ from registry_api.flock import ForkSafeLock
 
 __all__ = ["Cached", "DocumentCache"]
 
-_BYTES = 16 * 2**20
+_BYTES = 4 * 2**20
 
 
 class Cached(NamedTuple):
@@ -21,7 +21,8 @@ class Cached(NamedTuple):
 
 
 class DocumentCache:
-    """Forgets what was used longest ago beyond 16 MiB of bytes; thread-safe.
+    """Forgets what was used longest ago beyond 4 MiB of bytes, which are five times as much
+    when parsed; thread-safe.
 
     Who changes a document in memory takes it out before, and puts it back with its bytes.
     """

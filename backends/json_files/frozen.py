@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 from backends.files import open_regular
 from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
 from backends.json_files.recorded import content_hash, read_document
-from backends.json_files.stamp import stamp_of, stat_stamp
+from backends.json_files.shared import Shared
+from backends.json_files.stamp import stamp_of
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.snapshot import Head
 from registry_api.store import Straggler
@@ -19,6 +21,7 @@ from registry_api.store import Straggler
 __all__ = ["FrozenTask"]
 
 _YOUNG_NS = 50_000_000  # as stamps: a younger change may have left the times as they are
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 Known = tuple[int, int, int, int]  # device, inode, size, time of change of the content
 
 
@@ -26,6 +29,11 @@ class FrozenTask(MirroredTask):
     """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read."""
 
     _left: Known | None = None
+
+    def __init__(self, shared: Shared, task_id: str) -> None:
+        super().__init__(shared, task_id)
+        self._place = str(self._document)
+        self._line_place = str(self.journal.path)
 
     def mode(self) -> int | None:
         """Return the document's mode, None where there is no regular file."""
@@ -105,9 +113,9 @@ class FrozenTask(MirroredTask):
     def stands(self, *, settle: bool) -> Head:
         """Return where the task stands, settled; Head() where there is no registry, or none yet."""
         if not settle:
-            stamp = stat_stamp(self._document)
-            if stamp is not None and self._is_proven(stamp) and self._is_read():
-                return self._stands()
+            with suppress(FileNotFoundError):
+                if self._is_still(os.lstat(self._place)):
+                    return self._stands()
         try:
             self.current()
         except (TaskNotFound, CorruptDocument, Unavailable):
@@ -122,19 +130,57 @@ class FrozenTask(MirroredTask):
         A document that vanished is passed over: what the journal knows of it has been taken over.
         """
         try:
+            if not settle and self._freeze_still():
+                return self._stands()
             return self._freeze(settle=settle)
         except OSError as error:
             raise self._typed(error) from error
+
+    def _freeze_still(self) -> bool:
+        """Freeze a document that nobody has written since it was last looked at: most, and quickly,
+        since everybody waits.
+        """
+        try:
+            fd = os.open(self._place, _LOOK)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(fd)
+            if not self._is_still(found):
+                return False
+            os.fchmod(fd, stat.S_IMODE(found.st_mode) & READ_ONLY)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        self._left = _known(found)
+        return True
+
+    def _is_still(self, found: os.stat_result) -> bool:
+        """Whether the document and the journal are what this process has read."""
+        if self._proven is None or self.journal.state is None:
+            return False
+        stamp, content = self._proven
+        return (
+            not stamp.racy
+            and stamp.mtime_ns == found.st_mtime_ns
+            and stamp.ctime_ns == found.st_ctime_ns
+            and stamp.size == found.st_size
+            and stamp.inode == found.st_ino
+            and stamp.device == found.st_dev
+            and content == self.journal.hash
+            and self._is_read()
+        )
 
     def _freeze(self, *, settle: bool) -> Head:
         for _ in range(3):
             with suppress(FileNotFoundError), self._held() as fd:
                 stamp = stamp_of(fd)
                 if not settle and self._is_proven(stamp) and self._is_read():
-                    os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & READ_ONLY)
-                    old = stamp.mtime_ns < time.time_ns() - _YOUNG_NS
-                    key = (stamp.device, stamp.inode, stamp.size, stamp.mtime_ns)
-                    self._left = key if old else None
+                    found = os.fstat(fd)
+                    os.fchmod(fd, stat.S_IMODE(found.st_mode) & READ_ONLY)
+                    self._left = _known(found)
                     return self._stands()
             settle = False
             if not self.stands(settle=True).revision:
@@ -146,7 +192,7 @@ class FrozenTask(MirroredTask):
 
     def _is_read(self) -> bool:
         try:
-            return os.stat(self.journal.path).st_size == self.journal.size  # noqa: PTH116
+            return os.stat(self._line_place).st_size == self.journal.size  # noqa: PTH116
         except FileNotFoundError:
             return False
 
@@ -158,19 +204,14 @@ class FrozenTask(MirroredTask):
                 self._proven = (stamp.settled(), self.journal.hash)
 
     def _stands(self) -> Head:
-        stand = self.journal.stand
-        if stand is None:
-            return Head()
-        return Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
+        return self.journal.head()
 
     def sweep(self) -> Head | None:
         """Take in what was written since ``freeze``; returns where the task stands if it moved."""
+        if self._is_as_left():
+            return None
         try:
             with self._held() as fd:
-                found = os.fstat(fd)
-                key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-                if key == self._left:
-                    return None
                 if content_hash(read_document(fd)) == self.journal.hash:
                     return None
         except (FileNotFoundError, Busy):
@@ -181,6 +222,23 @@ class FrozenTask(MirroredTask):
         self.set_writable(self._document, writable=False)
         after = self._stands()
         return after if after != before else None
+
+    def _is_as_left(self) -> bool:
+        """Whether the document is as it was frozen, and nobody has it locked."""
+        if self._left is None:
+            return False
+        try:
+            fd = os.open(self._place, _LOOK)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(fd)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return self._left == (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
     # -- removal and the way back ------------------------------------------------------------
 
@@ -231,3 +289,10 @@ class FrozenTask(MirroredTask):
         self.set_writable(fresh, writable=False)
         fresh.rename(self._document)
         self._shared.sync_folder(self._document.parent)
+
+
+def _known(found: os.stat_result) -> Known | None:
+    """Return what tells a later change of the content; None where it is too young to."""
+    if found.st_mtime_ns >= time.time_ns() - _YOUNG_NS:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

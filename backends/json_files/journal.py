@@ -41,6 +41,7 @@ from registry_api.errors import CorruptDocument
 from registry_api.flock import ForkSafeLock
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
 from registry_api.retention import KEEP, KEEP_CHANGES
+from registry_api.snapshot import Head
 from registry_api.state import TaskState
 
 __all__ = ["Journal", "Recent"]
@@ -111,8 +112,19 @@ class Journal:
     entry_ids: set[tuple[Kind, str]] | None = None
     lock: ForkSafeLock = field(default_factory=ForkSafeLock)
     _tail: int = 0
+    _head: tuple[Stand, Head] | None = None
     _unshown: set[Key] = field(default_factory=set)  # changed since a document last showed a state
     _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
+
+    def head(self) -> Head:
+        """Return where the task stands; the same object as long as it stands there."""
+        stand, known = self.stand, self._head
+        if stand is None:
+            return Head()
+        if known is None or known[0] is not stand:
+            head = Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
+            known = self._head = (stand, head)
+        return known[1]
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -282,14 +294,25 @@ class Journal:
 
     def known_ids(self) -> dict[uuid.UUID, tuple[int, int, str]]:
         """Return per changeset id (revision, feed number, digest); read once a process."""
-        if self.ids is None:
-            self.ids = {}
+        ids = self.ids
+        if ids is None:
+            ids = {}
             for raw, _ in self._lines(0):
                 found = _IDS.match(raw)
                 if found and int(found[2]) > self.floor:
                     key = uuid.UUID(found[3].decode())
-                    self.ids[key] = (int(found[1]), int(found[2]), found[4].decode())
-        return self.ids
+                    ids[key] = (int(found[1]), int(found[2]), found[4].decode())
+            self.ids = ids
+        return ids
+
+    def rest(self) -> None:
+        """Forget what can be read again: nobody has asked for the task for a while."""
+        if self.lock.acquire(timeout=0):
+            try:
+                self.ids, self.entry_ids = None, None
+                self._places = {}
+            finally:
+                self.lock.release()
 
     def history_ids(self) -> set[tuple[Kind, str]]:
         """Return the ids of the progress entries and findings in the change lines."""

@@ -110,9 +110,10 @@ class TaskLogs:
         A record that came back from another store may lie behind what the journal has read of the
         logs: lines are not in the order of the commits.
         """
-        if journal.entry_ids is None:
-            journal.entry_ids = self._ids_in_logs(journal.logs) | journal.history_ids()
-        return journal.entry_ids
+        ids = journal.entry_ids
+        if ids is None:
+            ids = journal.entry_ids = self._ids_in_logs(journal.logs) | journal.history_ids()
+        return ids
 
     def _ids_in_logs(self, offsets: dict[str, int]) -> set[tuple[Kind, str]]:
         """Search the logs up to the offsets for the key of ids, which only lines of ours have."""

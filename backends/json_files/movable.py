@@ -58,7 +58,7 @@ class MovableJsonStore(JsonFilesStore):
             yield self._frozen(name)
 
     def _frozen(self, name: str) -> FrozenTask:
-        task = self._task(name)
+        task = self._tasks.get(name) or self._task(name)
         assert isinstance(task, FrozenTask)
         return task
 
@@ -123,8 +123,8 @@ class MovableJsonStore(JsonFilesStore):
         pending = pending_numbers(self._intents)
         out = {}
         for name in self._present():
-            head = self._frozen(name).stands(settle=name in pending)
-            if head.revision and head != seen.get(name):
+            head, known = self._frozen(name).stands(settle=name in pending), seen.get(name)
+            if head is not known and head != known and head.revision:
                 out[name] = head
         return out
 
@@ -150,8 +150,8 @@ class MovableJsonStore(JsonFilesStore):
         pending = pending_numbers(self._intents)
         moved = {}
         for name in self._present():
-            head = self._frozen(name).freeze(settle=name in pending)
-            if head.revision and head != seen.get(name):
+            head, known = self._frozen(name).freeze(settle=name in pending), seen.get(name)
+            if head is not known and head != known and head.revision:
                 moved[name] = head
         self._freeze_global()
         return moved
@@ -178,6 +178,17 @@ class MovableJsonStore(JsonFilesStore):
         """See Movable.keep_frozen."""
         for name in self._present():
             MirroredTask.set_writable(self._shared.layout.document(name), writable=False)
+
+    def frozen_documents(self) -> int:
+        """See Movable.frozen_documents."""
+        if not self._before.exists():
+            return 0
+        modes = self._known_before()["modes"]
+        found = ((name, self._frozen(name).mode()) for name in self._shared.layout.tasks())
+        return sum(
+            mode is not None and not mode & 0o200 and bool(modes.get(name, _USUAL_MODE) & 0o200)
+            for name, mode in found
+        )
 
     def thaw(self) -> None:
         """See Movable.thaw."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -52,6 +52,7 @@ from registry_api.store import Capability, StoreInfo
 __all__ = ["JsonFilesStore"]
 
 MAX_NUMBER = 2**63
+_AWAKE = 256  # tasks whose ids are held in memory
 # Seconds that a commit waits for another task's lock to count it for the global file: on top of the
 # 100 ms that a switch may hold it up, and of its own work.
 _COUNTING = 0.02
@@ -90,6 +91,7 @@ class JsonFilesStore:
         self._intents = self._shared.folder("intents")
         self._projection = Projection(self._shared)
         self._tasks: dict[str, TaskFiles] = {}
+        self._awake = OrderedDict[str, TaskFiles]()  # asked for last
         self._summaries: dict[str, TaskSnapshot] = {}
         self._lock = ForkSafeLock()
         self._next_try = 0.0
@@ -108,9 +110,14 @@ class JsonFilesStore:
         if not is_id(task_id):
             raise TaskNotFound(f"{task_id!r} is no task id", next_step="list_tasks shows the ids")
         with self._lock:
-            if task_id not in self._tasks:
-                self._tasks[task_id] = self.task_class(self._shared, task_id)
-            return self._tasks[task_id]
+            task = self._tasks.get(task_id)
+            if task is None:
+                task = self._tasks[task_id] = self.task_class(self._shared, task_id)
+            self._awake[task_id] = task
+            self._awake.move_to_end(task_id)
+            if len(self._awake) > _AWAKE:
+                self._awake.popitem(last=False)[1].journal.rest()
+            return task
 
     def _existing(self, task_id: str) -> TaskFiles:
         """Return a task that has left a trace; asking for any other makes no files."""
@@ -366,8 +373,8 @@ def _stand(journal: Journal) -> Stand:
 
 
 def _head(journal: Journal) -> Head:
-    stand = _stand(journal)
-    return Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
+    _stand(journal)
+    return journal.head()
 
 
 def _snapshot(stand: Stand, only: Refs | None = None) -> TaskSnapshot:

@@ -14,6 +14,7 @@ from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.test_model import Machine
 from registry_api import load_settings, open_migration, open_store
+from registry_api.errors import BackendMismatch
 from registry_api.migration import MigrationPhase
 from tests import legacy, samples
 
@@ -119,6 +120,18 @@ def test_what_was_written_meanwhile_comes_back(workspace, top):
         assert [a.agent_id for a in store.load("TASK-born").agents] == ["a1", "theirs"]
     switch(workspace, 2)
     assert mismatches(workspace) == ()
+
+
+def test_a_lost_record_is_never_taken_for_phase_0(workspace):
+    """Frozen documents, no phase.json, no database: an error that says what to restore."""
+    switch(workspace, 3)
+    for path in (workspace / ".registry").glob("registry.sqlite3*"):
+        path.unlink()
+    record = workspace / ".registry" / "phase.json"
+    record.unlink()
+    with pytest.raises(BackendMismatch, match="frozen by a cut-over"):
+        opened(workspace)
+    assert not record.exists()
 
 
 def test_a_subscriber_follows_the_whole_way(workspace):
