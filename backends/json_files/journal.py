@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ __all__ = ["Journal", "Recent"]
 RECENT = timedelta(minutes=15)
 _MOST_RECORDS = 500_000  # in all recent states together; they share the records themselves
 _BASE_FACTOR = 4
+_ATTEMPTS = 3
 _MOST_PLACES = 10_000
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
@@ -149,12 +151,29 @@ class Journal:
             self.inode = found.st_ino
         if found.st_size == self.size:
             return
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._read_on()
+            except CorruptDocument:
+                # Without the task's lock a line is seen that is just being written over what a
+                # kill left: what is damaged stays so.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.002)
+            else:
+                return
+
+    def _read_on(self) -> None:
         with self.path.open("rb") as file:
             if self.size == 0:
-                self.size = self._start(file)
+                try:
+                    self.size = self._start(file)
+                except ValueError as error:
+                    raise self._damaged(0, error) from None
             file.seek(self.size)
             for raw in file:
-                if not raw.endswith(b"\n"):
+                # No line holds NUL: that is the room of one that is being written.
+                if not raw.endswith(b"\n") or b"\x00" in raw:
                     break
                 self._read(raw, self.size)
                 self.size += len(raw)
@@ -193,11 +212,14 @@ class Journal:
             line = orjson.loads(raw)
             self.take(line, offset=offset, length=len(raw))
         except (ValueError, KeyError, TypeError) as error:
-            raise CorruptDocument(
-                f"{self.path} at byte {offset}: {error}",
-                next_step="Move it away: the task is then read from its document afresh",
-                path=str(self.path),
-            ) from None
+            raise self._damaged(offset, error) from None
+
+    def _damaged(self, offset: int, error: Exception) -> CorruptDocument:
+        return CorruptDocument(
+            f"{self.path} at byte {offset}: {error}",
+            next_step="Move it away: the task is then read from its document afresh",
+            path=str(self.path),
+        )
 
     def take(self, line: dict[str, Any], *, offset: int, length: int) -> None:
         """Bring the state forward by one line."""

@@ -299,6 +299,24 @@ def test_the_global_file_tells_the_truth(workspace):
     assert path.stat().st_ino == inode
 
 
+def test_a_line_that_is_just_being_written_is_passed_over(workspace):
+    """A reader without the lock sees its room, and perhaps its end already: never an error, and
+    whoever writes next writes over it."""
+    store = opened(workspace)
+    store.load("TASK-1")
+    journal = workspace / ".registry" / "json" / "TASK-1.journal"
+    with journal.open("ab") as file:
+        file.write(b"\x00" * 100 + b'"cs":{}}\n')
+    assert store.load("TASK-1").revision == 1
+    fresh = opened(workspace)
+    assert fresh.load("TASK-1").revision == 1
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    assert fresh.load("TASK-1").revision == 2
+    assert b"\x00" not in journal.read_bytes()
+    fresh.close()
+    store.close()
+
+
 def test_the_journal_starts_again_from_a_base(workspace):
     """After many commits a new process reads from the newest base, and knows all ids."""
     store = opened(workspace)
