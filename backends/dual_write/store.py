@@ -192,18 +192,19 @@ class DualWriteStore:
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
-        taken_over = self._taken_over()
-        if taken_over is not None:
+        record = self.record()
+        if record.phase >= MigrationPhase.WRITE_CUTOVER:
+            taken_over = self._taken_over()
+            assert taken_over is not None
             return taken_over.load(task_id, only=only)
-        if not self._reads_target():
+        if record.phase is not MigrationPhase.READ_MIGRATION:
             snapshot = self.source.load(task_id, only=only)
             if self._is_sampled():
                 self._compared("load", snapshot, lambda s: s.load(task_id, only=only), task_id)
             return snapshot
         head = self.source.head(task_id)
         with suppress(RegistryError, OSError), self._patiently():
-            mirror = self.mirror()
-            assert mirror is not None
+            mirror = self._mirrored(record)
             for _ in range(2):
                 # Data and mark come from one snapshot of the target: nothing can slip between.
                 with suppress(TaskNotFound):

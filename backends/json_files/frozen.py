@@ -12,7 +12,6 @@ from pathlib import Path
 from backends.files import open_regular
 from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
 from backends.json_files.recorded import content_hash, read_document
-from backends.json_files.shared import Shared
 from backends.json_files.stamp import stamp_of
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.snapshot import Head
@@ -29,11 +28,6 @@ class FrozenTask(MirroredTask):
     """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read."""
 
     _left: Known | None = None
-
-    def __init__(self, shared: Shared, task_id: str) -> None:
-        super().__init__(shared, task_id)
-        self._place = str(self._document)
-        self._line_place = str(self.journal.path)
 
     def mode(self) -> int | None:
         """Return the document's mode, None where there is no regular file."""
@@ -157,22 +151,6 @@ class FrozenTask(MirroredTask):
         self._left = _known(found)
         return True
 
-    def _is_still(self, found: os.stat_result) -> bool:
-        """Whether the document and the journal are what this process has read."""
-        if self._proven is None or self.journal.state is None:
-            return False
-        stamp, content = self._proven
-        return (
-            not stamp.racy
-            and stamp.mtime_ns == found.st_mtime_ns
-            and stamp.ctime_ns == found.st_ctime_ns
-            and stamp.size == found.st_size
-            and stamp.inode == found.st_ino
-            and stamp.device == found.st_dev
-            and content == self.journal.hash
-            and self._is_read()
-        )
-
     def _freeze(self, *, settle: bool) -> Head:
         for _ in range(3):
             with suppress(FileNotFoundError), self._held() as fd:
@@ -189,12 +167,6 @@ class FrozenTask(MirroredTask):
                 return self._stands()
             self._prove()
         raise Busy(f"{self._document} does not come to rest", next_step="Try again")
-
-    def _is_read(self) -> bool:
-        try:
-            return os.stat(self._line_place).st_size == self.journal.size  # noqa: PTH116
-        except FileNotFoundError:
-            return False
 
     def _prove(self) -> None:
         """Read the document under its lock, however young it is: nobody of ours writes it now."""

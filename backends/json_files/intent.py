@@ -58,6 +58,7 @@ class IntentFile:
         self, path: Path, *, sync: Callable[[int], None], sync_folder: Callable[[Path], None]
     ) -> None:
         self._path = path
+        self._place = str(path)
         self._sync = sync
         self._sync_folder = sync_folder
         self._new = False
@@ -111,7 +112,7 @@ class IntentFile:
     def exists(self) -> bool:
         """Whether something is pending, whole or cut off."""
         try:
-            return self._path.stat().st_size > 0
+            return os.stat(self._place).st_size > 0  # noqa: PTH116
         except FileNotFoundError:
             return False
 

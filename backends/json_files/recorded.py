@@ -63,6 +63,9 @@ class Recorded:
         self._lock = TaskLock(folder / f"{task_id}.lock", self._document, timeout=shared.timeout)
         self._logs = TaskLogs(shared, task_id)
         self._proven: tuple[Stamp, str] | None = None
+        # As text: what every operation asks of the file system.
+        self._place = str(self._document)
+        self._line_place = str(self.journal.path)
 
     def _try_decode(self, data: bytes) -> TaskState | None:
         try:
@@ -112,6 +115,29 @@ class Recorded:
             return False
         known, content = self._proven
         return known.proves(stamp) and content == self.journal.hash
+
+    def _is_still(self, found: os.stat_result) -> bool:
+        """Whether the document and the journal are what this process has read."""
+        if self._proven is None or self.journal.state is None:
+            return False
+        stamp, content = self._proven
+        return (
+            not stamp.racy
+            and stamp.mtime_ns == found.st_mtime_ns
+            and stamp.ctime_ns == found.st_ctime_ns
+            and stamp.size == found.st_size
+            and stamp.inode == found.st_ino
+            and stamp.device == found.st_dev
+            and content == self.journal.hash
+            and self._is_read()
+        )
+
+    def _is_read(self) -> bool:
+        """Whether the journal is read to its end."""
+        try:
+            return os.stat(self._line_place).st_size == self.journal.size  # noqa: PTH116
+        except FileNotFoundError:
+            return False
 
     def _absorb_logs(self) -> None:
         """Take in the lines that other programs appended, as history and signs of life."""

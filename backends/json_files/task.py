@@ -14,7 +14,7 @@ from backends.json_files.intent import Intent
 from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
 from backends.json_files.recorded import FOREIGN, read_document
-from backends.json_files.stamp import stamp_of, stat_stamp
+from backends.json_files.stamp import stamp_of
 from registry_api import jsontext
 from registry_api.changeset import (
     Accepted,
@@ -69,14 +69,11 @@ class TaskFiles(Foreign):
         return self.journal
 
     def _is_current(self) -> bool:
-        stamp = stat_stamp(self._document)
-        if stamp is None or not self._is_proven(stamp):
-            return False
         try:
-            size = os.stat(self.journal.path).st_size  # noqa: PTH116  (hot path)
-        except FileNotFoundError:
+            found = os.lstat(self._place)
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        return size == self.journal.size and not self._intent.exists()
+        return self._is_still(found) and not self._intent.exists()
 
     def histories(self, kind: Kind) -> Iterator[ProgressEntry | Finding]:
         """Yield the history records of one kind, streaming."""
