@@ -11,6 +11,7 @@ from registry_api.models import Kind
 
 if TYPE_CHECKING:
     from registry_api.control import PhaseRecord
+    from registry_api.store import Reconciled
 
 __all__ = [
     "Migration",
@@ -131,8 +132,11 @@ class Migration(Protocol):
     def diff(self, task_id: str) -> list[Mismatch]:
         """Compare one task of both stores, field by field."""
 
-    def reconcile(self, *, progress: Progress | None = None) -> int:
-        """Take in what others wrote and bring the target up to date; returns tasks healed."""
+    def reconcile(self, *, dry_run: bool = False, progress: Progress | None = None) -> Reconciled:
+        """Take in what others wrote and bring the target up to date, or in phases 3 and 4 the logs.
+
+        ``dry_run``: only count what would be done.
+        """
 
     def recover(self, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
         """Finish what the dead left: switches, writes, a target that lags; says what was done.

@@ -253,10 +253,13 @@ class Movable(Replica, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """How many lines of the logs were taken in, and how many missing ones were written."""
+    """How many lines of the logs were taken in, and how many missing ones were written; of a move,
+    how many tasks were brought up to date.
+    """
 
     taken: int = 0
     written: int = 0
+    healed: int = 0
 
 
 @runtime_checkable

@@ -370,8 +370,7 @@ def reconcile(
                 found |= asdict(logs.reconcile(dry_run=dry_run))
     else:  # not by open_store, which heals in passing
         with closing(open_migration(settings)) as migration, progress_shown() as shown:
-            healed = migration.status().dirty if dry_run else migration.reconcile(progress=shown)
-            found["healed"] = healed or 0
+            found |= asdict(migration.reconcile(dry_run=dry_run, progress=shown))
     return _answer(found, show_healed, as_json=json)
 
 

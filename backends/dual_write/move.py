@@ -45,7 +45,7 @@ from registry_api.migration import (
 )
 from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
-from registry_api.store import Logged, Movable, MoveTarget, RegistryStore
+from registry_api.store import Logged, Movable, MoveTarget, Reconciled, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.zone import machine_zone
 
@@ -198,18 +198,21 @@ class Move:
                 return []
             return compare_task(self._mirror(), task_id)[1]
 
-    def reconcile(self, *, progress: Progress | None = None) -> int:
+    def reconcile(self, *, dry_run: bool = False, progress: Progress | None = None) -> Reconciled:
         """See Migration.reconcile."""
         if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
             logged = self._store.logged(self._mirror().target)
             with self._gate.passing():
-                done = logged.reconcile() if isinstance(logged, Logged) else None
-            return done.taken + done.written if done else 0
+                if isinstance(logged, Logged):
+                    return logged.reconcile(dry_run=dry_run)
+                return Reconciled()
         with self._gate.passing():
             task_ids = self._task_ids()
         if self._record().phase is MigrationPhase.JSON_ONLY:
-            return 0
-        return self._catch_up(task_ids, progress)
+            return Reconciled()
+        if dry_run:
+            return Reconciled(healed=len(self._mirror().lagging(task_ids)))
+        return Reconciled(healed=self._catch_up(task_ids, progress))
 
     def _catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
         mirror, healed = self._mirror(), 0

@@ -16,7 +16,15 @@ from backends.dual_write import steps
 from backends.json_files.movable import MovableJsonStore
 from backends.json_files.shared import Shared
 from contract_tests import build
-from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
+from registry_api import (
+    Kind,
+    Reconciled,
+    RecordQuery,
+    all_records,
+    load_settings,
+    open_migration,
+    open_store,
+)
 from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, RegistryError
 from registry_api.migration import MigrationPhase
@@ -392,12 +400,12 @@ def test_a_log_moved_to_the_archive_folder_between_two_reconciles(workspace):
     foreign_line(workspace, "theirs")
     report(workspace, "ours")
     with moved(workspace) as migration:
-        assert migration.reconcile() == 1
+        assert migration.reconcile(dry_run=True) == migration.reconcile() == Reconciled(taken=1)
     folder = workspace / "TASK-1"
     (folder / "archive").mkdir()
     (folder / "progress" / "a1_progress.jsonl").rename(folder / "archive" / "a1_progress.jsonl")
     with moved(workspace) as migration:
-        assert migration.reconcile() == 0
+        assert migration.reconcile() == Reconciled()
     report(workspace, "ours, later")
     for phase in (2, 3, 0):
         switch(workspace, phase)

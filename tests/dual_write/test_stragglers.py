@@ -172,7 +172,10 @@ def test_lines_that_others_append_after_the_cut_over_come_in_once(workspace, cap
         append("first")
         build.put(store, build.report(TASK, message="ours"), expected=None)
         append("second")
-        cli(capsys, "reconcile", "--json", "--workspace", workspace)
+        for options in (("--dry-run",), ()):
+            tokens = ("reconcile", *options, "--json", "--workspace", workspace)
+            found = cli(capsys, *tokens)[1]
+            assert (found["taken"], found["healed"]) == (2, 0)
         append("third")
         assert switch(capsys, workspace, 2)[0] == 0
         append("fourth")
