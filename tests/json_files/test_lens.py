@@ -14,7 +14,7 @@ from contract_tests.test_model import DELETES, records
 from registry_api import jsontext
 from registry_api.changeset import Delete, Put
 from registry_api.errors import RecordExists
-from registry_api.models import Task
+from registry_api.models import Handover, Review, Task
 from registry_api.state import TaskState
 from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus
 from tests import samples
@@ -207,3 +207,25 @@ def test_the_library_dialect(tmp_path):
     assert document["phases"][2]["status"] == "approved"
     assert document["version"] == 19
     assert document["active_count"] == 0
+
+
+@pytest.mark.parametrize("odd", [[], {}, 7, None])
+def test_an_id_of_another_type_stops_no_write(odd):
+    """A reviewer or a handover of an older program whose id is no text: ours is written all the
+    same."""
+    document = {
+        "task_id": "t1",
+        "created_at": "2026-01-04T22:15:30.123456",
+        "reviews": [{"review_id": "s", "reviewers": [{"agent_id": "a1"}, {"agent_id": odd}]}],
+        "registry_backend": {"handovers": [{"handover_id": odd}]},
+    }
+    before = read(document)
+    after = before.copy()
+    for record in (
+        Review(task_id="t1", review_id="s", reviewers=("a2",)),
+        Handover(task_id="t1", handover_id="h"),
+    ):
+        after.apply(Put(record), known=lambda *_: False)
+    encode(before, after, document, times=TIMES)
+    found = read(document)
+    assert (found.reviews["s"].reviewers, list(found.handovers)) == (("a2",), ["h"])

@@ -499,9 +499,9 @@ class _Writer:
     def _reviewers(self, review: Review, element: Json) -> None:
         listed = element.get("reviewers")
         known = {
-            r.get("agent_id"): r
+            r["agent_id"]: r
             for r in (listed if isinstance(listed, list) else [])
-            if isinstance(r, dict)
+            if isinstance(r, dict) and isinstance(r.get("agent_id"), str)
         }
         element["reviewers"] = [
             known.get(name, {"agent_id": name, "status": "reviewing"}) for name in review.reviewers
@@ -536,7 +536,8 @@ class _Writer:
         after = self.after
         ours = dict(ours_of(self.document))
         if after.handovers != before.handovers:
-            held = {h.get("handover_id"): h for h in _objects(ours.get("handovers"))}
+            listed = _objects(ours.get("handovers"))
+            held = {h["handover_id"]: h for h in listed if is_id(h.get("handover_id"))}
             for key, handover in after.handovers.items():
                 if before.handovers.get(key) != handover:
                     self.element(Kind.HANDOVER, handover, held.setdefault(key, {}))
