@@ -176,6 +176,21 @@ def test_a_replaced_task_says_what_its_feed_lacks(harness: Harness, source: Regi
         store.commit(feed[2].changeset)
 
 
+def test_a_task_replaced_with_its_whole_feed_hides_nothing(
+    harness: Harness, source: RegistryStore
+) -> None:
+    """Where `replace` brings a task's feed from revision 1 on, nothing is forgotten: the feed of
+    the registry still begins with the other tasks' first lines, and old cursors go on."""
+    build.make(source, "u", build.agent("u"))
+    build.make(source, "v")
+    store, feed = harness.open(), source.changes()
+    of_u = tuple(c for c in feed if c.changeset.task_id == "u")
+    into(store).apply_all([c for c in feed if c not in of_u])
+    into(store).replace(source.load("u"), [], feed=of_u)
+    assert store.changes() == feed
+    assert store.changes(feed[0].cursor) == feed[1:]
+
+
 def test_numbers_are_never_given_out_twice(harness: Harness, source: RegistryStore) -> None:
     """When `replace` drops the newest lines, the next commit still gets a higher number."""
     store = harness.open()

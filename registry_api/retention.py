@@ -47,13 +47,14 @@ def forgotten_by(
     """Return (floor, expired_before) of a task that was replaced and brings this tail of its feed.
 
     What lies before the tail is forgotten: a cursor below the floor is expired, as is an id no
-    younger than the tail's first.
+    younger than the tail's first. A feed from revision 1 on leaves nothing out, and has no floor:
+    the registry's feed begins above the highest floor of all tasks.
     """
     if not feed:
         return last_number, updated_at
     first = feed[0]
     if first.revision == 1:
-        return first.cursor.number - 1, None
+        return 0, None
     return first.cursor.number - 1, first.changeset.created() or first.changeset.at
 
 

@@ -122,6 +122,23 @@ def test_what_was_written_meanwhile_comes_back(workspace, top):
     assert mismatches(workspace) == ()
 
 
+def test_a_task_set_whole_on_the_way_back_hides_nothing(workspace):
+    """A log removed in phase 3 is written anew with its task; the feed still begins at the
+    beginning, also of the tasks whose lines are older."""
+    with closing(opened(workspace)) as store:
+        for n in range(6):
+            build.put(store, build.report(f"TASK-{n % 3}", f"a{n % 3}"), expected=None)
+        switch(workspace, 3)
+        feed = store.changes()
+        for path in workspace.glob("TASK-2/progress/*.jsonl"):
+            path.unlink()
+        switch(workspace, 2)
+        assert list(workspace.glob("TASK-2/progress/*.jsonl"))
+        assert store.changes() == feed
+        switch(workspace, 0)
+        assert store.changes() == feed
+
+
 def test_a_lost_record_is_never_taken_for_phase_0(workspace):
     """Frozen documents, no phase.json, no database: an error that says what to restore."""
     switch(workspace, 3)
