@@ -180,7 +180,8 @@ def test_a_task_replaced_with_its_whole_feed_hides_nothing(
     harness: Harness, source: RegistryStore
 ) -> None:
     """Where `replace` brings a task's feed from revision 1 on, nothing is forgotten: the feed of
-    the registry still begins with the other tasks' first lines, and old cursors go on."""
+    the registry still begins with the other tasks' first lines, and old cursors go on.
+    """
     build.make(source, "u", build.agent("u"))
     build.make(source, "v")
     store, feed = harness.open(), source.changes()

@@ -40,7 +40,7 @@ class FrozenTask(MirroredTask):
     def text(self) -> bytes | None:
         """Return the document's bytes, which are the frozen ones; raises CorruptDocument if not."""
         data = self._bytes()
-        if data is None or self.journal.state is None:
+        if data is None or self.journal.is_empty:
             return data  # a new one of an older program: archived as it is
         if content_hash(data) != self.journal.hash:
             raise CorruptDocument(
@@ -64,7 +64,7 @@ class FrozenTask(MirroredTask):
             data = self._bytes()
         except OSError:
             return "is no regular file"
-        if self.journal.state is None:
+        if self.journal.is_empty:
             return None
         if data is None:
             return "is gone"
@@ -73,14 +73,14 @@ class FrozenTask(MirroredTask):
     def stranger(self) -> str | None:
         """Return the hash of a document that is no registry of ours; None where there is none."""
         data = self._bytes()
-        return None if data is None or self.journal.state is not None else content_hash(data)
+        return None if data is None or not self.journal.is_empty else content_hash(data)
 
     def take_back(self, data: bytes, *, mode: int) -> None:
         """Take over what an archive holds: as the template, or as the document where it was no
         registry.
         """
         self.journal.refresh()
-        if self.journal.state is None:
+        if self.journal.is_empty:
             if not os.path.lexists(self._document):
                 self._document.parent.mkdir(parents=True, exist_ok=True)
                 fresh = self._document.with_name(f".{self._document.name}.back")
@@ -113,7 +113,7 @@ class FrozenTask(MirroredTask):
         try:
             self.current()
         except (TaskNotFound, CorruptDocument, Unavailable):
-            if self.journal.state is None:
+            if self.journal.is_empty:
                 return Head()
             raise
         return self._stands()
@@ -227,7 +227,7 @@ class FrozenTask(MirroredTask):
     def reinstate(self, aside: Path | None) -> None:
         """Put the document back as it was frozen, or lies aside, where it is not there."""
         self.journal.refresh()
-        if self.journal.state is None and aside is None:
+        if self.journal.is_empty and aside is None:
             return
         with self._lock.held():
             if os.path.lexists(self._document):

@@ -52,6 +52,7 @@ _MOST_RECORDS = 500_000  # in all recent states together; they share the records
 _BASE_FACTOR = 4
 _ATTEMPTS = 3
 _MOST_PLACES = 10_000
+_IDS_A_RECORD = 8  # ids that take about the room of a record
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
 )
@@ -100,10 +101,10 @@ class Journal:
     number: int = 0
     hash: str = ""
     updated_at: datetime | None = None
-    state: TaskState | None = None
+    held: TaskState | None = None  # the present state; see ``state``
     stand: Stand | None = None  # for readers, who hold no lock while another thread takes a line
     counts: dict[Kind, int] = field(default_factory=dict)
-    logs: dict[str, int] = field(default_factory=dict)
+    read_upto: dict[str, int] | None = field(default_factory=dict)  # see ``logs``
     expired_before: datetime | None = None
     floor: int = 0
     oldest_kept: datetime | None = None
@@ -114,19 +115,94 @@ class Journal:
     entry_ids: set[tuple[Kind, str]] | None = None
     lock: ForkSafeLock = field(default_factory=ForkSafeLock)
     _tail: int = 0
-    _head: tuple[Stand, Head] | None = None
+    _head: Head = field(default_factory=Head)
+    _rests: bool = False
     _unshown: set[Key] = field(default_factory=set)  # changed since a document last showed a state
     _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no task, as far as this was read."""
+        return not self.lineage
+
+    @property
+    def state(self) -> TaskState | None:
+        """The present state, None without a task; read again after a rest. Under the task's lock,
+        during which a task is never put to rest.
+        """
+        if self._rests:
+            self._wake()
+        return self.held
+
+    @property
+    def logs(self) -> dict[str, int]:
+        """How far each generation of a log is read, in bytes."""
+        while (found := self.read_upto) is None:
+            self._wake()
+        return found
+
+    def present(self) -> Stand | None:
+        """Return where the task stands and its state, also to who holds no lock."""
+        stand = self.stand
+        if stand is None and self._rests:
+            self._wake()
+            stand = self.stand
+        return stand
+
     def head(self) -> Head:
         """Return where the task stands; the same object as long as it stands there."""
-        stand, known = self.stand, self._head
-        if stand is None:
-            return Head()
-        if known is None or known[0] is not stand:
+        stand, head = self.stand, self._head
+        if stand is not None and (head.number, head.revision, head.lineage) != (
+            stand.number,
+            stand.revision,
+            stand.lineage,
+        ):
             head = Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
-            known = self._head = (stand, head)
-        return known[1]
+            self._head = head
+        return head
+
+    # -- resting -----------------------------------------------------------------------------
+
+    def weight(self) -> int:
+        """Return about how many records it holds in memory."""
+        state = self.held
+        ids = len(self.ids or ()) + len(self.entry_ids or ())
+        if state is None:
+            return 1 + ids // _IDS_A_RECORD
+        return len(state.agents) + len(state.phases) + len(state.verdicts) + ids // _IDS_A_RECORD
+
+    def rest(self) -> None:
+        """Forget what can be read again: nobody has asked for the task for a while."""
+        if self.lock.acquire(timeout=0):
+            try:
+                self.ids, self.entry_ids = None, None
+                self._places = {}
+                if self.stand is not None:
+                    self.head()
+                    self._rests = True
+                    self.held, self.stand = None, None
+                    self.read_upto = None
+                    del self.recent, self.foreign_agents, self._unshown
+            finally:
+                self.lock.release()
+
+    def _wake(self) -> None:
+        with self.lock:
+            if self._rests:
+                self._become(self._read_afresh())
+
+    def _read_afresh(self) -> Journal:
+        fresh = Journal(self.path, self.task_id, self.sync, self.sync_folder)
+        with suppress(FileNotFoundError):
+            fresh.inode = self.path.stat().st_ino
+            fresh.read_on()
+        return fresh
+
+    def _become(self, fresh: Journal) -> None:
+        """Take over what another one read; readers see the one stand or the other."""
+        for name in set(self.__slots__) - {"lock", "_rests"}:
+            setattr(self, name, getattr(fresh, name))
+        self._rests = False
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -144,13 +220,16 @@ class Journal:
             found = self.path.stat()
         except FileNotFoundError:
             if self.inode != -1:
-                self._reset()
+                self._become(self._read_afresh())
             return
-        if found.st_ino != self.inode or found.st_size < self.size:
-            self._reset()
-            self.inode = found.st_ino
-        if found.st_size == self.size:
-            return
+        replaced = found.st_ino != self.inode or found.st_size < self.size
+        if replaced or (self._rests and found.st_size > self.size):
+            self._become(self._read_afresh())
+        elif found.st_size > self.size:
+            self.read_on()
+
+    def read_on(self) -> None:
+        """Take in the lines behind ``size``; raises CorruptDocument."""
         for attempt in range(_ATTEMPTS):
             try:
                 self._read_on()
@@ -177,11 +256,6 @@ class Journal:
                     break
                 self._read(raw, self.size)
                 self.size += len(raw)
-
-    def _reset(self) -> None:
-        fresh = Journal(self.path, self.task_id, self.sync, self.sync_folder)
-        for name in set(self.__slots__) - {"lock"}:
-            setattr(self, name, getattr(fresh, name))
 
     def _start(self, file: Any) -> int:
         """Return the offset of the base to begin at: the newest that is not too young."""
@@ -226,7 +300,7 @@ class Journal:
         kind = line["k"]
         if kind == "base":
             self.base, self._tail = offset, 0
-            if self.state is not None:
+            if self.held is not None:
                 return
             self._take_base(line)
         elif kind == "change" and line["r"] <= self.revision:
@@ -238,10 +312,8 @@ class Journal:
             self.logs.update(line["logs"])
             if kind == "change":
                 self._take_change(line)
-        if self.state is not None and self.updated_at is not None:
-            self.stand = Stand(
-                self.lineage, self.revision, self.number, self.updated_at, self.state
-            )
+        if self.held is not None and self.updated_at is not None:
+            self.stand = Stand(self.lineage, self.revision, self.number, self.updated_at, self.held)
 
     def _take_base(self, line: dict[str, Any]) -> None:
         records = [decode_record(item) for item in line["state"]]
@@ -254,12 +326,12 @@ class Journal:
             entry = decode_record(item)
             assert isinstance(entry, ProgressEntry)
             state.latest[entry.agent_id] = entry
-        self.state = state
+        self.held = state
         self.lineage, self.revision, self.hash = line["l"], line["r"], line["h"]
         self.number = line["n"]
         self.updated_at = unstamp(line["at"])
         self.counts = {Kind(k): n for k, n in line["counts"].items()}
-        self.logs = dict(line["logs"])
+        self.read_upto = dict(line["logs"])
         self.expired_before = unstamp(line["x"]) if line["x"] else None
         self.floor = line["f"]
         self.foreign_agents = set(line["fa"])
@@ -271,7 +343,7 @@ class Journal:
         self.updated_at = changeset.at
         if line.get("x"):
             self.expired_before, self.floor = unstamp(line["x"]), line["f"]
-        state = self.state.copy() if self.state else TaskState.created_by(changeset)
+        state = self.held.copy() if self.held else TaskState.created_by(changeset)
         for op in changeset.ops:
             state.apply(op, known=lambda *_: False)
             if isinstance(op, Put):
@@ -281,9 +353,9 @@ class Journal:
                     if self.entry_ids is not None:
                         self.entry_ids.add((kind, record_key(op.record)))
                 elif kind is Kind.AGENT and changeset.actor == "foreign":
-                    known = self.state.agents if self.state else {}
+                    known = self.held.agents if self.held else {}
                     self.foreign_agents |= {record_key(op.record)} - known.keys()
-        self.state = state
+        self.held = state
         if self.ids is not None:
             self.ids[changeset.id] = (line["r"], line["n"], line["d"])
         self._unshown |= touched(changeset)
@@ -299,14 +371,14 @@ class Journal:
 
         A run of reports is kept as its first and its last state: reports merge one by one anyway.
         """
-        assert self.state is not None
+        assert self.held is not None
         recent = self.recent
         if appends and recent and recent[-1].appends and len(recent) > 1 and recent[-2].appends:
             changed |= recent.pop().touched
-        recent.append(Recent(revision, at, self.state, appends, changed))
+        recent.append(Recent(revision, at, self.held, appends, changed))
         while len(recent) > 2 and at - recent[1].at > RECENT:
             recent.popleft()
-        each = len(self.state.agents) + len(self.state.phases) + len(self.state.verdicts) + 10
+        each = len(self.held.agents) + len(self.held.phases) + len(self.held.verdicts) + 10
         while len(recent) > max(64, _MOST_RECORDS // each):
             self.cut = recent.popleft().at
 
@@ -326,15 +398,6 @@ class Journal:
                     ids[key] = (int(found[1]), int(found[2]), found[4].decode())
             self.ids = ids
         return ids
-
-    def rest(self) -> None:
-        """Forget what can be read again: nobody has asked for the task for a while."""
-        if self.lock.acquire(timeout=0):
-            try:
-                self.ids, self.entry_ids = None, None
-                self._places = {}
-            finally:
-                self.lock.release()
 
     def history_ids(self) -> set[tuple[Kind, str]]:
         """Return the ids of the progress entries and findings in the change lines."""
@@ -444,6 +507,7 @@ class Journal:
     def append(self, data: bytes) -> None:
         """Append whole lines durably and take them in, over what a kill left of one."""
         with self.lock:
+            self._wake()
             self._append(data)
 
     def _append(self, data: bytes) -> None:
@@ -471,7 +535,7 @@ class Journal:
         self.append(self._base_line())
 
     def _base_line(self) -> bytes:
-        state = self.state
+        state = self.held
         assert state is not None
         records = [
             encode_record(r)

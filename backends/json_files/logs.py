@@ -87,7 +87,8 @@ class TaskLogs:
 
     def grown(self, journal: Journal) -> bool:
         """Whether any log is longer than what the journal knows of it."""
-        return any(log.size > journal.logs.get(log.generation, 0) for log in self._logs(None))
+        read = journal.logs
+        return any(log.size > read.get(log.generation, 0) for log in self._logs(None))
 
     def read(self, kind: Kind, offsets: dict[str, int]) -> Iterator[ProgressEntry | Finding]:
         """Yield the records of one kind up to the offsets, streaming; each of ours once."""

@@ -49,7 +49,7 @@ class MirroredTask(TaskFiles):
         if not self._shared.frozen():
             return super()._current()
         self.journal.refresh()
-        if self.journal.state is None:
+        if self.journal.is_empty:
             raise not_found(self.task_id)
         return self.journal
 
@@ -66,7 +66,7 @@ class MirroredTask(TaskFiles):
         revision = self.journal.revision
         news = list[Change]()
         for change in changes:
-            if self.journal.state is not None and change.lineage != self.journal.lineage:
+            if not self.journal.is_empty and change.lineage != self.journal.lineage:
                 raise _not_next(change, self.journal)
             if change.revision <= revision:
                 known = self.journal.known_ids().get(change.changeset.id)
@@ -102,7 +102,7 @@ class MirroredTask(TaskFiles):
 
     def _carry(self, fd: int, news: list[Change]) -> None:
         journal = self.journal
-        first = journal.state is None
+        first = journal.is_empty
         after = TaskState.created_by(news[0].changeset) if first else _copy(journal.state)
         for change in news:
             for op in change.changeset.ops:
@@ -194,7 +194,7 @@ class MirroredTask(TaskFiles):
             self.journal.path, self.task_id, self._shared.sync, self._shared.sync_folder
         )
         fresh.lineage, fresh.revision = snapshot.lineage, snapshot.revision
-        fresh.state, fresh.hash, fresh.updated_at = after, digest, snapshot.updated_at
+        fresh.held, fresh.hash, fresh.updated_at = after, digest, snapshot.updated_at
         fresh.foreign_agents = self.journal.foreign_agents
         fresh.number = feed[-1].cursor.number if feed else self.journal.number
         fresh.floor, fresh.expired_before = forgotten_by(
@@ -218,7 +218,7 @@ class MirroredTask(TaskFiles):
                 missing.append((by_id.get(key), record))
         for changeset, record in missing:
             self._logs.append(self._logs.plan(changeset, [record]))
-        fresh.logs = self._logs.known_upto(fresh, keys)
+        fresh.read_upto = self._logs.known_upto(fresh, keys)
         aside = self.journal.path.with_suffix(".new")
         self._shared.write_file(aside, fresh.whole(feed))
         intent = Intent(
@@ -341,11 +341,11 @@ class MirroredTask(TaskFiles):
         self.journal.refresh()
         with suppress(FileNotFoundError), self._held() as fd:
             stamp, found = stamp_of(fd), content_hash(read_document(fd))
-            if self.journal.state is None and (found == stranger or self._is_template(found)):
+            if self.journal.is_empty and (found == stranger or self._is_template(found)):
                 return None
             # A way back that was killed left it writable.
             is_open = os.fstat(fd).st_mode & ~READ_ONLY
-            if self.journal.state is not None and found == self.journal.hash and not is_open:
+            if not self.journal.is_empty and found == self.journal.hash and not is_open:
                 self._proven = (stamp, found)
                 return None
         with (
@@ -377,12 +377,12 @@ class MirroredTask(TaskFiles):
             return None
         data = read_document(fd)
         found = content_hash(data)
-        if self.journal.state is not None and found == self.journal.hash:
+        if not self.journal.is_empty and found == self.journal.hash:
             self._proven = (stamp, found)
             return None
-        lost = self.journal.state is None and self._is_template(found)
+        lost = self.journal.is_empty and self._is_template(found)
         straggler = None if lost else self._put_aside(data, found, now)
-        if self.journal.state is not None:
+        if not self.journal.is_empty:
             self._restore_frozen(fd, data)
             self._proven = (stamp_of(fd), self.journal.hash)
         return straggler

@@ -58,15 +58,18 @@ class MovableJsonStore(JsonFilesStore):
             yield self._frozen(name)
 
     def _frozen(self, name: str) -> FrozenTask:
-        task = self._tasks.get(name) or self._task(name)
-        assert isinstance(task, FrozenTask)
-        return task
+        """Return a task for a look at its document, most often: it may go on resting."""
+        task = self._tasks.get(name)
+        return self._mirrored(name) if task is None else cast(FrozenTask, task)
+
+    def _mirrored(self, name: str) -> FrozenTask:
+        return cast(FrozenTask, self._task(name))
 
     # -- as a replica ------------------------------------------------------------------------
 
     def apply(self, change: Change) -> Commit:
         """See Replica.apply."""
-        task = self._frozen(change.changeset.task_id)
+        task = self._mirrored(change.changeset.task_id)
         replayed = not task.follows([change])
         if not replayed:
             self.apply_all([change])
@@ -78,10 +81,10 @@ class MovableJsonStore(JsonFilesStore):
         for change in changes:
             groups.setdefault(change.changeset.task_id, []).append(change)
         for name, group in groups.items():
-            self._frozen(name).follows(group)
+            self._mirrored(name).follows(group)
         self._follow(changes)
         for name, group in groups.items():
-            self._frozen(name).apply_all(group)
+            self._mirrored(name).apply_all(group)
 
     def _follow(self, changes: Sequence[Change]) -> None:
         """Count on from the numbers of changes that are to come: whoever finishes what a kill left
@@ -100,7 +103,7 @@ class MovableJsonStore(JsonFilesStore):
     ) -> None:
         """See Replica.replace."""
         self._follow(feed)
-        self._frozen(snapshot.task.task_id).replace_with(snapshot, histories, feed)
+        self._mirrored(snapshot.task.task_id).replace_with(snapshot, histories, feed)
 
     # -- freezing ----------------------------------------------------------------------------
 

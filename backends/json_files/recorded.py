@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from backends.files import Problem
@@ -51,21 +53,45 @@ class Recorded:
     def __init__(self, shared: Shared, task_id: str) -> None:
         self.task_id = task_id
         self._shared = shared
-        self._document = shared.layout.document(task_id)
-        folder = shared.folder("json")
-        self.journal = Journal(
-            folder / f"{task_id}.journal", task_id, shared.sync, shared.sync_folder
-        )
-        self._base = folder / f"{task_id}.base"
-        self._intent = IntentFile(
-            shared.folder("intents") / task_id, sync=shared.sync, sync_folder=shared.sync_folder
-        )
-        self._lock = TaskLock(folder / f"{task_id}.lock", self._document, timeout=shared.timeout)
-        self._logs = TaskLogs(shared, task_id)
+        path = shared.folder("json") / f"{task_id}.journal"
+        self.journal = Journal(path, task_id, shared.sync, shared.sync_folder)
         self._proven: tuple[Stamp, str] | None = None
         # As text: what every operation asks of the file system.
-        self._place = str(self._document)
-        self._line_place = str(self.journal.path)
+        self._place = str(shared.layout.document(task_id))
+        self._line_place = str(path)
+
+    @property
+    def _document(self) -> Path:
+        return Path(self._place)
+
+    @property
+    def _base(self) -> Path:
+        return self.journal.path.with_suffix(".base")
+
+    # Made when they are needed, and given up when the task rests.
+
+    @cached_property
+    def _lock(self) -> TaskLock:
+        path = self.journal.path.with_suffix(".lock")
+        return TaskLock(path, self._document, timeout=self._shared.timeout)
+
+    @cached_property
+    def _intent(self) -> IntentFile:
+        shared = self._shared
+        path = shared.folder("intents") / self.task_id
+        return IntentFile(path, sync=shared.sync, sync_folder=shared.sync_folder)
+
+    @cached_property
+    def _logs(self) -> TaskLogs:
+        return TaskLogs(self._shared, self.task_id)
+
+    def rest(self) -> None:
+        """Forget what can be read again, unless somebody works on the task."""
+        with self._lock.idle() as idle:
+            if idle:
+                self.journal.rest()
+                for name in ("_lock", "_intent", "_logs"):
+                    self.__dict__.pop(name, None)
 
     def _try_decode(self, data: bytes) -> TaskState | None:
         try:
@@ -111,14 +137,14 @@ class Recorded:
         )
 
     def _is_proven(self, stamp: Stamp) -> bool:
-        if self._proven is None or self.journal.state is None:
+        if self._proven is None or self.journal.is_empty:
             return False
         known, content = self._proven
         return known.proves(stamp) and content == self.journal.hash
 
     def _is_still(self, found: os.stat_result) -> bool:
         """Whether the document and the journal are what this process has read."""
-        if self._proven is None or self.journal.state is None:
+        if self._proven is None or self.journal.is_empty:
             return False
         stamp, content = self._proven
         return (

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
+from backends.json_files.awake import Awake
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal, Stand, highest_number
@@ -53,7 +55,6 @@ from registry_api.store import Capability, StoreInfo
 __all__ = ["JsonFilesStore"]
 
 MAX_NUMBER = 2**63
-_AWAKE = 256  # tasks whose ids are held in memory
 # Seconds that a commit waits for another task's lock to count it for the global file: on top of the
 # 100 ms that a switch may hold it up, and of its own work.
 _COUNTING = 0.02
@@ -92,8 +93,8 @@ class JsonFilesStore:
         self._intents = self._shared.folder("intents")
         self._projection = Projection(self._shared)
         self._tasks: dict[str, TaskFiles] = {}
-        self._awake = OrderedDict[str, TaskFiles]()  # asked for last
-        self._summaries: dict[str, TaskSnapshot] = {}
+        self._awake = Awake()
+        self._lines: dict[str, _Line] = {}
         self._lock = ForkSafeLock()
         self._next_try = 0.0
         self._closed = False
@@ -114,10 +115,7 @@ class JsonFilesStore:
             task = self._tasks.get(task_id)
             if task is None:
                 task = self._tasks[task_id] = self.task_class(self._shared, task_id)
-            self._awake[task_id] = task
-            self._awake.move_to_end(task_id)
-            if len(self._awake) > _AWAKE:
-                self._awake.popitem(last=False)[1].journal.rest()
+            self._awake.ask_for(task)
             return task
 
     def _existing(self, task_id: str) -> TaskFiles:
@@ -147,7 +145,7 @@ class JsonFilesStore:
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
         try:
-            return _head(self._existing(task_id).current())
+            return self._existing(task_id).current().head()
         except TaskNotFound:
             return Head()
 
@@ -172,7 +170,7 @@ class JsonFilesStore:
             behind = self._projection.is_stale()
             self._projection.mark()
             if behind:  # an earlier update did not get through, of which task nobody knows
-                snapshots = list(self._snapshots())
+                snapshots = [_snapshot(_stand(task.journal)) for task in self._all()]
             else:
                 snapshots = [_snapshot(_stand(self._task(task_id).current()))]
             if self._projection.update(self.counts(), snapshots):
@@ -196,27 +194,26 @@ class JsonFilesStore:
             except (TaskNotFound, CorruptDocument, Unavailable):
                 # The document cannot be read now; what was committed before is in the journal.
                 task.journal.refresh()
-                if task.journal.state is None:
+                if task.journal.is_empty:
                     continue
             yield task
 
     def _journals(self) -> Iterator[Path]:
         return (self._shared.layout.state / "json").glob("*.journal")
 
-    def _snapshots(self) -> Iterator[TaskSnapshot]:
+    def _summarised(self) -> Iterator[_Line]:
+        """Yield the line of every task: its state is read again only where it moved."""
         for task in self._all():
-            stand = _stand(task.journal)
-            cached = self._summaries.get(task.task_id)
-            if cached is None or (cached.lineage, cached.revision) != stand[:2]:
-                cached = _snapshot(stand)
-                self._summaries[task.task_id] = cached
-            yield cached
+            line = self._lines.get(task.task_id)
+            if line is None or line.head != task.journal.head():
+                line = self._lines[task.task_id] = _line(_stand(task.journal))
+            yield line
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
     ) -> Page[TaskSummary]:
         """See RegistryStore.list_tasks."""
-        summaries = (s.summary() for s in self._snapshots())
+        summaries = (line.summary for line in self._summarised())
         return select_tasks(summaries, query, after=after, limit=limit)
 
     def list_records(
@@ -253,20 +250,11 @@ class JsonFilesStore:
         """See RegistryStore.counts."""
         tasks, agents = Counter[TaskStatus](), Counter[AgentStatus]()
         records = Counter[Kind]()
-        for snapshot in self._snapshots():
-            tasks[snapshot.status] += 1
-            agents.update(a.status for a in snapshot.agents)
-            records.update(self._tasks[snapshot.task.task_id].journal.counts)
-            records.update(
-                {
-                    Kind.TASK: 1,
-                    Kind.PHASE: len(snapshot.phases),
-                    Kind.AGENT: len(snapshot.agents),
-                    Kind.REVIEW: len(snapshot.reviews),
-                    Kind.VERDICT: len(snapshot.verdicts),
-                    Kind.HANDOVER: len(snapshot.handovers),
-                }
-            )
+        for line in self._summarised():
+            tasks[line.summary.status] += 1
+            agents.update(line.agents)
+            records.update(line.records)
+            records.update(self._tasks[line.summary.task_id].journal.counts)
         return RegistryCounts(
             tasks=MappingProxyType(dict(tasks)),
             agents=MappingProxyType(dict(agents)),
@@ -340,7 +328,7 @@ class JsonFilesStore:
         out = []
         for task in self._all():
             task.absorb_logs(current=True)
-            out.append((task.task_id, _head(task.journal)))
+            out.append((task.task_id, task.journal.head()))
         return tuple(out)
 
     # -- the older system --------------------------------------------------------------------
@@ -366,16 +354,37 @@ class JsonFilesStore:
         return JsonView(self._shared.layout.workspace, times=self._shared.times)
 
 
+class _Line(NamedTuple):
+    """What lists and counts tell of a task; agents by status, records by kind."""
+
+    head: Head
+    summary: TaskSummary
+    agents: Mapping[AgentStatus, int]
+    records: Mapping[Kind, int]
+
+
+def _line(stand: Stand) -> _Line:
+    snapshot = _snapshot(stand)
+    return _Line(
+        Head(lineage=stand.lineage, revision=stand.revision, number=stand.number),
+        snapshot.summary(),
+        Counter(a.status for a in snapshot.agents),
+        {
+            Kind.TASK: 1,
+            Kind.PHASE: len(snapshot.phases),
+            Kind.AGENT: len(snapshot.agents),
+            Kind.REVIEW: len(snapshot.reviews),
+            Kind.VERDICT: len(snapshot.verdicts),
+            Kind.HANDOVER: len(snapshot.handovers),
+        },
+    )
+
+
 def _stand(journal: Journal) -> Stand:
-    stand = journal.stand
-    if stand is None:  # another thread is just reading the journal afresh
+    stand = journal.present()
+    if stand is None:  # another thread has just found that the journal is gone
         raise Unavailable(f"{journal.path} was replaced", next_step="Try again")
     return stand
-
-
-def _head(journal: Journal) -> Head:
-    _stand(journal)
-    return journal.head()
 
 
 def _snapshot(stand: Stand, only: Refs | None = None) -> TaskSnapshot:

@@ -15,6 +15,7 @@ from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
 from backends.json_files.recorded import FOREIGN, read_document
 from backends.json_files.stamp import stamp_of
+from backends.jsonl.reader import lengths
 from registry_api import jsontext
 from registry_api.changeset import (
     Accepted,
@@ -41,7 +42,12 @@ _FOLDERS = ("progress", "findings", "logs", "")
 
 
 class TaskFiles(Foreign):
-    """One task; thread-safe, and safe beside other processes and older programs."""
+    """One task; thread-safe, and safe beside other processes and older programs.
+
+    ``_quiet``: the inode of the journal that knew all lines of the logs, and their lengths then.
+    """
+
+    _quiet: tuple[int, bytes] | None = None
 
     def current(self) -> Journal:
         """Return the journal when it tells the document's present state, settling it if need be.
@@ -64,7 +70,7 @@ class TaskFiles(Foreign):
         if not self._is_current():
             with self._lock.held() as deadline:
                 self._settled(deadline)
-        if self.journal.state is None:
+        if self.journal.is_empty:
             raise not_found(self.task_id)
         return self.journal
 
@@ -85,9 +91,14 @@ class TaskFiles(Foreign):
         logs.
         """
         journal = self.journal if current else self.current()
+        quiet = journal.inode, lengths(self._shared.layout.folder(self.task_id))
+        if quiet == self._quiet:
+            return
         if self._logs.grown(journal):
             with self._lock.held() as deadline:
                 self._settled(deadline, thorough=True)
+        else:
+            self._quiet = quiet
 
     def _settled(self, deadline: float, *, thorough: bool = False) -> None:
         """Settle the task under its side lock; a missing document is settled too."""
@@ -105,7 +116,7 @@ class TaskFiles(Foreign):
         intent = self._intent.read()
         if intent is None or self._is_journaled(intent):
             self._be_done()
-        elif intent.creates and self.journal.state is None:
+        elif intent.creates and self.journal.is_empty:
             self._make_folders()
             with self._created(deadline) as fd:
                 self._settle(fd)
@@ -139,7 +150,7 @@ class TaskFiles(Foreign):
         if not self._is_proven(stamp):
             data = read_document(fd)
             found = self._hash_of(data)
-            if self.journal.state is None:
+            if self.journal.is_empty:
                 self._adopt(data, found)
             elif found != self.journal.hash:
                 self._absorb(fd, data, found)
@@ -166,7 +177,7 @@ class TaskFiles(Foreign):
         with self._lock.held() as deadline:
             if not self._document.exists():
                 self._settled(deadline)  # a creation that was killed is carried through
-            new = self.journal.state is None and not self._document.exists()
+            new = self.journal.is_empty and not self._document.exists()
             if new and change.changeset.expected == 0:
                 done = self._create(change, deadline)
                 if done is not None:
@@ -181,7 +192,7 @@ class TaskFiles(Foreign):
         before = self._replayed(change)
         if before is not None:
             return before
-        if self.journal.state is not None:
+        if not self.journal.is_empty:
             raise Unavailable(
                 f"the document of task {self.task_id} has vanished",
                 next_step="Put its folder back; what the registry knows of it is kept",

@@ -52,6 +52,16 @@ class TaskLock:
             self._thread.release()
 
     @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep this process's other threads out, if none is in; gives whether it is so."""
+        free = self._thread.acquire(timeout=0)
+        try:
+            yield free
+        finally:
+            if free:
+                self._thread.release()
+
+    @contextmanager
     def document(self, deadline: float, *, create: bool = False) -> Iterator[int]:
         """Lock the document, inside ``held``; gives its descriptor, open for reading and writing.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +15,7 @@ from backends.jsonl.lines import Line, LineError, generation, parse_line
 from backends.jsonl.times import Times
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry
 
-__all__ = ["Identity", "Log", "find_logs", "identify", "log_name", "read_lines"]
+__all__ = ["Identity", "Log", "find_logs", "identify", "lengths", "log_name", "read_lines"]
 
 _NAMING = 4096  # bytes of the first line that name a generation
 _PART = 2**20
@@ -29,12 +31,17 @@ class Log:
     """One log file: what it holds, where it is and how long it is now (bytes)."""
 
     kind: Kind
-    path: Path
+    place: str
     generation: str
     size: int
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.place)
 
-Identity = dict[tuple[str, int, int, int], Log]
+
+Identity = dict[str, tuple[int, int, Log]]  # by path: device, inode, the log at its last length
 
 
 def log_name(record: ProgressEntry | Finding) -> str:
@@ -46,8 +53,7 @@ def log_name(record: ProgressEntry | Finding) -> str:
 def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:
     """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``.
 
-    ``known`` remembers logs by (path, device, inode, size) between calls, so that only files that
-    grew are opened.
+    ``known`` remembers logs between calls, so that only files that grew or changed are opened.
     """
     logs: list[Log] = []
     seen = set[tuple[Kind, str]]()
@@ -64,6 +70,21 @@ def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None =
                 seen.add((kind, log.generation))
                 logs.append(log)
     return logs
+
+
+def lengths(folder: Path) -> bytes:
+    """Return a digest of which files may be logs and how long they are: the same as long as nobody
+    appends to one, moves or replaces one.
+    """
+    out = hashlib.blake2b(digest_size=16)
+    for places in _FOLDERS.values():
+        for name, suffix in places:
+            for path in _files(f"{folder}/{name}", suffix, []):
+                with suppress(OSError):
+                    found = os.lstat(path)
+                    size = f"{path}\0{found.st_dev} {found.st_ino} {found.st_size}\0"
+                    out.update(size.encode(errors="surrogateescape"))
+    return out.digest()
 
 
 def _files(folder: str, suffix: str, problems: list[Problem]) -> list[str]:
@@ -83,12 +104,11 @@ def identify(
     """Return the log at a path; None where there is none with a finished first line."""
     try:
         found = os.lstat(place)
-        if known is not None and found.st_size:
-            cached = known.get((place, found.st_dev, found.st_ino, found.st_size))
-            if cached is not None:
-                return cached
-        path = Path(place)
-        fd = open_regular(path)
+        if known is not None and place in known:
+            device, inode, log = known[place]
+            if (device, inode, log.size) == (found.st_dev, found.st_ino, found.st_size):
+                return log
+        fd = open_regular(Path(place))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -103,11 +123,12 @@ def identify(
         size = os.fstat(fd).st_size
     if not finished:
         if first:
-            problems.append(Problem(path=path, position=0, what="the first line is not finished"))
+            what = "the first line is not finished"
+            problems.append(Problem(path=Path(place), position=0, what=what))
         return None
-    log = Log(kind=kind, path=path, generation=generation(first), size=size)
+    log = Log(kind=kind, place=place, generation=generation(first), size=size)
     if known is not None:
-        known[place, found.st_dev, found.st_ino, size] = log
+        known[place] = (found.st_dev, found.st_ino, log)
     return log
 
 

@@ -1,0 +1,41 @@
+"""Which tasks are held in memory: those asked for last, as many as have room together."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from backends.json_files.task import TaskFiles
+
+__all__ = ["Awake"]
+
+_RECORDS = 5_000  # about 2 KB each
+
+
+class Awake:
+    """Puts the task asked for longest ago to rest when there are too many records in memory.
+
+    Used under the store's lock.
+    """
+
+    def __init__(self) -> None:
+        self._weights = OrderedDict[TaskFiles, int]()
+        self._weight = 0
+        self._last: TaskFiles | None = None
+
+    def ask_for(self, task: TaskFiles) -> None:
+        """Note that a task is wanted; what the one before it holds is known by now."""
+        if task is self._last:
+            return
+        if self._last is not None:
+            self._weigh(self._last)
+        self._last = task
+        self._weigh(task)
+        while self._weight > _RECORDS and len(self._weights) > 1:
+            oldest, weight = self._weights.popitem(last=False)
+            self._weight -= weight
+            oldest.rest()
+
+    def _weigh(self, task: TaskFiles) -> None:
+        weight = task.journal.weight()
+        self._weight += weight - self._weights.pop(task, 0)
+        self._weights[task] = weight

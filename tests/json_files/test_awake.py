@@ -1,0 +1,131 @@
+"""Tasks at rest: what is not held in memory is read again, and nothing is different for it."""
+
+import gc
+import itertools
+import json
+import threading
+from collections import OrderedDict
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from backends.json_files import awake
+from backends.json_files.journal import Journal
+from contract_tests import build
+from contract_tests.harness import Harness
+from contract_tests.test_model import Machine
+from registry_api import Kind, RecordQuery, load_settings, open_store
+from tests import legacy
+
+TASKS = ["TASK-1", "TASK-2", "TASK-3.x"]
+
+
+@pytest.fixture
+def restless(monkeypatch):
+    """Every task rests as soon as another one is asked for."""
+    monkeypatch.setattr(awake, "_RECORDS", 0)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for task in TASKS:
+        agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
+        legacy.write_task(tmp_path, task, agents=agents)
+    return tmp_path
+
+
+def opened(workspace):
+    return open_store(load_settings(workspace, env={"REGISTRY_DURABLE": "0"}, backend="json"))
+
+
+def test_a_random_history_has_the_same_outcome(tmp_path, restless):
+    """Whatever is sent, a store whose tasks rest at once does what the reference does."""
+    count = iter(range(10**6))
+
+    class Resting(Machine):
+        make = staticmethod(lambda: Harness("json", tmp_path / str(next(count))))
+
+    run_state_machine_as_test(
+        Resting,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless):
+    """What it read before ours is known to the journal, however often the task rested since: its
+    edit of one agent leaves ours of another, and a removal is a removal."""
+    store = opened(workspace)
+    path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    theirs = json.loads(path.read_bytes())
+    build.put(store, build.report("TASK-1", "ours", progress=50), expected=None)
+    store.load("TASK-2")
+    theirs["agents"][0]["progress"] = 9
+    path.write_text(json.dumps(theirs))
+    store.load("TASK-2")
+    found = {a.agent_id: a.progress for a in store.load("TASK-1").agents}
+    assert found == {"a1": 9, "ours": 50}
+
+
+def test_few_are_held(workspace, monkeypatch):
+    """As many records as there is room for, whoever asks for whatever."""
+    for n in range(40):
+        agents = [{"id": f"a{k}", "type": "x", "status": "running"} for k in range(10)]
+        legacy.write_task(workspace, f"MORE-{n}", agents=agents)
+    monkeypatch.setattr(awake, "_RECORDS", 150)
+    store = opened(workspace)
+    for look in (
+        store.counts,
+        lambda: list(store.list_records(Kind.AGENT, RecordQuery(), limit=1000).items),
+        lambda: [store.load(t.task_id) for t in store.list_tasks().items],
+        store.changes,
+    ):
+        look()
+        journals = [j for j in gc.get_objects() if isinstance(j, Journal)]
+        held = sum(len(j.held.agents) for j in journals if j.held and "MORE" in j.task_id)
+        assert 0 < held <= 160
+    assert store.counts().total_agents == 403
+
+
+def test_readers_never_see_a_task_go(workspace, restless):
+    """Threads that read, list and write, each putting the others' tasks to rest."""
+    store = opened(workspace)
+    store.counts()
+    stop, errors, sent = threading.Event(), [], OrderedDict()
+
+    def work(n):
+        try:
+            for k in itertools.count():
+                if stop.is_set():
+                    return
+                task = TASKS[(n + k) % 3]
+                assert store.load(task).agents[0].agent_id == "a1"
+                assert store.head(task).revision
+                assert store.counts().total_tasks == 3
+                if n == 0:
+                    commit = build.put(store, build.report(task, "a1"), expected=None)
+                    sent[task] = commit.revision
+                else:
+                    page = store.list_records(Kind.PROGRESS, RecordQuery(task_id=task), limit=1000)
+                    assert len(page.items) >= sent.get(task, 1) - 2
+        except Exception as error:
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    stop.wait(3.0)  # how long they work
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    for task, revision in sent.items():
+        assert store.load(task).revision == revision
+        assert len(store.list_records(Kind.PROGRESS, RecordQuery(task_id=task)).items)
