@@ -60,6 +60,7 @@ class FileControl:
 
     def __init__(self, folder: Path, *, unrecorded: PhaseRecord | None = None) -> None:
         self.path = folder / "phase.json"
+        self._place = str(self.path)
         self._unrecorded = unrecorded or PhaseRecord()
         self._seen: tuple[tuple[int, ...], PhaseRecord] | None = None
 
@@ -69,7 +70,7 @@ class FileControl:
         Never stale: the file is only ever replaced, so another stat means another record.
         """
         try:
-            found = os.stat(self.path)  # noqa: PTH116  (hot path)
+            found = os.stat(self._place)  # noqa: PTH116  (hot path)
         except (FileNotFoundError, NotADirectoryError):
             if self._seen is not None:
                 refuse_missing(self.path.parent, self._seen[1].epoch)

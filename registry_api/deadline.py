@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 __all__ = ["at_most", "patience"]
@@ -11,14 +9,19 @@ __all__ = ["at_most", "patience"]
 _limit: ContextVar[float | None] = ContextVar("registry_patience", default=None)
 
 
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
+class at_most:  # noqa: N801  (reads as a function)
     """Within this context no lock is waited for longer than ``seconds``."""
-    token = _limit.set(min(seconds, patience(seconds)))
-    try:
-        yield
-    finally:
-        _limit.reset(token)
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _limit.set(patience(self._seconds))
+
+    def __exit__(self, *_: object) -> None:
+        _limit.reset(self._token)
 
 
 def patience(default: float) -> float:

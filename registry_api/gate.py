@@ -57,9 +57,12 @@ class Gate:
             self._all.update(locks)  # a thread that ends takes its own with it
         return locks
 
-    @contextmanager
-    def passing(self) -> Iterator[None]:
+    def passing(self) -> _Inside:
         """Be inside, with any number of others; raises Busy when a switch keeps it closed."""
+        return _Inside(self)
+
+    def enter(self) -> Flock:
+        """Come in; who does releases the lock to go out. Raises Busy."""
         turnstile, gate = self._locks()
         start = time.monotonic()
         deadline = start + patience(self._timeout)
@@ -68,12 +71,9 @@ class Gate:
             gate.acquire(timeout=deadline - time.monotonic(), exclusive=False)
         finally:
             turnstile.release()
-        try:
-            if self._waited is not None:
-                self._waited(time.monotonic() - start)
-            yield
-        finally:
-            gate.release()
+        if self._waited is not None:
+            self._waited(time.monotonic() - start)
+        return gate
 
     @contextmanager
     def closed(self, *, timeout: float) -> Iterator[float]:
@@ -117,6 +117,21 @@ class Gate:
         """Close every descriptor."""
         for lock in list(self._all):
             lock.close()
+
+
+class _Inside:
+    """Inside the gate for as long as the context lasts: every operation passes here."""
+
+    __slots__ = ("_gate", "_lock")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        self._lock = self._gate.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class GatedStore(StoreWrapper):

@@ -42,6 +42,7 @@ class SwitchJournal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "switch.json"
+        self._place = str(self.path)
 
     def read(self) -> Switching | None:
         """Return the switch under way, None: none. One that was cut off had done nothing yet."""
@@ -61,9 +62,7 @@ class SwitchJournal:
 
     def is_inside(self) -> bool:
         """Whether a switch is, or died, behind the closed gate; asked with every operation."""
-        try:
-            os.stat(self.path)  # noqa: PTH116  (hot path)
-        except FileNotFoundError:
+        if not os.access(self._place, os.F_OK):
             return False
         found = self.read()
         return found is not None and found.inside

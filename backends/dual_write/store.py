@@ -11,8 +11,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar, cast
 
 from backends.dual_write.mirror import Mirror
@@ -71,7 +71,7 @@ class DualWriteStore:
         self._mirror: Mirror | None = None
         self._logged: RegistryStore | None = None
         self._lock = threading.Lock()
-        self._rest_until = 0.0
+        self.rests_until = 0.0  # monotonic; see _Attempt
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
         both.add(Capability.LOGGED)
         self.info = StoreInfo(
@@ -136,19 +136,8 @@ class DualWriteStore:
                     return
                 self._count("healed", mirror.heal(task_id))
 
-    @contextmanager
-    def _patiently(self) -> Iterator[None]:
-        """Wait for the target, but not again right after a wait in vain: a target that stands still
-        would hold up every single call. What lags meanwhile is healed as ever.
-        """
-        resting = time.monotonic() < self._rest_until
-        try:
-            with at_most(0.0 if resting else _PATIENCE):
-                yield
-        except Busy:
-            if not resting:
-                self._rest_until = time.monotonic() + _REST
-            raise
+    def _attempt(self) -> _Attempt:
+        return _Attempt(self)
 
     def _reads_target(self) -> bool:
         return self.record().phase is MigrationPhase.READ_MIGRATION
@@ -161,12 +150,10 @@ class DualWriteStore:
         if taken_over is not None:
             return taken_over.commit(changeset)
         commit = self.source.commit(changeset)
-        # Whatever the target does: the caller's write stands, the lagging mark tells of the rest.
-        try:
-            with self._patiently():
-                self._follow(changeset, commit)
-        except (RegistryError, OSError):
-            self._count("lagging")
+        with self._attempt():
+            self._follow(changeset, commit)
+            return commit
+        self._count("lagging")  # the caller's write stands, the mark tells of the rest
         return commit
 
     def _follow(self, changeset: Changeset, commit: Commit) -> None:
@@ -203,18 +190,18 @@ class DualWriteStore:
                 self._compared("load", snapshot, lambda s: s.load(task_id, only=only), task_id)
             return snapshot
         head = self.source.head(task_id)
-        with suppress(RegistryError, OSError), self._patiently():
+        with self._attempt():
             mirror = self._mirrored(record)
             for _ in range(2):
                 # Data and mark come from one snapshot of the target: nothing can slip between.
-                with suppress(TaskNotFound):
+                try:
                     found = mirror.target.load(task_id, only=only)
-                    if (found.lineage, found.revision) == (head.lineage, head.revision):
-                        if self._is_sampled():
-                            self._compared(
-                                "load", found, lambda s: s.load(task_id, only=only), task_id
-                            )
-                        return found
+                except TaskNotFound:
+                    found = None
+                if found and (found.lineage, found.revision) == (head.lineage, head.revision):
+                    if self._is_sampled():
+                        self._compared("load", found, lambda s: s.load(task_id, only=only), task_id)
+                    return found
                 self._count("healed", mirror.heal(task_id))
                 head = self.source.head(task_id)
         self._count("fallbacks")
@@ -230,7 +217,7 @@ class DualWriteStore:
     ) -> None:
         """Compare an answer with what the other side says; never at the caller's cost."""
         start = time.monotonic()
-        with suppress(RegistryError, OSError), self._patiently():
+        with self._attempt():
             mirror = self.mirror()
             if mirror is None:
                 return
@@ -256,7 +243,7 @@ class DualWriteStore:
         if taken_over is not None:
             return ask(taken_over)
         if self._reads_target():
-            with suppress(RegistryError, OSError), self._patiently():
+            with self._attempt():
                 mirror = self.mirror()
                 assert mirror is not None
                 if self._follows(mirror, task_id):
@@ -338,6 +325,32 @@ class DualWriteStore:
             self._logged.close()
         if self._mirror is not None:
             self._mirror.target.close()
+
+
+class _Attempt:
+    """Whatever the target does in this context, the caller goes on behind it.
+
+    The target is waited for, but not again right after a wait in vain: one that stands still would
+    hold up every single call. What lags meanwhile is healed as ever.
+    """
+
+    __slots__ = ("_bound", "_resting", "_store")
+
+    def __init__(self, store: DualWriteStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._resting = time.monotonic() < self._store.rests_until
+        self._bound = at_most(0.0 if self._resting else _PATIENCE)
+        self._bound.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self._bound.__exit__()
+        if kind is None:
+            return False
+        if issubclass(kind, Busy) and not self._resting:
+            self._store.rests_until = time.monotonic() + _REST
+        return issubclass(kind, RegistryError | OSError)
 
 
 def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mismatch]:

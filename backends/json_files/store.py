@@ -145,6 +145,9 @@ class JsonFilesStore:
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
         try:
+            task = self._tasks.get(task_id)
+            if task is not None and not self._closed and task.is_current():
+                return task.journal.head()  # most often: without another look at the folder
             return self._existing(task_id).current().head()
         except TaskNotFound:
             return Head()

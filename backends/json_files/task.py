@@ -67,14 +67,15 @@ class TaskFiles(Foreign):
         )
 
     def _current(self) -> Journal:
-        if not self._is_current():
+        if not self.is_current():
             with self._lock.held() as deadline:
                 self._settled(deadline)
         if self.journal.is_empty:
             raise not_found(self.task_id)
         return self.journal
 
-    def _is_current(self) -> bool:
+    def is_current(self) -> bool:
+        """Whether the files are as they were when the journal was last read and proven."""
         try:
             found = os.lstat(self._place)
         except (FileNotFoundError, NotADirectoryError):
