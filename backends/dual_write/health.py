@@ -39,8 +39,9 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
             what=f"{path}: written by another program after the cut-over",
             next_step="Read it, end that program, move the report away",
         )
-    for note in () if status.stragglers else status.notes:
-        yield Issue(what=note, next_step="See its message; writes go on in the source alone")
+    if not status.stragglers:  # named above
+        for note in status.notes:
+            yield Issue(what=note, next_step="See its message; writes go on in the source alone")
     if status.dirty:
         yield Issue(
             what=f"{status.dirty} task(s) lag in {status.record.target}",

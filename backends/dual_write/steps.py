@@ -182,13 +182,7 @@ class _Follow(_Back):
         return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
 
     def _settle(self, moved: dict[str, Head]) -> int:
-        mirror = self.sides.mirror
-        healed = mirror.heal_all(moved)
-        mismatches: list[Mismatch] = []
-        for task_id in moved:
-            mismatches += compare_tail(mirror, task_id, self.seen.get(task_id, Head()))[1]
-        require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
-        return healed
+        return settle(self.sides.mirror, list(moved), self.seen)
 
 
 @dataclass(slots=True)
@@ -264,12 +258,7 @@ class _Return(_Back):
             for task in all_tasks(mirror.source, TaskQuery())
             if self.seen.get(task.task_id, nowhere).revision != task.revision
         ]
-        healed = mirror.heal_all(moved)
-        mismatches: list[Mismatch] = []
-        for task_id in moved:
-            mismatches += compare_tail(mirror, task_id, self.seen.get(task_id, Head()))[1]
-        require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
-        return healed
+        return settle(mirror, moved, self.seen)
 
     def undo(self) -> None:
         self.sides.movable.keep_frozen()
@@ -369,6 +358,18 @@ def narrow(mirror: Mirror, seen: dict[str, Head], heads: Callable[[], dict[str, 
             if not differences:
                 seen[task_id] = head
     mirror.heal_all(heads())
+
+
+def settle(mirror: Mirror, moved: list[str], seen: dict[str, Head]) -> int:
+    """Bring over and compare, behind the gate, what moved since ``seen``; returns how many tasks
+    lagged. Raises VerificationFailed.
+    """
+    healed = mirror.heal_all(moved)
+    mismatches: list[Mismatch] = []
+    for task_id in moved:
+        mismatches += compare_tail(mirror, task_id, seen.get(task_id, Head()))[1]
+    require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
+    return healed
 
 
 def require_equal(report: VerifyReport) -> None:

@@ -25,9 +25,12 @@ Known = tuple[int, int, int, int]  # device, inode, size, time of change of the 
 
 
 class FrozenTask(MirroredTask):
-    """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read."""
+    """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read;
+    ``_at_freeze``: where the task stood then, None: another process froze it.
+    """
 
     _left: Known | None = None
+    _at_freeze: Head | None = None
 
     def mode(self) -> int | None:
         """Return the document's mode, None where there is no regular file."""
@@ -124,9 +127,9 @@ class FrozenTask(MirroredTask):
         A document that vanished is passed over: what the journal knows of it has been taken over.
         """
         try:
-            if not settle and self._freeze_still():
-                return self._stands()
-            return self._freeze(settle=settle)
+            still = not settle and self._freeze_still()
+            head = self._at_freeze = self._stands() if still else self._freeze(settle=settle)
+            return head
         except OSError as error:
             raise self._typed(error) from error
 
@@ -178,39 +181,38 @@ class FrozenTask(MirroredTask):
     def _stands(self) -> Head:
         return self.journal.head()
 
-    def sweep(self) -> Head | None:
-        """Take in what was written since ``freeze``; returns where the task stands if it moved."""
-        if self._is_as_left():
-            return None
+    def sweep(self, locked: set[int] | None) -> Head | None:
+        """Take in what was written since ``freeze``; returns where the task stands if it moved,
+        also where whoever read it meanwhile has taken that in.
+
+        ``locked``: the inodes of the files that somebody holds locked, None where nothing tells.
+        """
+        if locked is None or not self._is_as_left(locked):
+            self._take_in()
+        if self._at_freeze is None:
+            self.journal.refresh()
+        head = self._stands()
+        return head if head != (self._at_freeze or Head()) else None
+
+    def _take_in(self) -> None:
         try:
             with self._held() as fd:
                 if content_hash(read_document(fd)) == self.journal.hash:
-                    return None
+                    return
         except (FileNotFoundError, Busy):
-            return None  # whoever holds it will have written a straggler
-        before = self._stands()
+            return  # whoever holds it will have written a straggler
         with suppress(RegistryError), self.writable(), self._lock.held() as deadline:
             self._settled(deadline)
         self.set_writable(self._document, writable=False)
-        after = self._stands()
-        return after if after != before else None
 
-    def _is_as_left(self) -> bool:
+    def _is_as_left(self, locked: set[int]) -> bool:
         """Whether the document is as it was frozen, and nobody has it locked."""
-        if self._left is None:
-            return False
         try:
-            fd = os.open(self._place, _LOOK)
+            found = os.lstat(self._place)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(fd)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(fd)
-        return self._left == (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        there = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return self._left == there and found.st_ino not in locked
 
     # -- removal and the way back ------------------------------------------------------------
 
@@ -248,11 +250,9 @@ class FrozenTask(MirroredTask):
     def _put_back(self) -> None:
         base = self._base.read_bytes() if self._base.exists() else b""
         fresh = self._document.with_name(f".{self._document.name}.back")
-        if content_hash(base) == self.journal.hash:
-            self._shared.write_file(fresh, base, mode=0o644)
-        else:
+        self._shared.write_file(fresh, base, mode=0o644)
+        if content_hash(base) != self.journal.hash:
             # The template is of an earlier state, or lost: the records are what counts.
-            self._shared.write_file(fresh, base, mode=0o644)
             fd = open_regular(fresh, os.O_RDWR)
             try:
                 self._rebuild(fd)

@@ -26,6 +26,7 @@ from backends.json_files.recorded import content_hash
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
 from registry_api.errors import CorruptDocument, RegistryError
+from registry_api.flock import flocked_inodes
 from registry_api.models import Finding, ProgressEntry
 from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import Straggler
@@ -170,9 +171,9 @@ class MovableJsonStore(JsonFilesStore):
 
     def sweep(self) -> dict[str, Head]:
         """See Movable.sweep."""
-        moved = {}
+        moved, locked = {}, flocked_inodes()  # before the first look: a later one is a straggler's
         for name in self._present():
-            head = self._frozen(name).sweep()
+            head = self._frozen(name).sweep(locked)
             if head is not None:
                 moved[name] = head
         return moved

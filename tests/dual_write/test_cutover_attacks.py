@@ -344,6 +344,31 @@ def test_the_way_back_beside_a_program_that_never_stops_writing(workspace):
     assert mismatches(workspace) == ()
 
 
+@pytest.mark.parametrize("read", [True, False])
+def test_an_edit_after_the_freeze_and_the_comparison(workspace, monkeypatch, read):
+    """A program with the document open writes to it when everything behind the gate has been
+    compared, and somebody looks, which takes it in: the target has it all the same."""
+    path, settle = document(workspace, "TASK-1"), steps.settle
+
+    def edited(mirror, moved, seen):
+        healed = settle(mirror, moved, seen)
+        path.chmod(0o644)
+        legacy.edit(path, legacy.add_agent("late"))
+        path.chmod(0o444)
+        if read:
+            mirror.source.head("TASK-1")
+        return healed
+
+    switch(workspace, 2)
+    monkeypatch.setattr(steps, "settle", edited)
+    switch(workspace, 3)
+    monkeypatch.undo()
+    with closing(opened(workspace)) as store:
+        assert "late" in [a.agent_id for a in store.load("TASK-1").agents]
+    switch(workspace, 2)
+    assert mismatches(workspace) == ()
+
+
 @pytest.mark.parametrize("odd", ["folder", "link", "pipe"])
 def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
     """A folder, a link or a pipe: verify names it, both switches refuse and nothing is written
