@@ -15,14 +15,14 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from registry_api.errors import Busy, Unavailable
 
-__all__ = ["Flock", "ForkSafeLock", "flocked_inodes", "holder_of"]
+__all__ = ["Flock", "ForkSafeLock", "holder_of"]
 
 _MOMENT = struct.Struct("<d")
 _all: weakref.WeakSet[Flock] = weakref.WeakSet()
@@ -183,29 +183,16 @@ def holder_of(path: Path) -> list[int]:
     """Return the pids that hold a flock on a file, as far as /proc/locks tells (Linux)."""
     try:
         inode = path.stat().st_ino
-        return sorted({pid for pid, held in _held_flocks() if held == inode} - {0})
+        lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return []
-
-
-def flocked_inodes() -> set[int] | None:
-    """Return the inodes that anybody holds a flock on, None where /proc/locks is not there.
-
-    Locks of processes in another pid namespace are not among them.
-    """
-    try:
-        return {inode for _, inode in _held_flocks()}
-    except OSError:
-        return None
-
-
-def _held_flocks() -> Iterator[tuple[int, int]]:
-    """Yield (pid, inode); raises OSError."""
-    for line in Path("/proc/locks").read_text().splitlines():
+    pids = set[int]()
+    for line in lines:
         parts = line.split()
         # "1: FLOCK  ADVISORY  WRITE 123 08:01:4711 0 EOF"; waiters have "->" as second part.
-        if len(parts) > 5 and parts[1] == "FLOCK":
-            yield int(parts[4]), int(parts[5].rpartition(":")[2])
+        if len(parts) > 5 and parts[1] == "FLOCK" and parts[5].rpartition(":")[2] == str(inode):
+            pids.add(int(parts[4]))
+    return sorted(pids - {0})
 
 
 def _named(path: Path) -> str:

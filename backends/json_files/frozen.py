@@ -137,22 +137,15 @@ class FrozenTask(MirroredTask):
         """Freeze a document that nobody has written since it was last looked at: most, and quickly,
         since everybody waits.
         """
-        try:
-            fd = os.open(self._place, _LOOK)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _LockedAtOnce(self._place) as fd:
+            if fd is None:
+                return False
             found = os.fstat(fd)
             if not self._is_still(found):
                 return False
             os.fchmod(fd, stat.S_IMODE(found.st_mode) & READ_ONLY)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(fd)
-        self._left = _known(found)
-        return True
+            self._left = _known(found)  # what is still is not young
+            return True
 
     def _freeze(self, *, settle: bool) -> Head:
         for _ in range(3):
@@ -161,7 +154,8 @@ class FrozenTask(MirroredTask):
                 if not settle and self._is_proven(stamp) and self._is_read():
                     found = os.fstat(fd)
                     os.fchmod(fd, stat.S_IMODE(found.st_mode) & READ_ONLY)
-                    self._left = _known(found)
+                    young = found.st_mtime_ns >= time.time_ns() - _YOUNG_NS
+                    self._left = None if young else _known(found)
                     return self._stands()
             settle = False
             if not self.stands(settle=True).revision:
@@ -181,13 +175,11 @@ class FrozenTask(MirroredTask):
     def _stands(self) -> Head:
         return self.journal.head()
 
-    def sweep(self, locked: set[int] | None) -> Head | None:
+    def sweep(self) -> Head | None:
         """Take in what was written since ``freeze``; returns where the task stands if it moved,
         also where whoever read it meanwhile has taken that in.
-
-        ``locked``: the inodes of the files that somebody holds locked, None where nothing tells.
         """
-        if locked is None or not self._is_as_left(locked):
+        if not self._is_as_left():
             self._take_in()
         if self._at_freeze is None:
             self.journal.refresh()
@@ -205,14 +197,10 @@ class FrozenTask(MirroredTask):
             self._settled(deadline)
         self.set_writable(self._document, writable=False)
 
-    def _is_as_left(self, locked: set[int]) -> bool:
+    def _is_as_left(self) -> bool:
         """Whether the document is as it was frozen, and nobody has it locked."""
-        try:
-            found = os.lstat(self._place)
-        except FileNotFoundError:
-            return False
-        there = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-        return self._left == there and found.st_ino not in locked
+        with _LockedAtOnce(self._place) as fd:
+            return fd is not None and self._left == _known(os.fstat(fd))
 
     # -- removal and the way back ------------------------------------------------------------
 
@@ -263,8 +251,33 @@ class FrozenTask(MirroredTask):
         self._shared.sync_folder(self._document.parent)
 
 
-def _known(found: os.stat_result) -> Known | None:
-    """Return what tells a later change of the content; None where it is too young to."""
-    if found.st_mtime_ns >= time.time_ns() - _YOUNG_NS:
-        return None
+class _LockedAtOnce:
+    """A document open for a look and locked, without a wait: None where it is not there, or
+    somebody else has it locked. Quick, since everybody waits.
+    """
+
+    __slots__ = ("_fd", "_place")
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> int | None:
+        self._fd = -1
+        try:
+            self._fd = os.open(self._place, _LOOK)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            return None
+        except OSError:
+            self.__exit__()
+            raise
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _known(found: os.stat_result) -> Known:
+    """Return what tells a later change of the content, unless it is young."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

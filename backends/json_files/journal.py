@@ -200,8 +200,10 @@ class Journal:
 
     def _become(self, fresh: Journal) -> None:
         """Take over what another one read; readers see the one stand or the other."""
-        for name in set(self.__slots__) - {"lock", "_rests"}:
+        for name in set(self.__slots__) - {"lock", "_head", "_rests"}:
             setattr(self, name, getattr(fresh, name))
+        if fresh.is_empty:
+            self._head = Head()
         self._rests = False
 
     # -- reading -----------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from backends.json_files.recorded import content_hash
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
 from registry_api.errors import CorruptDocument, RegistryError
-from registry_api.flock import flocked_inodes
 from registry_api.models import Finding, ProgressEntry
 from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import Straggler
@@ -60,11 +59,14 @@ class MovableJsonStore(JsonFilesStore):
 
     def _frozen(self, name: str) -> FrozenTask:
         """Return a task for a look at its document, most often: it may go on resting."""
-        task = self._tasks.get(name)
-        return self._mirrored(name) if task is None else cast(FrozenTask, task)
+        task = self._tasks.get(name) or self._task(name)
+        assert isinstance(task, FrozenTask)
+        return task
 
     def _mirrored(self, name: str) -> FrozenTask:
-        return cast(FrozenTask, self._task(name))
+        task = self._task(name)
+        assert isinstance(task, FrozenTask)
+        return task
 
     # -- as a replica ------------------------------------------------------------------------
 
@@ -171,9 +173,9 @@ class MovableJsonStore(JsonFilesStore):
 
     def sweep(self) -> dict[str, Head]:
         """See Movable.sweep."""
-        moved, locked = {}, flocked_inodes()  # before the first look: a later one is a straggler's
+        moved = {}
         for name in self._present():
-            head = self._frozen(name).sweep(locked)
+            head = self._frozen(name).sweep()
             if head is not None:
                 moved[name] = head
         return moved

@@ -144,7 +144,7 @@ class Recorded:
 
     def _is_still(self, found: os.stat_result) -> bool:
         """Whether the document and the journal are what this process has read."""
-        if self._proven is None or self.journal.is_empty:
+        if self._proven is None:
             return False
         stamp, content = self._proven
         return (
