@@ -67,20 +67,19 @@ class TaskFiles(Foreign):
         )
 
     def _current(self) -> Journal:
-        if not self.is_current():
+        if not self.is_unchanged() or self._intent.exists():
             with self._lock.held() as deadline:
                 self._settled(deadline)
         if self.journal.is_empty:
             raise not_found(self.task_id)
         return self.journal
 
-    def is_current(self) -> bool:
-        """Whether the files are as they were when the journal was last read and proven."""
+    def is_unchanged(self) -> bool:
+        """Whether document and journal are as they were when they were last read and proven."""
         try:
-            found = os.lstat(self._place)
+            return self._is_still(os.lstat(self._place))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return self._is_still(found) and not self._intent.exists()
 
     def histories(self, kind: Kind) -> Iterator[ProgressEntry | Finding]:
         """Yield the history records of one kind, streaming."""

@@ -1,4 +1,4 @@
-"""The steps beyond phase 2 and back, killed at every call that writes: the next to come recovers."""
+"""The steps beyond phase 2, and back, killed at every call that writes; the next one recovers."""
 
 import json
 import stat
