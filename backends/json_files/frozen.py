@@ -13,6 +13,7 @@ from backends.files import open_regular
 from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
 from backends.json_files.recorded import content_hash, read_document
 from backends.json_files.stamp import stamp_of
+from registry_api.deadline import at_most
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.snapshot import Head
 from registry_api.store import Straggler
@@ -98,6 +99,11 @@ class FrozenTask(MirroredTask):
         data = self._bytes()
         if data is not None:
             self._keep(data)
+
+    def remove_empty_intent(self) -> None:
+        """Leave one file less to be looked at behind the gate, unless somebody writes just now."""
+        with suppress(RegistryError, OSError), at_most(0.0), self._lock.held():
+            self._intent.remove_empty()
 
     def _keep(self, data: bytes) -> None:
         with suppress(OSError):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,19 @@ class IntentFile:
 
     def reserve(self, number: int) -> None:
         """Show that a feed number was drawn, while the counter is still locked."""
-        self._new = self._new or not self._path.exists()
+        self._note_if_new()
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, _NUMBER.pack(number))
         finally:
             os.close(fd)
 
+    def _note_if_new(self) -> None:
+        self._new = self._new or not self._path.exists()
+
     def write(self, intent: Intent) -> None:
         """Make the intent durable."""
+        self._note_if_new()
         head = {
             "epoch": intent.epoch,
             "before": intent.before,
@@ -115,6 +120,12 @@ class IntentFile:
             return os.stat(self._place).st_size > 0  # noqa: PTH116
         except FileNotFoundError:
             return False
+
+    def remove_empty(self) -> None:
+        """Remove the file where nothing is pending; the next writer makes it anew."""
+        with suppress(FileNotFoundError):
+            if not os.stat(self._place).st_size:  # noqa: PTH116
+                os.unlink(self._place)  # noqa: PTH108
 
     def clear(self) -> None:
         """Empty the file: the write is done, or is not to be."""

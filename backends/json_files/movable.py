@@ -145,6 +145,7 @@ class MovableJsonStore(JsonFilesStore):
             if stranger is not None:
                 strangers[task.task_id] = stranger
             task.keep_template()
+            task.remove_empty_intent()
         mode = _mode_of(self._shared.layout.global_file)
         if mode is not None:
             modes["/"] = mode
