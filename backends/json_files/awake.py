@@ -9,6 +9,7 @@ from backends.json_files.task import TaskFiles
 __all__ = ["Awake"]
 
 _RECORDS = 5_000  # about 2 KB each
+_FEW = 256  # tasks held whatever they weigh: a long journal is not read again for every commit
 
 
 class Awake:
@@ -30,7 +31,7 @@ class Awake:
             self._weigh(self._last)
         self._last = task
         self._weigh(task)
-        while self._weight > _RECORDS and len(self._weights) > 1:
+        while self._weight > _RECORDS and len(self._weights) > _FEW:
             oldest, weight = self._weights.popitem(last=False)
             self._weight -= weight
             oldest.rest()

@@ -160,10 +160,11 @@ def pending_numbers(folder: Path) -> dict[str, int]:
     out = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.stat().st_size:  # most: looked at while everybody waits
-                continue
-            with open(entry.path, "rb") as file:  # noqa: PTH123  (a name from scandir)
-                head = file.read(_PLACE)
-            if head:
-                out[entry.name] = _NUMBER.unpack(head.ljust(_PLACE, b"\0"))[0]
+            with suppress(FileNotFoundError):  # removed meanwhile: it was empty
+                if not entry.stat().st_size:  # most: looked at while everybody waits
+                    continue
+                with open(entry.path, "rb") as file:  # noqa: PTH123  (a name from scandir)
+                    head = file.read(_PLACE)
+                if head:
+                    out[entry.name] = _NUMBER.unpack(head.ljust(_PLACE, b"\0"))[0]
     return out

@@ -25,6 +25,7 @@ TASKS = ["TASK-1", "TASK-2", "TASK-3.x"]
 def restless(monkeypatch):
     """Every task rests as soon as another one is asked for."""
     monkeypatch.setattr(awake, "_RECORDS", 0)
+    monkeypatch.setattr(awake, "_FEW", 1)
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def test_few_are_held(workspace, monkeypatch):
         agents = [{"id": f"a{k}", "type": "x", "status": "running"} for k in range(10)]
         legacy.write_task(workspace, f"MORE-{n}", agents=agents)
     monkeypatch.setattr(awake, "_RECORDS", 150)
+    monkeypatch.setattr(awake, "_FEW", 1)
     store = opened(workspace)
     for look in (
         store.counts,
