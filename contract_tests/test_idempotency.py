@@ -25,11 +25,10 @@ def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
     assert (store.load("t"), store.changes(), store.counts()) == before
 
 
+@pytest.mark.needs(Capability.PERSISTENT)
 def test_replays_are_known_to_the_next_process(harness: Harness) -> None:
     """Semantics 3: what was committed is recognised after the store was opened anew."""
     store = harness.open()
-    if Capability.PERSISTENT not in store.info.capabilities:
-        pytest.skip("the store does not outlive its process")
     changeset = build.creating("t")
     commit = store.commit(changeset)
     store.close()

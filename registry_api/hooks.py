@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from registry_api.migration import Migration
     from registry_api.opening import OpenContext
 
-__all__ = ["Hooks", "RegisterStore", "StoreFactory", "hookimpl", "hookspec"]
+__all__ = ["Hooks", "RegisterCommand", "RegisterStore", "StoreFactory", "hookimpl", "hookspec"]
 
 PROJECT = "registry_backend"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -29,6 +29,13 @@ class RegisterStore(Protocol):
 
     def __call__(self, scheme: str, factory: StoreFactory) -> None:
         """Offer ``factory`` for ``REGISTRY_BACKEND=scheme`` and ``scheme://…``."""
+
+
+class RegisterCommand(Protocol):
+    """What ``registry_register_commands`` is given to call."""
+
+    def __call__(self, name: str, command: Callable[..., int]) -> None:
+        """Offer ``registry-backend name``; its parameters are the command's (cyclopts)."""
 
 
 class Hooks:
@@ -57,6 +64,13 @@ class Hooks:
     @hookspec
     def registry_register_health_checks(self, register: RegisterCheck) -> None:
         """Call ``register(name, check)`` for what ``registry-backend doctor`` should look at."""
+
+    @hookspec
+    def registry_register_commands(self, register: RegisterCommand) -> None:
+        """Call ``register(name, function)`` for a further command of ``registry-backend``.
+
+        The function returns the exit code; a name that is taken is refused.
+        """
 
     @hookspec
     def registry_committed(self, changeset: Changeset, commit: Commit) -> None:

@@ -7,6 +7,7 @@ scripts, and importing them would be most of its time.
 from __future__ import annotations
 
 import errno
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from registry_api.errors import (
 )
 
 __all__ = ["app", "main"]
+
+log = logging.getLogger("registry_backend")
 
 OK, ERROR, USAGE, MISMATCH, BUSY, TIMED_OUT, REFUSED = range(7)
 _EXIT: tuple[tuple[type[RegistryError], int], ...] = (
@@ -58,8 +61,11 @@ def main(tokens: list[str] | None = None) -> int:
 
     0 ok, 1 error, 2 usage, 3 mismatch or conflict, 4 busy, 5 timed out, 6 preflight refused.
     """
-    tokens = _command_first(sys.argv[1:] if tokens is None else tokens)
+    tokens = sys.argv[1:] if tokens is None else tokens
     try:
+        if _wants_more(tokens):
+            _add_commands()
+        tokens = _command_first(tokens)
         code = app(
             tokens,
             exit_on_error=False,
@@ -78,6 +84,24 @@ def main(tokens: list[str] | None = None) -> int:
         _report_error("os_error", what, _mended(error), as_json="--json" in tokens)
         return ERROR
     return code if isinstance(code, int) else OK
+
+
+def _wants_more(tokens: list[str]) -> bool:
+    """Whether a command may be a plugin's; loading them takes its time."""
+    named = [t for t in tokens if not t.startswith("-")]
+    return "--help" in tokens or any(n not in app for n in named[:1])
+
+
+def _add_commands() -> None:
+    from registry_api.plugins import load_plugins
+
+    def register(name: str, command: Callable[..., int]) -> None:
+        if name in _OURS:
+            log.warning("a plugin's command %s is left out: there is one of that name", name)
+        elif name not in app:
+            app.command(command, name=name)
+
+    load_plugins().manager.hook.registry_register_commands(register=register)
 
 
 def _command_first(tokens: list[str]) -> list[str]:
@@ -589,6 +613,9 @@ def _answer(
     else:
         show(found)
     return code
+
+
+_OURS = {name for name in app if not name.startswith("-")}
 
 
 def run() -> None:

@@ -1,0 +1,92 @@
+"""``registry-backend contract``: run the suite on a store and say how far it keeps the contract."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from registry_api.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["contract"]
+
+_KEPT, _BROKEN = 0, 3
+_COLUMNS = ("passed", "failed", "skipped", "seconds")
+
+
+def contract(
+    name: str,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", help="one JSON object on stdout, nothing else")
+    ] = False,
+    level: Annotated[
+        Literal["core", "full"], Parameter(help="core: leave out what needs a declared capability")
+    ] = "full",
+    first: Annotated[bool, Parameter(negative="", help="stop at the first failure")] = False,
+    seed: Annotated[int | None, Parameter(help="of the random histories; default: new")] = None,
+) -> int:
+    """Run the contract tests on a store, as REGISTRY_BACKEND names it; dual: in phases 0 to 4.
+
+    Exits 3 where the level asked for is not reached. Works in a temporary folder.
+
+    Example: registry-backend contract sqlite --json
+    """
+    try:
+        from contract_tests.report import check  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(
+            f"the contract tests need {error.name}",
+            next_step="pip install 'registry-backend[contract]'",
+        ) from error
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        shown = bar.add_task("collecting", total=None)
+        report = check(
+            name,
+            core_only=level == "core",
+            first=first,
+            seed=seed,
+            progress=lambda what, n, of: bar.update(shown, description=what, completed=n, total=of),
+        )
+    if json:
+        import orjson  # noqa: PLC0415
+
+        sys.stdout.write(orjson.dumps({"version": 1, **report}).decode() + "\n")
+    else:
+        _show(report, Console(highlight=False))
+    return _KEPT if report["level"] in {level, "full"} else _BROKEN
+
+
+def _show(report: dict[str, Any], console: Console) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    for store in report["stores"]:
+        table = Table(
+            title=f"{store['name']}: {', '.join(store['capabilities']) or 'no capability'}"
+        )
+        table.add_column("group")
+        for column in _COLUMNS:
+            table.add_column(column, justify="right")
+        for group, found in store["groups"].items():
+            table.add_row(
+                group, *(str(found[c]) for c in ("passed", "failed", "skipped", "seconds"))
+            )
+        console.print(table)
+    for failure in report["failed"]:
+        console.print(f"\n[bold]{failure['test']}[/bold]\n{failure['semantics']}", markup=True)
+        console.print(failure["error"], markup=False)
+    reasons = sorted({s["reason"].removeprefix("Skipped: ") for s in report["skipped"]})
+    for reason in reasons:
+        console.print(f"skipped: {reason}")
+    console.print(
+        f"level [bold]{report['level']}[/bold] of contract {report['contract']}, suite "
+        f"{report['suite']}, Python {report['python']}, seed {report['seed']}, "
+        f"{report['seconds']} s"
+    )

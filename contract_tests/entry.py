@@ -1,0 +1,40 @@
+"""The plugin: the command ``contract``, and the mutants as stores that every process can open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from contract_tests.command import contract
+from registry_api.errors import UnknownBackend
+from registry_api.hooks import RegisterCommand, RegisterStore, hookimpl
+from registry_api.store import RegistryStore
+
+if TYPE_CHECKING:
+    from registry_api.opening import OpenContext
+
+__all__ = ["registry_register_commands", "registry_register_stores"]
+
+
+@hookimpl
+def registry_register_stores(register: RegisterStore) -> None:
+    """Offer ``mutant://NAME``: sqlite with one fault, for testing the contract tests."""
+    register("mutant", _open)
+
+
+@hookimpl
+def registry_register_commands(register: RegisterCommand) -> None:
+    """Offer ``registry-backend contract``."""
+    register("contract", contract)
+
+
+def _open(context: OpenContext) -> RegistryStore:
+    from contract_tests.mutants import MUTANTS  # noqa: PLC0415  (only who asks for one needs them)
+
+    wrong = MUTANTS.get(context.location)
+    if wrong is None:
+        raise UnknownBackend(
+            f"no mutant is called {context.location!r}",
+            next_step=f"Known mutants: {', '.join(sorted(MUTANTS))}",
+        )
+    return wrong(context.plugins.factory("sqlite")(replace(context, location="mutant.sqlite3")))

@@ -1,0 +1,457 @@
+"""Stores that are wrong in one way each: a suite that is to be trusted finds every one of them.
+
+``mutant://NAME`` is a correct store with one fault; whoever runs the contract tests on it must see
+them fail. Each says in a sentence what it breaks, as its author would have to be told.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from registry_api import (
+    AgentStatus,
+    Change,
+    Changeset,
+    Commit,
+    Delete,
+    FeedCursor,
+    Head,
+    Kind,
+    Page,
+    Put,
+    Record,
+    RecordQuery,
+    Refs,
+    RegistryCounts,
+    RegistryStore,
+    Task,
+    TaskQuery,
+    TaskSnapshot,
+    TaskSummary,
+    errors,
+    new_changeset,
+)
+from registry_api.models import Finding, ProgressEntry
+from registry_api.query import ALL, ALL_RECORDS
+from registry_api.wrapper import StoreWrapper
+
+__all__ = ["MUTANTS"]
+
+MUTANTS: dict[str, Callable[[RegistryStore], RegistryStore]] = {}
+
+
+def mutant(kind: type[StoreWrapper]) -> type[StoreWrapper]:
+    """List a mutant under its class's name: LostUpdate is ``lost-update``."""
+    name = "".join(f"-{c.lower()}" if c.isupper() else c for c in kind.__name__)
+    MUTANTS[name.strip("-")] = kind
+    return kind
+
+
+def _again(changeset: Changeset, **fields: Any) -> Changeset:
+    """Return the changeset under a new id, with other fields."""
+    ops = fields.pop("ops", changeset.ops)
+    expected = fields.pop("expected", changeset.expected)
+    task_id = fields.pop("task_id", changeset.task_id)
+    return new_changeset(
+        task_id, ops, expected=expected, actor=changeset.actor, at=changeset.at, **fields
+    )
+
+
+def _records(changeset: Changeset, change: Callable[[Any], Any]) -> Changeset:
+    """Return the changeset with each record changed."""
+    ops = tuple(
+        replace(op, record=change(op.record)) if isinstance(op, Put) else op for op in changeset.ops
+    )
+    return replace(changeset, ops=ops)
+
+
+@mutant
+class LostUpdate(StoreWrapper):
+    """Reads, decides and writes apart: who writes in between is overwritten."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        head = self.inner.head(changeset.task_id)
+        if changeset.expected is None or head.revision != changeset.expected:
+            return self.inner.commit(changeset)
+        while True:
+            time.sleep(0.002)
+            head = self.inner.head(changeset.task_id)
+            try:
+                return self.inner.commit(replace(changeset, expected=head.revision))
+            except errors.Conflict:
+                continue
+
+
+@mutant
+class NoCompare(StoreWrapper):
+    """Takes every write, whatever revision it expects."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        try:
+            return self.inner.commit(changeset)
+        except errors.Conflict as conflict:
+            return self.inner.commit(replace(changeset, expected=conflict.actual))
+
+
+@mutant
+class OneByOne(StoreWrapper):
+    """Applies the ops of a changeset one after another, each visible by itself."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        if changeset.expected in {None, 0} or len(changeset.ops) < 2:
+            return self.inner.commit(changeset)
+        for op in changeset.ops[:-1]:
+            done = self.inner.commit(_again(changeset, ops=[op]))
+            changeset = replace(changeset, expected=done.revision)
+            time.sleep(0.002)
+        return self.inner.commit(replace(changeset, ops=changeset.ops[-1:]))
+
+
+@mutant
+class TornRead(StoreWrapper):
+    """Puts a snapshot together from two reads."""
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        first = self.inner.load(task_id, only=only)
+        time.sleep(0.002)
+        second = self.inner.load(task_id, only=only)
+        return replace(second, agents=(*first.agents[:1], *second.agents[1:]))
+
+
+@mutant
+class FeedGap(StoreWrapper):
+    """Leaves deletions out of the feed."""
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        found = self.inner.changes(after, task_id=task_id, limit=limit)
+        return tuple(c for c in found if c.changeset.expected is not None) or found[:1]
+
+
+@mutant
+class FeedOutOfOrder(StoreWrapper):
+    """Serves the newest change of a page first."""
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        return self.inner.changes(after, task_id=task_id, limit=limit)[::-1]
+
+
+@mutant
+class CursorSkip(StoreWrapper):
+    """Passes over the change right behind a cursor."""
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        if after is not None:
+            after = replace(after, number=after.number + 1)
+        return self.inner.changes(after, task_id=task_id, limit=limit)
+
+
+@mutant
+class CursorOfAnyFeed(StoreWrapper):
+    """Takes the cursor of another feed for one of its own."""
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        try:
+            return self.inner.changes(after, task_id=task_id, limit=limit)
+        except errors.CursorExpired:
+            return ()
+
+
+@mutant
+class ReplayApplied(StoreWrapper):
+    """Applies a changeset that it knows a second time."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        done = self.inner.commit(changeset)
+        if not done.replayed:
+            return done
+        head = self.inner.head(changeset.task_id)
+        ops = [
+            op
+            for op in changeset.ops
+            if not isinstance(op, Put) or not isinstance(op.record, ProgressEntry | Finding)
+        ]
+        if not ops:
+            return done
+        return self.inner.commit(_again(changeset, ops=ops, expected=head.revision))
+
+
+@mutant
+class ReplayRefused(StoreWrapper):
+    """Answers a retry with a conflict, since the revision has moved on."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        done = self.inner.commit(changeset)
+        if done.replayed:
+            raise errors.Conflict(changeset.task_id, expected=0, actual=done.revision)
+        return done
+
+
+@mutant
+class ReplayForgotten(StoreWrapper):
+    """Knows the ids of its own process only."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._mine = set[object]()
+
+    def commit(self, changeset: Changeset) -> Commit:
+        done = self.inner.commit(changeset)
+        if done.replayed and changeset.id not in self._mine:
+            raise errors.Conflict(changeset.task_id, expected=0, actual=done.revision)
+        self._mine.add(changeset.id)
+        return done
+
+
+@mutant
+class AnyContent(StoreWrapper):
+    """Takes a known id for a retry, whatever it holds now."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        try:
+            return self.inner.commit(changeset)
+        except errors.IdempotencyMismatch:
+            head = self.inner.head(changeset.task_id)
+            return self.inner.commit(_again(changeset, expected=head.revision))
+
+
+@mutant
+class DeletesDropped(StoreWrapper):
+    """Leaves what was deleted where it is."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        ops = tuple(op for op in changeset.ops if not isinstance(op, Delete))
+        if not ops:
+            ops = (Put(self.inner.load(changeset.task_id).task),)
+        return self.inner.commit(replace(changeset, ops=ops))
+
+
+@mutant
+class AppendCreates(StoreWrapper):
+    """Makes a task where something is appended to one that is not there."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        try:
+            return self.inner.commit(changeset)
+        except errors.TaskNotFound:
+            task = Task(task_id=changeset.task_id, created_at=changeset.at)
+            self.inner.commit(_again(changeset, ops=[Put(task)], expected=0))
+            return self.inner.commit(changeset)
+
+
+@mutant
+class CaseFolded(StoreWrapper):
+    """Keeps the ids of agents in lower case, as some file systems do."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        def folded(record: Any) -> Any:
+            name = getattr(record, "agent_id", None)
+            return record if name is None else replace(record, agent_id=name.lower())
+
+        return self.inner.commit(_records(changeset, folded))
+
+
+@mutant
+class MillisecondsOnly(StoreWrapper):
+    """Cuts times to milliseconds."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        def cut(record: Any) -> Any:
+            at = getattr(record, "started_at", None)
+            if at is None:
+                return record
+            return replace(record, started_at=at.replace(microsecond=at.microsecond // 1000 * 1000))
+
+        return self.inner.commit(_records(changeset, cut))
+
+
+@mutant
+class UnknownFieldsDropped(StoreWrapper):
+    """Keeps only the fields it knows."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        def known(record: Any) -> Any:
+            return replace(record, extra="{}") if getattr(record, "extra", None) else record
+
+        return self.inner.commit(_records(changeset, known))
+
+
+@mutant
+class CountDrift(StoreWrapper):
+    """Counts up with each agent and never down."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._most = 0
+
+    def counts(self) -> RegistryCounts:
+        found = self.inner.counts()
+        running = found.agents.get(AgentStatus.RUNNING, 0)
+        self._most = max(self._most, running)
+        if self._most > running:
+            return replace(found, agents={**found.agents, AgentStatus.RUNNING: self._most})
+        return found
+
+
+@mutant
+class StaleCache(StoreWrapper):
+    """Reads a task once, and again only after a write of its own."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._held: dict[str, TaskSnapshot] = {}
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        if only is not None:
+            return self.inner.load(task_id, only=only)
+        if task_id not in self._held:
+            self._held[task_id] = self.inner.load(task_id)
+        return self._held[task_id]
+
+    def commit(self, changeset: Changeset) -> Commit:
+        self._held.pop(changeset.task_id, None)
+        return self.inner.commit(changeset)
+
+
+@mutant
+class AcknowledgedTooSoon(StoreWrapper):
+    """Says that a report is written when it is about to be."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        head = self.inner.head(changeset.task_id)
+        if changeset.expected is not None or not head.revision:
+            return self.inner.commit(changeset)
+        threading.Timer(0.05, self._later, [changeset]).start()
+        last = self.inner.changes(task_id=changeset.task_id, limit=1)[0]
+        cursor = replace(last.cursor, number=head.number + 1)
+        return Commit(
+            task_id=changeset.task_id,
+            changeset_id=changeset.id,
+            lineage=head.lineage,
+            revision=head.revision + 1,
+            cursor=cursor,
+            replayed=False,
+        )
+
+    def _later(self, changeset: Changeset) -> None:
+        self.inner.commit(changeset)
+
+
+@mutant
+class PartialRollback(StoreWrapper):
+    """Leaves the first op of a refused changeset behind."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        try:
+            return self.inner.commit(changeset)
+        except errors.RecordExists:
+            self.inner.commit(_again(changeset, ops=changeset.ops[:1]))
+            raise
+
+
+@mutant
+class PagesOverlap(StoreWrapper):
+    """Begins a page with the last item of the one before."""
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        found = self.inner.list_records(kind, query, after=after, limit=limit)
+        if after is None or not found.items:
+            return found
+        return replace(found, items=(found.items[0], *found.items))
+
+
+@mutant
+class PagesByOffset(StoreWrapper):
+    """Pages tasks by how many were seen, so that an insert moves all that follow."""
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        start = int(after or 0) if (after or "0").isdigit() else 0
+        items = self.inner.list_tasks(query, limit=1000).items[start : start + limit]
+        more = str(start + limit) if len(items) == limit else None
+        return Page(items=items, next=more)
+
+
+@mutant
+class DeadRevived(StoreWrapper):
+    """Lets a late report reopen an agent that has ended."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        done = self.inner.commit(changeset)
+        for op in changeset.ops:
+            if isinstance(op, Put) and isinstance(op.record, ProgressEntry):
+                snapshot = self.inner.load(changeset.task_id)
+                for agent in snapshot.agents:
+                    ended = agent.status in {AgentStatus.COMPLETED, AgentStatus.FAILED}
+                    if ended and agent.agent_id == op.record.agent_id:
+                        back = Put(replace(agent, status=AgentStatus.RUNNING))
+                        return self.inner.commit(
+                            _again(changeset, ops=[back], expected=done.revision)
+                        )
+        return done
+
+
+@mutant
+class TextAsPattern(StoreWrapper):
+    """Takes % and _ in a search for wildcards."""
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        if query.text and set(query.text) & set("%_"):
+            query = replace(query, text=query.text.strip("%_") or None)
+        return self.inner.list_tasks(query, after=after, limit=limit)
+
+
+@mutant
+class HeadBehind(StoreWrapper):
+    """Tells where a task stood one commit ago."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._before: dict[str, Head] = {}
+
+    def commit(self, changeset: Changeset) -> Commit:
+        self._before[changeset.task_id] = self.inner.head(changeset.task_id)
+        return self.inner.commit(changeset)
+
+    def head(self, task_id: str) -> Head:
+        return self._before.get(task_id) or self.inner.head(task_id)
+
+
+@mutant
+class UntypedError(StoreWrapper):
+    """Lets the engine's own errors out."""
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        try:
+            return self.inner.load(task_id, only=only)
+        except errors.TaskNotFound as error:
+            raise KeyError(task_id) from error
+
+
+@mutant
+class OpenAfterClose(StoreWrapper):
+    """Works on when it was closed."""
+
+    def close(self) -> None:
+        pass

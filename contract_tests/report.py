@@ -1,0 +1,171 @@
+"""What a run of the suite found about a store: groups, skips and why, the level reached."""
+
+from __future__ import annotations
+
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract_tests.harness import Harness
+from registry_api import CONTRACT_VERSION
+
+__all__ = ["GROUPS", "LEVELS", "check", "stores_of"]
+
+# By module, in the order they run: what is quick to tell comes first.
+GROUPS = {
+    "test_commit": "commit",
+    "test_values": "values",
+    "test_idempotency": "idempotency",
+    "test_counts": "counts",
+    "test_feed": "feed",
+    "test_pages": "read and list",
+    "test_move_target": "move target",
+    "test_race": "race",
+    "test_process": "process",
+    "test_crash": "crash",
+    "test_model": "model",
+}
+LEVELS = ("none", "core", "full")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """A pytest plugin that counts; per store and group: passed, failed, skipped, seconds."""
+
+    progress: Progress
+    core_only: bool
+    total: int = 0
+    done: int = 0
+    core: set[str] = field(default_factory=set)
+    places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    semantics: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    incomplete: set[str] = field(default_factory=set)  # skipped though the store declares it all
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        order = list(GROUPS)
+        items.sort(key=lambda i: order.index(i.path.stem))
+        if self.core_only:
+            items[:] = [i for i in items if i.get_closest_marker("needs") is None]
+        for item in items:
+            store = item.callspec.params["backend_name"]  # type: ignore[attr-defined]
+            self.places[item.nodeid] = str(store), GROUPS[item.path.stem]
+            text = getattr(item.obj, "__doc__", "") or ""  # type: ignore[attr-defined]
+            self.semantics[item.nodeid] = " ".join(text.split())
+            if item.get_closest_marker("needs") is None:
+                self.core.add(item.nodeid)
+        self.total = len(items)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        store, group = self.places[report.nodeid]
+        found = self.groups.setdefault(store, {}).setdefault(
+            group, {"passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
+        )
+        found["seconds"] += report.duration
+        test = report.nodeid.rpartition("/")[2]
+        if report.failed:
+            found["failed"] += report.when == "call" or not report.passed
+            self.failed.append(
+                {
+                    "store": store,
+                    "group": group,
+                    "test": test,
+                    "semantics": self.semantics[report.nodeid],
+                    "error": report.longreprtext,
+                }
+            )
+        elif report.skipped:
+            found["skipped"] += 1
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.skipped.append({"store": store, "test": test, "reason": str(reason)})
+            if "does not declare" not in str(reason):
+                self.incomplete.add(report.nodeid)
+        elif report.when == "call":
+            found["passed"] += 1
+        if report.when == "teardown":
+            self.done += 1
+            self.progress(test.partition("::")[2], self.done, self.total)
+
+    def level(self) -> str:
+        """Return the level reached: of each test that the declared capabilities call for."""
+        if self.failed or not self.groups:
+            return "none"
+        if self.core & self.incomplete:
+            return "none"
+        return "core" if self.core_only or self.incomplete else "full"
+
+
+def stores_of(name: str) -> list[str]:
+    """Return what a name stands for: ``dual`` is the move json -> sqlite in each of its phases."""
+    return [f"dual{n}" for n in range(5)] if name == "dual" else [name]
+
+
+def check(
+    name: str,
+    *,
+    core_only: bool = False,
+    first: bool = False,
+    seed: int | None = None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run the suite on a store and return the report; ``docs/contract.md`` gives its shape.
+
+    ``first`` stops at the first failure. Raises UnknownBackend where no plugin offers the store.
+    """
+    seed = random.randrange(2**32) if seed is None else seed
+    run = _Run(progress, core_only)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
+        stores = [_described(s, Path(folder) / s.replace("/", "_")) for s in stores_of(name)]
+        (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # the user's own does not count
+        options = ["-c", f"{folder}/pytest.ini", f"--rootdir={folder}"]
+        options += [f"--basetemp={folder}/tests", f"--hypothesis-seed={seed}"]
+        plugins = [o for p in ("cacheprovider", "terminal", "randomly") for o in ("-p", f"no:{p}")]
+        names = ",".join(s["name"] for s in stores)
+        wanted = ["--pyargs", "contract_tests", f"--registry-backend={names}"]
+        if first:
+            options.append("--maxfail=1")
+        pytest.main([*options, *plugins, *wanted], plugins=[run])
+    for store in stores:
+        store["groups"] = dict(_rounded(run.groups.get(store["name"], {})))
+    return {
+        "store": name,
+        "level": run.level(),
+        "suite": version("registry-backend"),
+        "contract": CONTRACT_VERSION,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "seed": seed,
+        "seconds": round(time.monotonic() - start, 1),
+        "stores": stores,
+        "failed": run.failed,
+        "skipped": run.skipped,
+    }
+
+
+def _described(name: str, folder: Path) -> dict[str, Any]:
+    with Harness(name, folder) as harness:
+        info = harness.info
+    return {
+        "name": name,
+        "contract": info.contract_version,
+        "capabilities": sorted(info.capabilities),
+    }
+
+
+def _rounded(groups: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for group in GROUPS.values():
+        if group in groups:
+            yield group, groups[group] | {"seconds": round(groups[group]["seconds"], 2)}

@@ -1,0 +1,40 @@
+"""Semantics 10: what was acknowledged survives the process that was told so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from contract_tests import build
+from contract_tests.harness import Harness
+from contract_tests.test_counts import assert_true
+from registry_api import Capability, Change, FeedCursor, RegistryStore
+
+
+@pytest.mark.needs(Capability.PERSISTENT)
+def test_what_was_acknowledged_survives_a_kill(harness: Harness) -> None:
+    """Semantics 10: after kill -9 every commit that returned is there, and the store works on."""
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    for n in range(3):
+        process = harness.spawn("contract_tests.worker", "report", "t", f"k{n}")
+        assert process.stdout is not None
+        acked = [process.stdout.readline().strip() for _ in range(20)]
+        process.kill()
+        acked += process.communicate()[0].split()
+        known = {c.changeset.id.hex for c in all_changes(store)}
+        # The last line may be cut by the kill: only whole ids were acknowledged.
+        assert {a for a in acked if len(a) == 32} <= known
+    build.put(store, build.finding("t"), expected=None)
+    assert_true(store)
+    revisions = [c.revision for c in all_changes(store)]
+    assert revisions == list(range(1, len(revisions) + 1))
+
+
+def all_changes(store: RegistryStore) -> Iterator[Change]:
+    """Yield the whole feed."""
+    after: FeedCursor | None = None
+    while page := store.changes(after, limit=1000):
+        yield from page
+        after = page[-1].cursor
