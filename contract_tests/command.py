@@ -75,13 +75,11 @@ def _show(report: dict[str, Any], console: Console) -> None:
         for column in _COLUMNS:
             table.add_column(column, justify="right")
         for group, found in store["groups"].items():
-            table.add_row(
-                group, *(str(found[c]) for c in ("passed", "failed", "skipped", "seconds"))
-            )
+            table.add_row(group, *(str(found[c]) for c in _COLUMNS))
         console.print(table)
     for failure in report["failed"]:
-        console.print(f"\n[bold]{failure['test']}[/bold]\n{failure['semantics']}", markup=True)
-        console.print(failure["error"], markup=False)
+        console.print(f"\n{failure['test']}", style="bold", markup=False)
+        console.print(f"{failure['semantics']}\n{failure['error']}", markup=False)
     reasons = sorted({s["reason"].removeprefix("Skipped: ") for s in report["skipped"]})
     for reason in reasons:
         console.print(f"skipped: {reason}")

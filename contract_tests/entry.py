@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from contract_tests.command import contract
 from registry_api.errors import UnknownBackend
 from registry_api.hooks import RegisterCommand, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
@@ -25,16 +24,22 @@ def registry_register_stores(register: RegisterStore) -> None:
 @hookimpl
 def registry_register_commands(register: RegisterCommand) -> None:
     """Offer ``registry-backend contract``."""
+    from contract_tests.command import contract  # noqa: PLC0415  (who opens a store needs it not)
+
     register("contract", contract)
 
 
 def _open(context: OpenContext) -> RegistryStore:
     from contract_tests.mutants import MUTANTS  # noqa: PLC0415  (only who asks for one needs them)
 
+    correct = context.plugins.factory("sqlite")
+    inside = replace(context, location="mutant.sqlite3")
+    if context.location == "correct":  # the control: what kills a mutant is its fault alone
+        return correct(inside)
     wrong = MUTANTS.get(context.location)
     if wrong is None:
         raise UnknownBackend(
             f"no mutant is called {context.location!r}",
             next_step=f"Known mutants: {', '.join(sorted(MUTANTS))}",
         )
-    return wrong(context.plugins.factory("sqlite")(replace(context, location="mutant.sqlite3")))
+    return wrong(correct(inside))

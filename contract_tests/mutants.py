@@ -124,7 +124,7 @@ class TornRead(StoreWrapper):
 
 @mutant
 class FeedGap(StoreWrapper):
-    """Leaves deletions out of the feed."""
+    """Leaves what was appended without a revision out of the feed."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100

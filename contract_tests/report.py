@@ -17,7 +17,7 @@ import pytest
 from contract_tests.harness import Harness
 from registry_api import CONTRACT_VERSION
 
-__all__ = ["GROUPS", "LEVELS", "check", "stores_of"]
+__all__ = ["check"]
 
 # By module, in the order they run: what is quick to tell comes first.
 GROUPS = {
@@ -33,7 +33,6 @@ GROUPS = {
     "test_crash": "crash",
     "test_model": "model",
 }
-LEVELS = ("none", "core", "full")
 Progress = Callable[[str, int, int], None]
 
 
@@ -45,13 +44,12 @@ class _Run:
     core_only: bool
     total: int = 0
     done: int = 0
-    core: set[str] = field(default_factory=set)
     places: dict[str, tuple[str, str]] = field(default_factory=dict)
     semantics: dict[str, str] = field(default_factory=dict)
     groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
-    incomplete: set[str] = field(default_factory=set)  # skipped though the store declares it all
+    incomplete: bool = False  # something was skipped though the store declares what it needs
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -64,8 +62,6 @@ class _Run:
             self.places[item.nodeid] = str(store), GROUPS[item.path.stem]
             text = getattr(item.obj, "__doc__", "") or ""  # type: ignore[attr-defined]
             self.semantics[item.nodeid] = " ".join(text.split())
-            if item.get_closest_marker("needs") is None:
-                self.core.add(item.nodeid)
         self.total = len(items)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -76,7 +72,7 @@ class _Run:
         found["seconds"] += report.duration
         test = report.nodeid.rpartition("/")[2]
         if report.failed:
-            found["failed"] += report.when == "call" or not report.passed
+            found["failed"] += 1
             self.failed.append(
                 {
                     "store": store,
@@ -90,24 +86,21 @@ class _Run:
             found["skipped"] += 1
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
             self.skipped.append({"store": store, "test": test, "reason": str(reason)})
-            if "does not declare" not in str(reason):
-                self.incomplete.add(report.nodeid)
+            self.incomplete |= "does not declare" not in str(reason)
         elif report.when == "call":
             found["passed"] += 1
         if report.when == "teardown":
             self.done += 1
             self.progress(test.partition("::")[2], self.done, self.total)
 
-    def level(self) -> str:
-        """Return the level reached: of each test that the declared capabilities call for."""
-        if self.failed or not self.groups:
+    def level(self, code: int) -> str:
+        """Return the level reached: every test that it calls for ran and passed."""
+        if code != pytest.ExitCode.OK or self.incomplete or not self.done == self.total > 0:
             return "none"
-        if self.core & self.incomplete:
-            return "none"
-        return "core" if self.core_only or self.incomplete else "full"
+        return "core" if self.core_only else "full"
 
 
-def stores_of(name: str) -> list[str]:
+def _stores_of(name: str) -> list[str]:
     """Return what a name stands for: ``dual`` is the move json -> sqlite in each of its phases."""
     return [f"dual{n}" for n in range(5)] if name == "dual" else [name]
 
@@ -120,7 +113,7 @@ def check(
     seed: int | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Run the suite on a store and return the report; ``docs/contract.md`` gives its shape.
+    """Run the suite on a store and return the report, as ``--json`` shows it.
 
     ``first`` stops at the first failure. Raises UnknownBackend where no plugin offers the store.
     """
@@ -128,7 +121,7 @@ def check(
     run = _Run(progress, core_only)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
-        stores = [_described(s, Path(folder) / s.replace("/", "_")) for s in stores_of(name)]
+        stores = [_described(s, Path(folder) / s.replace("/", "_")) for s in _stores_of(name)]
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # the user's own does not count
         options = ["-c", f"{folder}/pytest.ini", f"--rootdir={folder}"]
         options += [f"--basetemp={folder}/tests", f"--hypothesis-seed={seed}"]
@@ -137,12 +130,12 @@ def check(
         wanted = ["--pyargs", "contract_tests", f"--registry-backend={names}"]
         if first:
             options.append("--maxfail=1")
-        pytest.main([*options, *plugins, *wanted], plugins=[run])
+        code = pytest.main([*options, *plugins, *wanted], plugins=[run])
     for store in stores:
         store["groups"] = dict(_rounded(run.groups.get(store["name"], {})))
     return {
         "store": name,
-        "level": run.level(),
+        "level": run.level(code),
         "suite": version("registry-backend"),
         "contract": CONTRACT_VERSION,
         "python": platform.python_version(),

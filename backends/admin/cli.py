@@ -88,8 +88,7 @@ def main(tokens: list[str] | None = None) -> int:
 
 def _wants_more(tokens: list[str]) -> bool:
     """Whether a command may be a plugin's; loading them takes its time."""
-    named = [t for t in tokens if not t.startswith("-")]
-    return "--help" in tokens or any(n not in app for n in named[:1])
+    return "--help" in tokens or any(t not in app for t in tokens[_command_at(tokens) :][:1])
 
 
 def _add_commands() -> None:
@@ -104,11 +103,16 @@ def _add_commands() -> None:
     load_plugins().manager.hook.registry_register_commands(register=register)
 
 
-def _command_first(tokens: list[str]) -> list[str]:
-    """Move options before the command behind it: it is the command that takes them."""
+def _command_at(tokens: list[str]) -> int:
     at = 0
     while at < len(tokens) and tokens[at].startswith("--"):
         at += 2 if tokens[at] == "--workspace" else 1
+    return at
+
+
+def _command_first(tokens: list[str]) -> list[str]:
+    """Move options before the command behind it: it is the command that takes them."""
+    at = _command_at(tokens)
     if not 0 < at < len(tokens) or tokens[at] not in app:
         return tokens
     return [tokens[at], *tokens[:at], *tokens[at + 1 :]]

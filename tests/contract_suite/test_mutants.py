@@ -32,6 +32,12 @@ def test_a_mutant_is_killed(name):
     assert report["failed"][0]["error"]
 
 
+def test_the_control_is_not_killed():
+    """The store that every mutant is made of passes, opened in the same way."""
+    code, report = contract("mutant://correct")
+    assert (code, report["level"], report["failed"]) == (0, "full", [])
+
+
 @pytest.mark.parametrize("level", ["core", "full"])
 def test_a_correct_store_reaches_its_level(level):
     """memory declares no capability but one: what it declares it keeps."""

@@ -60,7 +60,7 @@ def test_a_random_history_has_the_same_outcome(tmp_path, restless):
 
 def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless):
     """What it read before ours is known to the journal, however often the task rested since: its
-    edit of one agent leaves ours of another, and a removal is a removal."""
+    edit of one agent leaves ours of another as it was reported."""
     store = opened(workspace)
     path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     build.put(store, build.agent("TASK-1", "ours"), expected=1)
