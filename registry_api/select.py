@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from operator import itemgetter
 from typing import TypeVar
 
 from registry_api.codec import stamp
@@ -52,7 +54,7 @@ def select_records(
     """Return one page of the records of one kind that fit."""
     query = check_query(kind, query)
     return _page(
-        (r for r in records if _record_fits(kind, r, query)),
+        _fitting(kind, records, query),
         lambda r: page_key(kind, r),
         kind=kind,
         after=after,
@@ -87,7 +89,7 @@ def _page(
         keyed = ((k, i) for k, i in keyed if (k < start if newest_first else k > start))
     pick = heapq.nlargest if newest_first else heapq.nsmallest
     # One more than asked for tells whether there is a next page.
-    found = pick(limit + 1, keyed, key=lambda pair: pair[0])
+    found = pick(limit + 1, keyed, key=itemgetter(0))
     page = found[:limit]
     more = make_cursor(page[-1][0]) if len(found) > limit else None
     return Page(items=tuple(item for _, item in page), next=more)
@@ -102,18 +104,23 @@ def _task_fits(task: TaskSummary, query: TaskQuery) -> bool:
     )
 
 
-def _record_fits(kind: Kind, record: Record, query: RecordQuery) -> bool:
-    if query.task_id is not None and record.task_id != query.task_id:
-        return False
-    for name, field in FILTERS[kind].items():
-        wanted = getattr(query, name)
-        if wanted is None:
-            continue
-        value = getattr(record, field)
-        if (value in ACTIVE_AGENT) != wanted if name == "active" else value != wanted:
-            return False
-    if query.since is not None:
-        moment = getattr(record, MOMENT[kind])
-        if moment is None or moment < query.since:
-            return False
-    return query.text is None or any(query.text in getattr(record, f) for f in TEXT[kind])
+def _fitting(kind: Kind, records: Iterable[Record], query: RecordQuery) -> Iterator[Record]:
+    filters = {"task_id": "task_id", **FILTERS[kind]}
+    asked = [(n, f, v) for n, f in filters.items() if (v := getattr(query, n)) is not None]
+    for record in records:
+        for name, field, wanted in asked:
+            value = getattr(record, field)
+            if (value in ACTIVE_AGENT) != wanted if name == "active" else value != wanted:
+                break
+        else:
+            if _came_since(kind, record, query.since) and _says(kind, record, query.text):
+                yield record
+
+
+def _came_since(kind: Kind, record: Record, since: datetime | None) -> bool:
+    moment = since and getattr(record, MOMENT[kind])
+    return since is None or (moment is not None and moment >= since)
+
+
+def _says(kind: Kind, record: Record, text: str | None) -> bool:
+    return text is None or any(text in getattr(record, field) for field in TEXT[kind])

@@ -59,6 +59,7 @@ class Foreign(WriteAhead):
         self._know(found, document, data)
         self._absorb_logs()
         self._keep_adopted(state, found)
+        self.journal.rebase(len(data))  # who reads the task later need not read its histories
 
     def _keep_adopted(self, adopted: TaskState, found: str) -> None:
         """Let the document's status stand: lines of ours in a log are older than what it says."""

@@ -108,7 +108,8 @@ class Journal:
     expired_before: datetime | None = None
     floor: int = 0
     oldest_kept: datetime | None = None
-    recent: deque[Recent] = field(default_factory=deque)
+    _recent: deque[Recent] = field(default_factory=deque)
+    _reaches_back: bool = False  # see ``recent``
     cut: datetime | None = None  # until when recent states had to be given up
     foreign_agents: set[str] = field(default_factory=set)
     ids: dict[uuid.UUID, tuple[int, int, str]] | None = None
@@ -182,7 +183,7 @@ class Journal:
                     self._rests = True
                     self.held, self.stand = None, None
                     self.read_upto = None
-                    del self.recent, self.foreign_agents, self._unshown
+                    del self._recent, self.foreign_agents, self._unshown
             finally:
                 self.lock.release()
 
@@ -191,8 +192,22 @@ class Journal:
             if self._rests:
                 self._become(self._read_afresh())
 
-    def _read_afresh(self) -> Journal:
-        fresh = Journal(self.path, self.task_id, self.sync, self.sync_folder)
+    @property
+    def recent(self) -> deque[Recent]:
+        """The states of the last 15 minutes: each may be what an older program has read.
+
+        Most callers never ask, so reading begins at the newest base; who asks has it begin at an
+        older one. Under the task's lock.
+        """
+        with self.lock:
+            if not self._reaches_back:
+                self._become(self._read_afresh(reaches_back=True))
+            return self._recent
+
+    def _read_afresh(self, *, reaches_back: bool = False) -> Journal:
+        fresh = Journal(
+            self.path, self.task_id, self.sync, self.sync_folder, _reaches_back=reaches_back
+        )
         with suppress(FileNotFoundError):
             fresh.inode = self.path.stat().st_ino
             fresh.read_on()
@@ -249,6 +264,7 @@ class Journal:
             if self.size == 0:
                 try:
                     self.size = self._start(file)
+                    self._reaches_back = self._reaches_back or self.size == 0
                 except ValueError as error:
                     raise self._damaged(0, error) from None
             file.seek(self.size)
@@ -260,7 +276,7 @@ class Journal:
                 self.size += len(raw)
 
     def _start(self, file: Any) -> int:
-        """Return the offset of the base to begin at: the newest that is not too young."""
+        """Return the offset of the base to begin at: the newest, or one that is old enough."""
         file.seek(0, os.SEEK_END)
         end = file.tell()
         block = 4096
@@ -269,12 +285,14 @@ class Journal:
             lines = file.read().split(b"\n")
             # The last part is behind the last newline: empty, or cut off by a kill.
             if len(lines) > 2 or (end <= block and len(lines) > 1):
-                return self._base_before(file, orjson.loads(lines[-2]))
+                last = orjson.loads(lines[-2])
+                own = end - len(lines[-1]) - len(lines[-2]) - 1
+                newest = own if last["k"] == "base" else max(0, last["b"])
+                return self._base_before(file, newest, last) if self._reaches_back else newest
             block *= 4
         return 0
 
-    def _base_before(self, file: Any, last: dict[str, Any]) -> int:
-        offset: int = max(0, last["b"])
+    def _base_before(self, file: Any, offset: int, last: dict[str, Any]) -> int:
         while offset > 0:
             file.seek(offset)
             line = orjson.loads(file.readline())
@@ -369,12 +387,12 @@ class Journal:
     def _remember(
         self, revision: int, at: datetime, changed: frozenset[Key], *, appends: bool
     ) -> None:
-        """Keep the states of the last 15 minutes: each may be what an older program has read.
+        """Keep a state for ``recent``.
 
         A run of reports is kept as its first and its last state: reports merge one by one anyway.
         """
         assert self.held is not None
-        recent = self.recent
+        recent = self._recent
         if appends and recent and recent[-1].appends and len(recent) > 1 and recent[-2].appends:
             changed |= recent.pop().touched
         recent.append(Recent(revision, at, self.held, appends, changed))
@@ -385,7 +403,7 @@ class Journal:
             self.cut = recent.popleft().at
 
     def is_whole(self, now: datetime) -> bool:
-        """Whether every state of the last 15 minutes is among ``recent``."""
+        """Whether ``recent``, asked for before, holds every state of the last 15 minutes."""
         return self.cut is None or now - self.cut > RECENT
 
     def known_ids(self) -> dict[uuid.UUID, tuple[int, int, str]]:
@@ -525,6 +543,7 @@ class Journal:
         finally:
             os.close(fd)
         if not self.size:
+            self._reaches_back = True
             self.sync_folder(self.path.parent)
         for raw in data.splitlines(keepends=True):
             self.take(orjson.loads(raw), offset=self.size, length=len(raw))

@@ -93,9 +93,9 @@ class TaskLogs:
     def read(self, kind: Kind, offsets: dict[str, int]) -> Iterator[ProgressEntry | Finding]:
         """Yield the records of one kind up to the offsets, streaming; each of ours once."""
         seen = set[str]()
-        for log in self._logs(None):
+        for log in find_logs(self._folder, [], known=self._identity, only=kind):
             stop = offsets.get(log.generation, 0)
-            if log.kind is kind and stop:
+            if stop:
                 for _, line in self._lines(log, 0, stop):
                     if line.changeset is not None:
                         key = record_key(line.record)

@@ -61,7 +61,7 @@ def parse_line(
     agent_id = data.get("agent_id")
     if not is_id(agent_id):
         raise LineError(f"agent_id {agent_id!r} is no id")
-    ours = is_id(data.get("entry_id")) and isinstance(data.get("changeset"), str)
+    ours = isinstance(data.get("changeset"), str) and is_id(data.get("entry_id"))
     key = data["entry_id"] if ours else _foreign_id(raw, log, offset)
     known = _KNOWN[kind] if ours else _KNOWN[kind] - _OURS
     extra = {k: v for k, v in data.items() if k not in known}
@@ -81,7 +81,7 @@ def parse_line(
             entry_id=key,
             status=_text(data, "status", "", extra),
             progress=_int(data, "progress", 0, extra),
-            extra=jsontext.dump_text(extra),
+            extra=jsontext.dump_text(extra) if extra else "{}",
         )
     else:
         payload = data.get("data")

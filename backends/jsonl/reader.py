@@ -50,15 +50,22 @@ def log_name(record: ProgressEntry | Finding) -> str:
     return f"{folder}/{record.agent_id}{suffix}"
 
 
-def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:
-    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``.
+def find_logs(
+    folder: Path,
+    problems: list[Problem],
+    *,
+    known: Identity | None = None,
+    only: Kind | None = None,
+) -> list[Log]:
+    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``;
+    of one kind, where one is named.
 
     ``known`` remembers logs between calls, so that only files that grew or changed are opened.
     """
     logs: list[Log] = []
     seen = set[tuple[Kind, str]]()
-    for kind, places in _FOLDERS.items():
-        for name, suffix in places:
+    for kind in _FOLDERS if only is None else (only,):
+        for name, suffix in _FOLDERS[kind]:
             for path in _files(f"{folder}/{name}", suffix, problems):
                 log = identify(kind, path, problems, known=known)
                 if log is None:
@@ -108,7 +115,7 @@ def identify(
             device, inode, log = known[place]
             if (device, inode, log.size) == (found.st_dev, found.st_ino, found.st_size):
                 return log
-        fd = open_regular(Path(place))
+        fd = open_regular(place)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -151,7 +158,7 @@ def read_lines(
     Lines that are no entry are named in ``problems`` and passed over, as is a torn tail.
     """
     try:
-        fd = open_regular(log.path)
+        fd = open_regular(log.place)
     except OSError as error:
         problems.append(Problem(path=log.path, what=f"cannot be read: {error.strerror or error}"))
         return

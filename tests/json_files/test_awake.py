@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backends.json_files import awake
+from backends.json_files import awake, journal
 from backends.json_files.journal import Journal
 from contract_tests import build
 from contract_tests.harness import Harness
@@ -58,9 +58,12 @@ def test_a_random_history_has_the_same_outcome(tmp_path, restless):
     )
 
 
-def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless):
+@pytest.mark.parametrize("factor", [4, 0])
+def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless, monkeypatch, factor):
     """What it read before ours is known to the journal, however often the task rested since: its
-    edit of one agent leaves ours of another as it was reported."""
+    edit of one agent leaves ours of another as it was reported. With 0, every line of the journal
+    has a base behind it, where readers begin."""
+    monkeypatch.setattr(journal, "_BASE_FACTOR", factor)
     store = opened(workspace)
     path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     build.put(store, build.agent("TASK-1", "ours"), expected=1)
