@@ -582,9 +582,13 @@ def _said(text: str) -> None:
     sys.stdout.flush()
 
 
-@app.command
+_plugins = App(name="plugins")
+app.command(_plugins)
+
+
+@_plugins.default
 def plugins(*, json: Json = False) -> int:
-    """List the plugins, the stores they bring, and why one is broken.
+    """List the plugins, the stores they bring, and why one is broken; ``new`` writes one.
 
     Example: registry-backend plugins
     """
@@ -601,6 +605,27 @@ def plugins(*, json: Json = False) -> int:
         for p in load_plugins().loaded
     ]
     return _answer({"plugins": found}, _show_plugins, as_json=json)
+
+
+@_plugins.command
+def new(
+    name: str,
+    *,
+    folder: Annotated[
+        Path | None, Parameter(help="where to write it; default: registry-backend-NAME")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Write a distribution with a store that works, for its author to fill in.
+
+    Example: registry-backend plugins new redis
+    """
+    from backends.admin.new_plugin import write_plugin
+
+    folder = folder or Path(f"registry-backend-{name}")
+    found = {"written": [str(path) for path in write_plugin(name, folder)]}
+    said = "\n".join([*found["written"], f"next: make -C {shlex.quote(str(folder))} test"])
+    return _answer(found, lambda _: _said(said), as_json=json)
 
 
 def _show_plugins(found: dict[str, Any]) -> None:

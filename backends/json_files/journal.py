@@ -209,7 +209,11 @@ class Journal:
             self.path, self.task_id, self.sync, self.sync_folder, _reaches_back=reaches_back
         )
         with suppress(FileNotFoundError):
-            fresh.inode = self.path.stat().st_ino
+            found = self.path.stat()
+            fresh.inode = found.st_ino
+            same = (found.st_ino, found.st_size) == (self.inode, self.size)
+            if same and self.base > 0 and not reaches_back:
+                fresh.size = self.base
             fresh.read_on()
         return fresh
 

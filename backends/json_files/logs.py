@@ -33,6 +33,7 @@ class TaskLogs:
         self._task_id = task_id
         self._folder = shared.layout.folder(task_id)
         self._identity: Identity = {}
+        self._found: tuple[bytes, list[Log]] = b"", []
 
     def unread(
         self, journal: Journal, lines: tuple[AppendedLine, ...] | None = None
@@ -90,12 +91,21 @@ class TaskLogs:
         read = journal.logs
         return any(log.size > read.get(log.generation, 0) for log in self._logs(None))
 
-    def read(self, kind: Kind, offsets: dict[str, int]) -> Iterator[ProgressEntry | Finding]:
-        """Yield the records of one kind up to the offsets, streaming; each of ours once."""
-        seen = set[str]()
-        for log in find_logs(self._folder, [], known=self._identity, only=kind):
+    def read(
+        self, kind: Kind, offsets: dict[str, int], *, unchanged: bytes | None
+    ) -> Iterator[ProgressEntry | Finding]:
+        """Yield the records of one kind up to the offsets, streaming; each of ours once.
+
+        The logs are not looked for again where ``unchanged`` is what it was.
+        """
+        seen, (before, logs) = set[str](), self._found
+        if unchanged is None or unchanged != before:
+            logs = self._logs(None)
+            if unchanged is not None:
+                self._found = unchanged, logs
+        for log in logs:
             stop = offsets.get(log.generation, 0)
-            if stop:
+            if log.kind is kind and stop:
                 for _, line in self._lines(log, 0, stop):
                     if line.changeset is not None:
                         key = record_key(line.record)

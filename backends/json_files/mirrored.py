@@ -53,10 +53,9 @@ class MirroredTask(TaskFiles):
             raise not_found(self.task_id)
         return self.journal
 
-    def absorb_logs(self, *, current: bool = False) -> None:
+    def absorb_logs(self, *, current: bool = False) -> bytes | None:
         """While frozen, what others append is the other store's to take in."""
-        if not self._shared.frozen():
-            super().absorb_logs(current=current)
+        return None if self._shared.frozen() else super().absorb_logs(current=current)
 
     # -- brought forward ---------------------------------------------------------------------
 

@@ -83,22 +83,23 @@ class TaskFiles(Foreign):
 
     def histories(self, kind: Kind) -> Iterator[ProgressEntry | Finding]:
         """Yield the history records of one kind, streaming."""
-        self.absorb_logs()
-        return self._logs.read(kind, dict(self.journal.logs))
+        unchanged = self.absorb_logs()
+        return self._logs.read(kind, dict(self.journal.logs), unchanged=unchanged)
 
-    def absorb_logs(self, *, current: bool = False) -> None:
+    def absorb_logs(self, *, current: bool = False) -> bytes | None:
         """Take in whatever other programs did to the document, unless that was just done, or the
-        logs.
+        logs. Returns what stays the same as long as the logs do; None: something was taken in.
         """
         journal = self.journal if current else self.current()
         quiet = journal.inode, lengths(self._shared.layout.folder(self.task_id))
         if quiet == self._quiet:
-            return
+            return quiet[1]
         if self._logs.grown(journal):
             with self._lock.held() as deadline:
                 self._settled(deadline, thorough=True)
-        else:
-            self._quiet = quiet
+            return None
+        self._quiet = quiet
+        return quiet[1]
 
     def _settled(self, deadline: float, *, thorough: bool = False) -> None:
         """Settle the task under its side lock; a missing document is settled too."""

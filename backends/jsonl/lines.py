@@ -58,26 +58,25 @@ def parse_line(
     moment = times.read(data.get("timestamp"))
     if moment is None:
         raise LineError("no timestamp")
-    agent_id = data.get("agent_id")
+    agent_id: Any = data.get("agent_id")
     if not is_id(agent_id):
         raise LineError(f"agent_id {agent_id!r} is no id")
     ours = isinstance(data.get("changeset"), str) and is_id(data.get("entry_id"))
     key = data["entry_id"] if ours else _foreign_id(raw, log, offset)
     known = _KNOWN[kind] if ours else _KNOWN[kind] - _OURS
-    extra = {k: v for k, v in data.items() if k not in known}
+    extra = {} if data.keys() <= known else {k: v for k, v in data.items() if k not in known}
     if ours and isinstance(data.get("extra"), dict):
         extra = data["extra"]
-    common: dict[str, Any] = {
-        "task_id": task_id,
-        "agent_id": agent_id,
-        "timestamp": moment,
-        "message": _text(data, "message", "", extra),
-        "foreign": data.get("foreign") is True if ours else True,
-    }
+    message = _text(data, "message", "", extra)
+    foreign = data.get("foreign") is True if ours else True
     record: ProgressEntry | Finding
     if kind is Kind.PROGRESS:
         record = ProgressEntry(
-            **common,
+            task_id=task_id,
+            agent_id=agent_id,
+            timestamp=moment,
+            message=message,
+            foreign=foreign,
             entry_id=key,
             status=_text(data, "status", "", extra),
             progress=_int(data, "progress", 0, extra),
@@ -88,7 +87,11 @@ def parse_line(
         if "data" in data and not isinstance(payload, dict):
             extra["data"] = payload
         record = Finding(
-            **common,
+            task_id=task_id,
+            agent_id=agent_id,
+            timestamp=moment,
+            message=message,
+            foreign=foreign,
             finding_id=key,
             finding_type=_text(data, "finding_type", "", extra),
             severity=_text(data, "severity", "", extra),

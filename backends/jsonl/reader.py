@@ -50,22 +50,15 @@ def log_name(record: ProgressEntry | Finding) -> str:
     return f"{folder}/{record.agent_id}{suffix}"
 
 
-def find_logs(
-    folder: Path,
-    problems: list[Problem],
-    *,
-    known: Identity | None = None,
-    only: Kind | None = None,
-) -> list[Log]:
-    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``;
-    of one kind, where one is named.
+def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None = None) -> list[Log]:
+    """Return the logs of a task folder, ``progress/`` and ``findings/`` before ``archive/``.
 
     ``known`` remembers logs between calls, so that only files that grew or changed are opened.
     """
     logs: list[Log] = []
     seen = set[tuple[Kind, str]]()
-    for kind in _FOLDERS if only is None else (only,):
-        for name, suffix in _FOLDERS[kind]:
+    for kind, places in _FOLDERS.items():
+        for name, suffix in places:
             for path in _files(f"{folder}/{name}", suffix, problems):
                 log = identify(kind, path, problems, known=known)
                 if log is None:
