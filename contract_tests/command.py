@@ -29,6 +29,9 @@ def contract(
     ] = "full",
     first: Annotated[bool, Parameter(negative="", help="stop at the first failure")] = False,
     seed: Annotated[int | None, Parameter(help="of the random histories; default: new")] = None,
+    harness: Annotated[
+        str | None, Parameter(help="module:Class that sets the store up, e.g. a server")
+    ] = None,
 ) -> int:
     """Run the contract tests on a store, as REGISTRY_BACKEND names it; dual: in phases 0 to 4.
 
@@ -53,6 +56,7 @@ def contract(
             core_only=level == "core",
             first=first,
             seed=seed,
+            harness=harness,
             progress=lambda what, n, of: bar.update(shown, description=what, completed=n, total=of),
         )
     if json:
@@ -80,9 +84,17 @@ def _show(report: dict[str, Any], console: Console) -> None:
     for failure in report["failed"]:
         console.print(f"\n{failure['test']}", style="bold", markup=False)
         console.print(f"{failure['semantics']}\n{failure['error']}", markup=False)
+        if failure["history"]:
+            console.print(f"what was asked of the store last:\n{failure['history']}", markup=False)
     reasons = sorted({s["reason"].removeprefix("Skipped: ") for s in report["skipped"]})
     for reason in reasons:
         console.print(f"skipped: {reason}")
+    for store in report["stores"]:
+        figures = ", ".join(f"{n:g} {what}" for what, n in store["speed"].items())
+        if figures:
+            console.print(f"{store['name']}: {figures}")
+    for warning in report["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
     console.print(
         f"level [bold]{report['level']}[/bold] of contract {report['contract']}, suite "
         f"{report['suite']}, Python {report['python']}, seed {report['seed']}, "

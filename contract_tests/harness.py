@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import subprocess
 import sys
 from contextlib import ExitStack, closing
@@ -10,47 +11,75 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from contract_tests.witness import History, witnessed
 from registry_api import Capability, RegistryStore, StoreInfo, load_settings, open_store
+from registry_api.errors import UsageError
+
+__all__ = ["Harness", "harness_class"]
 
 
 class Harness:
     """Opens a store by name, as a user would, in a workspace of its own.
 
-    Without PERSISTENT every ``open`` returns the same store, since another one would be another
-    registry.
+    For a store that needs more, a server or a database, derive from it, fill in ``set_up``,
+    ``tear_down`` and ``environment``, and name the class: ``--harness package.module:Class``. There
+    is one for every test. Without PERSISTENT every ``open`` returns the same store, since another
+    one would be another registry.
     """
 
     def __init__(self, name: str, workspace: Path) -> None:
         self.name = name
         self.workspace = workspace
+        self.history = History()
         workspace.mkdir(parents=True, exist_ok=True)
         self._stack = ExitStack()
         self._only: RegistryStore | None = None
-        first = self._open()
+        self.set_up()
+        self._stack.callback(self.tear_down)
+        try:
+            first = self._open()
+        except BaseException:
+            self._stack.close()
+            raise
         if Capability.PERSISTENT in first.info.capabilities:
             first.close()
         else:
             self._only = first
         self.info: StoreInfo = first.info
 
-    def _open(self) -> RegistryStore:
-        settings = load_settings(self.workspace, env=self._variables())
-        return self._stack.enter_context(closing(open_store(settings)))
+    def set_up(self) -> None:
+        """Prepare what the store needs, before it is opened for the first time."""
 
-    def _variables(self) -> dict[str, str]:
-        """``dual1`` is the move json -> sqlite in a workspace that is born in phase 1."""
+    def tear_down(self) -> None:
+        """Take it away again, after all stores were closed."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which this store is opened, here and in other processes.
+
+        ``dual1`` is the move json -> sqlite in a workspace that is born in phase 1.
+        """
         if self.name in {f"dual{n}" for n in range(5)}:
             return {"REGISTRY_PHASE": self.name.removeprefix("dual")}
         return {"REGISTRY_BACKEND": self.name}
+
+    def _open(self, *, read_only: bool = False) -> RegistryStore:
+        settings = load_settings(self.workspace, env=self.environment())
+        store = open_store(settings, read_only=read_only)
+        return witnessed(self._stack.enter_context(closing(store)), self.history)
 
     def open(self) -> RegistryStore:
         """Return a store, closed at the end of the test."""
         return self._only or self._open()
 
+    def open_for_reading(self) -> RegistryStore:
+        """Return a store that takes no commit; needs PERSISTENT."""
+        return self._open(read_only=True)
+
     def spawn(self, module: str, *args: str) -> subprocess.Popen[str]:
         """Start ``python -m module args`` on the same registry."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
-        env |= {"REGISTRY_WORKSPACE": str(self.workspace), **self._variables()}
+        env |= {"REGISTRY_WORKSPACE": str(self.workspace), **self.environment()}
+        self.history.note("another process", module, args, "started")
         return subprocess.Popen(
             [sys.executable, "-m", module, *args],
             env=env,
@@ -69,3 +98,20 @@ class Harness:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+
+def harness_class(name: str | None) -> type[Harness]:
+    """Return the class named ``package.module:Class``, Harness where none is; raises UsageError."""
+    if name is None:
+        return Harness
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"there is no harness {name!r}: {error}", next_step="Name it as package.module:Class"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Harness)):
+        raise UsageError(
+            f"{name} is no harness", next_step="Derive it from contract_tests.harness.Harness"
+        )
+    return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from contract_tests.harness import Harness
+from contract_tests.harness import Harness, harness_class
 from registry_api import CONTRACT_VERSION
 
 __all__ = ["check"]
@@ -32,6 +32,9 @@ GROUPS = {
     "test_process": "process",
     "test_crash": "crash",
     "test_model": "model",
+    "test_equivalence": "equivalence",
+    "test_capability": "capability",
+    "test_speed": "speed",
 }
 Progress = Callable[[str, int, int], None]
 
@@ -49,6 +52,7 @@ class _Run:
     groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    speed: dict[str, dict[str, float]] = field(default_factory=dict)
     incomplete: bool = False  # something was skipped though the store declares what it needs
 
     @pytest.hookimpl(trylast=True)
@@ -80,6 +84,8 @@ class _Run:
                     "test": test,
                     "semantics": self.semantics[report.nodeid],
                     "error": report.longreprtext,
+                    "history": _section(report, "what was asked of the store last"),
+                    "seed": _section(report, "seed"),
                 }
             )
         elif report.skipped:
@@ -89,6 +95,8 @@ class _Run:
             self.incomplete |= "does not declare" not in str(reason)
         elif report.when == "call":
             found["passed"] += 1
+            if report.user_properties:
+                self.speed[store] = dict(report.user_properties)  # type: ignore[arg-type]
         if report.when == "teardown":
             self.done += 1
             self.progress(test.partition("::")[2], self.done, self.total)
@@ -98,6 +106,10 @@ class _Run:
         if code != pytest.ExitCode.OK or self.incomplete or not self.done == self.total > 0:
             return "none"
         return "core" if self.core_only else "full"
+
+
+def _section(report: pytest.TestReport, name: str) -> str:
+    return "\n".join(text for title, text in report.sections if title == name)
 
 
 def _stores_of(name: str) -> list[str]:
@@ -111,28 +123,35 @@ def check(
     core_only: bool = False,
     first: bool = False,
     seed: int | None = None,
+    harness: str | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Run the suite on a store and return the report, as ``--json`` shows it.
 
-    ``first`` stops at the first failure. Raises UnknownBackend where no plugin offers the store.
+    ``first`` stops at the first failure; ``harness`` names the class that sets the store up. Raises
+    UnknownBackend where no plugin offers the store, and UsageError where the class is none.
     """
+    kind = harness_class(harness)
     seed = random.randrange(2**32) if seed is None else seed
     run = _Run(progress, core_only)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
-        stores = [_described(s, Path(folder) / s.replace("/", "_")) for s in _stores_of(name)]
+        places = {s: Path(folder) / s.replace("/", "_") for s in _stores_of(name)}
+        stores = [_described(kind(store, place)) for store, place in places.items()]
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # the user's own does not count
         options = ["-c", f"{folder}/pytest.ini", f"--rootdir={folder}"]
         options += [f"--basetemp={folder}/tests", f"--hypothesis-seed={seed}"]
         plugins = [o for p in ("cacheprovider", "terminal", "randomly") for o in ("-p", f"no:{p}")]
         names = ",".join(s["name"] for s in stores)
         wanted = ["--pyargs", "contract_tests", f"--registry-backend={names}"]
+        if harness:
+            wanted.append(f"--registry-harness={harness}")
         if first:
             options.append("--maxfail=1")
         code = pytest.main([*options, *plugins, *wanted], plugins=[run])
     for store in stores:
         store["groups"] = dict(_rounded(run.groups.get(store["name"], {})))
+        store["speed"] = run.speed.get(store["name"], {})
     return {
         "store": name,
         "level": run.level(code),
@@ -145,14 +164,23 @@ def check(
         "stores": stores,
         "failed": run.failed,
         "skipped": run.skipped,
+        "warnings": [w for store in stores for w in _too_slow(store["name"], store["speed"])],
     }
 
 
-def _described(name: str, folder: Path) -> dict[str, Any]:
-    with Harness(name, folder) as harness:
+def _too_slow(name: str, speed: dict[str, float]) -> Iterator[str]:
+    from contract_tests.test_speed import FLOORS  # noqa: PLC0415  (pytest rewrites its asserts)
+
+    for what, least in FLOORS.items():
+        if what in speed and speed[what] < least:
+            yield f"{name}: {speed[what]:g} {what}, at least {least:g} are wanted"
+
+
+def _described(harness: Harness) -> dict[str, Any]:
+    with harness:
         info = harness.info
     return {
-        "name": name,
+        "name": harness.name,
         "contract": info.contract_version,
         "capabilities": sorted(info.capabilities),
     }

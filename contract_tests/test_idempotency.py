@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from dataclasses import replace
 
@@ -9,7 +11,9 @@ import pytest
 
 from contract_tests import build
 from contract_tests.harness import Harness
-from registry_api import Capability, Put, errors, new_changeset
+from contract_tests.lossy import LostAnswers
+from contract_tests.test_race import bump
+from registry_api import Capability, Put, commit_surely, errors, new_changeset, transact
 
 
 def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
@@ -33,6 +37,47 @@ def test_replays_are_known_to_the_next_process(harness: Harness) -> None:
     commit = store.commit(changeset)
     store.close()
     assert harness.open().commit(changeset) == replace(commit, replayed=True)
+
+
+def test_a_lost_answer_is_asked_for_again(harness: Harness) -> None:
+    """Semantics 3: it happened but the answer was lost, or it did not happen: the same changeset is
+    sent again until it is answered, and has happened once.
+    """
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    lossy = LostAnswers(store)
+    for n in range(2, 8):
+        changeset = new_changeset("t", [Put(build.report("t", progress=n))], expected=None)
+        commit = commit_surely(lossy, changeset, deadline=time.monotonic() + 30)
+        assert (commit.revision, commit.changeset_id) == (n, changeset.id)
+        assert store.load("t").agents[0].progress == n
+    assert [c.revision for c in store.changes(task_id="t")] == list(range(1, 8))
+
+
+def test_nothing_is_counted_twice_when_answers_are_lost(harness: Harness) -> None:
+    """Semantics 3 and 5: threads that read, decide and write over such a way count every step
+    once.
+    """
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    failures = list[BaseException]()
+
+    def work() -> None:
+        lossy = LostAnswers(store)
+        try:
+            for _ in range(8):
+                transact(lossy, "t", bump, attempts=1000)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    snapshot = store.load("t")
+    assert (snapshot.agents[0].progress, snapshot.revision) == (24, 25)
 
 
 def test_other_content_under_a_known_id_is_refused(harness: Harness) -> None:

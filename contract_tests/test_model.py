@@ -217,12 +217,14 @@ def _outcome(commit: Callable[[Changeset], Any], changeset: Changeset) -> object
     return done.task_id, done.changeset_id, done.revision, done.replayed
 
 
-def test_a_random_history_has_the_same_outcome(backend_name: str, tmp_path: Path) -> None:
+def test_a_random_history_has_the_same_outcome(
+    make_harness: Callable[[Path], Harness], tmp_path: Path
+) -> None:
     """Whatever is sent, the store answers and holds what the reference does."""
     count = iter(range(10**6))
 
     class Here(Machine):
-        make = staticmethod(lambda: Harness(backend_name, tmp_path / str(next(count))))
+        make = staticmethod(lambda: make_harness(tmp_path / str(next(count))))
 
     run_state_machine_as_test(
         Here,

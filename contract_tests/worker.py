@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from contract_tests import build
+from contract_tests.shake import shaken
 from registry_api import Put, new_changeset, open_store, transact
 
 
@@ -14,8 +15,9 @@ def main(verb: str, task_id: str, argument: str) -> None:
 
     store = open_store()
     if verb == "bump":
-        for _ in range(int(argument)):
-            transact(store, task_id, bump, attempts=1000)
+        with shaken():
+            for _ in range(int(argument)):
+                transact(store, task_id, bump, attempts=1000)
         store.close()
         return
     for n in range(100_000):

@@ -1,0 +1,42 @@
+"""Make races show quickly: threads take turns often, and writing to files takes its time."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+__all__ = ["shaken"]
+
+_CALLS = ("write", "pwrite", "fsync", "replace", "rename", "ftruncate")
+_INTERVAL = 1e-5  # seconds between two turns of threads; usually 5 ms
+_MOST = 0.001  # seconds that a call takes longer
+_SHARE = 0.2  # of the calls
+
+
+@contextmanager
+def shaken() -> Iterator[None]:
+    """Do so until the end of the block, in this process."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_INTERVAL)
+    try:
+        with ExitStack() as stack:
+            for name in _CALLS:
+                stack.enter_context(mock.patch.object(os, name, _slowly(getattr(os, name))))
+            yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _slowly(call: Callable[..., Any]) -> Callable[..., Any]:
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        if random.random() < _SHARE:
+            time.sleep(random.random() * _MOST)
+        return call(*args, **kwargs)
+
+    return slow

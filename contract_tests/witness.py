@@ -1,0 +1,102 @@
+"""What was asked of the stores under test and what they answered: shown with a failure."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, cast
+
+from registry_api import Changeset, Commit, Head, Page, Put, RegistryStore, TaskSnapshot, record_key
+from registry_api.models import KINDS
+
+__all__ = ["History", "witnessed"]
+
+_LAST = 60
+_WIDTH = 160
+
+
+class History:
+    """The last calls of one test, in the order in which they were answered."""
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[str, str, str, tuple[Any, ...], Any]] = deque(maxlen=_LAST)
+        self._stores = 0
+
+    def another(self) -> str:
+        """Return a name for a store that is being opened."""
+        self._stores += 1
+        return f"store {self._stores}"
+
+    def note(self, store: str, method: str, arguments: tuple[Any, ...], answer: Any) -> None:
+        """Keep a call; it is put into words only where somebody wants to read it."""
+        self._calls.append((threading.current_thread().name, store, method, arguments, answer))
+
+    def __str__(self) -> str:
+        lines = []
+        for thread, store, method, arguments, answer in tuple(self._calls):
+            asked = ", ".join(_said(a) for a in arguments)
+            who = store if thread == "MainThread" else f"{store}, {thread}"
+            lines.append(f"{who}: {method}({asked}) -> {_said(answer)}")
+        return "\n".join(lines)
+
+
+def witnessed(store: RegistryStore, history: History) -> RegistryStore:
+    """Return the store as it is, noting each call and its outcome."""
+    return cast("RegistryStore", _Witness(store, history))
+
+
+class _Witness:
+    """Has every attribute that the store has and no other, so that capabilities are found."""
+
+    def __init__(self, store: RegistryStore, history: History) -> None:
+        self._store = store
+        self._history = history
+        self._name = history.another()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            named = tuple(f"{k}={_said(v)}" for k, v in kwargs.items())
+            try:
+                answer = found(*args, **kwargs)
+            except BaseException as error:
+                self._history.note(self._name, name, (*args, *named), error)
+                raise
+            self._history.note(self._name, name, (*args, *named), answer)
+            return answer
+
+        return call
+
+
+def _said(value: Any) -> str:
+    match value:
+        case Changeset():
+            ops = ", ".join(
+                f"put {KINDS[type(op.record)]} {record_key(op.record)}"
+                if isinstance(op, Put)
+                else f"delete {op.kind} {op.key}"
+                for op in value.ops
+            )
+            text = f"{value.task_id} at {value.expected}: {ops}; id {value.id}"
+        case Commit():
+            text = f"revision {value.revision}, number {value.cursor.number}"
+            text += ", replayed" if value.replayed else ""
+        case TaskSnapshot():
+            agents = ", ".join(f"{a.agent_id} {a.status} {a.progress}" for a in value.agents)
+            text = f"revision {value.revision}; agents {agents or 'none'}"
+        case Head():
+            text = f"revision {value.revision}, number {value.number}"
+        case Page():
+            text = f"{len(value.items)} items{', and more' if value.next else ''}"
+        case BaseException():
+            text = f"{type(value).__name__}: {value}"
+        case tuple() if value and hasattr(value[0], "revision"):
+            text = f"changes of revision {', '.join(str(c.revision) for c in value)}"
+        case str():
+            text = value
+        case _:
+            text = repr(value)
+    return text if len(text) <= _WIDTH else text[:_WIDTH] + "…"
