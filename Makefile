@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench contract-doc lock clean
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 # The project itself is installed last and alone, so that the lock stays the only source of versions.
 $(READY): requirements.lock pyproject.toml
@@ -30,6 +30,9 @@ lint: $(READY) ## ruff, mypy, import arrows, dependencies
 
 bench: $(READY) ## time everything beside a raw side; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
+
+contract-doc: $(READY) ## try every mutant; writes docs/contract.md
+	$(BIN)/python -m contract_tests.kills docs
 
 lock: $(READY) ## write requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

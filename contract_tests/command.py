@@ -64,7 +64,7 @@ def contract(
 
         sys.stdout.write(orjson.dumps({"version": 1, **report}).decode() + "\n")
     else:
-        _show(report, Console(highlight=False))
+        _show(report, Console(highlight=False, emoji=False))
     return _KEPT if report["level"] in {level, "full"} else _BROKEN
 
 

@@ -42,4 +42,4 @@ def _open(context: OpenContext) -> RegistryStore:
             f"no mutant is called {context.location!r}",
             next_step=f"Known mutants: {', '.join(sorted(MUTANTS))}",
         )
-    return wrong(correct(inside))
+    return wrong(correct(replace(inside, **getattr(wrong, "context", {}))))

@@ -7,12 +7,21 @@ import pkgutil
 import subprocess
 import sys
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from contract_tests.witness import History, witnessed
-from registry_api import Capability, RegistryStore, StoreInfo, load_settings, open_store
+from registry_api import (
+    Capability,
+    Plugins,
+    RegistryStore,
+    StoreInfo,
+    load_plugins,
+    load_settings,
+    open_store,
+)
 from registry_api.errors import UsageError
 
 __all__ = ["Harness", "harness_class"]
@@ -34,8 +43,12 @@ class Harness:
         workspace.mkdir(parents=True, exist_ok=True)
         self._stack = ExitStack()
         self._only: RegistryStore | None = None
-        self.set_up()
-        self._stack.callback(self.tear_down)
+        self._stack.callback(self.tear_down)  # also where set_up fails half-way
+        try:
+            self.set_up()
+        except BaseException:
+            self._stack.close()
+            raise
         try:
             first = self._open()
         except BaseException:
@@ -46,6 +59,7 @@ class Harness:
         else:
             self._only = first
         self.info: StoreInfo = first.info
+        self.history.clear()
 
     def set_up(self) -> None:
         """Prepare what the store needs, before it is opened for the first time."""
@@ -64,7 +78,7 @@ class Harness:
 
     def _open(self, *, read_only: bool = False) -> RegistryStore:
         settings = load_settings(self.workspace, env=self.environment())
-        store = open_store(settings, read_only=read_only)
+        store = open_store(settings, plugins=_plugins(), read_only=read_only)
         return witnessed(self._stack.enter_context(closing(store)), self.history)
 
     def open(self) -> RegistryStore:
@@ -80,13 +94,15 @@ class Harness:
         env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         env |= {"REGISTRY_WORKSPACE": str(self.workspace), **self.environment()}
         self.history.note("another process", module, args, "started")
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", module, *args],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._stack.callback(process.kill)  # a test that failed leaves nobody at work
+        return process
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +114,12 @@ class Harness:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+
+@cache
+def _plugins() -> Plugins:
+    """Loaded once: a test opens many stores."""
+    return load_plugins()
 
 
 def harness_class(name: str | None) -> type[Harness]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
 from registry_api import (
     AgentStatus,
+    Capability,
     Change,
     Changeset,
     Commit,
@@ -28,6 +30,7 @@ from registry_api import (
     Refs,
     RegistryCounts,
     RegistryStore,
+    StoreInfo,
     Task,
     TaskQuery,
     TaskSnapshot,
@@ -349,6 +352,49 @@ class AcknowledgedTooSoon(StoreWrapper):
 
 
 @mutant
+class WrittenLater(StoreWrapper):
+    """Acknowledges a report, and writes it when it is asked for anything else."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._held: Changeset | None = None
+        self._turn = threading.RLock()
+
+    def around(self, op: str, call: Callable[[], Any]) -> Any:
+        with self._turn:
+            self._write()
+            return call()
+
+    def _write(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self.inner.commit(held)
+
+    def commit(self, changeset: Changeset) -> Commit:
+        with self._turn:
+            self._write()
+            head = self.inner.head(changeset.task_id)
+            if changeset.expected is not None or not head.revision or len(changeset.ops) > 1:
+                return self.inner.commit(changeset)
+            if changeset.created() is None or head.number != head.revision:
+                return self.inner.commit(changeset)
+            feed = self.inner.changes(task_id=changeset.task_id, limit=1)[0].cursor.feed_id
+            self._held = changeset
+            return Commit(
+                task_id=changeset.task_id,
+                changeset_id=changeset.id,
+                lineage=head.lineage,
+                revision=head.revision + 1,
+                cursor=FeedCursor(feed_id=feed, number=head.number + 1),
+            )
+
+    def close(self) -> None:
+        with self._turn:
+            self._write()
+        super().close()
+
+
+@mutant
 class PartialRollback(StoreWrapper):
     """Leaves the first op of a refused changeset behind."""
 
@@ -447,6 +493,281 @@ class UntypedError(StoreWrapper):
             return self.inner.load(task_id, only=only)
         except errors.TaskNotFound as error:
             raise KeyError(task_id) from error
+
+
+@mutant
+class MixedFields(StoreWrapper):
+    """Reads the fields of a record one after another, so that they may be of two revisions."""
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        first = self.inner.load(task_id, only=only)
+        time.sleep(0.002)
+        second = self.inner.load(task_id, only=only)
+        types = {a.agent_id: a.type for a in first.agents}
+        agents = (replace(a, type=types.get(a.agent_id, a.type)) for a in second.agents)
+        return replace(second, agents=tuple(agents))
+
+
+@mutant
+class FindingsNotInFeed(StoreWrapper):
+    """Leaves findings out of what the feed says of a changeset."""
+
+    def changes(
+        self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        def without(changeset: Changeset) -> Changeset:
+            ops = tuple(
+                op
+                for op in changeset.ops
+                if not (isinstance(op, Put) and isinstance(op.record, Finding))
+            )
+            return replace(changeset, ops=ops or changeset.ops)
+
+        found = self.inner.changes(after, task_id=task_id, limit=limit)
+        return tuple(replace(c, changeset=without(c.changeset)) for c in found)
+
+
+@mutant
+class DeclaresTooMuch(StoreWrapper):
+    """Declares a capability that it does not have."""
+
+    @property
+    def info(self) -> StoreInfo:
+        info = self.inner.info
+        return replace(info, capabilities=info.capabilities | {Capability.MOVABLE})
+
+
+@mutant
+class VersionUnclear(StoreWrapper):
+    """States a version of the contract that cannot be compared."""
+
+    @property
+    def info(self) -> StoreInfo:
+        return replace(self.inner.info, contract_version="1")
+
+
+@mutant
+class WritesWhenReading(StoreWrapper):
+    """Takes commits though it was opened for reading only."""
+
+    context: ClassVar[dict[str, Any]] = {"read_only": False}
+
+
+@mutant
+class FilterIgnored(StoreWrapper):
+    """Lists findings of any severity, whichever was asked for."""
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        query = replace(query, severity=None)
+        return self.inner.list_records(kind, query, after=after, limit=limit)
+
+
+@mutant
+class BadQueryAnswered(StoreWrapper):
+    """Answers a query that cannot be meant with an empty page."""
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        try:
+            return self.inner.list_records(kind, query, after=after, limit=limit)
+        except errors.InvalidQuery:
+            return Page(items=())
+
+
+@mutant
+class SinceTooLate(StoreWrapper):
+    """Leaves out what happened at the very moment that was asked for."""
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        if query.since is not None:
+            query = replace(query, since=query.since + timedelta(microseconds=1))
+        return self.inner.list_tasks(query, after=after, limit=limit)
+
+
+@mutant
+class RefusalInFeed(StoreWrapper):
+    """Notes a refused changeset as a revision of the task."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        try:
+            return self.inner.commit(changeset)
+        except errors.Conflict as conflict:
+            if conflict.actual:
+                task = Put(self.inner.load(changeset.task_id).task)
+                self.inner.commit(_again(changeset, ops=[task], expected=conflict.actual))
+            raise
+
+
+@mutant
+class LongTextCut(StoreWrapper):
+    """Keeps the first characters of a text."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        def cut(record: Any) -> Any:
+            said = getattr(record, "message", None)
+            return replace(record, message=said[:20]) if said else record
+
+        return self.inner.commit(_records(changeset, cut))
+
+
+@mutant
+class PartIsWhole(StoreWrapper):
+    """Loads all of a task, whatever part of it was asked for."""
+
+    def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
+        return replace(self.inner.load(task_id), partial=only is not None)
+
+
+@mutant
+class OpsReordered(StoreWrapper):
+    """Deletes first and puts afterwards, whatever the order of the ops."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        ops = sorted(changeset.ops, key=lambda op: isinstance(op, Put))
+        return self.inner.commit(replace(changeset, ops=tuple(ops)))
+
+
+@mutant
+class RecordedStatusLost(StoreWrapper):
+    """Shows the derived status of a task as the one that was recorded."""
+
+    def list_tasks(
+        self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
+    ) -> Page[TaskSummary]:
+        found = self.inner.list_tasks(query, after=after, limit=limit)
+        return replace(
+            found, items=tuple(replace(t, recorded_status=t.status) for t in found.items)
+        )
+
+
+@mutant
+class ReportsEndAgents(StoreWrapper):
+    """Ends an agent when a report says so."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        done = self.inner.commit(changeset)
+        for op in changeset.ops:
+            entry = op.record if isinstance(op, Put) else None
+            if isinstance(entry, ProgressEntry) and entry.status == "completed":
+                agent = self.inner.load(changeset.task_id).agent(entry.agent_id)
+                if agent is not None:
+                    ended = Put(replace(agent, status=AgentStatus.COMPLETED))
+                    again = _again(changeset, ops=[ended], expected=done.revision)
+                    return self.inner.commit(again)
+        return done
+
+
+class _Target(StoreWrapper):
+    """A store around the target of a move."""
+
+    inner: Any
+
+    def apply(self, change: Change) -> Commit:
+        found: Commit = self.inner.apply(change)
+        return found
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        self.inner.apply_all(changes)
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(snapshot, histories, feed=feed)
+
+    def read_stamp(self, name: str) -> str | None:
+        found: str | None = self.inner.read_stamp(name)
+        return found
+
+    def write_stamp(self, name: str, value: str) -> None:
+        self.inner.write_stamp(name, value)
+
+
+@mutant
+class GapHidden(_Target):
+    """Says that it has applied a change which does not follow what it has."""
+
+    def apply(self, change: Change) -> Commit:
+        try:
+            return super().apply(change)
+        except errors.NotNext:
+            return Commit(
+                task_id=change.changeset.task_id,
+                changeset_id=change.changeset.id,
+                lineage=change.lineage,
+                revision=change.revision,
+                cursor=change.cursor,
+            )
+
+
+@mutant
+class HalfApplied(_Target):
+    """Applies several changes one by one, until one does not fit."""
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.inner.apply(change)
+
+
+@mutant
+class HistoriesLeftBehind(_Target):
+    """Takes a task over without its histories."""
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(snapshot, (), feed=feed)
+
+
+@mutant
+class FeedLeftBehind(_Target):
+    """Takes a task over without the tail of its feed, and with it the known ids."""
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(snapshot, histories, feed=feed[-1:])
+
+
+@mutant
+class StampsInMemory(_Target):
+    """Keeps the stamps of a move in its process."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._stamps: dict[str, str] = {}
+
+    def read_stamp(self, name: str) -> str | None:
+        return self._stamps.get(name)
+
+    def write_stamp(self, name: str, value: str) -> None:
+        self._stamps[name] = value
 
 
 @mutant

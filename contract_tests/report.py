@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from contract_tests.harness import Harness, harness_class
 from registry_api import CONTRACT_VERSION
+from registry_api.errors import UsageError
 
 __all__ = ["check"]
 
 # By module, in the order they run: what is quick to tell comes first.
 GROUPS = {
+    "test_capability": "capability",
+    "test_engine": "engine",
     "test_commit": "commit",
     "test_values": "values",
     "test_idempotency": "idempotency",
@@ -33,13 +37,12 @@ GROUPS = {
     "test_crash": "crash",
     "test_model": "model",
     "test_equivalence": "equivalence",
-    "test_capability": "capability",
     "test_speed": "speed",
 }
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # pytest keeps its plugins in sets
 class _Run:
     """A pytest plugin that counts; per store and group: passed, failed, skipped, seconds."""
 
@@ -49,8 +52,9 @@ class _Run:
     done: int = 0
     places: dict[str, tuple[str, str]] = field(default_factory=dict)
     semantics: dict[str, str] = field(default_factory=dict)
+    start: float = field(default_factory=time.monotonic)
     groups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    failed: list[dict[str, str]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
     incomplete: bool = False  # something was skipped though the store declares what it needs
@@ -66,7 +70,14 @@ class _Run:
             self.places[item.nodeid] = str(store), GROUPS[item.path.stem]
             text = getattr(item.obj, "__doc__", "") or ""  # type: ignore[attr-defined]
             self.semantics[item.nodeid] = " ".join(text.split())
-        self.total = len(items)
+        self.total, self.start = len(items), time.monotonic()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.failed.append(_not_run(report.nodeid, report.longreprtext))
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self.failed.append(_not_run("", str(excrepr)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         store, group = self.places[report.nodeid]
@@ -74,7 +85,8 @@ class _Run:
             group, {"passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
         )
         found["seconds"] += report.duration
-        test = report.nodeid.rpartition("/")[2]
+        path, _, name = report.nodeid.partition("::")  # a store's name may have slashes in it
+        test = f"{path.rpartition('/')[2]}::{name}"
         if report.failed:
             found["failed"] += 1
             self.failed.append(
@@ -83,6 +95,7 @@ class _Run:
                     "group": group,
                     "test": test,
                     "semantics": self.semantics[report.nodeid],
+                    "after": round(time.monotonic() - self.start, 1),
                     "error": report.longreprtext,
                     "history": _section(report, "what was asked of the store last"),
                     "seed": _section(report, "seed"),
@@ -99,13 +112,19 @@ class _Run:
                 self.speed[store] = dict(report.user_properties)  # type: ignore[arg-type]
         if report.when == "teardown":
             self.done += 1
-            self.progress(test.partition("::")[2], self.done, self.total)
+            self.progress(name, self.done, self.total)
 
     def level(self, code: int) -> str:
         """Return the level reached: every test that it calls for ran and passed."""
         if code != pytest.ExitCode.OK or self.incomplete or not self.done == self.total > 0:
             return "none"
         return "core" if self.core_only else "full"
+
+
+def _not_run(what: str, error: str) -> dict[str, Any]:
+    """Return the failure of a part of the suite that could not be run at all."""
+    empty = dict.fromkeys(("store", "group", "semantics", "history", "seed"), "")
+    return {"test": what or "the suite", "after": None, "error": error, **empty}
 
 
 def _section(report: pytest.TestReport, name: str) -> str:
@@ -131,11 +150,17 @@ def check(
     ``first`` stops at the first failure; ``harness`` names the class that sets the store up. Raises
     UnknownBackend where no plugin offers the store, and UsageError where the class is none.
     """
+    if "://" in name and harness is None and not name.startswith("mutant://"):
+        raise UsageError(
+            f"{name} is one place for all tests, and they overwrite what is there",
+            next_step="Name the store alone, or bring a harness that keeps the tests apart",
+        )
     kind = harness_class(harness)
     seed = random.randrange(2**32) if seed is None else seed
     run = _Run(progress, core_only)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
+        set_hypothesis_home_dir(folder)  # what it keeps has no place in the user's folder
         places = {s: Path(folder) / s.replace("/", "_") for s in _stores_of(name)}
         stores = [_described(kind(store, place)) for store, place in places.items()]
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # the user's own does not count
@@ -143,12 +168,15 @@ def check(
         options += [f"--basetemp={folder}/tests", f"--hypothesis-seed={seed}"]
         plugins = [o for p in ("cacheprovider", "terminal", "randomly") for o in ("-p", f"no:{p}")]
         names = ",".join(s["name"] for s in stores)
-        wanted = ["--pyargs", "contract_tests", f"--registry-backend={names}"]
+        # By its place: a folder of that name may lie where the command is called.
+        wanted = [str(Path(__file__).parent), f"--registry-backend={names}"]
         if harness:
             wanted.append(f"--registry-harness={harness}")
         if first:
             options.append("--maxfail=1")
         code = pytest.main([*options, *plugins, *wanted], plugins=[run])
+    if code != pytest.ExitCode.OK and not run.failed:
+        run.failed.append(_not_run("", f"pytest ended with {pytest.ExitCode(code).name}"))
     for store in stores:
         store["groups"] = dict(_rounded(run.groups.get(store["name"], {})))
         store["speed"] = run.speed.get(store["name"], {})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
+from pathlib import Path
+
 import pytest
 
 from contract_tests import build
@@ -13,6 +16,8 @@ from registry_api import (
     MoveTarget,
     errors,
     facet,
+    load_settings,
+    open_store,
 )
 
 PROTOCOLS = {
@@ -47,6 +52,41 @@ def test_what_is_declared_is_there(harness: Harness) -> None:
             assert facet(store, protocol) is not None, capability
     if Capability.MOVE_TARGET not in harness.info.capabilities:
         assert not isinstance(store, MoveTarget)
+
+
+@pytest.mark.needs(Capability.PERSISTENT)
+def test_what_was_written_is_there_when_it_is_opened_anew(harness: Harness) -> None:
+    """Semantics 10: the one who opens the store next finds the task as it was left."""
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    build.put(store, build.report("t", progress=7), expected=None)
+    left = store.load("t"), store.changes(), store.counts()
+    store.close()
+    again = harness.open()
+    assert (again.load("t"), again.changes(), again.counts()) == left
+
+
+@pytest.mark.needs(Capability.PERSISTENT)
+def test_state_is_for_its_owner_alone(harness: Harness) -> None:
+    """Prompts and paths are in it: nothing in ``.registry`` is for other users to read."""
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    state = harness.workspace / ".registry"
+    found = [state, *state.rglob("*")] if state.exists() else []
+    assert {str(p): oct(p.lstat().st_mode) for p in found if p.lstat().st_mode & 0o077} == {}
+
+
+@pytest.mark.needs(Capability.PERSISTENT)
+def test_a_look_creates_nothing(harness: Harness, tmp_path: Path) -> None:
+    """Opened for reading where there is nothing yet, the store says so or is empty, and leaves no
+    file behind.
+    """
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    settings = load_settings(empty, env=harness.environment())
+    with suppress(errors.RegistryError), closing(open_store(settings, read_only=True)) as store:
+        assert store.counts().total_tasks == 0
+    assert list(empty.rglob("*")) == []
 
 
 @pytest.mark.needs(Capability.PERSISTENT)

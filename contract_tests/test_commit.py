@@ -83,7 +83,9 @@ def test_a_part_of_a_task_can_be_loaded(harness: Harness) -> None:
 
 
 def test_put_replaces_and_delete_removes(harness: Harness) -> None:
-    """A put of a known key replaces the record; a delete removes it; deleting nothing is fine."""
+    """Semantics 1: a put of a known key replaces the record; a delete removes it; deleting nothing
+    is fine.
+    """
     store = harness.open()
     build.make(store, "t", build.phase("t", 0), build.phase("t", 1), build.agent("t"))
     build.put(store, build.phase("t", 0, status=PhaseStatus.ACTIVE), expected=1)
@@ -95,7 +97,7 @@ def test_put_replaces_and_delete_removes(harness: Harness) -> None:
 
 
 def test_ops_apply_in_order(harness: Harness) -> None:
-    """Of several ops on one record the last one stands."""
+    """Semantics 1: of several ops on one record the last one stands."""
     store = harness.open()
     build.make(store, "t")
     ops: list[Op] = [
@@ -103,9 +105,11 @@ def test_ops_apply_in_order(harness: Harness) -> None:
         Delete(Kind.AGENT, "a1"),
         Put(build.agent("t", progress=2)),
         Put(build.report("t", progress=3)),
+        Put(build.agent("t", "gone")),
+        Delete(Kind.AGENT, "gone"),
     ]
     store.commit(new_changeset("t", ops, expected=1))
-    assert store.load("t").agents[0].progress == 3
+    assert [(a.agent_id, a.progress) for a in store.load("t").agents] == [("a1", 3)]
 
 
 def test_one_of_two_with_the_same_expectation_wins(harness: Harness) -> None:
@@ -131,7 +135,9 @@ def test_a_wrong_expectation_is_refused(harness: Harness, expected: int) -> None
 
 
 def test_a_task_that_is_not_there(harness: Harness) -> None:
-    """Loading it, appending to it, expecting a revision of it: refused, and nothing is made."""
+    """Semantics 2: loading it, appending to it, expecting a revision of it: refused, and nothing is
+    made.
+    """
     store = harness.open()
     with pytest.raises(errors.TaskNotFound):
         store.load("t")
@@ -165,7 +171,7 @@ def test_a_refused_commit_changes_nothing(harness: Harness) -> None:
 
 
 def test_appends_need_no_revision(harness: Harness) -> None:
-    """With expected None appends never conflict, and each is a revision."""
+    """Semantics 5: with expected None appends never conflict, and each is a revision."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     for n in range(3):

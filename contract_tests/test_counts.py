@@ -36,7 +36,7 @@ def assert_true(store: RegistryStore) -> None:
 
 
 def test_counts_of_nothing(harness: Harness) -> None:
-    """An empty registry counts zero of everything."""
+    """Semantics 4: an empty registry counts zero of everything."""
     counts = harness.open().counts()
     assert (counts.total_tasks, counts.active_tasks, counts.total_agents) == (0, 0, 0)
     assert counts.records == {}
@@ -65,7 +65,7 @@ def test_counts_follow_every_change(harness: Harness) -> None:
 
 
 def test_counts_hold_after_reopening(harness: Harness) -> None:
-    """Counts are of the registry, not of the process."""
+    """Semantics 4 and 9: counts are of the registry, not of the process."""
     store = harness.open()
     build.make(store, "t", build.agent("t"), build.report("t"))
     other = harness.open()

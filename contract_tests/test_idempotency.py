@@ -97,7 +97,7 @@ def test_other_content_under_a_known_id_is_refused(harness: Harness) -> None:
 
 
 def test_a_refused_changeset_may_be_sent_again(harness: Harness) -> None:
-    """A refusal leaves no trace of the id: when it fits later, it happens."""
+    """Semantics 2 and 3: a refusal leaves no trace of the id: when it fits later, it happens."""
     store = harness.open()
     build.make(store, "t")
     early = new_changeset("t", [Put(build.agent("t"))], expected=2)
@@ -108,7 +108,9 @@ def test_a_refused_changeset_may_be_sent_again(harness: Harness) -> None:
 
 
 def test_ids_that_cannot_be_are_refused(harness: Harness) -> None:
-    """Only UUIDv7 of a time that has come: any other could not be told from a forgotten one."""
+    """Semantics 3: only UUIDv7 of a time that has come: any other could not be told from a
+    forgotten one.
+    """
     store = harness.open()
     build.make(store, "t")
     good = new_changeset("t", [Put(build.report("t"))], expected=None)

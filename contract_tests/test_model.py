@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Phases
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -229,6 +230,9 @@ def test_a_random_history_has_the_same_outcome(
     run_state_machine_as_test(
         Here,
         settings=settings(
+            # Why an example fails is for the answers to tell; tracing every line takes minutes.
+            phases=[p for p in settings().phases if p is not Phases.explain],
+            database=None,
             max_examples=40,
             stateful_step_count=25,
             deadline=None,

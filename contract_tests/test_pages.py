@@ -71,7 +71,7 @@ def test_pages_are_stable_under_inserts(harness: Harness) -> None:
 
 
 def test_tasks_are_filtered(harness: Harness) -> None:
-    """Tasks can be asked for by derived status, time and plain substring."""
+    """Semantics 7: tasks can be asked for by derived status, time and plain substring."""
     store = harness.open()
     _tasks(store, 9)
     build.make(store, "live", build.agent("live"), created_at=build.later(50))
@@ -171,7 +171,9 @@ def test_records_are_filtered_and_paged(
 
 
 def test_queries_that_make_no_sense_are_refused(harness: Harness) -> None:
-    """A filter that a kind does not have, a bad limit and a made-up cursor are InvalidQuery."""
+    """Semantics 7: a filter that a kind does not have, a bad limit and a made-up cursor are
+    InvalidQuery.
+    """
     store = harness.open()
     _populate(store)
     with pytest.raises(errors.InvalidQuery):
@@ -223,7 +225,9 @@ def _odd(value: Any) -> Any:
 def test_values_that_cannot_be_are_refused(
     harness: Harness, call: Callable[[RegistryStore], object]
 ) -> None:
-    """A value of the wrong type or out of range is InvalidQuery in every store, never a crash."""
+    """Semantics 7: a value of the wrong type or out of range is InvalidQuery in every store, never
+    a crash.
+    """
     store = harness.open()
     _populate(store)
     with pytest.raises(errors.InvalidQuery):
@@ -232,7 +236,7 @@ def test_values_that_cannot_be_are_refused(
 
 @pytest.mark.parametrize("task_id", ["\ud800", "../up", "", "a\x00", "x" * 500])
 def test_no_task_has_such_an_id(harness: Harness, task_id: str) -> None:
-    """What cannot be an id is not found."""
+    """Semantics 11: what cannot be an id is not found."""
     store = harness.open()
     assert store.head(task_id).revision == 0
     with pytest.raises(errors.TaskNotFound):
@@ -240,7 +244,9 @@ def test_no_task_has_such_an_id(harness: Harness, task_id: str) -> None:
 
 
 def test_a_cursor_of_another_kind_is_refused(harness: Harness) -> None:
-    """A page cursor whose sort key has the wrong type is InvalidQuery, not an odd page."""
+    """Semantics 7: a page cursor whose sort key has the wrong type is InvalidQuery, not an odd
+    page.
+    """
     store = harness.open()
     _populate(store)
     cursor = store.list_records(Kind.PHASE, limit=1).next

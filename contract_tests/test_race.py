@@ -69,10 +69,13 @@ def test_readers_never_see_a_torn_state(harness: Harness) -> None:
             while not done.is_set():
                 snapshot = store.load("t")
                 listed = store.list_records(Kind.AGENT, RecordQuery(task_id="t")).items
-                if snapshot.agents != _pair(snapshot.revision):
-                    torn.append(snapshot)
-                if listed != _pair(listed[0].progress):  # type: ignore[union-attr]
-                    torn.append(listed)
+                for revision, agents in (
+                    (snapshot.revision, snapshot.agents),
+                    (listed[0].progress, listed),  # type: ignore[union-attr]
+                ):
+                    if agents != _pair(revision):
+                        found = ", ".join(f"{a.agent_id}: {a.type}" for a in agents)  # type: ignore[union-attr]
+                        torn.append(f"beside revision {revision}: {found}; not one state was read")
         except BaseException as error:  # noqa: BLE001
             torn.append(error)
 

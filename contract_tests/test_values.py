@@ -132,7 +132,7 @@ def test_bad_values_are_refused(harness: Harness, fields: dict[str, Any]) -> Non
 
 
 def test_a_changeset_is_of_one_task_and_has_ops(harness: Harness) -> None:
-    """Ops on another task, no ops, and a creation without its task are refused."""
+    """Semantics 2: ops on another task, no ops, and a creation without its task are refused."""
     store = harness.open()
     build.make(store, "t")
     for changeset in (
@@ -149,7 +149,7 @@ def test_a_changeset_is_of_one_task_and_has_ops(harness: Harness) -> None:
 
 @pytest.mark.parametrize("key", ["", "x", "00", "0_0", "٠", " 0", "9" * 20, "1" * 5000, "-0"])
 def test_phase_keys_are_plain_numbers(harness: Harness, key: str) -> None:
-    """A delete names a phase by its index in plain decimal; anything else is refused."""
+    """Semantics 2: a delete names a phase by its index, in plain decimal; all else is refused."""
     store = harness.open()
     build.make(store, "t", build.phase("t", 0))
     with pytest.raises(errors.InvalidChangeset):
@@ -158,7 +158,7 @@ def test_phase_keys_are_plain_numbers(harness: Harness, key: str) -> None:
 
 
 def test_too_large_a_changeset_is_refused(harness: Harness) -> None:
-    """What exceeds the declared limits is refused, not cut."""
+    """Semantics 2: what exceeds the declared limits is refused, not cut."""
     store = harness.open()
     build.make(store, "t")
     many = [Put(build.finding("t")) for _ in range(store.info.limits.ops + 1)]

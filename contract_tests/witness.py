@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any, cast
+from dataclasses import fields
+from typing import Any, NamedTuple, cast
 
-from registry_api import Changeset, Commit, Head, Page, Put, RegistryStore, TaskSnapshot, record_key
+from registry_api import (
+    Agent,
+    Changeset,
+    Commit,
+    Head,
+    Page,
+    Put,
+    RecordQuery,
+    RegistryStore,
+    TaskQuery,
+    TaskSnapshot,
+    TaskSummary,
+    record_key,
+)
 from registry_api.models import KINDS
 
 __all__ = ["History", "witnessed"]
@@ -26,6 +40,10 @@ class History:
         """Return a name for a store that is being opened."""
         self._stores += 1
         return f"store {self._stores}"
+
+    def clear(self) -> None:
+        """Forget what was asked before the test began."""
+        self._calls.clear()
 
     def note(self, store: str, method: str, arguments: tuple[Any, ...], answer: Any) -> None:
         """Keep a call; it is put into words only where somebody wants to read it."""
@@ -48,31 +66,59 @@ def witnessed(store: RegistryStore, history: History) -> RegistryStore:
 class _Witness:
     """Has every attribute that the store has and no other, so that capabilities are found."""
 
-    def __init__(self, store: RegistryStore, history: History) -> None:
+    def __init__(self, store: RegistryStore, history: History, name: str = "") -> None:
         self._store = store
         self._history = history
-        self._name = history.another()
+        self._name = name or history.another()
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
+        if name == "inner":  # where a capability is looked for
+            return _Witness(found, self._history, self._name)
         if not callable(found):
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            named = tuple(f"{k}={_said(v)}" for k, v in kwargs.items())
+            asked = (*args, *(_Named(k, v) for k, v in kwargs.items()))
             try:
                 answer = found(*args, **kwargs)
             except BaseException as error:
-                self._history.note(self._name, name, (*args, *named), error)
+                self._history.note(self._name, name, asked, error)
                 raise
-            self._history.note(self._name, name, (*args, *named), answer)
+            self._history.note(self._name, name, asked, answer)
             return answer
 
         return call
 
 
+class _Named(NamedTuple):
+    name: str
+    value: Any
+
+
 def _said(value: Any) -> str:
+    """Put a value into a few words, whatever it is: a test may send anything."""
+    try:
+        text = _in_words(value)
+    except Exception:  # noqa: BLE001
+        text = object.__repr__(value)
+    return text if len(text) <= _WIDTH else text[:_WIDTH] + "…"
+
+
+def _named(item: Any) -> str:
+    match item:
+        case Agent():
+            return f"{item.agent_id} {item.status} {item.progress}"
+        case TaskSummary():
+            return f"{item.task_id} {item.status} at {item.revision}"
+        case _:
+            return record_key(item)
+
+
+def _in_words(value: Any) -> str:
     match value:
+        case _Named():
+            return f"{value.name}={_in_words(value.value)}"
         case Changeset():
             ops = ", ".join(
                 f"put {KINDS[type(op.record)]} {record_key(op.record)}"
@@ -85,12 +131,17 @@ def _said(value: Any) -> str:
             text = f"revision {value.revision}, number {value.cursor.number}"
             text += ", replayed" if value.replayed else ""
         case TaskSnapshot():
-            agents = ", ".join(f"{a.agent_id} {a.status} {a.progress}" for a in value.agents)
+            agents = ", ".join(_named(a) for a in value.agents)
             text = f"revision {value.revision}; agents {agents or 'none'}"
         case Head():
             text = f"revision {value.revision}, number {value.number}"
         case Page():
-            text = f"{len(value.items)} items{', and more' if value.next else ''}"
+            items = ", ".join(_named(item) for item in value.items[:8])
+            text = f"{len(value.items)} items: {items}{', and more' if value.next else ''}"
+        case RecordQuery() | TaskQuery():
+            asked = ((f.name, getattr(value, f.name)) for f in fields(value))
+            given = ((name, v) for name, v in asked if v is not None and v is not False)
+            text = " ".join(f"{name}={v}" for name, v in given) or "all"
         case BaseException():
             text = f"{type(value).__name__}: {value}"
         case tuple() if value and hasattr(value[0], "revision"):
@@ -99,4 +150,4 @@ def _said(value: Any) -> str:
             text = value
         case _:
             text = repr(value)
-    return text if len(text) <= _WIDTH else text[:_WIDTH] + "…"
+    return text

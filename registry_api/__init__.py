@@ -1,6 +1,6 @@
 """The storage contract of an agent registry: all that its users import.
 
-Authors of stores find more in the modules that ``docs/writing-a-store.md`` names.
+Authors of stores find more in the modules that ``docs/writing-a-backend.md`` names.
 """
 
 from registry_api import errors

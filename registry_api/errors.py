@@ -17,6 +17,7 @@ RegistryError
 │   ├── NotNext               a mirrored change that does not follow its mark
 │   ├── BackendMismatch       the configuration contradicts what is recorded
 │   ├── SchemaTooNew          the store was written by a newer version
+│   ├── ContractTooNew        the store keeps a contract that this host does not know
 │   ├── PreflightFailed       a switch whose conditions are not met
 │   ├── ReadOnly              a write through a store opened for reading
 │   └── NotSupported          a capability that the store does not declare
@@ -38,6 +39,7 @@ __all__ = [
     "Busy",
     "ChangesetExpired",
     "Conflict",
+    "ContractTooNew",
     "CorruptDocument",
     "CursorExpired",
     "IdempotencyMismatch",
@@ -186,6 +188,12 @@ class SchemaTooNew(Refused):
     """The store was written by a newer version of this software."""
 
     code = "schema_too_new"
+
+
+class ContractTooNew(Refused):
+    """The store keeps a contract of a newer major version than this host knows."""
+
+    code = "contract_too_new"
 
 
 class PreflightFailed(Refused):

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from registry_api.errors import SettingsError, UnknownBackend
+from registry_api.errors import (
+    ContractTooNew,
+    RegistryError,
+    SettingsError,
+    Unavailable,
+    UnknownBackend,
+)
 from registry_api.hooks import PROJECT, Hooks, StoreFactory
+from registry_api.store import CONTRACT_VERSION, RegistryStore
+
+if TYPE_CHECKING:
+    from registry_api.opening import OpenContext
 
 __all__ = ["LoadedPlugin", "Plugins", "load_plugins"]
 
@@ -37,9 +49,13 @@ class Plugins:
     loaded: tuple[LoadedPlugin, ...] = ()
 
     def factory(self, scheme: str) -> StoreFactory:
-        """Return the factory of a scheme; raises UnknownBackend, naming what there is."""
+        """Return the factory of a scheme; raises UnknownBackend, naming what there is.
+
+        The factory raises ContractTooNew for a store whose contract has a newer major version: what
+        it means by its answers cannot be known. A minor version only adds capabilities.
+        """
         try:
-            return self.stores[scheme]
+            return partial(_opened, scheme, self.stores[scheme])
         except KeyError:
             broken = [f"{p.name} ({p.broken})" for p in self.loaded if p.broken]
             note = f"; broken plugins: {', '.join(broken)}" if broken else ""
@@ -47,6 +63,30 @@ class Plugins:
                 f"no store is called {scheme!r}{note}",
                 next_step=f"Known stores: {', '.join(sorted(self.stores))}",
             ) from None
+
+
+def _opened(scheme: str, factory: StoreFactory, context: OpenContext) -> RegistryStore:
+    try:
+        store = factory(context)
+    except RegistryError:
+        raise
+    except OSError as error:
+        raise Unavailable(
+            f"{scheme} cannot be opened: {error}", next_step="Check the place that it names"
+        ) from error
+    info = store.info
+    if _major(info.contract_version) > _major(CONTRACT_VERSION):
+        store.close()
+        raise ContractTooNew(
+            f"the store {info.name} keeps contract {info.contract_version}, this host knows "
+            f"{CONTRACT_VERSION}",
+            next_step="Upgrade registry-backend, or use an older version of the store",
+        )
+    return store
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
 
 
 def load_plugins() -> Plugins:

@@ -184,7 +184,7 @@ def _show_status(found: dict[str, Any]) -> None:
 
     from backends.admin.show import show_status
 
-    show_status(found, Console(highlight=False))
+    show_status(found, Console(highlight=False, emoji=False))
 
 
 @app.command

@@ -126,7 +126,7 @@ def show_doctor(found: dict[str, Any]) -> None:
     from rich.console import Console  # noqa: PLC0415  (0.1 s)
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     todo = [i for i in found["issues"] if i["next"]]
     for issue in found["issues"]:
         mark = ("! ", "bold red") if issue["next"] else ("· ", "dim")

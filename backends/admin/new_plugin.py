@@ -12,7 +12,9 @@ from registry_api.plugins import load_plugins
 __all__ = ["FILES", "write_plugin"]
 
 FILES = ("README.md", "Makefile", "pyproject.toml", "registry_backend_example.py")
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_NAME = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
+# What else the name of a store stands for, and the name that is replaced.
+_TAKEN = {"auto", "example", *(f"dual{phase}" for phase in range(5))}
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
@@ -20,10 +22,11 @@ def write_plugin(name: str, folder: Path) -> list[Path]:
 
     Raises UsageError for a name that is no store's or is taken, and for a folder that exists.
     """
-    if not _NAME.fullmatch(name) or name == "example":
+    if not _NAME.fullmatch(name) or name in _TAKEN:
         raise UsageError(
             f"{name!r} is no name for a store",
-            next_step="Small letters, digits and _, beginning with a letter; not 'example'",
+            next_step="Small letters, digits and _, a letter first and no _ last; not "
+            f"{', '.join(sorted(_TAKEN))}",
         )
     if name in load_plugins().stores:
         raise UsageError(f"there is a store {name} already", next_step="Choose another name")

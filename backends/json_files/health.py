@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import orjson
+
 from backends.json_files.claims import listed_tasks
 from backends.json_files.intent import pending_numbers
 from backends.json_files.layout import Layout
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
+from registry_api.control import FileControl
 from registry_api.health import Issue
+from registry_api.migration import MigrationPhase
 from registry_api.opening import OpenContext, has_legacy_registry
+from registry_api.switch_journal import SwitchJournal
 
 __all__ = ["check_files"]
 
@@ -19,6 +24,7 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
     """Files that could not be read, writes of the dead, bytes that were kept aside."""
     layout = Layout(context.workspace)
     yield from _kept(layout)
+    yield from _damaged(layout)
     if not has_legacy_registry(context.workspace):
         return
     times = Times.named(context.settings.legacy_tz)
@@ -31,12 +37,49 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
             what=f"{layout.global_file} lists {len(unknown)} task(s) without a registry, not "
             f"counted: {some}"
         )
+    yield from _read_only(layout)
     if (layout.state / "intents").is_dir():
         for name in sorted(pending_numbers(layout.state / "intents")):
             yield Issue(
                 what=f"a write to task {name} is under way, or its writer was killed",
                 next_step="registry-backend recover",
             )
+
+
+def _read_only(layout: Layout) -> Iterator[Issue]:
+    """Documents that older programs could not write, though the phase says that they may."""
+    record = FileControl(layout.state).read()
+    if record is None or record.phase >= MigrationPhase.WRITE_CUTOVER:
+        return
+    if SwitchJournal(layout.state).read() is not None:
+        return  # on its way, or named as dead
+    frozen = [p for t in layout.tasks() if not (p := layout.document(t)).lstat().st_mode & 0o222]
+    if frozen:
+        yield Issue(
+            what=f"{len(frozen)} document(s) are read-only in phase {record.phase:d}, e.g. "
+            f"{frozen[0]}",
+            next_step=f"chmod u+w {frozen[0]}",
+        )
+
+
+def _damaged(layout: Layout) -> Iterator[Issue]:
+    """Lines of journals that are finished and are no JSON."""
+    for path in sorted((layout.state / "json").glob("*.journal")):
+        place = 0
+        with path.open("rb") as file:
+            for raw in file:
+                if raw.endswith(b"\n") and b"\x00" not in raw:
+                    try:
+                        if orjson.loads(raw)["k"] not in {"base", "change", "same"}:
+                            raise ValueError("no line of a journal")
+                    except (ValueError, KeyError, TypeError) as error:
+                        yield Issue(
+                            what=f"{path} at byte {place}: {error}",
+                            next_step=f"Restore it from a backup, or mv {path} away: the task is "
+                            "then read from its document afresh",
+                        )
+                        break
+                place += len(raw)
 
 
 def _kept(layout: Layout) -> Iterator[Issue]:

@@ -269,7 +269,7 @@ class Journal:
                 try:
                     self.size = self._start(file)
                     self._reaches_back = self._reaches_back or self.size == 0
-                except ValueError as error:
+                except (ValueError, KeyError, TypeError) as error:
                     raise self._damaged(0, error) from None
             file.seek(self.size)
             for raw in file:
@@ -292,6 +292,9 @@ class Journal:
                 last = orjson.loads(lines[-2])
                 own = end - len(lines[-1]) - len(lines[-2]) - 1
                 newest = own if last["k"] == "base" else max(0, last["b"])
+                file.seek(newest)
+                if newest and not file.readline().startswith(b'{"k":"base"'):
+                    raise ValueError(f"no base line at byte {newest}, which the last line names")
                 return self._base_before(file, newest, last) if self._reaches_back else newest
             block *= 4
         return 0

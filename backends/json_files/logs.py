@@ -15,6 +15,7 @@ from backends.jsonl.append import append_line, open_log
 from backends.jsonl.lines import Line, encode_line
 from backends.jsonl.reader import Identity, Log, find_logs, identify, log_name, read_lines
 from registry_api.changeset import Changeset
+from registry_api.errors import Unavailable
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
 
 __all__ = ["TaskLogs"]
@@ -76,9 +77,26 @@ class TaskLogs:
         ]
         return [log for log in found if log is not None]
 
-    def _lines(self, log: Log, start: int, stop: int | None) -> Iterator[tuple[int, Line]]:
+    def _open(self, log: Log) -> int | None:
+        """Open a log that was found, also where it was moved since: its lines must not miss."""
+        try:
+            return open_regular(log.place)
+        except FileNotFoundError:
+            for other in self._logs(None):
+                if (other.kind, other.generation) == (log.kind, log.generation):
+                    return open_regular(other.place)
+            raise Unavailable(
+                f"{log.place} was taken away while it was read", next_step="Try again"
+            ) from None
+        except OSError:
+            return None  # tried again, and named, by who reads
+
+    def _lines(
+        self, log: Log, start: int, stop: int | None, *, opened: int | None = None
+    ) -> Iterator[tuple[int, Line]]:
         return read_lines(
             log,
+            opened=opened,
             task_id=self._task_id,
             times=self._shared.times,
             problems=[],
@@ -106,7 +124,7 @@ class TaskLogs:
         for log in logs:
             stop = offsets.get(log.generation, 0)
             if log.kind is kind and stop:
-                for _, line in self._lines(log, 0, stop):
+                for _, line in self._lines(log, 0, stop, opened=self._open(log)):
                     if line.changeset is not None:
                         key = record_key(line.record)
                         if key in seen:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from backends.jsonl.store import LoggedStore
+from backends.jsonl.health import check_logs
+from backends.jsonl.store import LoggedStore, is_kept_for
 from backends.jsonl.times import Times
+from registry_api.health import RegisterCheck
 from registry_api.hooks import hookimpl
 from registry_api.opening import OpenContext
-from registry_api.store import Capability, RegistryStore
+from registry_api.store import RegistryStore
 from registry_api.zone import machine_zone
 
-__all__ = ["registry_keep_logs"]
+__all__ = ["registry_keep_logs", "registry_register_health_checks"]
+
+
+@hookimpl
+def registry_register_health_checks(register: RegisterCheck) -> None:
+    """Offer the check ``logs``."""
+    register("logs", check_logs)
 
 
 @hookimpl
 def registry_keep_logs(store: RegistryStore, context: OpenContext) -> RegistryStore | None:
     """Wrap a store whose content outlives the process, unless it is opened for reading only."""
-    has = store.info.capabilities
     settings = context.settings
-    if settings.logs == "off" or context.read_only or Capability.LOGGED in has:
-        return None
-    if Capability.PERSISTENT not in has:
+    if settings.logs == "off" or context.read_only or not is_kept_for(store):
         return None
     times = Times.named(settings.legacy_tz or machine_zone())
     return LoggedStore(store, context.workspace, times=times, now=context.now)

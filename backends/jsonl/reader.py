@@ -145,13 +145,16 @@ def read_lines(
     problems: list[Problem],
     start: int = 0,
     stop: int | None = None,
+    opened: int | None = None,
 ) -> Iterator[tuple[int, Line]]:
     """Yield (end offset, line) of the finished lines in bytes ``start``…``stop``.
+
+    ``opened`` is a descriptor of the log, closed at the end; without one it is opened here.
 
     Lines that are no entry are named in ``problems`` and passed over, as is a torn tail.
     """
     try:
-        fd = open_regular(log.place)
+        fd = open_regular(log.place) if opened is None else opened
     except OSError as error:
         problems.append(Problem(path=log.path, what=f"cannot be read: {error.strerror or error}"))
         return

@@ -18,16 +18,22 @@ from registry_api.errors import InvalidChangeset, RecordExists
 from registry_api.models import Finding, Kind, ProgressEntry, record_key
 from registry_api.query import RecordQuery, TaskQuery
 from registry_api.silence import all_records, all_tasks
-from registry_api.store import Reconciled, RegistryStore
+from registry_api.store import Capability, Reconciled, RegistryStore
 from registry_api.wrapper import StoreWrapper
 
-__all__ = ["LoggedStore"]
+__all__ = ["LoggedStore", "is_kept_for"]
 
 log = logging.getLogger("registry_backend")
 _UNKNOWN = "00000000-0000-0000-0000-000000000000"  # the changeset of a line written later
 _UNDER_WAY = timedelta(seconds=10)
 _BATCH = 500
 _HISTORIES = (Kind.PROGRESS, Kind.FINDING)
+
+
+def is_kept_for(store: RegistryStore) -> bool:
+    """Whether logs are kept beside a store: its content outlives the process, and it keeps none."""
+    has = store.info.capabilities
+    return Capability.PERSISTENT in has and Capability.LOGGED not in has
 
 
 class LoggedStore(StoreWrapper):

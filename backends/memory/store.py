@@ -170,7 +170,7 @@ class MemoryStore:
             if created >= oldest and len(held.feed) - drop <= KEEP_CHANGES:
                 break
             drop += 1
-            held.floor = change.cursor.number
+            held.floor = max(held.floor, change.cursor.number)
             held.expired_before = max(created, held.expired_before or created)
         del held.feed[:drop]
 

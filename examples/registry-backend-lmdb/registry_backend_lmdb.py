@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,14 +36,19 @@ def registry_register_stores(register: RegisterStore) -> None:
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    default = context.workspace / ".registry" / "registry.lmdb"
-    path = Path(context.location) if context.location else default
-    if not path.exists():
-        if context.read_only:
-            raise Unavailable(f"{path} is not there", next_step="Write to the registry first")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = context.workspace / (context.location or ".registry/registry.lmdb")
+    try:
+        if not path.exists():
+            if context.read_only:
+                raise Unavailable(f"{path} is not there", next_step="Write to the registry first")
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        engine = LmdbEngine(path.resolve())
+    except Unavailable:
+        raise
+    except (lmdb.Error, OSError, RuntimeError) as error:  # the last one: a loop of links
+        raise Unavailable(f"{path}: {error}", next_step="Check the file and its folder") from error
     return KeyValueStore(
-        LmdbEngine(path.resolve()),
+        engine,
         name="lmdb",
         location=str(path),
         capabilities=_CAPABILITIES,
@@ -83,7 +88,9 @@ class _Environment:
 
     handle: Any
     pid: int
+    file: tuple[int, int]
     users: int = 0
+    transactions: int = 0
 
 
 class LmdbEngine:
@@ -96,32 +103,43 @@ class LmdbEngine:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._lock:
-            self._environment().users += 1
+            found = self._environment()
+            if found.file != _file(path):
+                raise Unavailable(
+                    f"{path} is another file than the one that this process has open",
+                    next_step="Close every store of it, then open it again",
+                )
+            found.users += 1
 
     def _environment(self) -> _Environment:
         """Return the open file; under the lock."""
         found = self._opened.get(self._path)
         if found is None:
-            found = self._opened[self._path] = _Environment(self._open(), os.getpid())
+            handle = self._open()
+            found = _Environment(handle, os.getpid(), _file(self._path))
+            self._opened[self._path] = found
         elif found.pid != os.getpid():
-            found.handle.close()  # the parent's, of which this is a copy
+            if found.transactions:
+                # Closing the copy would end the transactions of the parent's threads with it.
+                raise Unavailable(
+                    f"{self._path} was in use by another thread when this process was forked",
+                    next_step="Fork between transactions, or start the process afresh",
+                )
+            found.handle.close()
             found.handle, found.pid = self._open(), os.getpid()
         return found
 
     def _open(self) -> Any:
         path = self._path
         new = not path.exists()
-        try:
-            handle = lmdb.open(
-                str(path),
-                subdir=False,
-                readonly=not new and not os.access(path, os.W_OK),
-                map_size=_MAP,
-                max_readers=_READERS,
-                mode=0o600,
-            )
-        except (lmdb.Error, OSError) as error:
-            raise Unavailable(f"{path}: {error}", next_step="Check the file") from error
+        handle = lmdb.open(
+            str(path),
+            subdir=False,
+            readonly=not new and not os.access(path, os.W_OK),
+            map_size=_MAP,
+            max_readers=_READERS,
+            mode=0o600,
+        )
         handle.reader_check()  # slots of processes that were killed
         if new:
             folder = os.open(path.parent, os.O_RDONLY)
@@ -131,28 +149,43 @@ class LmdbEngine:
                 os.close(folder)
         return handle
 
-    def _begin(self, *, write: bool) -> Any:
+    @contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[_View]:
+        """Begin and end one; the file stays open for it, whoever closes a store meanwhile."""
         with self._lock:
-            handle = self._environment().handle
-        return handle.begin(write=write)
+            found = self._environment()
+            found.transactions += 1
+        try:
+            with found.handle.begin(write=write) as transaction:
+                yield _View(transaction)
+        finally:
+            with self._lock:
+                found.transactions -= 1
+                self._let_go(found)
 
-    @contextmanager
-    def read(self) -> Iterator[_View]:
+    def read(self) -> AbstractContextManager[_View]:
         """See Engine.read."""
-        with self._begin(write=False) as transaction:
-            yield _View(transaction)
+        return self._transaction(write=False)
 
-    @contextmanager
-    def write(self) -> Iterator[_View]:
+    def write(self) -> AbstractContextManager[_View]:
         """See Engine.write."""
-        with self._begin(write=True) as transaction:
-            yield _View(transaction)
+        return self._transaction(write=True)
 
     def close(self) -> None:
         """See Engine.close."""
         with self._lock:
-            found = self._environment()
-            found.users -= 1
-            if not found.users:
-                del self._opened[self._path]
-                found.handle.close()
+            found = self._opened.get(self._path)
+            if found is not None:
+                found.users -= 1
+                self._let_go(found)
+
+    def _let_go(self, found: _Environment) -> None:
+        """Close the file when nobody needs it; the last one out does."""
+        if not found.users and not found.transactions:
+            self._opened.pop(self._path, None)
+            found.handle.close()
+
+
+def _file(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

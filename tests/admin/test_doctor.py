@@ -101,6 +101,49 @@ def test_doctor_recounts(tmp_path, capsys):
     assert "sqlite" in todo(found)
 
 
+def test_doctor_compares_logs_and_records(tmp_path, capsys):
+    """A line nobody took in, a record without a line: reconcile is named, and mends both."""
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        build.make(store, "t", build.agent("t"))
+        build.put(store, build.report("t"), expected=None)
+    log = tmp_path / "t" / "progress" / "a1_progress.jsonl"
+    line = b'{"timestamp": "2026-01-04T22:15:30", "agent_id": "a1", "progress": 9}'
+    log.write_bytes(line + b"\n")
+    code, found = run(capsys, "doctor", "--workspace", tmp_path)
+    assert (code, todo(found)) == (3, {"logs": "registry-backend reconcile"})
+    assert [i["what"].split()[0] for i in found["issues"] if i["check"] == "logs"] == ["1", "1"]
+    assert run(capsys, "reconcile", "--workspace", tmp_path)[1]["taken"] == 1
+    code, found = run(capsys, "doctor", "--workspace", tmp_path)
+    assert (code, todo(found)) == (0, {})
+
+
+def test_doctor_compares_the_sides_of_a_move(workspace, capsys):
+    """A row changed behind our back in phase 2: the task is named, and how to look at it."""
+    switch(workspace, 2)
+    path = workspace / ".registry" / "registry.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE agents SET progress = 77 WHERE task_id = 'TASK-1'")
+    code, found = run(capsys, "doctor", "--workspace", workspace)
+    assert code == 3
+    assert todo(found)["move"] == "registry-backend diff TASK-1"
+
+
+def test_doctor_sees_what_nobody_can_write_or_read(workspace, capsys):
+    """A document left read-only in phase 1, and a journal with a damaged line."""
+    switch(workspace, 1)
+    document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    document.chmod(0o444)
+    code, found = run(capsys, "doctor", "--workspace", workspace)
+    assert (code, todo(found)) == (3, {"files": f"chmod u+w {document}"})
+    document.chmod(0o644)
+    journal = workspace / ".registry" / "json" / "TASK-0.journal"
+    with journal.open("r+b") as file:
+        file.write(b"#")
+    code, found = run(capsys, "doctor", "--workspace", workspace)
+    assert code == 3
+    assert any(f"{journal} at byte 0" in i["what"] for i in found["issues"])
+
+
 def test_a_check_that_fails_is_an_issue_not_the_end(tmp_path, capsys, monkeypatch):
     """A plugin's check may raise: the others are run, and its own error is told."""
 

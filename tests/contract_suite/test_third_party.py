@@ -11,6 +11,7 @@ import pytest
 
 from backends.admin.cli import main
 from backends.admin.new_plugin import FILES
+from tests import legacy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "registry-backend-lmdb"
 # As its author would, but for what is here already: nothing is fetched.
@@ -29,9 +30,9 @@ def python(tmp_path_factory):
     return python
 
 
-def run(python, *arguments, cwd=None):
+def run(python, *arguments, cwd=None, **variables):
     """Run a command there; return its exit code and what it said."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")} | PIP
+    env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")} | PIP | variables
     done = subprocess.run(
         arguments, check=False, capture_output=True, text=True, timeout=280, env=env, cwd=cwd
     )
@@ -49,6 +50,7 @@ def test_the_example_reaches_full(python, tmp_path):
     (store,) = report["stores"]
     assert store["capabilities"] == ["durable", "move_target", "multi_process", "persistent"]
     assert [s for s in report["skipped"] if s["store"] == "lmdb"] == []
+    assert store["groups"]["engine"]["passed"] == 4
 
 
 def test_a_new_plugin_passes_its_own_test(python, tmp_path, capsys):
@@ -63,7 +65,9 @@ def test_a_new_plugin_passes_its_own_test(python, tmp_path, capsys):
     assert "level core" in said
 
 
-@pytest.mark.parametrize("name", ["", "Big", "1st", "a b", "../x", "sqlite", "example", "x" * 41])
+@pytest.mark.parametrize(
+    "name", ["", "Big", "1st", "a b", "../x", "sqlite", "example", "x" * 41, "auto", "dual2", "a_"]
+)
 def test_a_name_that_cannot_be_is_refused(name, tmp_path, capsys):
     """And a folder that is there is left alone."""
     assert main(["plugins", "new", name, "--folder", str(tmp_path / "new")]) == 2
@@ -71,3 +75,29 @@ def test_a_name_that_cannot_be_is_refused(name, tmp_path, capsys):
     assert main(["plugins", "new", "fine", "--folder", str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []
     assert "next:" in capsys.readouterr().err
+
+
+def test_a_registry_moves_to_a_third_partys_store(python, tmp_path):
+    """From the older programs' files to LMDB for good, and back: 0 to 4 to 0."""
+    pytest.importorskip("lmdb", reason="lmdb is not installed")
+    code, said = run(python, python, "-m", "pip", "install", EXAMPLE)
+    assert code == 0, said
+    agents = [{"id": "a1", "type": "x", "status": "running", "progress": 40}]
+    document = legacy.write_task(tmp_path, "TASK-1", agents=agents) / "AGENT_REGISTRY.json"
+    before = json.loads(document.read_bytes())
+
+    def admin(*arguments):
+        command = [python, "-m", "backends.admin", *arguments, "--workspace", tmp_path, "--json"]
+        code, said = run(python, *command, REGISTRY_TARGET="lmdb")
+        assert code == 0, said
+        return json.loads(said[said.index("{") :])
+
+    for phase in "1234":
+        admin("switch", phase)
+    assert not document.exists()
+    assert (tmp_path / ".registry" / "registry.lmdb").exists()
+    assert not (tmp_path / ".registry" / "registry.sqlite3").exists()
+    assert admin("status")["counts"]["agents"]["active"] == 1
+    for phase in "3210":
+        admin("switch", phase)
+    assert json.loads(document.read_bytes()) == before

@@ -1,5 +1,6 @@
 """The docs say what the code does."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends.admin.cli import _add_commands, app
+from contract_tests import kills
+from contract_tests.mutants import MUTANTS
 from registry_api import Capability
 from registry_api.hooks import Hooks
 from registry_api.settings import Settings
@@ -61,15 +64,15 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_every_hook_is_documented():
-    """docs/writing-a-store.md has a row for each hook, and no other."""
-    text = (ROOT / "docs" / "writing-a-store.md").read_text()
+    """docs/writing-a-backend.md has a row for each hook, and no other."""
+    text = (ROOT / "docs" / "writing-a-backend.md").read_text()
     rows = re.findall(r"^\| `(registry_\w+)\(", text, re.MULTILINE)
     assert sorted(rows) == sorted(n for n in vars(Hooks) if n.startswith("registry_"))
 
 
 def test_every_capability_is_documented():
-    """docs/writing-a-store.md names what a store can declare."""
-    text = (ROOT / "docs" / "writing-a-store.md").read_text()
+    """docs/writing-a-backend.md names what a store can declare."""
+    text = (ROOT / "docs" / "writing-a-backend.md").read_text()
     assert all(f"`{name}`" in text for name in Capability.__members__)
 
 
@@ -94,3 +97,26 @@ def test_examples_run(path, tmp_path):
 def test_the_raw_side_of_the_benchmarks_is_short():
     """At most 80 lines: nothing is hidden in what we compare with."""
     assert len((ROOT / "benchmarks" / "raw.py").read_text().splitlines()) <= 80
+
+
+def test_the_contracts_page_is_current():
+    """docs/contract.md says what the contract, the tests and the mutants say today: after a change
+    of one of them, `make contract-doc`."""
+    page = (ROOT / "docs" / "contract.md").read_text()
+    found = json.loads((ROOT / "docs" / "kills.json").read_text())
+    assert list(found) == list(MUTANTS)
+    assert all(hit["killed_by"] for hit in found.values())
+    assert page == kills.written(page, found)
+    assert f"{len(MUTANTS)} stores" in page
+    named = {name for hit in found.values() for name in hit["killed_by"]}
+    assert named <= {test.name for test in kills.tests()}
+
+
+def test_every_contract_test_says_what_it_checks():
+    """A docstring each, and every line of the contract has a test."""
+    tests = list(kills.tests())
+    assert len(tests) > 60
+    assert all(test.says for test in tests)
+    lines = kills.contract_lines()
+    assert sorted(lines) == list(range(1, 13))
+    assert {n for test in tests for n in test.numbers} == set(lines)

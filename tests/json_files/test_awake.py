@@ -5,17 +5,19 @@ import itertools
 import json
 import threading
 from collections import OrderedDict
+from contextlib import closing
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backends.json_files import awake, journal
+from backends.json_files import awake, journal, logs
 from backends.json_files.journal import Journal
 from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.test_model import Machine
 from registry_api import Kind, RecordQuery, load_settings, open_store
+from registry_api.errors import CorruptDocument
 from tests import legacy
 
 TASKS = ["TASK-1", "TASK-2", "TASK-3.x"]
@@ -134,3 +136,42 @@ def test_readers_never_see_a_task_go(workspace, restless):
     for task, revision in sent.items():
         assert store.load(task).revision == revision
         assert len(store.list_records(Kind.PROGRESS, RecordQuery(task_id=task)).items)
+
+
+def test_a_log_that_is_moved_while_it_is_read_is_read(workspace, monkeypatch):
+    """Another program archives a log between our finding it and our opening it."""
+    store = opened(workspace)
+    log = workspace / "TASK-1" / "progress" / "a1_progress.jsonl"
+    line = '{"timestamp": "2026-01-04T22:16:0%d", "agent_id": "a1", "progress": %d}\n'
+    log.write_text("".join(line % (n, n) for n in range(3)))
+    query = RecordQuery(task_id="TASK-1")
+    before = store.list_records(Kind.PROGRESS, query).items
+    assert len(before) == 3
+    usual = logs.open_regular
+
+    def moving(path, *flags):
+        if str(path) == str(log) and log.exists():
+            (workspace / "TASK-1" / "archive").mkdir()
+            log.rename(workspace / "TASK-1" / "archive" / log.name)
+        return usual(path, *flags)
+
+    monkeypatch.setattr(logs, "open_regular", moving)
+    assert store.list_records(Kind.PROGRESS, query).items == before
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "null", "5", "[]", '{"k":"change"}', '{"k":"change","b":99999999}']
+)
+def test_a_damaged_last_line_is_named_and_stays_its_own(workspace, line):
+    """The task is refused with the file's name; the others are read and written."""
+    with closing(opened(workspace)) as store:
+        store.counts()
+    journal_of = workspace / ".registry" / "json" / "TASK-1.journal"
+    with journal_of.open("a") as file:
+        file.write(line + "\n")
+    store = opened(workspace)
+    with pytest.raises(CorruptDocument, match=r"TASK-1\.journal"):
+        store.load("TASK-1")
+    build.put(store, build.report("TASK-2", "a1", progress=5), expected=None)
+    assert store.load("TASK-2").agents[0].progress == 5

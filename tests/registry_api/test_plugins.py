@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from registry_api import load_plugins, load_settings, open_store
-from registry_api.errors import SettingsError, UnknownBackend
+from registry_api.errors import ContractTooNew, SettingsError, UnknownBackend
 
 PLUGIN = """
 from registry_api import hookimpl
@@ -117,3 +117,29 @@ def test_watchers_see_commits_and_cannot_break_them(site, tmp_path, caplog):
 
     assert watcher.seen == [("commit", "ok"), 1, ("commit", "conflict")]
     assert "watcher failed while watching" in caplog.text
+
+
+@pytest.mark.parametrize(("version", "taken"), [("1.9", True), ("2.0", False), ("10.1", False)])
+def test_a_store_of_a_newer_contract_is_refused(site, tmp_path, version, taken):
+    """A newer minor only adds capabilities; a newer major may mean anything."""
+    more = f"""
+def newer(context):
+    from dataclasses import replace
+    from backends.memory import MemoryStore
+    store = MemoryStore(now=context.now)
+    store.info = replace(store.info, name="newer", contract_version={version!r})
+    return store
+
+@hookimpl(specname="registry_register_health_checks")
+def later(register):
+    pass
+"""
+    code = PLUGIN.replace("lambda context: MemoryStore(now=context.now)", "newer")
+    install(site, "newer-store", code.format(scheme="newer", more=more))
+    settings = load_settings(tmp_path, env={"REGISTRY_BACKEND": "newer"})
+    if taken:
+        open_store(settings).close()
+    else:
+        with pytest.raises(ContractTooNew, match=version) as refused:
+            open_store(settings)
+        assert "Upgrade" in refused.value.next_step

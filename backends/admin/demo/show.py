@@ -23,7 +23,7 @@ def show_demo(found: dict[str, Any]) -> None:
             f"{s['pause_ms']:.1f}",
             *(str(s[name]) for name in columns[3:]),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print()
     console.print(table)
     steps = found["steps"]

@@ -22,7 +22,7 @@ def registry_register_stores(register: RegisterStore) -> None:
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    # context.location is what follows example://, context.workspace the folder of the registry.
+    # Where yours lies is for you to decide: see the README.
     return KeyValueStore(
         ExampleEngine(),
         name="example",

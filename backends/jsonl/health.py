@@ -1,0 +1,43 @@
+"""What ``doctor`` asks of the logs beside a store: whether both say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from backends.jsonl.store import LoggedStore, is_kept_for
+from backends.jsonl.times import Times
+from registry_api.errors import Unavailable
+from registry_api.health import Issue
+from registry_api.opening import OpenContext, open_store
+from registry_api.zone import machine_zone
+
+__all__ = ["check_logs"]
+
+_NEXT = "registry-backend reconcile"
+
+
+def check_logs(context: OpenContext) -> Iterator[Issue]:
+    """Lines that other programs appended and nobody took in, records that have no line."""
+    if context.settings.logs == "off":
+        return
+    try:
+        store = open_store(context.settings, plugins=context.plugins, read_only=True)
+    except Unavailable:
+        return  # nothing in it yet
+    with closing(store):
+        if not is_kept_for(store):
+            return
+        times = Times.named(context.settings.legacy_tz or machine_zone())
+        logged = LoggedStore(store, context.workspace, times=times, now=context.now)
+        found = logged.reconcile(dry_run=True)
+    if found.taken:
+        yield Issue(
+            what=f"{found.taken} line(s) that other programs appended to the logs are not taken in",
+            next_step=_NEXT,
+        )
+    if found.written:
+        yield Issue(
+            what=f"{found.written} record(s) have no line in the logs, for programs that read them",
+            next_step=_NEXT,
+        )

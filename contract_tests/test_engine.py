@@ -1,0 +1,116 @@
+"""What ``registry_api.keyvalue`` asks of an engine, told by its methods and not by symptoms."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import pytest
+
+from contract_tests.harness import Harness
+from registry_api import facet
+from registry_api.keyvalue import Engine, View
+
+_FIRST, _LAST = b"check\0", b"check\1"
+# Bytes of which text, numbers and case-folded names would make another order.
+_KEYS = [
+    b"check\0" + k for k in (b"", b"\0", b"-1", b"10", b"9", b"A", b"a", b"a\0b", b"a.", b"\xff")
+]
+
+
+@runtime_checkable
+class _HasEngine(Protocol):
+    @property
+    def engine(self) -> Engine: ...
+
+
+@pytest.fixture
+def engine(harness: Harness) -> Engine:
+    """The engine of a key-value store."""
+    store = facet(harness.open(), _HasEngine)
+    if store is None:
+        pytest.skip(f"{harness.name} does not declare an engine")
+    found: Engine = store.engine
+    return found
+
+
+def _all(view: View) -> list[tuple[bytes, bytes]]:
+    return list(view.scan(_FIRST, _LAST))
+
+
+def _fill(engine: Engine, keys: list[bytes]) -> None:
+    with engine.write() as batch:
+        for key in keys:
+            batch.put(key, b"of " + key)
+
+
+def test_a_scan_is_in_the_order_of_the_bytes(
+    engine: Engine, chance: Callable[[int], random.Random]
+) -> None:
+    """Whatever the order in which keys were put; from the first bound on, up to the last one, which
+    is left out.
+    """
+    shuffled = list(_KEYS)
+    chance(0).shuffle(shuffled)
+    _fill(engine, [*shuffled, _LAST, b"chec", b"other"])
+    with engine.read() as view:
+        assert [key for key, _ in _all(view)] == sorted(_KEYS)
+        assert _all(view) == [(key, b"of " + key) for key in sorted(_KEYS)]
+        some = list(view.scan(b"check\x0010", b"check\0a"))
+        assert [key for key, _ in some] == [b"check\x0010", b"check\x009", b"check\0A"]
+        assert view.get(b"check\0a") == b"of check\0a"
+        assert view.get(b"check\0nothing") is None
+
+
+def test_a_batch_sees_itself(engine: Engine) -> None:
+    """What is put and deleted in a batch is what it gets and scans."""
+    _fill(engine, _KEYS)
+    with engine.write() as batch:
+        batch.delete(_KEYS[0])
+        batch.delete(b"check\0nothing")
+        batch.put(b"check\0new", b"1")
+        batch.put(_KEYS[1], b"2" * 2**20)
+        assert batch.get(_KEYS[0]) is None
+        assert dict(_all(batch))[b"check\0new"] == b"1"
+        assert _KEYS[0] not in dict(_all(batch))
+    with engine.read() as view:
+        assert len(_all(view)) == len(_KEYS)
+        assert view.get(_KEYS[1]) == b"2" * 2**20
+
+
+def test_a_batch_that_fails_leaves_nothing(engine: Engine) -> None:
+    """After an exception all is as it was, and the next batch works."""
+    _fill(engine, _KEYS)
+    with engine.read() as view:
+        before = _all(view)
+
+    def fail() -> None:
+        with engine.write() as batch:
+            batch.put(b"check\0new", b"1")
+            batch.delete(_KEYS[0])
+            raise LookupError("on purpose")
+
+    with pytest.raises(LookupError):
+        fail()
+    with engine.read() as view:
+        assert _all(view) == before
+    _fill(engine, [b"check\0next"])
+    with engine.read() as view:
+        assert len(_all(view)) == len(before) + 1
+
+
+def test_a_view_is_one_state(engine: Engine) -> None:
+    """A batch that another thread commits meanwhile, or waits to commit, is not seen in it."""
+    _fill(engine, _KEYS)
+    writer = threading.Thread(target=_fill, args=(engine, [b"check\0later", b"check\x00earlier"]))
+    with engine.read() as view:
+        before = _all(view)
+        writer.start()
+        writer.join(0.2)  # an engine may let its writers wait for its readers
+        assert _all(view) == before
+        assert view.get(b"check\0later") is None
+    writer.join()
+    with engine.read() as view:
+        assert len(_all(view)) == len(before) + 2
