@@ -46,10 +46,6 @@ class Harness:
         self._stack.callback(self.tear_down)  # also where set_up fails half-way
         try:
             self.set_up()
-        except BaseException:
-            self._stack.close()
-            raise
-        try:
             first = self._open()
         except BaseException:
             self._stack.close()

@@ -178,6 +178,17 @@ class Change:
     digest: str
 
 
+def commit_of(change: Change) -> Commit:
+    """Return what was answered when the change was applied."""
+    return Commit(
+        task_id=change.changeset.task_id,
+        changeset_id=change.changeset.id,
+        lineage=change.lineage,
+        revision=change.revision,
+        cursor=change.cursor,
+    )
+
+
 def new_changeset(
     task_id: str,
     ops: Iterable[Op],

@@ -30,6 +30,7 @@ from registry_api.changeset import (
     FeedCursor,
     Put,
     changeset_from,
+    commit_of,
     dump_changeset,
 )
 from registry_api.codec import decode_record, dump, encode_record, unstamp
@@ -44,7 +45,6 @@ __all__ = [
     "TaskLine",
     "View",
     "change_from",
-    "commit_of",
     "digits",
     "drop_change",
     "drop_feed",
@@ -201,10 +201,9 @@ def put_record(batch: Batch, record: Record) -> None:
     batch.put(key_of("record", kind, record.task_id, *own), dump(encode_record(record)))
 
 
-def known_in(view: View, record: Record) -> bool:
+def known_in(view: View, task_id: str, kind: Kind, key: str) -> bool:
     """Return whether there is a record of that key."""
-    kind = KINDS[type(record)]
-    return view.get(key_of("record", kind, record.task_id, record_key(record))) is not None
+    return view.get(key_of("record", kind, task_id, key)) is not None
 
 
 def put_changed(batch: Batch, before: TaskState | None, after: TaskState) -> None:
@@ -295,14 +294,3 @@ def replayed(view: View, changeset: Changeset, digest: str) -> Commit | None:
             next_step="Make a new changeset for a new change",
         )
     return replace(commit_of(change), replayed=True)
-
-
-def commit_of(change: Change) -> Commit:
-    """Return what was answered to a change."""
-    return Commit(
-        task_id=change.changeset.task_id,
-        changeset_id=change.changeset.id,
-        lineage=change.lineage,
-        revision=change.revision,
-        cursor=change.cursor,
-    )

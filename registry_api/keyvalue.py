@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from types import MappingProxyType
 from typing import Protocol
@@ -23,6 +24,7 @@ from registry_api.changeset import (
     Limits,
     Put,
     accepted,
+    commit_of,
 )
 from registry_api.codec import dump
 from registry_api.errors import (
@@ -40,7 +42,6 @@ from registry_api.keyspace import (
     TaskLine,
     View,
     change_from,
-    commit_of,
     digits,
     drop_change,
     drop_feed,
@@ -60,7 +61,7 @@ from registry_api.keyspace import (
     sure,
     task_lines,
 )
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry, Record
+from registry_api.models import KINDS, Finding, Kind, ProgressEntry, Record, record_key
 from registry_api.query import (
     ALL,
     ALL_RECORDS,
@@ -253,11 +254,8 @@ class KeyValueStore:
         before = state.copy()
         line = line or TaskLine(lineage=change.lineage)
 
-        def known(kind: Kind, key: str) -> bool:
-            return batch.get(key_of("record", kind, task_id, key)) is not None
-
         for op in changeset.ops:
-            state.apply(op, known=known)
+            state.apply(op, known=partial(known_in, batch, task_id))
             if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
                 put_record(batch, op.record)
                 line.records[str(KINDS[type(op.record)])] += 1
@@ -368,7 +366,7 @@ class KeyValueStore:
             state = TaskState.of(snapshot)
             put_changed(batch, None, state)
             for record in histories:
-                if known_in(batch, record):
+                if known_in(batch, task_id, KINDS[type(record)], record_key(record)):
                     raise exists(record)
                 put_record(batch, record)
                 line.records[str(KINDS[type(record)])] += 1

@@ -45,7 +45,7 @@ from registry_api.migration import (
 )
 from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
-from registry_api.store import Logged, Movable, MoveTarget, Reconciled, RegistryStore
+from registry_api.store import Capability, Logged, Movable, Reconciled, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.zone import machine_zone
 
@@ -369,7 +369,7 @@ class Move:
     def _check_target(self, before: MigrationPhase) -> None:
         if before is MigrationPhase.JSON_ONLY:
             target = self._mirror().target
-            if not isinstance(target, MoveTarget):
+            if Capability.MOVE_TARGET not in target.info.capabilities:
                 raise PreflightFailed(
                     f"the store {target.info.name!r} cannot be the target of a move",
                     next_step="Only a store that declares move_target can",

@@ -63,7 +63,7 @@ def _read_only(layout: Layout) -> Iterator[Issue]:
 
 
 def _damaged(layout: Layout) -> Iterator[Issue]:
-    """Lines of journals that are finished and are no JSON."""
+    """Finished lines of journals that are none."""
     for path in sorted((layout.state / "json").glob("*.journal")):
         place = 0
         with path.open("rb") as file:

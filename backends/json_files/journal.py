@@ -52,6 +52,7 @@ _MOST_RECORDS = 500_000  # in all recent states together; they share the records
 _BASE_FACTOR = 4
 _ATTEMPTS = 3
 _MOST_PLACES = 10_000
+_BASE = b'{"k":"base"'
 _IDS_A_RECORD = 8  # ids that take about the room of a record
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
@@ -293,7 +294,7 @@ class Journal:
                 own = end - len(lines[-1]) - len(lines[-2]) - 1
                 newest = own if last["k"] == "base" else max(0, last["b"])
                 file.seek(newest)
-                if newest and not file.readline().startswith(b'{"k":"base"'):
+                if newest and file.read(len(_BASE)) != _BASE:
                     raise ValueError(f"no base line at byte {newest}, which the last line names")
                 return self._base_before(file, newest, last) if self._reaches_back else newest
             block *= 4

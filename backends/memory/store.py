@@ -12,7 +12,16 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TypeAlias
 
-from registry_api.changeset import Change, Changeset, Commit, FeedCursor, Limits, Put, accepted
+from registry_api.changeset import (
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    Limits,
+    Put,
+    accepted,
+    commit_of,
+)
 from registry_api.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -160,7 +169,7 @@ class MemoryStore:
         self._tasks[changeset.task_id] = held
         self._number = max(self._number, change.cursor.number)
         self._trim(held)
-        return _commit_of(change)
+        return commit_of(change)
 
     def _trim(self, held: _Held) -> None:
         oldest = self._now() - KEEP
@@ -348,18 +357,8 @@ def _replay(held: _Held, changeset: Changeset, digest: str) -> Commit | None:
                     f"changeset {changeset.id} was committed with other content",
                     next_step="Make a new changeset for a new change",
                 )
-            return replace(_commit_of(change), replayed=True)
+            return replace(commit_of(change), replayed=True)
     return None
-
-
-def _commit_of(change: Change) -> Commit:
-    return Commit(
-        task_id=change.changeset.task_id,
-        changeset_id=change.changeset.id,
-        lineage=change.lineage,
-        revision=change.revision,
-        cursor=change.cursor,
-    )
 
 
 def _records(held: _Held, kind: Kind) -> list[Record]:

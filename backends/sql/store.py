@@ -21,6 +21,7 @@ from registry_api.changeset import (
     FeedCursor,
     accepted,
     changeset_from,
+    commit_of,
     dump_changeset,
 )
 from registry_api.codec import stamp, unstamp
@@ -229,7 +230,7 @@ class SqlStore:
                 return before
             oldest = self._apply(execute, task, change)
         self._note_oldest(changeset.task_id, oldest)
-        return _commit_of(change)
+        return commit_of(change)
 
     def _check(self, changeset: Changeset, task: TaskRow) -> None:
         """Raise what a changeset that was not committed before is refused with."""
@@ -426,7 +427,7 @@ class SqlStore:
             assert before is not None
             return before
         self._apply(execute, task, change)
-        return _commit_of(change)
+        return commit_of(change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
@@ -512,16 +513,6 @@ def _one(cursor: Any, default: str) -> str:
 
 def _not_found(task_id: str) -> TaskNotFound:
     return TaskNotFound(f"there is no task {task_id!r}", next_step="list_tasks shows what there is")
-
-
-def _commit_of(change: Change) -> Commit:
-    return Commit(
-        task_id=change.changeset.task_id,
-        changeset_id=change.changeset.id,
-        lineage=change.lineage,
-        revision=change.revision,
-        cursor=change.cursor,
-    )
 
 
 def _add_change(execute: Execute, change: Change, text: str) -> bool:

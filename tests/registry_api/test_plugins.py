@@ -3,11 +3,14 @@
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 
 import pytest
 
-from registry_api import load_plugins, load_settings, open_store
-from registry_api.errors import ContractTooNew, SettingsError, UnknownBackend
+from registry_api import load_plugins, load_settings, open_migration, open_store
+from registry_api.errors import ContractTooNew, PreflightFailed, SettingsError, UnknownBackend
+from registry_api.migration import MigrationPhase
+from tests import legacy
 
 PLUGIN = """
 from registry_api import hookimpl
@@ -143,3 +146,23 @@ def later(register):
         with pytest.raises(ContractTooNew, match=version) as refused:
             open_store(settings)
         assert "Upgrade" in refused.value.next_step
+
+
+def test_what_is_not_declared_is_not_used(site, tmp_path):
+    """A store with every method of a target that does not declare it is no target: refused, and the
+    workspace stays in its phase."""
+    more = """
+def plain(context):
+    from backends.admin.template.registry_backend_example import ExampleEngine
+    from registry_api.keyvalue import KeyValueStore
+    return KeyValueStore(ExampleEngine(), name="plain", now=context.now)
+"""
+    code = PLUGIN.replace("lambda context: MemoryStore(now=context.now)", "lambda c: plain(c)")
+    install(site, "plain-store", code.format(scheme="plain", more=more))
+    legacy.write_task(tmp_path, "TASK-1")
+    settings = load_settings(tmp_path, env={"REGISTRY_TARGET": "plain"})
+    with closing(open_migration(settings)) as migration:
+        with pytest.raises(PreflightFailed, match="cannot be the target") as refused:
+            migration.switch(MigrationPhase(1), actor="test")
+        assert "declares" in refused.value.next_step
+        assert migration.status().record.phase == 0

@@ -60,7 +60,7 @@ class ExampleView:
 class ExampleEngine:
     """A dictionary: a writer changes a copy, which then takes the place of the old one."""
 
-    # What your engine raises when it fails; callers are told that they may try again.
+    # What your engine raises: callers see Unavailable, at the end of a write OutcomeUnknown.
     failures: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self) -> None:
