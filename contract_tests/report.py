@@ -59,6 +59,10 @@ class _Run:
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
     incomplete: bool = False  # something was skipped though the store declares what it needs
 
+    def pytest_configure(self, config: pytest.Config) -> None:
+        # The longer forms parse the source, which CPython 3.11 fails at beside threads (gh-106905).
+        config.option.tbstyle = "native"
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         order = list(GROUPS)

@@ -1,1 +1,1 @@
-"""The orchestrator; comes with a later release."""
+"""A real orchestrator of coding agents, whose every read and write goes through the store."""

@@ -9,6 +9,7 @@ import pluggy
 
 from registry_api.changeset import Changeset, Commit
 from registry_api.health import RegisterCheck
+from registry_api.launching import RegisterLauncher
 from registry_api.store import RegistryStore
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Hooks:
 
         The function returns the exit code; a name that is taken is refused.
         """
+
+    @hookspec
+    def registry_register_launchers(self, register: RegisterLauncher) -> None:
+        """Call ``register(name, factory)`` once per launcher of agents; a taken name is refused."""
 
     @hookspec
     def registry_committed(self, changeset: Changeset, commit: Commit) -> None:

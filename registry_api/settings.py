@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry_api.errors import SettingsError
 
-__all__ = ["Settings", "find_workspace", "load_settings"]
+__all__ = ["Settings", "find_workspace", "load_settings", "section", "unknown_variable"]
 
 PREFIX = "REGISTRY_"
 _URL = r"^[^\x00]+$"
 _LEGACY_VARIABLE = "CLAUDE_ORCHESTRATOR_WORKSPACE"
+FILE = "registry.toml"
+_SECTIONS = frozenset({"orchestrator", "dashboard"})  # tables that their own programs read
 _PLACES = (".registry", "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
 
 
@@ -81,7 +83,8 @@ def load_settings(
     ``REGISTRY_*`` variable that is within two letters of a known one.
     """
     env = os.environ if env is None else env
-    _check_names(env)
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown_variable(env, known, prefix=PREFIX)
     root = find_workspace(workspace, env=env)
     values: dict[str, Any] = _from_toml(root)
     values |= {
@@ -131,15 +134,28 @@ def find_workspace(
     return here
 
 
-def _from_toml(root: Path) -> dict[str, Any]:
-    path = root / "registry.toml"
+def section(root: Path, name: str) -> dict[str, Any]:
+    """Return a table of the workspace's registry.toml, where another program keeps its settings."""
+    found = _toml(root).get(name, {})
+    if not isinstance(found, dict):
+        raise SettingsError(f"{root / FILE}: {name} is no table", next_step=f"Write [{name}]")
+    return found
+
+
+def _toml(root: Path) -> dict[str, Any]:
+    path = root / FILE
     try:
         with path.open("rb") as file:
-            values = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read: {error}", next_step="Correct it") from None
+
+
+def _from_toml(root: Path) -> dict[str, Any]:
+    path = root / FILE
+    values = {name: value for name, value in _toml(root).items() if name not in _SECTIONS}
     values.pop("workspace", None)
     unknown = sorted(set(values) - set(Settings.model_fields))
     if unknown:
@@ -150,10 +166,10 @@ def _from_toml(root: Path) -> dict[str, Any]:
     return values
 
 
-def _check_names(env: Mapping[str, str]) -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+def unknown_variable(env: Mapping[str, str], known: set[str], *, prefix: str) -> None:
+    """Raise SettingsError for a variable with that prefix within two letters of a known one."""
     for name in env:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(prefix) and name not in known:
             near = next((k for k in sorted(known) if _within_two(name, k)), None)
             if near:
                 raise SettingsError(f"unknown variable {name}", next_step=f"Did you mean {near}?")

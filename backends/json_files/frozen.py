@@ -95,10 +95,14 @@ class FrozenTask(MirroredTask):
             self._keep(data)
 
     def keep_template(self) -> None:
-        """Keep the document's present text: what the way back begins with."""
-        data = self._bytes()
-        if data is not None:
-            self._keep(data)
+        """Keep the document's present text: what the way back begins with. Raises Busy.
+
+        In turn with the writers, who keep it too: of two at once one would find nothing to rename.
+        """
+        with self._lock.held():
+            data = self._bytes()
+            if data is not None:
+                self._keep(data)
 
     def remove_empty_intent(self) -> None:
         """Leave one file less to be looked at behind the gate, unless somebody writes just now."""

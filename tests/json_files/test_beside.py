@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,8 +23,9 @@ from registry_api import (
     new_changeset,
     open_store,
 )
+from registry_api.deadline import at_most
 from registry_api.errors import Busy, CorruptDocument, TaskNotFound, Unavailable
-from registry_api.store import Legacy
+from registry_api.store import Legacy, Movable
 from tests import legacy, processes, strace
 
 
@@ -794,3 +796,20 @@ def test_what_fails_behind_a_commit_does_not_deny_it(workspace, monkeypatch, wha
         assert build.put(store, build.agent("TASK-1", "ours"), expected=1).revision == 2
     assert [a.agent_id for a in store.load("TASK-1").agents] == ["old", "ours"]
     store.close()
+
+
+def test_a_template_is_kept_in_turn(workspace):
+    """Preparing a freeze waits for who works on the task: both keep one file by way of one name,
+    and of two at once one found nothing to rename."""
+    store = opened(workspace)
+    store.load("TASK-1")
+    movable = facet(store, Movable)
+    with movable._tasks["TASK-1"]._lock.held(), ThreadPoolExecutor(1) as other:
+
+        def prepare():
+            with at_most(0.05):
+                movable.prepare_freeze()
+
+        with pytest.raises(Busy):
+            other.submit(prepare).result()
+    movable.prepare_freeze()

@@ -1,0 +1,5 @@
+"""``python -m orchestrator`` is ``registry-orchestrator``."""
+
+from orchestrator.cli import run
+
+run()

@@ -1,0 +1,242 @@
+"""What the tools answer: typed, small, and with the sensible next step.
+
+Moments are ISO 8601 in UTC; what is at its default is left out. Lists are pages: ``next_cursor``
+continues one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+__all__ = [
+    "AgentAnswer",
+    "AgentLine",
+    "AgentOutput",
+    "ContextAnswer",
+    "FindingLine",
+    "FindingsPage",
+    "HandoverAnswer",
+    "HealthAnswer",
+    "HealthLine",
+    "PhaseAnswer",
+    "PhaseLine",
+    "ReviewAnswer",
+    "ReviewLine",
+    "ScanAnswer",
+    "TaskAnswer",
+    "TaskLine",
+    "TasksPage",
+    "VerdictLine",
+]
+
+
+class Answer(BaseModel):
+    """What every answer has."""
+
+    next_step: str | None = Field(default=None, description="what is sensible to do next")
+
+
+class PhaseLine(BaseModel):
+    """A phase in a list."""
+
+    index: int
+    name: str
+    status: str
+    revision_round: int | None = None
+
+
+class AgentLine(BaseModel):
+    """An agent in a list; ``message`` is its newest report's, cut."""
+
+    agent_id: str
+    type: str
+    status: str
+    progress: int
+    phase_index: int | None = None
+    parent: str | None = None
+    last_update: str | None = None
+    message: str | None = None
+
+
+class TaskLine(BaseModel):
+    """A task in a list; ``status`` follows from its records."""
+
+    task_id: str
+    description: str
+    status: str
+    agents: int
+    active_agents: int
+    created_at: str
+
+
+class TaskAnswer(Answer):
+    """A task as it stands."""
+
+    task_id: str
+    status: str
+    description: str
+    priority: str
+    silent: bool = Field(default=False, description="active, but nobody gave a sign of life lately")
+    current_phase: int | None = None
+    phases: list[PhaseLine] = []
+    agents_total: int = 0
+    agents_active: list[AgentLine] = []
+    agents_by_status: dict[str, int] = {}
+    open_review: str | None = None
+
+
+class TasksPage(Answer):
+    """Some tasks."""
+
+    tasks: list[TaskLine]
+    next_cursor: str | None = None
+
+
+class AgentAnswer(Answer):
+    """One agent after a command."""
+
+    task_id: str
+    agent_id: str
+    status: str
+    progress: int | None = None
+    phase_index: int | None = None
+    review_opened: str | None = None
+
+
+class AgentOutput(Answer):
+    """The end of an agent's output, or what stands before ``before``.
+
+    ``start`` is where the text begins in the log, in bytes; pass it as ``before`` to read what is
+    before it. 0: nothing is.
+    """
+
+    agent_id: str
+    status: str
+    text: str
+    start: int
+    size: int
+
+
+class FindingAnswer(Answer):
+    """A finding that was kept."""
+
+    finding_id: str
+
+
+class FindingLine(BaseModel):
+    """A finding in a list."""
+
+    finding_id: str
+    agent_id: str
+    type: str
+    severity: str
+    message: str
+    at: str
+    phase_index: int | None = None
+    data: dict[str, Any] | None = None
+
+
+class FindingsPage(Answer):
+    """Some findings, newest first."""
+
+    findings: list[FindingLine]
+    next_cursor: str | None = None
+
+
+class VerdictLine(BaseModel):
+    """What one reviewer said."""
+
+    reviewer_id: str | None
+    verdict: str
+    notes: str | None = None
+    findings: list[Any] | None = None
+
+
+class ReviewLine(BaseModel):
+    """A review; ``waiting_for`` are the reviewers that have not answered."""
+
+    review_id: str
+    phase_index: int | None
+    status: str
+    verdict: str | None = None
+    reason: str | None = None
+    waiting_for: list[str] = []
+    verdicts: list[VerdictLine] = []
+    critiques: list[dict[str, Any]] = []
+
+
+class ReviewAnswer(Answer):
+    """Reviews of a task, newest first, and where the phase stands that they are about."""
+
+    task_id: str
+    phase_index: int | None = None
+    phase_status: str | None = None
+    reviews: list[ReviewLine] = []
+
+
+class PhaseAnswer(Answer):
+    """A phase as it stands."""
+
+    task_id: str
+    task_status: str
+    index: int
+    name: str
+    status: str
+    total_phases: int
+    description: str | None = None
+    revision_round: int | None = None
+    agents_active: list[str] = []
+    agents_completed: int = 0
+    agents_failed: int = 0
+    all_agents_done: bool = False
+    review: ReviewLine | None = None
+    escalation_reason: str | None = None
+
+
+class HandoverAnswer(Answer):
+    """What a phase left."""
+
+    from_phase: int | None
+    to_phase: int | None
+    summary: str
+    key_findings: list[str] = []
+    blockers: list[str] = []
+    recommendations: list[str] = []
+    artifacts: list[dict[str, Any]] = []
+
+
+class ContextAnswer(Answer):
+    """What an agent must know, as text, within a budget."""
+
+    task_id: str
+    text: str
+    left_out: list[str] = Field(default=[], description="what the budget had no room for")
+
+
+class HealthLine(BaseModel):
+    """An active agent's record beside its process."""
+
+    task_id: str
+    agent_id: str
+    status: str
+    process: str
+    silent_seconds: int | None = None
+
+
+class HealthAnswer(Answer):
+    """The active agents, longest silent first."""
+
+    active_agents: int
+    healthy: int
+    agents: list[HealthLine] = Field(default=[], description="those that are not as they should be")
+
+
+class ScanAnswer(Answer):
+    """What a scan set right."""
+
+    looked_at: int
+    ended: list[str] = Field(default=[], description="agents whose process was gone")
+    stopped: list[str] = Field(default=[], description="processes whose agent had ended")
+    started: list[str] = Field(default=[], description="reviewers that nobody had started")

@@ -1,0 +1,131 @@
+"""``registry-orchestrator``: serve a workspace to agents and their conductor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from registry_api import load_settings
+from registry_api.errors import RegistryError, UsageError
+
+__all__ = ["app", "main"]
+
+OK, ERROR, USAGE = range(3)
+
+Workspace = Annotated[
+    Path | None,
+    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest registry above"),
+]
+
+app = App(
+    name="registry-orchestrator",
+    help="Agents and their conductor work on the tasks of a registry, over MCP.\n\n"
+    "Example: registry-orchestrator serve --workspace ~/project/.agent-workspace",
+    version=lambda: version("registry-backend"),
+    version_flags=["--version"],
+)
+
+
+@app.command
+def serve(
+    *,
+    workspace: Workspace = None,
+    http: Annotated[str | None, Parameter(help="HOST:PORT; default: standard input")] = None,
+    remote: Annotated[bool, Parameter(negative="", help="allow an address others reach")] = False,
+    allow_host: Annotated[
+        tuple[str, ...], Parameter(help="a further name under which it is reached")
+    ] = (),
+) -> int:
+    """Serve MCP on standard input and output, or over HTTP with the token in .registry/token.
+
+    Example: registry-orchestrator serve --http 127.0.0.1:8766
+    """
+    _need_extra()
+    from orchestrator.deployment import Endpoint
+    from orchestrator.opening import open_orchestrator
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    settings = load_settings(workspace)
+    if http is None:
+        import anyio
+
+        from orchestrator.server import build_server
+
+        with open_orchestrator(settings) as service:
+            service.scan()
+            anyio.run(build_server(service).run_stdio_async)
+        return OK
+    from orchestrator import http as over
+    from orchestrator.token import operator_token
+
+    host, port = over.parse_address(http, remote=remote)
+    token = operator_token(settings.workspace)
+    with (
+        over.listening(host, port) as (taken, url),
+        open_orchestrator(settings, endpoint=Endpoint(url=url, token=token)) as service,
+    ):
+        service.scan()
+        made = over.http_app(service, token=token, hosts=allow_host)
+        print(url, flush=True)  # noqa: T201
+        over.serve(made, taken)
+    return OK
+
+
+@app.command
+def config(*, workspace: Workspace = None, http: str | None = None) -> int:
+    """Print what an MCP client needs to reach this workspace, as JSON.
+
+    Most clients read it as it is, e.g. in .mcp.json. With --http URL it names a server that runs,
+    with the token. Example: registry-orchestrator config > .mcp.json
+    """
+    from orchestrator.deployment import SERVER, Endpoint, client_config
+    from orchestrator.token import operator_token
+
+    place = load_settings(workspace).workspace
+    endpoint = Endpoint(url=http, token=operator_token(place)) if http else None
+    print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201
+    return OK
+
+
+def _need_extra() -> None:
+    """Raise UsageError where the packages of the extra are not there."""
+    try:
+        import mcp
+        import psutil
+    except ImportError as error:
+        raise UsageError(
+            f"the orchestrator needs {error.name}, which is not installed",
+            next_step="pip install 'registry-backend[mcp]'",
+        ) from None
+    del mcp, psutil
+
+
+def main(tokens: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 ok, 1 error, 2 usage."""
+    tokens = sys.argv[1:] if tokens is None else tokens
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except RegistryError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        return USAGE if isinstance(error, UsageError) else ERROR
+    except cyclopts.CycloptsError as error:
+        sys.stderr.write(f"usage: {error}\nregistry-orchestrator --help\n")
+        return USAGE
+    except OSError as error:
+        sys.stderr.write(f"os_error: {error}\n")
+        return ERROR
+    except KeyboardInterrupt:
+        return OK
+    return code if isinstance(code, int) else OK
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

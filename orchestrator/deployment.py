@@ -1,0 +1,294 @@
+"""Starting and stopping agents: reserve, start, confirm, or take the reservation back.
+
+A process waits until its record is confirmed, and ends if whoever started it dies before that: no
+program of an agent runs without a record. A record without a process is one that ``abandoned``
+finds: its owner is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator import marks, places
+from orchestrator.errors import LaunchFailed, UnknownAgentKind
+from orchestrator.rules import agents
+from orchestrator.rules.agents import ConfirmAgent
+from orchestrator.rules.draft import extra_of
+from orchestrator.settings import AgentKind
+from registry_api import Agent, RegistryStore, Task, transact
+from registry_api.durable import replace_file
+from registry_api.errors import InvalidInput, RegistryError
+from registry_api.launching import Launch, Launcher, Prepared
+
+__all__ = [
+    "SERVER",
+    "Deployment",
+    "Ended",
+    "Endpoint",
+    "Order",
+    "client_config",
+    "mark_in",
+    "working_directory",
+]
+
+SERVER = "orchestrator"  # what the server is called in the configuration of agents
+_NAME = re.compile(r"\{(\w+)\}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
+_OWN = (
+    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID"),
+    *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
+)
+
+
+class Ended(Protocol):
+    """Called when an agent's process is gone."""
+
+    def __call__(self, task_id: str, agent_id: str, code: int) -> None:
+        """``code`` is its exit code, negative for a signal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """How one agent is to be started, checked before anything is reserved for it."""
+
+    kind: str
+    argv: tuple[str | tuple[str, ...], ...]
+    environment: Mapping[str, str]
+    preamble: bool
+    model: str | None
+    effort: str | None
+    cwd: Path | None
+
+    @property
+    def external(self) -> bool:
+        """Whether the conductor runs the agent itself."""
+        return not self.argv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a server over HTTP is reached, for the agents that it deploys."""
+
+    url: str
+    token: str
+
+
+class Deployment:
+    """Starts what was reserved, in one workspace, through one launcher."""
+
+    def __init__(
+        self,
+        store: RegistryStore,
+        launcher: Launcher,
+        *,
+        workspace: Path,
+        kinds: Mapping[str, AgentKind],
+        now: Callable[[], datetime],
+        grace: float,
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._workspace = workspace
+        self._kinds = kinds
+        self._now = now
+        self._grace = grace
+        self._endpoint = endpoint
+
+    def order(self, kind: str, *, model: str | None, effort: str | None, cwd: str | None) -> Order:
+        """Check that a kind can be started; raises UnknownAgentKind or LaunchFailed."""
+        known = self._kinds.get(kind)
+        if known is None:
+            raise UnknownAgentKind(
+                f"no kind of agent is called {kind[:80]!r}",
+                next_step=f"Known kinds: {', '.join(sorted(self._kinds))}; registry.toml adds more",
+                kinds=sorted(self._kinds),
+            )
+        for name, word in (("model", model), ("effort", effort)):
+            if word is not None and not _WORD.fullmatch(word):
+                raise InvalidInput(
+                    f"the {name} {word[:80]!r} is no name of one",
+                    next_step="Use letters, digits and ._:/@-, beginning with a letter or digit",
+                )
+        program = known.argv[0] if known.argv else None
+        if isinstance(program, str) and shutil.which(program) is None:
+            raise LaunchFailed(
+                f"the program {program!r} of kind {kind} is not installed here",
+                next_step="Install it, or name another kind; kind external starts nothing",
+            )
+        return Order(
+            kind=kind,
+            argv=known.argv,
+            environment=known.environment,
+            preamble=known.preamble,
+            model=model or known.model,
+            effort=effort or known.effort,
+            cwd=working_directory(cwd),
+        )
+
+    def start(
+        self, task: Task, agent: Agent, order: Order, prompt: str, *, ended: Ended
+    ) -> int | None:
+        """Start a reserved agent and confirm it; returns its pid.
+
+        Raises LaunchFailed; whoever reserved it ends its record.
+        """
+        if order.external:
+            return None
+        prepared: Prepared | None = None
+        task_id, agent_id = task.task_id, agent.agent_id
+        try:
+            launch = self._launch(task, agent, order, prompt)
+            prepared = self._launcher.prepare(launch, lambda code: ended(task_id, agent_id, code))
+            confirmed = ConfirmAgent(
+                agent_id=agent_id, mark=prepared.mark, pid=prepared.pid, at=self._now()
+            )
+            transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
+            prepared.go()
+        except (OSError, RegistryError) as error:
+            if prepared is not None:
+                prepared.cancel()
+            raise LaunchFailed(
+                f"agent {agent_id} could not be started: {error}",
+                next_step="Mend what it names and deploy_agent again",
+            ) from error
+        return prepared.pid
+
+    def stop(self, agent: Agent) -> bool:
+        """Stop an agent's process, if it has one; returns whether it had a live one."""
+        mark = mark_in(agent)
+        if mark is None or not self._launcher.alive(mark):
+            return False
+        self._launcher.stop(mark, grace=self._grace)
+        return True
+
+    def process(self, agent: Agent) -> str:
+        """Return what is known of an active agent's process.
+
+        ``alive``, ``dead``, ``ending``: gone, but its owner lives and takes note of its exit;
+        ``starting``, ``abandoned``: never started, its owner is dead; ``external``: none of ours.
+        """
+        mark, owner = mark_in(agent), extra_of(agent).get("reserved_by")
+        if mark is not None and self._launcher.alive(mark):
+            return "alive"
+        if not isinstance(owner, str):
+            return "dead" if mark else "external"
+        if marks.alive(owner):
+            return "ending" if mark else "starting"
+        return "dead" if mark else "abandoned"
+
+    def _launch(self, task: Task, agent: Agent, order: Order, prompt: str) -> Launch:
+        task_id, agent_id = task.task_id, agent.agent_id
+        folder = self._workspace, task_id
+        values = {
+            "model": order.model,
+            "effort": order.effort,
+            "workspace": str(self._workspace),
+            "task_id": task_id,
+            "agent_id": agent_id,
+            **self._reached_by(order),
+        }
+        mine = {
+            "REGISTRY_WORKSPACE": str(self._workspace),
+            "REGISTRY_TASK_ID": task_id,
+            "REGISTRY_AGENT_ID": agent_id,
+        }
+        if self._endpoint is not None:
+            mine["REGISTRY_ORCHESTRATOR_URL"] = self._endpoint.url
+            mine["REGISTRY_ORCHESTRATOR_TOKEN"] = self._endpoint.token
+        inherited = {k: v for k, v in os.environ.items() if k not in _OWN}
+        text = prompt.encode()
+        return Launch(
+            task_id=task_id,
+            agent_id=agent_id,
+            argv=_filled(order.argv, values),
+            prompt=places.new_file(*folder, f"agent_prompt_{agent_id}.txt", data=text),
+            log=places.append_file(*folder, "logs", f"{agent_id}_stream.jsonl"),
+            errors=places.append_file(*folder, "logs", f"{agent_id}_stderr.log"),
+            cwd=order.cwd or working_directory(task.client_cwd) or self._workspace / task_id,
+            environment={**inherited, **order.environment, **mine},
+        )
+
+    def _reached_by(self, order: Order) -> dict[str, str]:
+        """Return how an agent reaches the orchestrator: at its endpoint, or by a server of the
+        agent's own on the workspace.
+        """
+        args = ["-m", "orchestrator", "serve", "--workspace", str(self._workspace)]
+        config = self._workspace / ".registry" / "mcp.json"
+        if any("{mcp_config}" in part for part in _flat(order.argv)):
+            server = client_config(self._workspace, self._endpoint)
+            text = json.dumps({"mcpServers": {SERVER: server}}, indent=2).encode()
+            config.parent.mkdir(mode=0o700, exist_ok=True)
+            if not config.exists() or config.read_bytes() != text:
+                replace_file(config, text, aside=config.with_name(f"mcp.{os.getpid()}"))
+        return {
+            "mcp_config": str(config),
+            "mcp_command": json.dumps(sys.executable),
+            "mcp_args": json.dumps(args),
+        }
+
+
+def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, object]:
+    """Return what an MCP client needs to reach a workspace, as most clients read it."""
+    if endpoint is None:
+        args = ["-m", "orchestrator", "serve", "--workspace", str(workspace)]
+        return {"command": sys.executable, "args": args}
+    bearer = f"Bearer {endpoint.token}"
+    return {"type": "http", "url": endpoint.url, "headers": {"Authorization": bearer}}
+
+
+def mark_in(agent: Agent) -> str | None:
+    """Return the mark of an agent's process, None before it was confirmed."""
+    mark = extra_of(agent).get("process")
+    return mark if isinstance(mark, str) else None
+
+
+def working_directory(cwd: str | None) -> Path | None:
+    """Return a working directory; raises LaunchFailed unless it is one, by its absolute path."""
+    if not cwd:
+        return None
+    there = False
+    with suppress(ValueError, OSError):
+        there = Path(cwd).is_absolute() and Path(cwd).is_dir()
+    if not there:
+        raise LaunchFailed(
+            f"the working directory {cwd[:200]!r} is no directory with an absolute path",
+            next_step="Give an existing one; your client must expand names like ${workspaceFolder}",
+        )
+    return Path(cwd)
+
+
+def _flat(argv: tuple[str | tuple[str, ...], ...]) -> tuple[str, ...]:
+    return tuple(p for part in argv for p in ((part,) if isinstance(part, str) else part))
+
+
+def _filled(
+    argv: tuple[str | tuple[str, ...], ...], values: Mapping[str, str | None]
+) -> tuple[str, ...]:
+    """Fill in the values by one pass: what is filled in is never looked at for further names."""
+
+    def value(match: re.Match[str]) -> str:
+        return values.get(match[1], match[0]) or ""
+
+    filled: list[str] = []
+    for part in argv:
+        group = (part,) if isinstance(part, str) else part
+        lacking = [n for p in group for n in _NAME.findall(p) if values.get(n, "") is None]
+        if lacking and isinstance(part, str):
+            raise LaunchFailed(
+                f"the argument {part!r} needs a {lacking[0]}, and none is given",
+                next_step="Give it, or put the argument into a list of its own in registry.toml",
+            )
+        if not lacking:
+            filled.extend(_NAME.sub(value, p) for p in group)
+    return tuple(filled)

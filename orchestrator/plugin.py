@@ -1,0 +1,18 @@
+"""What the orchestrator brings to a host: its launchers."""
+
+from __future__ import annotations
+
+from registry_api import hookimpl
+from registry_api.launching import Launcher, RegisterLauncher
+
+
+@hookimpl
+def registry_register_launchers(register: RegisterLauncher) -> None:
+    """Bring the ``process`` launcher."""
+    register("process", _process)
+
+
+def _process() -> Launcher:
+    from orchestrator.launchers.process import ProcessLauncher  # noqa: PLC0415
+
+    return ProcessLauncher()

@@ -1,0 +1,393 @@
+"""What can be asked: snapshots and pages made into answers. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from itertools import islice
+
+from orchestrator import places
+from orchestrator.answers import (
+    AgentLine,
+    AgentOutput,
+    ContextAnswer,
+    FindingLine,
+    FindingsPage,
+    HandoverAnswer,
+    HealthAnswer,
+    HealthLine,
+    PhaseAnswer,
+    PhaseLine,
+    ReviewAnswer,
+    ReviewLine,
+    TaskAnswer,
+    TaskLine,
+    TasksPage,
+    VerdictLine,
+)
+from orchestrator.errors import NoHandover
+from orchestrator.rules import context
+from orchestrator.rules.draft import Draft, extra_of
+from orchestrator.rules.phases import DONE, NEXT, all_done
+from orchestrator.rules.reviews import critiques
+from orchestrator.service import Orchestrator
+from registry_api import (
+    Agent,
+    Finding,
+    Kind,
+    Phase,
+    PhaseStatus,
+    RecordQuery,
+    Review,
+    ReviewStatus,
+    TaskQuery,
+    TaskSnapshot,
+    TaskStatus,
+    all_records,
+    jsontext,
+)
+from registry_api.silence import last_sign
+from registry_api.status import ACTIVE_AGENT, TERMINAL_TASK
+
+__all__ = ["Reading", "next_step"]
+
+_CUT = 200  # characters of a text in a list
+_MOST_AGENTS = 20  # in one answer
+_HEALTHY = frozenset({"alive", "starting", "ending", "external"})
+
+
+class Reading:
+    """The questions of one workspace."""
+
+    def __init__(self, service: Orchestrator) -> None:
+        self._service = service
+        self._store = service.store
+
+    def task(self, task_id: str) -> TaskAnswer:
+        """Return a task as it stands; raises TaskNotFound."""
+        return self.shown(self._store.load(task_id))
+
+    def shown(self, snapshot: TaskSnapshot) -> TaskAnswer:
+        """Return the answer for a snapshot."""
+        task = snapshot.task
+        active = [a for a in snapshot.agents if a.status in ACTIVE_AGENT]
+        said = {entry.agent_id: entry.message for entry in snapshot.latest}
+        open_review = next(
+            (r.review_id for r in snapshot.reviews if r.status is ReviewStatus.IN_PROGRESS), None
+        )
+        return TaskAnswer(
+            task_id=task.task_id,
+            status=snapshot.status,
+            description=cut(task.description),
+            priority=task.priority,
+            silent=snapshot.status is TaskStatus.ACTIVE and all(map(self._silent, active)),
+            current_phase=task.current_phase_index,
+            phases=[_phase_line(p) for p in snapshot.phases],
+            agents_total=len(snapshot.agents),
+            agents_active=[agent_line(a, said.get(a.agent_id)) for a in active[:_MOST_AGENTS]],
+            agents_by_status=dict(Counter(str(a.status) for a in snapshot.agents)),
+            open_review=open_review,
+            next_step=next_step(snapshot),
+        )
+
+    def tasks(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        text: str = "",
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> TasksPage:
+        """Page the tasks, newest first."""
+        query = TaskQuery(status=status, text=text or None, newest_first=True)
+        page = self._store.list_tasks(query, after=cursor, limit=limit)
+        return TasksPage(
+            tasks=[
+                TaskLine(
+                    task_id=t.task_id,
+                    description=cut(t.description),
+                    status=t.status,
+                    agents=t.agents,
+                    active_agents=t.active_agents,
+                    created_at=t.created_at.isoformat(),
+                )
+                for t in page.items
+            ],
+            next_cursor=page.next,
+            next_step=None if page.items else "create_task makes the first one",
+        )
+
+    def output(
+        self, task_id: str, agent_id: str, *, max_bytes: int, before: int | None
+    ) -> AgentOutput:
+        """Return the end of an agent's log, or what stands before a place in it."""
+        agent = self._service.agent(task_id, agent_id)
+        data, start, size = places.read_tail(
+            self._service.settings.workspace,
+            task_id,
+            "logs",
+            f"{agent_id}_stream.jsonl",
+            limit=max_bytes,
+            before=before,
+        )
+        return AgentOutput(
+            agent_id=agent_id,
+            status=agent.status,
+            text=data.decode("utf-8", "replace"),
+            start=start,
+            size=size,
+            next_step=None if size else "It has printed nothing: get_task_status has its reports",
+        )
+
+    def findings(
+        self,
+        task_id: str,
+        *,
+        agent_id: str | None = None,
+        severity: str | None = None,
+        phase_index: int | None = None,
+        since: datetime | None = None,
+        text: str = "",
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> FindingsPage:
+        """Page a task's findings, newest first; raises TaskNotFound."""
+        if not self._store.head(task_id).revision:
+            self._store.load(task_id)
+        query = RecordQuery(
+            task_id=task_id,
+            agent_id=agent_id,
+            severity=severity,
+            phase_index=phase_index,
+            since=since,
+            text=text or None,
+            newest_first=True,
+        )
+        page = self._store.list_records(Kind.FINDING, query, after=cursor, limit=limit)
+        return FindingsPage(
+            findings=[_finding_line(f) for f in page.items if isinstance(f, Finding)],
+            next_cursor=page.next,
+        )
+
+    def phase(self, task_id: str, phase_index: int | None = None) -> PhaseAnswer:
+        """Return a phase as it stands, without an index the current one; raises PhaseNotFound."""
+        snapshot = self._store.load(task_id)
+        draft = Draft(snapshot)
+        phase = draft.phase(phase_index)
+        bound = draft.bound(phase.phase_index)
+        active = [a.agent_id for a in bound if a.status in ACTIVE_AGENT]
+        completed = sum(a.status in DONE for a in bound)
+        reviews = _newest(snapshot, phase.phase_index)
+        escalated = phase.status is PhaseStatus.ESCALATED
+        reason = extra_of(phase).get("escalation_reason") if escalated else None
+        return PhaseAnswer(
+            task_id=task_id,
+            task_status=snapshot.status,
+            index=phase.phase_index,
+            name=phase.name,
+            status=phase.status,
+            total_phases=len(snapshot.phases),
+            description=cut(phase.description) or None,
+            revision_round=phase.revision_round or None,
+            agents_active=active[:_MOST_AGENTS],
+            agents_completed=completed,
+            agents_failed=len(bound) - len(active) - completed,
+            all_agents_done=all_done(draft, phase),
+            review=_review_line(snapshot, reviews[0], whole=False) if reviews else None,
+            escalation_reason=reason if isinstance(reason, str) else None,
+            next_step=next_step(snapshot),
+        )
+
+    def reviews(
+        self, task_id: str, *, review_id: str | None = None, phase_index: int | None = None
+    ) -> ReviewAnswer:
+        """Return one review whole, or the reviews of a phase or the task, newest first."""
+        snapshot = self._store.load(task_id)
+        return self.reviewed(snapshot, review_id=review_id, phase_index=phase_index)
+
+    def reviewed(
+        self, snapshot: TaskSnapshot, *, review_id: str | None, phase_index: int | None = None
+    ) -> ReviewAnswer:
+        """Return the answer for a snapshot; raises ReviewNotFound."""
+        if review_id is not None:
+            found = [Draft(snapshot).review(review_id)]
+        else:
+            found = _newest(snapshot, phase_index)[:10]
+        phase = snapshot.phase(found[0].phase_index or 0) if found else None
+        return ReviewAnswer(
+            task_id=snapshot.task.task_id,
+            phase_index=phase.phase_index if phase else None,
+            phase_status=phase.status if phase else None,
+            reviews=[_review_line(snapshot, r, whole=i == 0) for i, r in enumerate(found)],
+            next_step=next_step(snapshot),
+        )
+
+    def handover(self, task_id: str, phase_index: int | None = None) -> HandoverAnswer:
+        """Return what a phase left, without an index the newest; raises NoHandover."""
+        snapshot = self._store.load(task_id)
+        fits = [
+            h
+            for h in snapshot.handovers
+            if phase_index is None or h.from_phase_index == phase_index
+        ]
+        if not fits:
+            which = "no phase" if phase_index is None else f"phase {phase_index} has not"
+            raise NoHandover(
+                f"task {task_id}: {which} left a handover yet",
+                next_step="A phase leaves one when it is approved; get_phase_status",
+            )
+        newest = max(fits, key=lambda h: h.created_at)
+        artifacts = jsontext.parse_trusted(newest.artifacts.encode())
+        return HandoverAnswer(
+            from_phase=newest.from_phase_index,
+            to_phase=newest.to_phase_index,
+            summary=newest.summary,
+            key_findings=list(newest.key_findings),
+            blockers=list(newest.blockers),
+            recommendations=list(newest.recommendations),
+            artifacts=[a for a in artifacts if isinstance(a, dict)],
+        )
+
+    def context(
+        self, task_id: str, *, phase_index: int | None = None, max_tokens: int = 2000
+    ) -> ContextAnswer:
+        """Return what an agent must know, within a budget of tokens (four characters each)."""
+        snapshot = self._store.load(task_id)
+        query = RecordQuery(task_id=task_id, newest_first=True)
+        newest = islice(all_records(self._store, Kind.FINDING, query), 200)
+        found = context.accumulate(
+            snapshot,
+            [f for f in newest if isinstance(f, Finding)],
+            max_tokens=max_tokens,
+            phase_index=phase_index,
+        )
+        return ContextAnswer(task_id=task_id, text=found.text, left_out=list(found.left_out))
+
+    def health(self, task_id: str | None = None) -> HealthAnswer:
+        """Compare the records of active agents with their processes; changes nothing."""
+        lines: list[HealthLine] = []
+        active = 0
+        query = RecordQuery(task_id=task_id, active=True)
+        for agent in all_records(self._store, Kind.AGENT, query):
+            assert isinstance(agent, Agent)
+            active += 1
+            process = self._service.deployment.process(agent)
+            silent = self._silent(agent)
+            if process in _HEALTHY and not silent:
+                continue
+            sign = last_sign(agent)
+            lines.append(
+                HealthLine(
+                    task_id=agent.task_id,
+                    agent_id=agent.agent_id,
+                    status=agent.status,
+                    process=process,
+                    silent_seconds=(
+                        int((self._service.now() - sign).total_seconds())
+                        if silent and sign
+                        else None
+                    ),
+                )
+            )
+        lines.sort(key=lambda line: -(line.silent_seconds or 0))
+        wrong = any(line.process not in _HEALTHY for line in lines)
+        return HealthAnswer(
+            active_agents=active,
+            healthy=active - len(lines),
+            agents=lines[:_MOST_AGENTS],
+            next_step="trigger_health_scan sets right what has no process" if wrong else None,
+        )
+
+    def _silent(self, agent: Agent) -> bool:
+        sign = last_sign(agent)
+        after = timedelta(seconds=self._service.settings.silent_after)
+        return sign is None or self._service.now() - sign > after
+
+
+def next_step(snapshot: TaskSnapshot) -> str:
+    """Return what a conductor sensibly does with a task as it stands."""
+    status = snapshot.status
+    if status in TERMINAL_TASK:
+        return "Nothing is left to do: the task has ended"
+    index = snapshot.task.current_phase_index
+    phase = snapshot.phase(index or 0)
+    if phase is None:
+        active = any(a.status in ACTIVE_AGENT for a in snapshot.agents)
+        return "Wait for its agents" if active else "deploy_agent"
+    bound = [a for a in snapshot.agents if a.phase_index == phase.phase_index]
+    if any(a.status in ACTIVE_AGENT for a in bound):
+        return "Wait for its agents: the last one opens the review"
+    return NEXT[phase.status]
+
+
+def cut(text: str) -> str:
+    """Return a text short enough for a list."""
+    return text if len(text) <= _CUT else text[: _CUT - 1] + "…"
+
+
+def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
+    """Return an agent's line."""
+    return AgentLine(
+        agent_id=agent.agent_id,
+        type=agent.type,
+        status=agent.status,
+        progress=agent.progress,
+        phase_index=agent.phase_index,
+        parent=None if agent.parent == "orchestrator" else agent.parent,
+        last_update=agent.last_update.isoformat() if agent.last_update else None,
+        message=cut(message) if message else None,
+    )
+
+
+def _phase_line(phase: Phase) -> PhaseLine:
+    return PhaseLine(
+        index=phase.phase_index,
+        name=phase.name,
+        status=phase.status,
+        revision_round=phase.revision_round or None,
+    )
+
+
+def _finding_line(finding: Finding) -> FindingLine:
+    data = jsontext.parse_trusted(finding.data.encode())
+    return FindingLine(
+        finding_id=finding.finding_id,
+        agent_id=finding.agent_id,
+        type=finding.finding_type,
+        severity=finding.severity,
+        message=finding.message,
+        at=finding.timestamp.isoformat(),
+        phase_index=finding.phase_index,
+        data=data or None,
+    )
+
+
+def _newest(snapshot: TaskSnapshot, phase_index: int | None) -> list[Review]:
+    found = [r for r in snapshot.reviews if phase_index is None or r.phase_index == phase_index]
+    return sorted(found, key=lambda r: (r.created_at, r.review_id), reverse=True)
+
+
+def _review_line(snapshot: TaskSnapshot, review: Review, *, whole: bool) -> ReviewLine:
+    verdicts = [v for v in snapshot.verdicts if v.review_id == review.review_id]
+    said = {v.reviewer_id for v in verdicts}
+    live = {a.agent_id for a in snapshot.agents if a.status in ACTIVE_AGENT}
+    extra = extra_of(review)
+    reason = extra.get("abort_reason") or extra.get("failure_reason")
+    return ReviewLine(
+        review_id=review.review_id,
+        phase_index=review.phase_index,
+        status=review.status,
+        verdict=review.verdict,
+        reason=reason if isinstance(reason, str) else None,
+        waiting_for=[r for r in review.reviewers if r not in said and r in live],
+        verdicts=[
+            VerdictLine(
+                reviewer_id=v.reviewer_id,
+                verdict=v.verdict,
+                notes=v.notes or None if whole else None,
+                findings=(jsontext.parse_trusted(v.findings.encode()) or None) if whole else None,
+            )
+            for v in verdicts
+        ],
+        critiques=critiques(review) if whole else [],
+    )

@@ -1,0 +1,223 @@
+"""Agents: reserved within the task's limits, confirmed when they run, ended once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from orchestrator.errors import (
+    AgentEnded,
+    DuplicateAgent,
+    LimitReached,
+    VerdictMissing,
+)
+from orchestrator.rules import phases, reviews, submission
+from orchestrator.rules.draft import Draft, with_extra
+from orchestrator.rules.reviews import ReviewPlan
+from registry_api import Agent, AgentStatus, Op, Phase, PhaseStatus, Task, TaskSnapshot
+from registry_api.errors import InvalidInput
+from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
+
+__all__ = ["ConfirmAgent", "DeployAgent", "EndAgent", "Limits", "confirm", "deploy", "end"]
+
+ORCHESTRATOR = "orchestrator"  # the parent of agents that the conductor deploys
+_TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
+_OPEN = frozenset({PhaseStatus.ACTIVE, PhaseStatus.REVISION_NEEDED, PhaseStatus.FIXING})
+_SHOWN = 200  # characters of the prompt kept in the record, as the older programs did
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many agents a task may have: ever, at once, and how deep below the orchestrator."""
+
+    max_agents: int = 45
+    max_concurrent: int = 20
+    max_depth: int = 5
+
+    def of(self, task: Task) -> Limits:
+        """Return the task's own limits where it states them."""
+        return Limits(
+            max_agents=self.max_agents if task.max_agents is None else task.max_agents,
+            max_concurrent=(
+                self.max_concurrent if task.max_concurrent is None else task.max_concurrent
+            ),
+            max_depth=self.max_depth if task.max_depth is None else task.max_depth,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployAgent:
+    """Reserve a place for an agent; ``phase_index`` None: the current phase.
+
+    ``owner`` names the process that reserves and must start it.
+    """
+
+    agent_id: str
+    agent_type: str
+    prompt: str
+    at: datetime
+    limits: Limits
+    parent: str = ORCHESTRATOR
+    phase_index: int | None = None
+    model: str | None = None
+    kind: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmAgent:
+    """The agent's process is there: its ``mark`` is how its launcher finds it again."""
+
+    agent_id: str
+    mark: str
+    pid: int | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndAgent:
+    """An agent ended, by its own word or by that of who looks after its process.
+
+    ``review``: what a review is opened with where this was the phase's last agent; None: no review
+    is opened by itself.
+    """
+
+    agent_id: str
+    status: AgentStatus
+    at: datetime
+    review: ReviewPlan | None
+    reason: str | None = None
+    progress: int | None = None
+    by_report: bool = False
+
+
+def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
+    """Reserve the agent: from now on it counts, though nothing runs yet.
+
+    Raises TaskEnded, PhaseNotFound, PhaseClosed, DuplicateAgent, LimitReached, AgentNotFound or
+    AgentEnded (the parent), InvalidInput (the type).
+    """
+    draft = Draft(snapshot)
+    if not _TYPE.fullmatch(command.agent_type):
+        raise InvalidInput(
+            f"agent type {command.agent_type[:80]!r} is no name",
+            next_step="Use letters, digits, _ and -, at most 64, not starting with -",
+        )
+    draft.must_run()
+    phase = _open_phase(draft, command.phase_index)
+    _refuse_duplicate(draft, command.agent_type, phase)
+    depth = _depth(draft, command)
+    _check_limits(draft, command.limits.of(draft.task), depth)
+    if phase is not None and phase.status is PhaseStatus.REVISION_NEEDED:
+        phases.move(draft, phase, PhaseStatus.FIXING)
+    agent = Agent(
+        task_id=draft.task.task_id,
+        agent_id=command.agent_id,
+        type=command.agent_type,
+        model=command.model,
+        status=AgentStatus.RUNNING,
+        phase_index=phase.phase_index if phase else None,
+        parent=command.parent,
+        depth=depth,
+        started_at=command.at,
+        last_update=command.at,
+        prompt=command.prompt[:_SHOWN] + ("..." if len(command.prompt) > _SHOWN else ""),
+    )
+    draft.put(with_extra(agent, agent_kind=command.kind, reserved_by=command.owner))
+    return draft.ops()
+
+
+def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
+    """Note the process of a reserved agent; raises AgentEnded where it was ended meanwhile."""
+    draft = Draft(snapshot)
+    agent = draft.agent(command.agent_id)
+    _must_live(agent)
+    draft.put(with_extra(replace(agent, pid=command.pid), process=command.mark))
+    return draft.ops()
+
+
+def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
+    """End an agent; the phase's last one opens its review, a reviewer may end its review.
+
+    No ops where the agent is terminal already, unless it says so itself: then AgentEnded.
+    """
+    draft = Draft(snapshot)
+    agent = draft.agent(command.agent_id)
+    if agent.status in TERMINAL_AGENT:
+        if command.by_report:
+            _must_live(agent)
+        return ()
+    if command.by_report and agent.review_id and command.status is AgentStatus.COMPLETED:
+        raise VerdictMissing(
+            f"reviewer {agent.agent_id} has given no verdict on {agent.review_id}",
+            next_step="submit_review_verdict ends a reviewer",
+        )
+    reason = {
+        AgentStatus.TERMINATED: "termination_reason",
+        AgentStatus.KILLED: "termination_reason",
+        AgentStatus.COMPLETED: "completion_reason",
+    }.get(command.status, "failure_reason")
+    if command.progress is not None:
+        agent = replace(agent, progress=command.progress)
+    ended = draft.end(agent, command.status, at=command.at, **{reason: command.reason})
+    if agent.review_id:
+        reviews.reviewer_ended(draft, ended, at=command.at)
+    elif agent.phase_index is not None:
+        submission.agent_ended(draft, agent.phase_index, command.review, at=command.at)
+    return draft.ops()
+
+
+def _must_live(agent: Agent) -> None:
+    if agent.status in TERMINAL_AGENT:
+        raise AgentEnded(
+            f"agent {agent.agent_id} is {agent.status}, and a terminal agent never reopens",
+            next_step="Stop; the conductor can deploy_agent a new one",
+            status=str(agent.status),
+        )
+
+
+def _open_phase(draft: Draft, index: int | None) -> Phase | None:
+    if not draft.phases and index is None:
+        return None
+    phase = draft.phase(index)
+    if phase.status not in _OPEN:
+        raise phases.closed(phase, "it takes no agents")
+    return phase
+
+
+def _refuse_duplicate(draft: Draft, agent_type: str, phase: Phase | None) -> None:
+    index = phase.phase_index if phase else None
+    for agent in draft.agents:
+        same = agent.type == agent_type and agent.phase_index == index
+        if same and agent.status in ACTIVE_AGENT:
+            raise DuplicateAgent(
+                f"an agent of type {agent_type} is at work: {agent.agent_id} ({agent.status})",
+                next_step="Wait for it, kill_agent it, or use another type",
+                agent_id=agent.agent_id,
+            )
+
+
+def _depth(draft: Draft, command: DeployAgent) -> int:
+    if command.parent == ORCHESTRATOR:
+        return 1
+    parent = draft.agent(command.parent)
+    _must_live(parent)
+    return (parent.depth or 1) + 1
+
+
+def _check_limits(draft: Draft, limits: Limits, depth: int) -> None:
+    """Reviewers do not count: a task at its limit must still be reviewed."""
+    own = [a for a in draft.agents if a.review_id is None]
+    active = sum(a.status in ACTIVE_AGENT for a in own)
+    for name, value, limit, next_step in (
+        ("max_depth", depth, limits.max_depth, "Deploy it from an agent nearer to the top"),
+        ("max_agents", len(own) + 1, limits.max_agents, "Work with the agents that there are"),
+        ("max_concurrent", active + 1, limits.max_concurrent, "Wait until an agent has ended"),
+    ):
+        if value > limit:
+            raise LimitReached(
+                f"task {draft.task.task_id} allows {name}={limit}",
+                next_step=next_step,
+                limit=name,
+            )

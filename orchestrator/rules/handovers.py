@@ -1,0 +1,76 @@
+"""Handovers: what an approved phase leaves to the next, made of what its agents reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.rules.draft import Draft, extra_of
+from registry_api import Finding, Handover, Phase, ProgressEntry, jsontext
+
+__all__ = ["HandoverPlan", "leave"]
+
+_MOST = 20  # of findings, blockers, recommendations each
+_LONGEST = 500  # characters of one
+_GRAVE = {"critical": 0, "high": 1, "medium": 2, "low": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandoverPlan:
+    """What a handover is made of: an id, the phase's findings, each agent's newest report."""
+
+    handover_id: str
+    findings: tuple[Finding, ...] = ()
+    reports: tuple[ProgressEntry, ...] = ()
+
+
+def leave(draft: Draft, phase: Phase, plan: HandoverPlan, *, at: datetime) -> Handover:
+    """Put the handover of a phase that was just approved."""
+    bound = {a.agent_id for a in draft.bound(phase.phase_index)}
+    reports = [r.message for r in plan.reports if r.agent_id in bound and r.message]
+    said = extra_of(phase).get("review_summary")
+    by_grave = sorted(plan.findings, key=lambda f: (_GRAVE.get(f.severity, 4), f.timestamp))
+    later = [p.phase_index for p in draft.phases if p.phase_index > phase.phase_index]
+    handover = Handover(
+        task_id=phase.task_id,
+        handover_id=plan.handover_id,
+        from_phase_index=phase.phase_index,
+        to_phase_index=later[0] if later else None,
+        summary=_cut(said) if isinstance(said, str) else "\n".join(_some(reports)),
+        key_findings=_some(
+            f"[{f.severity}] {f.message}" for f in by_grave if _role(f) == "key_findings"
+        ),
+        blockers=_some(f.message for f in by_grave if _role(f) == "blockers"),
+        recommendations=_some(f.message for f in by_grave if _role(f) == "recommendations"),
+        artifacts=jsontext.dump_text(_artifacts(by_grave)),
+        created_at=at,
+    )
+    draft.put(handover)
+    return handover
+
+
+def _role(finding: Finding) -> str:
+    return {"blocker": "blockers", "recommendation": "recommendations"}.get(
+        finding.finding_type, "key_findings"
+    )
+
+
+def _artifacts(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    """Return the files that findings name in ``data.path``."""
+    found: list[dict[str, str]] = []
+    for finding in findings:
+        data = jsontext.parse_trusted(finding.data.encode())
+        path = data.get("path") if isinstance(data, dict) else None
+        if isinstance(path, str) and len(found) < _MOST:
+            found.append({"path": _cut(path), "description": _cut(finding.message)})
+    return found
+
+
+def _some(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the first few texts, each cut: a handover is read by who pays for every word."""
+    return tuple(_cut(text) for _, text in zip(range(_MOST), texts, strict=False))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,117 @@
+"""Phases: each moves along its table of transitions, and an approved one opens the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from orchestrator.errors import AgentsActive, NothingToReview, PhaseClosed
+from orchestrator.rules.draft import Draft, with_extra
+from orchestrator.rules.handovers import HandoverPlan, leave
+from registry_api import AgentStatus, Op, Phase, PhaseStatus, TaskSnapshot
+from registry_api.errors import InvalidInput
+from registry_api.status import ACTIVE_AGENT, PHASE_TRANSITIONS
+
+__all__ = [
+    "NEXT",
+    "ApprovePhase",
+    "all_done",
+    "approve",
+    "approve_escalated",
+    "closed",
+    "move",
+    "must_be_done",
+]
+
+DONE = frozenset({AgentStatus.COMPLETED, AgentStatus.PHASE_COMPLETED})
+# What a conductor sensibly does where a phase stands; every refusal and answer names it.
+NEXT: dict[PhaseStatus, str] = {
+    PhaseStatus.PENDING: "Wait until the phase before it is approved",
+    PhaseStatus.ACTIVE: "deploy_agent, or submit_phase_for_review when its agents are done",
+    PhaseStatus.IN_REVIEW: "Wait for the verdicts: get_review_status; abort_stalled_review ends it",
+    PhaseStatus.APPROVED: "Work on the current phase: get_phase_status",
+    PhaseStatus.REVISION_NEEDED: "Read get_review_status, then deploy_agent to mend what it names",
+    PhaseStatus.FIXING: "Wait for the agents, then mark_revision_ready",
+    PhaseStatus.ESCALATED: "submit_phase_for_review tries again; approve_phase_review forces it; "
+    "cancel_task gives up",
+    PhaseStatus.FAILED: "Create a new task",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovePhase:
+    """Approve an escalated phase without a review; the reason is kept."""
+
+    reason: str
+    handover: HandoverPlan
+    at: datetime
+    phase_index: int | None = None
+
+
+def move(draft: Draft, phase: Phase, to: PhaseStatus) -> Phase:
+    """Change a phase's status along the table; raises PhaseClosed where it has no such step."""
+    if to not in PHASE_TRANSITIONS[phase.status]:
+        raise closed(phase, f"it cannot become {to}")
+    moved = replace(phase, status=to)
+    draft.put(moved)
+    return moved
+
+
+def closed(phase: Phase, why: str) -> PhaseClosed:
+    """Return the refusal of something that a phase's status does not allow."""
+    return PhaseClosed(
+        f"phase {phase.phase_index} ({phase.name}) is {phase.status}: {why}",
+        next_step=NEXT[phase.status],
+        status=str(phase.status),
+    )
+
+
+def approve_escalated(snapshot: TaskSnapshot, command: ApprovePhase) -> tuple[Op, ...]:
+    """Raises PhaseClosed unless the phase is ESCALATED, InvalidInput without a reason."""
+    draft = Draft(snapshot)
+    draft.must_run()
+    if not command.reason.strip():
+        raise InvalidInput(
+            "a forced approval needs its reason", next_step="Say why; it is kept with the phase"
+        )
+    phase = draft.phase(command.phase_index)
+    if phase.status is not PhaseStatus.ESCALATED:
+        raise closed(phase, "only its reviewers approve it")
+    phase = with_extra(phase, forced_approval=True, force_reason=command.reason)
+    approve(draft, phase, command.handover, at=command.at)
+    return draft.ops()
+
+
+def approve(draft: Draft, phase: Phase, handover: HandoverPlan, *, at: datetime) -> None:
+    """Approve a phase: it leaves its handover, and the next one is open."""
+    phase = move(draft, phase, PhaseStatus.APPROVED)
+    draft.put(replace(phase, completed_at=at, active_review_id=None, revision_ready=False))
+    leave(draft, phase, handover, at=at)
+    later = [p for p in draft.phases if p.phase_index > phase.phase_index]
+    if later and later[0].status is PhaseStatus.PENDING:
+        draft.put(replace(move(draft, later[0], PhaseStatus.ACTIVE), started_at=at))
+        draft.put(replace(draft.task, current_phase_index=later[0].phase_index))
+
+
+def all_done(draft: Draft, phase: Phase) -> bool:
+    """Return whether a phase's agents have all ended, at least one of them with its work done."""
+    bound = draft.bound(phase.phase_index)
+    return any(a.status in DONE for a in bound) and not any(a.status in ACTIVE_AGENT for a in bound)
+
+
+def must_be_done(draft: Draft, phase: Phase) -> None:
+    """Raise AgentsActive or NothingToReview unless ``all_done``."""
+    bound = draft.bound(phase.phase_index)
+    active = [a.agent_id for a in bound if a.status in ACTIVE_AGENT]
+    if active:
+        names = ", ".join(active[:5])
+        raise AgentsActive(
+            f"phase {phase.phase_index} has {len(active)} agent(s) at work: {names}",
+            next_step="Wait for them (the last one opens the review) or kill_agent them",
+            agents=active,
+        )
+    if not any(a.status in DONE for a in bound):
+        raise NothingToReview(
+            f"no agent of phase {phase.phase_index} ({phase.name}) has completed anything",
+            next_step="deploy_agent first",
+        )

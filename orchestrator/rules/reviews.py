@@ -1,0 +1,317 @@
+"""Reviews: opened once, one verdict counted a reviewer, applied to the phase that was reviewed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from orchestrator.errors import NotAReviewer, ReviewEnded, VerdictExists
+from orchestrator.rules import phases
+from orchestrator.rules.draft import Draft, extra_of, with_extra
+from orchestrator.rules.handovers import HandoverPlan
+from registry_api import (
+    Agent,
+    AgentStatus,
+    Op,
+    Phase,
+    PhaseStatus,
+    Review,
+    ReviewStatus,
+    TaskSnapshot,
+    Verdict,
+)
+from registry_api.errors import InvalidInput
+from registry_api.status import ACTIVE_AGENT
+
+__all__ = [
+    "AbortReview",
+    "ReviewPlan",
+    "SubmitCritique",
+    "SubmitVerdict",
+    "VerdictWord",
+    "abort",
+    "aggregate",
+    "critique",
+    "open_review",
+    "reviewer_ended",
+    "verdict",
+]
+
+REVIEWER = "reviewer"
+UNBOUND = -1  # the phase index by which older programs mark a reviewer
+MAX_REVISION_ROUNDS = 3
+_MOST_CRITIQUES = 5
+
+
+class VerdictWord(StrEnum):
+    """What a reviewer can say."""
+
+    APPROVED = "approved"
+    NEEDS_REVISION = "needs_revision"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewPlan:
+    """What a review is opened with: its id and those of the reviewers to be started."""
+
+    review_id: str
+    reviewers: tuple[str, ...]
+    kind: str | None = None
+    model: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitVerdict:
+    """One reviewer's verdict; ``findings`` is a JSON array; ``handover`` is for an approval."""
+
+    verdict_id: str
+    review_id: str
+    reviewer_id: str
+    verdict: VerdictWord
+    handover: HandoverPlan
+    at: datetime
+    findings: str = "[]"
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitCritique:
+    """What an agent remarks on a phase in review; it does not count for the verdict."""
+
+    review_id: str
+    agent_id: str
+    summary: str
+    at: datetime
+    observations: tuple[str, ...] = ()
+    recommendations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortReview:
+    """End a review whose reviewers do not answer."""
+
+    review_id: str
+    reason: str
+    at: datetime
+
+
+def open_review(draft: Draft, phase: Phase, plan: ReviewPlan, *, at: datetime) -> Review:
+    """Put the phase in review and reserve its reviewers, in the same change."""
+    phase = phases.move(draft, phase, PhaseStatus.IN_REVIEW)
+    draft.put(replace(phase, active_review_id=plan.review_id, revision_ready=False))
+    review = Review(
+        task_id=phase.task_id,
+        review_id=plan.review_id,
+        phase_index=phase.phase_index,
+        phase_id=phase.phase_id,
+        num_reviewers=len(plan.reviewers),
+        reviewers=plan.reviewers,
+        created_at=at,
+    )
+    draft.put(with_extra(review, phase_name=phase.name))
+    for reviewer_id in plan.reviewers:
+        reviewer = Agent(
+            task_id=phase.task_id,
+            agent_id=reviewer_id,
+            type=REVIEWER,
+            model=plan.model,
+            status=AgentStatus.REVIEWING,
+            phase_index=UNBOUND,
+            parent="orchestrator",
+            depth=1,
+            started_at=at,
+            last_update=at,
+            review_id=plan.review_id,
+            prompt=f"Review phase {phase.phase_index}: {phase.name}",
+        )
+        draft.put(with_extra(reviewer, agent_kind=plan.kind, reserved_by=plan.owner))
+    return review
+
+
+def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
+    """Count one reviewer's verdict; the last one decides the review and its phase.
+
+    No ops where the same verdict was counted before. Raises ReviewNotFound, ReviewEnded,
+    NotAReviewer or VerdictExists.
+    """
+    draft = Draft(snapshot)
+    review = draft.review(command.review_id)
+    said = [v for v in draft.verdicts(review.review_id) if v.reviewer_id == command.reviewer_id]
+    if said:
+        if said[0].verdict == command.verdict:
+            return ()
+        raise VerdictExists(
+            f"{command.reviewer_id} has said {said[0].verdict} on {review.review_id}",
+            next_step="A verdict counts once and stands; get_review_status shows the review",
+        )
+    _must_be_open(review)
+    if command.reviewer_id not in review.reviewers:
+        raise NotAReviewer(
+            f"review {review.review_id} was not assigned to {command.reviewer_id!r}",
+            next_step=f"Its reviewers are {', '.join(review.reviewers)}",
+            reviewers=list(review.reviewers),
+        )
+    reviewer = draft.agent(command.reviewer_id)
+    if reviewer.status not in ACTIVE_AGENT:
+        raise NotAReviewer(
+            f"reviewer {command.reviewer_id} is {reviewer.status}: its verdict does not count",
+            next_step="get_review_status shows who is still to answer",
+            reviewers=list(review.reviewers),
+        )
+    draft.put(
+        Verdict(
+            task_id=draft.task.task_id,
+            verdict_id=command.verdict_id,
+            review_id=review.review_id,
+            reviewer_id=command.reviewer_id,
+            verdict=command.verdict,
+            findings=command.findings,
+            notes=command.notes,
+            submitted_at=command.at,
+        )
+    )
+    done = replace(reviewer, final_verdict=command.verdict, progress=100)
+    draft.end(done, AgentStatus.COMPLETED, at=command.at)
+    _decide(draft, review, command.handover, at=command.at)
+    return draft.ops()
+
+
+def critique(snapshot: TaskSnapshot, command: SubmitCritique) -> tuple[Op, ...]:
+    """Add a critique, one an agent; raises ReviewNotFound, ReviewEnded or AgentNotFound."""
+    draft = Draft(snapshot)
+    review = draft.review(command.review_id)
+    draft.agent(command.agent_id)
+    kept = critiques(review)
+    if any(c.get("critique_agent_id") == command.agent_id for c in kept):
+        return ()
+    _must_be_open(review)
+    if len(kept) >= _MOST_CRITIQUES:
+        raise InvalidInput(
+            f"review {review.review_id} has {len(kept)} critiques",
+            next_step="report_agent_finding takes what else there is to say",
+        )
+    one = {
+        "critique_agent_id": command.agent_id,
+        "summary": command.summary,
+        "observations": list(command.observations),
+        "recommendations": list(command.recommendations),
+        "submitted_at": command.at.isoformat(),
+    }
+    draft.put(with_extra(review, critiques=[*kept, one]))
+    return draft.ops()
+
+
+def critiques(review: Review) -> list[dict[str, object]]:
+    """Return the critiques of a review, oldest first."""
+    kept = extra_of(review).get("critiques")
+    return [c for c in kept if isinstance(c, dict)] if isinstance(kept, list) else []
+
+
+def abort(snapshot: TaskSnapshot, command: AbortReview) -> tuple[Op, ...]:
+    """End a review without a decision: its phase is ESCALATED, its reviewers terminated."""
+    draft = Draft(snapshot)
+    review = draft.review(command.review_id)
+    _must_be_open(review)
+    if not command.reason.strip():
+        raise InvalidInput("an abort needs its reason", next_step="Say why; it is kept")
+    for reviewer_id in review.reviewers:
+        reviewer = draft.agent(reviewer_id)
+        if reviewer.status in ACTIVE_AGENT:
+            draft.end(
+                reviewer, AgentStatus.TERMINATED, at=command.at, termination_reason=command.reason
+            )
+    _close(draft, review, ReviewStatus.ABORTED, command.reason, at=command.at)
+    return draft.ops()
+
+
+def reviewer_ended(draft: Draft, reviewer: Agent, *, at: datetime) -> None:
+    """Fail the review when nobody is left who could complete it."""
+    review = next((r for r in draft.reviews if r.review_id == reviewer.review_id), None)
+    if review is None or review.status is not ReviewStatus.IN_PROGRESS:
+        return
+    if not _waiting(draft, review):
+        _decide(draft, review, None, at=at)
+
+
+def aggregate(verdicts: Iterable[str]) -> VerdictWord:
+    """Decide by unanimity: one rejection rejects, else one doubt asks for a revision.
+
+    A word of another program that is none of ours counts as a doubt. Raises ValueError for no
+    verdicts: nobody's silence approves.
+    """
+    known = {str(word): word for word in VerdictWord}
+    words = {known.get(v.strip().lower(), VerdictWord.NEEDS_REVISION) for v in verdicts}
+    if not words:
+        raise ValueError("no verdicts")
+    for word in (VerdictWord.REJECTED, VerdictWord.NEEDS_REVISION):
+        if word in words:
+            return word
+    return VerdictWord.APPROVED
+
+
+def _decide(
+    draft: Draft,
+    review: Review,
+    handover: HandoverPlan | None,
+    *,
+    at: datetime,
+) -> None:
+    if _waiting(draft, review):
+        return
+    given = {v.reviewer_id: v.verdict for v in draft.verdicts(review.review_id)}
+    missing = [r for r in review.reviewers if r not in given]
+    outcome = aggregate(given.values()) if given else None
+    if outcome is None or (missing and outcome is VerdictWord.APPROVED):
+        reason = f"{len(missing)} of {len(review.reviewers)} reviewer(s) ended without a verdict"
+        _close(draft, review, ReviewStatus.FAILED, reason, at=at)
+        return
+    draft.put(replace(review, status=ReviewStatus.COMPLETED, verdict=outcome, completed_at=at))
+    phase = draft.phase(review.phase_index)
+    if phase.status is not PhaseStatus.IN_REVIEW or phase.active_review_id != review.review_id:
+        return  # a foreign program moved it on: the verdict is kept, and applies to nothing else
+    if outcome is VerdictWord.APPROVED:
+        assert handover is not None
+        phases.approve(draft, phase, handover, at=at)
+        return
+    limit = phase.max_revision_rounds
+    if phase.revision_round >= (MAX_REVISION_ROUNDS if limit is None else limit):
+        _escalate(draft, phase, f"{outcome} after {phase.revision_round} revision round(s)")
+        return
+    phase = phases.move(draft, phase, PhaseStatus.REVISION_NEEDED)
+    draft.put(replace(phase, revision_round=phase.revision_round + 1, active_review_id=None))
+
+
+def _waiting(draft: Draft, review: Review) -> bool:
+    """Whether a reviewer that could still answer has not."""
+    said = {v.reviewer_id for v in draft.verdicts(review.review_id)}
+    waiting = [r for r in review.reviewers if r not in said]
+    return any(a.agent_id in waiting and a.status in ACTIVE_AGENT for a in draft.agents)
+
+
+def _close(
+    draft: Draft, review: Review, status: ReviewStatus, reason: str, *, at: datetime
+) -> None:
+    name = "abort_reason" if status is ReviewStatus.ABORTED else "failure_reason"
+    draft.put(with_extra(replace(review, status=status, completed_at=at), **{name: reason}))
+    phase = draft.phase(review.phase_index)
+    if phase.status is PhaseStatus.IN_REVIEW and phase.active_review_id == review.review_id:
+        _escalate(draft, phase, reason)
+
+
+def _escalate(draft: Draft, phase: Phase, reason: str) -> None:
+    phase = phases.move(draft, phase, PhaseStatus.ESCALATED)
+    draft.put(with_extra(replace(phase, active_review_id=None), escalation_reason=reason))
+
+
+def _must_be_open(review: Review) -> None:
+    if review.status is not ReviewStatus.IN_PROGRESS:
+        raise ReviewEnded(
+            f"review {review.review_id} is {review.status}"
+            + (f": {review.verdict}" if review.verdict else ""),
+            next_step="get_phase_status shows where its phase stands",
+            status=str(review.status),
+        )

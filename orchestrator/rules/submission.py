@@ -1,0 +1,76 @@
+"""Submission: how a phase comes to its one review, by its last agent or by the conductor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from orchestrator.rules import phases, reviews
+from orchestrator.rules.draft import Draft, with_extra
+from orchestrator.rules.reviews import ReviewPlan
+from registry_api import Op, PhaseStatus, TaskSnapshot
+from registry_api.status import PHASE_TRANSITIONS
+
+__all__ = ["MarkRevisionReady", "SubmitPhase", "agent_ended", "revision_ready", "submit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitPhase:
+    """Open the review of a phase whose agents are done; of an escalated one, once more."""
+
+    review: ReviewPlan
+    at: datetime
+    phase_index: int | None = None
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRevisionReady:
+    """What the review asked for is done, or will be when the last agent ends."""
+
+    review: ReviewPlan
+    at: datetime
+    phase_index: int | None = None
+
+
+def submit(snapshot: TaskSnapshot, command: SubmitPhase) -> tuple[Op, ...]:
+    """Raises TaskEnded, PhaseNotFound, PhaseClosed, AgentsActive or NothingToReview."""
+    draft = Draft(snapshot)
+    draft.must_run()
+    phase = draft.phase(command.phase_index)
+    if PhaseStatus.IN_REVIEW not in PHASE_TRANSITIONS[phase.status]:
+        raise phases.closed(phase, "it cannot be submitted")
+    phases.must_be_done(draft, phase)
+    if command.summary:
+        phase = with_extra(phase, review_summary=command.summary)
+    reviews.open_review(draft, phase, command.review, at=command.at)
+    return draft.ops()
+
+
+def revision_ready(snapshot: TaskSnapshot, command: MarkRevisionReady) -> tuple[Op, ...]:
+    """Resubmit the phase, at once or when its last agent ends; raises as ``submit`` does."""
+    draft = Draft(snapshot)
+    draft.must_run()
+    phase = draft.phase(command.phase_index)
+    if phase.status is PhaseStatus.REVISION_NEEDED:
+        phase = phases.move(draft, phase, PhaseStatus.FIXING)
+    if phase.status is not PhaseStatus.FIXING:
+        raise phases.closed(phase, "no revision is asked for")
+    phase = replace(phase, revision_ready=True)
+    draft.put(phase)
+    if phases.all_done(draft, phase):
+        reviews.open_review(draft, phase, command.review, at=command.at)
+    return draft.ops()
+
+
+def agent_ended(draft: Draft, index: int, plan: ReviewPlan | None, *, at: datetime) -> None:
+    """Open the phase's review where its last agent has just ended and something was completed.
+
+    A revision is resubmitted only when it was marked ready: agents end more than once a round.
+    """
+    phase = next((p for p in draft.phases if p.phase_index == index), None)
+    if phase is None or plan is None or not phases.all_done(draft, phase):
+        return
+    ready = phase.status is PhaseStatus.FIXING and phase.revision_ready
+    if ready or phase.status is PhaseStatus.ACTIVE:
+        reviews.open_review(draft, phase, plan, at=at)

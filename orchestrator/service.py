@@ -1,0 +1,573 @@
+"""What an orchestrator does: each command is one rule in one transaction, then what follows of it.
+
+Nothing slow runs inside a transaction: processes are started and stopped after it. Every method may
+be called from any thread and any number of processes at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+
+from orchestrator import marks, prompts
+from orchestrator.deployment import Deployment, Endpoint, Order, mark_in, working_directory
+from orchestrator.errors import AgentEnded, AgentNotFound, LaunchFailed
+from orchestrator.rules import (
+    agents,
+    findings,
+    phases,
+    progress,
+    reviews,
+    submission,
+    tasks,
+)
+from orchestrator.rules.draft import extra_of, with_extra
+from orchestrator.rules.handovers import HandoverPlan
+from orchestrator.rules.reviews import ReviewPlan, VerdictWord
+from orchestrator.settings import OrchestratorSettings
+from registry_api import (
+    Agent,
+    AgentStatus,
+    Finding,
+    Kind,
+    Op,
+    ProgressEntry,
+    Put,
+    RecordQuery,
+    Refs,
+    RegistryStore,
+    ReviewStatus,
+    Settings,
+    Task,
+    TaskSnapshot,
+    TaskStatus,
+    all_records,
+    commit_surely,
+    new_changeset,
+    transact,
+)
+from registry_api.errors import (
+    InvalidInput,
+    OutcomeUnknown,
+    RegistryError,
+    TaskNotFound,
+    Unavailable,
+)
+from registry_api.launching import Launcher
+from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
+
+__all__ = ["Orchestrator", "Scan"]
+
+log = logging.getLogger("registry_backend")
+Rule = Callable[[TaskSnapshot], Iterable[Op]]
+_PATIENCE = 30.0  # seconds to retry a commit that the store cannot take now
+_PAUSE = 1.0
+_MOST_FINDINGS = 200  # of a phase that are looked at for its handover, the newest
+_WHOLE = frozenset({Kind.AGENT, Kind.TASK})
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What a scan set right: agents whose process was gone, processes whose agent had ended,
+    reviewers that nobody had started.
+    """
+
+    looked_at: int
+    ended: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+
+
+class Orchestrator:
+    """The commands of one workspace over its store; whoever opened the store closes it."""
+
+    def __init__(
+        self,
+        store: RegistryStore,
+        launcher: Launcher,
+        *,
+        settings: Settings,
+        options: OrchestratorSettings,
+        now: Callable[[], datetime] = _now,
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.options = options
+        self.now = now
+        self._launcher = launcher
+        self._owner = marks.own_mark()
+        self.deployment = Deployment(
+            store,
+            launcher,
+            workspace=settings.workspace,
+            kinds=options.all_kinds,
+            now=now,
+            grace=options.stop_grace,
+            endpoint=endpoint,
+        )
+
+    def create_task(
+        self,
+        description: str,
+        *,
+        phases: tuple[tasks.PhasePlan, ...] = (),
+        priority: str = "P2",
+        client_cwd: str | None = None,
+        context: str = "{}",
+        limits: agents.Limits | None = None,
+    ) -> TaskSnapshot:
+        """Create a task; its first phase is open. Raises LaunchFailed for no working directory."""
+        at = self.now()
+        task_id = f"TASK-{at:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+        working_directory(client_cwd)
+        task = Task(
+            task_id=task_id,
+            description=description,
+            created_at=at,
+            priority=priority,
+            workspace=str(self.settings.workspace / task_id),
+            workspace_base=str(self.settings.workspace),
+            client_cwd=client_cwd,
+            context=context,
+            max_agents=limits.max_agents if limits else None,
+            max_concurrent=limits.max_concurrent if limits else None,
+            max_depth=limits.max_depth if limits else None,
+        )
+        command = tasks.CreateTask(
+            task=task, phases=phases, max_revision_rounds=self.options.max_revision_rounds
+        )
+        self._commit(task_id, tasks.create(command), expected=0, actor="create_task")
+        return self.store.load(task_id)
+
+    def cancel_task(
+        self, task_id: str, reason: str, *, outcome: TaskStatus = TaskStatus.CANCELLED
+    ) -> TaskSnapshot:
+        """End a task and stop its agents."""
+        command = tasks.CancelTask(reason=reason, at=self.now(), outcome=outcome)
+        self._run(task_id, lambda s: tasks.cancel(s, command), actor="cancel_task")
+        return self._stopped(task_id)
+
+    def deploy(
+        self,
+        task_id: str,
+        agent_type: str,
+        prompt: str,
+        *,
+        parent: str = agents.ORCHESTRATOR,
+        phase_index: int | None = None,
+        kind: str | None = None,
+        model: str | None = None,
+        effort: str | None = None,
+    ) -> Agent:
+        """Reserve an agent and start it; raises what the rules and the launch raise.
+
+        Where it cannot be started, its record says so.
+        """
+        _refuse_unstorable(prompt)
+        at = self.now()
+        order = self.deployment.order(
+            kind or self.options.default_kind, model=model, effort=effort, cwd=None
+        )
+        agent_id = f"{agent_type}-{at:%H%M%S}-{uuid.uuid4().hex[:6]}"
+        command = agents.DeployAgent(
+            agent_id=agent_id,
+            agent_type=agent_type,
+            prompt=prompt,
+            at=at,
+            limits=self.options.limits,
+            parent=parent,
+            phase_index=phase_index,
+            model=order.model,
+            kind=order.kind,
+            owner=None if order.external else self._owner,
+        )
+        self._run(task_id, lambda s: agents.deploy(s, command), actor="deploy_agent")
+        said = prompts.worker(task_id, agent_id) if order.preamble else ""
+        self._start(task_id, agent_id, order, said, prompt)
+        return self.agent(task_id, agent_id)
+
+    def kill(self, task_id: str, agent_id: str, reason: str) -> Agent:
+        """Terminate an agent and stop its process; raises AgentNotFound or AgentEnded."""
+        agent = self.agent(task_id, agent_id)
+        if agent.status in TERMINAL_AGENT:
+            self.deployment.stop(agent)
+            raise AgentEnded(
+                f"agent {agent_id} is {agent.status}",
+                next_step="Nothing is left to do",
+                status=str(agent.status),
+            )
+        self._end(task_id, agent_id, AgentStatus.TERMINATED, reason)
+        agent = self.agent(task_id, agent_id)
+        self.deployment.stop(agent)
+        return agent
+
+    def report(
+        self, task_id: str, agent_id: str, status: str, message: str, progress_percent: int
+    ) -> Agent:
+        """Append a report; a terminal word ends the agent, and may open its phase's review.
+
+        Raises AgentEnded for the report of an agent that had ended: it is kept in the history.
+        """
+        at = self.now()
+        entry = ProgressEntry(
+            task_id=task_id,
+            entry_id=uuid.uuid4().hex,
+            agent_id=agent_id,
+            timestamp=at,
+            status=status,
+            message=message,
+            progress=progress_percent,
+        )
+        said = progress.reported(status)
+        snapshot = self._only(task_id, agent_id)
+        done = progress.report(snapshot, entry)
+        if said in ACTIVE_AGENT or done.late:
+            self._commit(task_id, done.ops, expected=None, actor=agent_id)
+            if done.late:
+                raise AgentEnded(
+                    f"agent {agent_id} is {done.late}: the report is kept, and changes nothing",
+                    next_step="Stop; a terminal agent never reopens",
+                    status=str(done.late),
+                )
+            agent = snapshot.agent(agent_id)
+            assert agent is not None
+            return replace(agent, status=said, progress=progress_percent, last_update=at)
+        command = self._ending(agent_id, said, None)
+        command = replace(command, progress=progress_percent, by_report=True)
+        self._run(task_id, lambda s: (*done.ops, *agents.end(s, command)), actor=agent_id)
+        return self.agent(task_id, agent_id)
+
+    def find(
+        self,
+        task_id: str,
+        agent_id: str,
+        message: str,
+        *,
+        finding_type: findings.FindingType,
+        severity: findings.Severity,
+        data: str = "{}",
+    ) -> Finding:
+        """Append a finding; raises AgentNotFound."""
+        finding = Finding(
+            task_id=task_id,
+            finding_id=uuid.uuid4().hex,
+            agent_id=agent_id,
+            timestamp=self.now(),
+            finding_type=finding_type,
+            severity=severity,
+            message=message,
+            data=data,
+        )
+        ops = findings.find(self._only(task_id, agent_id), finding)
+        self._commit(task_id, ops, expected=None, actor=agent_id)
+        return finding
+
+    def submit_phase(
+        self, task_id: str, *, phase_index: int | None = None, summary: str = ""
+    ) -> TaskSnapshot:
+        """Open a phase's review and start its reviewers."""
+        command = submission.SubmitPhase(
+            review=self._plan(), at=self.now(), phase_index=phase_index, summary=summary
+        )
+        self._run(task_id, lambda s: submission.submit(s, command), actor="submit_phase_for_review")
+        return self.store.load(task_id)
+
+    def revision_ready(self, task_id: str, *, phase_index: int | None = None) -> TaskSnapshot:
+        """Say that a revision is done; its review opens when the last agent has ended."""
+        command = submission.MarkRevisionReady(
+            review=self._plan(), at=self.now(), phase_index=phase_index
+        )
+        self._run(task_id, lambda s: submission.revision_ready(s, command), actor="revision_ready")
+        return self.store.load(task_id)
+
+    def verdict(
+        self,
+        task_id: str,
+        review_id: str,
+        reviewer_id: str,
+        verdict: VerdictWord,
+        *,
+        findings_json: str = "[]",
+        notes: str = "",
+    ) -> TaskSnapshot:
+        """Count a reviewer's verdict; the last one decides."""
+        at, verdict_id = self.now(), uuid.uuid4().hex
+
+        def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
+            review = snapshot.review(review_id)
+            command = reviews.SubmitVerdict(
+                verdict_id=verdict_id,
+                review_id=review_id,
+                reviewer_id=reviewer_id,
+                verdict=verdict,
+                handover=self._handover(snapshot, review.phase_index if review else None),
+                at=at,
+                findings=findings_json,
+                notes=notes,
+            )
+            return reviews.verdict(snapshot, command)
+
+        self._run(task_id, rule, actor=reviewer_id)
+        return self.store.load(task_id)
+
+    def critique(
+        self,
+        task_id: str,
+        review_id: str,
+        agent_id: str,
+        summary: str,
+        *,
+        observations: tuple[str, ...] = (),
+        recommendations: tuple[str, ...] = (),
+    ) -> TaskSnapshot:
+        """Add a critique to an open review."""
+        command = reviews.SubmitCritique(
+            review_id=review_id,
+            agent_id=agent_id,
+            summary=summary,
+            at=self.now(),
+            observations=observations,
+            recommendations=recommendations,
+        )
+        self._run(task_id, lambda s: reviews.critique(s, command), actor=agent_id)
+        return self.store.load(task_id)
+
+    def abort_review(self, task_id: str, review_id: str, reason: str) -> TaskSnapshot:
+        """End a review without a decision and stop its reviewers; its phase is escalated."""
+        command = reviews.AbortReview(review_id=review_id, reason=reason, at=self.now())
+        self._run(task_id, lambda s: reviews.abort(s, command), actor="abort_stalled_review")
+        return self._stopped(task_id)
+
+    def approve_phase(
+        self, task_id: str, reason: str, *, phase_index: int | None = None
+    ) -> TaskSnapshot:
+        """Approve an escalated phase; the reason is kept."""
+        at = self.now()
+
+        def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
+            index = snapshot.task.current_phase_index if phase_index is None else phase_index
+            command = phases.ApprovePhase(
+                reason=reason,
+                handover=self._handover(snapshot, index),
+                at=at,
+                phase_index=phase_index,
+            )
+            return phases.approve_escalated(snapshot, command)
+
+        self._run(task_id, rule, actor="approve_phase_review")
+        return self.store.load(task_id)
+
+    def scan(self, task_id: str | None = None) -> Scan:
+        """Compare the records of active agents with their processes, and set right what differs.
+
+        An agent whose process is gone has failed; one that its dead owner never started too, but a
+        reviewer is started in its place. A process whose agent has ended is stopped.
+        """
+        query = RecordQuery(task_id=task_id, active=True)
+        ended, started, looked = [], [], 0
+        for record in all_records(self.store, Kind.AGENT, query):
+            assert isinstance(record, Agent)
+            looked += 1
+            found = self.deployment.process(record)
+            if found == "abandoned" and record.review_id and self._take_over(record):
+                started.append(record.agent_id)
+            elif found in {"dead", "abandoned"}:
+                reason = {
+                    "dead": "its process is gone, without a final report",
+                    "abandoned": "the orchestrator died before it started it",
+                }[found]
+                self._end(record.task_id, record.agent_id, AgentStatus.FAILED, reason)
+                ended.append(record.agent_id)
+        return Scan(
+            looked_at=looked,
+            ended=tuple(ended),
+            stopped=self._stop_orphans(task_id),
+            started=tuple(started),
+        )
+
+    def agent(self, task_id: str, agent_id: str) -> Agent:
+        """Return one agent; raises TaskNotFound or AgentNotFound."""
+        found = self._only(task_id, agent_id).agent(agent_id)
+        if found is None:
+            raise AgentNotFound(
+                f"task {task_id} has no agent {agent_id!r}",
+                next_step="get_task_status lists its agents",
+            )
+        return found
+
+    def _only(self, task_id: str, agent_id: str) -> TaskSnapshot:
+        refs = Refs(kinds=_WHOLE, agent_ids=frozenset({agent_id}))
+        return self.store.load(task_id, only=refs)
+
+    def _commit(self, task_id: str, ops: Iterable[Op], *, expected: int | None, actor: str) -> None:
+        changeset = new_changeset(task_id, ops, expected=expected, actor=actor[:64], at=self.now())
+        commit_surely(self.store, changeset, deadline=time.monotonic() + _PATIENCE)
+
+    def _run(self, task_id: str, rule: Rule, *, actor: str) -> None:
+        """Run a rule in a transaction, then start the reviewers that it reserved."""
+        decided: tuple[Op, ...] = ()
+
+        def decide(snapshot: TaskSnapshot) -> tuple[Op, ...]:
+            nonlocal decided
+            decided = tuple(rule(snapshot))
+            return decided
+
+        transact(self.store, task_id, decide, actor=actor[:64])
+        for op in decided:
+            reserved = op.record if isinstance(op, Put) else None
+            if isinstance(reserved, Agent) and reserved.status is AgentStatus.REVIEWING:
+                self._start_reviewer(reserved)
+
+    def _start_reviewer(self, reviewer: Agent) -> None:
+        """Start a reserved reviewer; where that fails its record says so."""
+        kind = extra_of(reviewer).get("agent_kind")
+        assert reviewer.review_id is not None
+        snapshot = self.store.load(reviewer.task_id)
+        review = snapshot.review(reviewer.review_id)
+        said = prompts.reviewer(
+            reviewer.task_id,
+            reviewer.agent_id,
+            reviewer.review_id,
+            review.phase_index if review else None,
+        )
+        try:
+            order = self.deployment.order(str(kind), model=None, effort=None, cwd=None)
+            self._start(reviewer.task_id, reviewer.agent_id, order, "", said)
+        except LaunchFailed as error:
+            self._end(reviewer.task_id, reviewer.agent_id, AgentStatus.FAILED, error.message)
+
+    def _start(self, task_id: str, agent_id: str, order: Order, preamble: str, prompt: str) -> None:
+        snapshot = self._only(task_id, agent_id)
+        agent = snapshot.agent(agent_id)
+        assert agent is not None
+        text = (prompts.preamble(preamble) if preamble else "") + prompt
+        try:
+            self.deployment.start(snapshot.task, agent, order, text, ended=self._process_ended)
+        except LaunchFailed as error:
+            self._end(task_id, agent_id, AgentStatus.FAILED, error.message)
+            raise
+
+    def _process_ended(self, task_id: str, agent_id: str, code: int) -> None:
+        """Take note of an agent's exit as soon as the store can be written to."""
+        while True:
+            try:
+                return self._note_exit(task_id, agent_id, code)
+            except (Unavailable, OutcomeUnknown):
+                time.sleep(_PAUSE)
+            except RegistryError as error:  # above all a store that was closed: a scan finds it
+                log.info("the exit of %s was not noted: %s", agent_id, error)
+                return None
+
+    def _note_exit(self, task_id: str, agent_id: str, code: int) -> None:
+        """What an exit says of an agent that has not reported its end."""
+        agent = self.agent(task_id, agent_id)
+        if code == 0 and not agent.review_id:
+            self._end(task_id, agent_id, AgentStatus.COMPLETED, "exit code 0, no final report")
+            return
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self._end(task_id, agent_id, AgentStatus.FAILED, f"ended by {how} without a final report")
+
+    def _end(self, task_id: str, agent_id: str, status: AgentStatus, reason: str) -> None:
+        command = self._ending(agent_id, status, reason)
+        self._run(task_id, lambda s: agents.end(s, command), actor="orchestrator")
+
+    def _ending(self, agent_id: str, status: AgentStatus, reason: str | None) -> agents.EndAgent:
+        return agents.EndAgent(
+            agent_id=agent_id,
+            status=status,
+            at=self.now(),
+            review=self._plan() if self.options.auto_review else None,
+            reason=reason,
+        )
+
+    def _plan(self) -> ReviewPlan:
+        kind = self.options.reviewer_kind or self.options.default_kind
+        known = self.options.all_kinds.get(kind)
+        return ReviewPlan(
+            review_id=f"review-{uuid.uuid4().hex[:12]}",
+            reviewers=tuple(
+                f"reviewer-{self.now():%H%M%S}-{uuid.uuid4().hex[:6]}"
+                for _ in range(self.options.reviewers)
+            ),
+            kind=kind,
+            model=known.model if known else None,
+            owner=None if known and not known.argv else self._owner,
+        )
+
+    def _handover(self, snapshot: TaskSnapshot, phase_index: int | None) -> HandoverPlan:
+        query = RecordQuery(
+            task_id=snapshot.task.task_id, phase_index=phase_index, newest_first=True
+        )
+        found = islice(all_records(self.store, Kind.FINDING, query), _MOST_FINDINGS)
+        return HandoverPlan(
+            handover_id=uuid.uuid4().hex,
+            findings=tuple(f for f in found if isinstance(f, Finding)),
+            reports=snapshot.latest,
+        )
+
+    def _stopped(self, task_id: str) -> TaskSnapshot:
+        """Stop the processes of agents that have ended; returns the task."""
+        snapshot = self.store.load(task_id)
+        for agent in snapshot.agents:
+            if agent.status is AgentStatus.TERMINATED:
+                self.deployment.stop(agent)
+        return snapshot
+
+    def _take_over(self, reviewer: Agent) -> bool:
+        """Become the owner of a reviewer that its dead one never started; one process does."""
+        before = extra_of(reviewer).get("reserved_by")
+        taken: list[Agent] = []
+
+        def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
+            taken.clear()
+            agent = snapshot.agent(reviewer.agent_id)
+            review = snapshot.review(reviewer.review_id or "")
+            if agent is None or review is None or review.status is not ReviewStatus.IN_PROGRESS:
+                return ()
+            if extra_of(agent).get("reserved_by") != before or mark_in(agent):
+                return ()
+            taken.append(with_extra(agent, reserved_by=self._owner))
+            return (Put(taken[0]),)
+
+        transact(self.store, reviewer.task_id, rule, actor="orchestrator")
+        if taken:
+            self._start_reviewer(taken[0])
+        return bool(taken)
+
+    def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
+        """Stop the processes whose agents have ended or are on no record."""
+        stopped = []
+        for found in self._launcher.running(self.settings.workspace):
+            if task_id not in {None, found.task_id}:
+                continue
+            try:
+                agent = self._only(found.task_id, found.agent_id).agent(found.agent_id)
+            except TaskNotFound:
+                agent = None
+            if agent is None or (agent.status in TERMINAL_AGENT and self._long_ended(agent)):
+                self._launcher.stop(found.mark, grace=self.options.stop_grace)
+                stopped.append(found.agent_id)
+        return tuple(stopped)
+
+    def _long_ended(self, agent: Agent) -> bool:
+        """Whether an agent that said it is done has had its time to end by itself."""
+        ended = agent.completed_at
+        return ended is None or (self.now() - ended).total_seconds() > self.options.stop_grace
+
+
+def _refuse_unstorable(prompt: str) -> None:
+    """Raise InvalidInput for a prompt that could not arrive as it was given."""
+    if "\x00" in prompt or any("\ud800" <= c <= "\udfff" for c in prompt):
+        raise InvalidInput(
+            "the prompt has U+0000 or a lone surrogate in it", next_step="Take it out"
+        )

@@ -1,0 +1,150 @@
+"""The orchestrator's settings: ``REGISTRY_ORCHESTRATOR_*`` over the table ``[orchestrator]`` of the
+workspace's ``registry.toml``. Kinds of agents are given in the file only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.rules.agents import Limits
+from registry_api.errors import SettingsError
+from registry_api.settings import Settings, section, unknown_variable
+
+__all__ = ["EXTERNAL", "AgentKind", "OrchestratorSettings", "load_orchestrator_settings"]
+
+PREFIX = "REGISTRY_ORCHESTRATOR_"
+EXTERNAL = "external"
+# What older installations set; ours come first.
+_OLDER = {
+    "max_agents": "CLAUDE_ORCHESTRATOR_MAX_AGENTS",
+    "max_concurrent": "CLAUDE_ORCHESTRATOR_MAX_CONCURRENT",
+    "max_depth": "CLAUDE_ORCHESTRATOR_MAX_DEPTH",
+}
+
+
+class AgentKind(BaseModel):
+    """How a kind of agent is started: a program and its arguments, never a shell's line.
+
+    In ``argv`` these are filled in: ``{model} {effort} {workspace} {task_id} {agent_id}``, and how
+    to reach this orchestrator: ``{mcp_config}``, the path of a file as Claude reads it, or
+    ``{mcp_command}`` and ``{mcp_args}``, JSON (and TOML) values. An element that is itself a list
+    is left out where one of its values is not given. The prompt is the program's standard input,
+    after a preamble that says who the agent is and how it reports, unless ``preamble`` is off. An
+    empty ``argv``: nothing is started, the conductor runs such an agent itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    argv: tuple[str | tuple[str, ...], ...] = ()
+    model: str | None = None
+    effort: str | None = None
+    preamble: bool = True
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+KINDS: Mapping[str, AgentKind] = MappingProxyType(
+    {
+        "claude": AgentKind(
+            argv=(
+                *("claude", "--print", "--output-format", "stream-json", "--verbose"),
+                *("--permission-mode", "acceptEdits", "--allowedTools", "mcp__orchestrator"),
+                ("--mcp-config", "{mcp_config}"),
+                ("--model", "{model}"),
+                ("--effort", "{effort}"),
+            )
+        ),
+        "codex": AgentKind(
+            argv=(
+                *("codex", "exec", "--json", "--skip-git-repo-check"),
+                *("--config", "mcp_servers.orchestrator.command={mcp_command}"),
+                *("--config", "mcp_servers.orchestrator.args={mcp_args}"),
+                ("--model", "{model}"),
+                ("--config", "model_reasoning_effort={effort}"),
+                "-",
+            )
+        ),
+        "gemini": AgentKind(
+            argv=("gemini", "--output-format", "stream-json", ("--model", "{model}")),
+        ),
+        EXTERNAL: AgentKind(),
+    }
+)
+
+
+class OrchestratorSettings(BaseModel):
+    """Each field is the variable ``REGISTRY_ORCHESTRATOR_<FIELD>``, but for ``kinds``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_agents: int = Field(
+        default=45, ge=1, le=10_000, description="agents of a task in all, reviewers aside"
+    )
+    max_concurrent: int = Field(
+        default=20, ge=1, le=1000, description="agents of a task at work at once, reviewers aside"
+    )
+    max_depth: int = Field(
+        default=5, ge=1, le=100, description="how deep agents may deploy agents of their own"
+    )
+    reviewers: int = Field(default=2, ge=1, le=5, description="reviewers of a phase")
+    max_revision_rounds: int = Field(
+        default=3, ge=0, le=100, description="revisions of a phase until it is escalated"
+    )
+    auto_review: bool = Field(
+        default=True, description="the last agent of a phase opens its review"
+    )
+    default_kind: str = Field(default="claude", description="the kind of agent that is deployed")
+    reviewer_kind: str | None = Field(
+        default=None, description="the kind of agent that reviews; default: the default kind"
+    )
+    launcher: str = Field(default="process", description="what starts agents")
+    stop_grace: float = Field(
+        default=5.0, ge=0, le=600, description="seconds that an agent has to end when it is stopped"
+    )
+    kinds: dict[str, AgentKind] = Field(
+        default_factory=dict, description="further kinds of agents; the file only"
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of tasks that state none."""
+        return Limits(
+            max_agents=self.max_agents,
+            max_concurrent=self.max_concurrent,
+            max_depth=self.max_depth,
+        )
+
+    @property
+    def all_kinds(self) -> dict[str, AgentKind]:
+        """The kinds by name; one of the file takes the place of a built-in one."""
+        return {**KINDS, **self.kinds}
+
+
+def load_orchestrator_settings(
+    settings: Settings, *, env: Mapping[str, str] | None = None
+) -> OrchestratorSettings:
+    """Read them; raises SettingsError for a value that does not fit or a near miss of a name."""
+    env = os.environ if env is None else env
+    fields = [name for name in OrchestratorSettings.model_fields if name != "kinds"]
+    known = {PREFIX + name.upper() for name in fields}
+    unknown_variable(env, known, prefix=PREFIX)
+    values = dict(section(settings.workspace, "orchestrator"))
+    for name in fields:
+        for variable in (PREFIX + name.upper(), _OLDER.get(name, "")):
+            if variable in env:
+                values[name] = env[variable]
+                break
+    try:
+        return OrchestratorSettings.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(
+            f"the orchestrator's settings are not valid: {faults}",
+            next_step="See docs/configuration.md",
+        ) from None

@@ -1,0 +1,28 @@
+"""The operator's token: made once, kept in ``.registry/token`` for its owner alone."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from registry_api.durable import write_file
+from registry_api.errors import SettingsError
+
+__all__ = ["operator_token"]
+
+
+def operator_token(workspace: Path) -> str:
+    """Return the workspace's token, making it the first time."""
+    path = workspace / ".registry" / "token"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        write_file(path, secrets.token_urlsafe(32).encode(), new=True)
+    except FileExistsError:
+        if path.is_symlink() or path.stat().st_mode & 0o077:
+            raise SettingsError(
+                f"{path} can be read by others", next_step=f"Remove it: rm {path}"
+            ) from None
+    token = path.read_text().strip()
+    if len(token) < 20:
+        raise SettingsError(f"{path} holds no token", next_step=f"Remove it: rm {path}")
+    return token

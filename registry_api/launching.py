@@ -1,0 +1,85 @@
+"""How an orchestrator's agents come to run: what a launcher is given and what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Launch", "Launcher", "LauncherFactory", "Prepared", "RegisterLauncher", "Running"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One agent's program: ``argv`` is executed as it is, never through a shell.
+
+    ``prompt``: the file that becomes its standard input, byte for byte. ``log`` and ``errors`` take
+    its output. ``environment`` is all that it gets; it holds REGISTRY_WORKSPACE, REGISTRY_TASK_ID
+    and REGISTRY_AGENT_ID, by which ``running`` finds it.
+    """
+
+    task_id: str
+    agent_id: str
+    argv: tuple[str, ...]
+    cwd: Path
+    prompt: Path
+    log: Path
+    errors: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """An agent's process as it was found; ``mark`` names it, also after its pid is used anew."""
+
+    task_id: str
+    agent_id: str
+    mark: str
+
+
+class Prepared(Protocol):
+    """A process that is there, and runs the agent's program only when told to."""
+
+    @property
+    def mark(self) -> str:
+        """What names the process in the agent's record."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, where it has one here."""
+
+    def go(self) -> None:
+        """Let it run. Raises OSError where it died meanwhile."""
+
+    def cancel(self) -> None:
+        """End it; its program never ran."""
+
+
+class Launcher(Protocol):
+    """Starts, finds and stops agents. A waiting process whose starter dies ends by itself."""
+
+    def prepare(self, launch: Launch, ended: Callable[[int], None]) -> Prepared:
+        """Make a waiting process; ``ended`` is called once with its exit code, on any thread.
+
+        Raises OSError where the program or a file cannot be had.
+        """
+
+    def alive(self, mark: str) -> bool:
+        """Return whether that very process, or anything it started in its group, is alive."""
+
+    def running(self, workspace: Path) -> tuple[Running, ...]:
+        """Return the processes of agents of this workspace, whoever started them."""
+
+    def stop(self, mark: str, *, grace: float) -> None:
+        """Ask the process and its group to end, and after ``grace`` seconds make them."""
+
+
+LauncherFactory = Callable[[], Launcher]
+
+
+class RegisterLauncher(Protocol):
+    """What ``registry_register_launchers`` is given to call."""
+
+    def __call__(self, name: str, factory: LauncherFactory) -> None:
+        """Offer ``factory`` for ``REGISTRY_ORCHESTRATOR_LAUNCHER=name``."""
