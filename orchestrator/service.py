@@ -212,13 +212,20 @@ class Orchestrator:
         return agent
 
     def report(
-        self, task_id: str, agent_id: str, status: str, message: str, progress_percent: int
+        self,
+        task_id: str,
+        agent_id: str,
+        status: str,
+        message: str,
+        progress_percent: int,
+        *,
+        at: datetime | None = None,
     ) -> Agent:
         """Append a report; a terminal word ends the agent, and may open its phase's review.
 
         Raises AgentEnded for the report of an agent that had ended: it is kept in the history.
         """
-        at = self.now()
+        at = at or self.now()
         entry = ProgressEntry(
             task_id=task_id,
             entry_id=uuid.uuid4().hex,

@@ -1,0 +1,36 @@
+"""A service over a store, whose agents the test plays itself."""
+
+from contextlib import closing
+
+import pytest
+
+from orchestrator.launchers.process import ProcessLauncher
+from orchestrator.service import Orchestrator
+from orchestrator.settings import OrchestratorSettings
+from registry_api import load_settings, open_store
+from tests.orchestrator.playing import Play
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Return a maker of plays: a backend, settings of the orchestrator."""
+    stores = []
+
+    def make(backend="memory", **options):
+        settings = load_settings(tmp_path, env={}, backend=backend)
+        store = open_store(settings)
+        stores.append(store)
+        values = {"default_kind": "external", "reviewers": 2, "stop_grace": 1.0, **options}
+        chosen = OrchestratorSettings.model_validate(values)
+        return Play(Orchestrator(store, ProcessLauncher(), settings=settings, options=chosen))
+
+    yield make
+    for store in stores:
+        with closing(store):
+            pass
+
+
+@pytest.fixture
+def play(opened):
+    """A play in memory."""
+    return opened()

@@ -1,0 +1,259 @@
+"""The server as a client sees it: tools, errors, resources, prompts, and who may come in."""
+
+import asyncio
+import json
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+
+from orchestrator.cli import main
+from orchestrator.server import build_server
+from orchestrator.tools import Tools
+from tests.orchestrator import conducting
+
+ISSUED = [
+    *("create_task", "deploy_agent", "spawn_child_agent", "get_task_status", "list_tasks"),
+    *("get_agent_output", "kill_agent", "update_agent_progress", "report_agent_finding"),
+    *("get_task_findings", "get_phase_status", "check_phase_progress", "submit_phase_for_review"),
+    *("mark_revision_ready", "submit_review_verdict", "submit_critique", "get_review_status"),
+    *("abort_stalled_review", "approve_phase_review", "get_phase_handover", "get_task_context"),
+    *("get_health_status", "trigger_health_scan", "cancel_task"),
+]
+
+
+def asked(play, question):
+    """Run a question against the server of a play."""
+
+    async def run():
+        async with Client(build_server(play.service)) as client:
+            return await question(client)
+
+    return asyncio.run(run())
+
+
+def test_every_tool_is_there_and_says_what_it_does(play):
+    """Described, typed both ways, and cheap to list: a conductor pays for each word."""
+    tools = asked(play, lambda c: c.list_tools()).tools
+    assert [t.name for t in tools] == ISSUED
+    assert all(t.description and t.output_schema["properties"] for t in tools)
+    read = json.dumps([[t.name, t.description, t.input_schema] for t in tools])
+    assert len(read) < 16_000
+    assert '"title": "' not in read
+
+
+def test_answers_are_small_and_name_the_next_step(play):
+    """The text is the structured answer, without what says nothing."""
+
+    async def question(client):
+        made = await client.call_tool("create_task", {"description": "x" * 5000})
+        listed = await client.call_tool("list_tasks", {"limit": 1})
+        return made, listed
+
+    made, listed = asked(play, question)
+    assert json.loads(made.content[0].text) == made.structured_content
+    assert made.structured_content["next_step"] == "deploy_agent"
+    assert len(made.content[0].text) < 500
+    assert "next_cursor" not in listed.structured_content
+
+
+def test_lists_are_paged(play):
+    """From a cursor to the next, each once."""
+    for _ in range(5):
+        play.create()
+
+    async def question(client):
+        seen, cursor = [], ""
+        while cursor is not None:
+            page = await conducting.ask(client, "list_tasks", limit=2, cursor=cursor)
+            seen += [t["task_id"] for t in page["tasks"]]
+            cursor = page.get("next_cursor")
+        return seen
+
+    seen = asked(play, question)
+    assert len(seen) == len(set(seen)) == 5
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "code"),
+    [
+        ("get_task_status", {"task_id": "TASK-none"}, "task_not_found"),
+        ("get_task_status", {"task_id": "../.."}, "invalid_input"),
+        ("get_task_status", {}, "invalid_input"),
+        ("create_task", {"description": "x", "phases": [{"nom": "y"}]}, "invalid_input"),
+        ("create_task", {"description": "x", "phases": "many"}, "invalid_input"),
+        ("create_task", {"description": "x", "client_cwd": "relative"}, "launch_failed"),
+        ("list_tasks", {"cursor": "zzz"}, "invalid_query"),
+        ("get_task_findings", {"task_id": "T", "since": "2026-01-01T00:00:00"}, "invalid_input"),
+    ],
+)
+def test_refusals_have_a_code_and_a_next_step(play, tool, arguments, code):
+    """A tool error, typed, never a trace."""
+    refusal = asked(play, lambda c: conducting.refused(c, tool, **arguments))
+    assert refusal["code"] == code
+    assert refusal["next_step"]
+
+
+def test_lists_that_clients_send_as_text(play):
+    """Some clients write JSON into a string: it is read as what it says."""
+    phases = json.dumps([{"name": "a"}, {"name": "b"}])
+    task = asked(
+        play,
+        lambda c: conducting.ask(c, "create_task", description='{"not": "json"}', phases=phases),
+    )
+    assert [p["name"] for p in task["phases"]] == ["a", "b"]
+    assert task["description"] == '{"not": "json"}'
+
+
+def test_resources(play):
+    """Four of them; one that is not there says so."""
+    play.create("only")
+    agent = play.deploy()
+    play.report(agent, message="half-way")
+    play.find(agent, "a leak")
+    at = f"task://{play.task_id}"
+
+    async def question(client):
+        templates = (await client.list_resource_templates()).resource_templates
+        texts = [
+            (await client.read_resource(uri)).contents[0].text
+            for uri in ("tasks://list", at, f"{at}/progress", f"{at}/findings")
+        ]
+        for uri in ("task://TASK-none", "task://..%2F..%2Fetc/progress"):
+            with pytest.raises(MCPError):
+                await client.read_resource(uri)
+        return {t.uri_template for t in templates}, texts
+
+    templates, (listed, task, progress, found) = asked(play, question)
+    assert templates == {
+        "task://{task_id}",
+        "task://{task_id}/progress",
+        "task://{task_id}/findings",
+    }
+    assert json.loads(listed)["tasks"][0]["task_id"] == play.task_id
+    assert json.loads(task)["status"] == "ACTIVE"
+    assert f"{agent} working 50% half-way" in progress
+    assert json.loads(found)["findings"][0]["message"] == "a leak"
+
+
+def test_prompts_name_tools_that_exist(play):
+    """For a conductor, a worker and a reviewer."""
+
+    async def question(client):
+        prompts = (await client.list_prompts()).prompts
+        said = {}
+        for prompt in prompts:
+            given = {a.name: "x-1" for a in prompt.arguments or []}
+            result = await client.get_prompt(prompt.name, given)
+            said[prompt.name] = result.messages[0].content.text
+        return said
+
+    said = asked(play, question)
+    assert set(said) == {"conductor", "worker", "reviewer"}
+    for text in said.values():
+        assert set(re.findall(r"[a-z]+(?:_[a-z]+)+", text)) & set(vars(Tools))
+    every = " ".join(said.values())
+    told = set(re.findall(r"\b[a-z]+_[a-z_]+\b", every))
+    assert told <= {*ISSUED, "needs_revision"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A server over HTTP as a process: its URL and token."""
+    workspace = tmp_path_factory.mktemp("served")
+    conducting.configure(workspace, default_kind="external")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "serve", "--http", "127.0.0.1:0"],
+        env=conducting.environment(workspace),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    url = process.stdout.readline().strip()
+    path = workspace / ".registry" / "token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    yield url, path.read_text()
+    process.terminate()
+    process.communicate()
+
+
+def post(url, headers, body="{}"):
+    standard = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    return httpx2.post(url, headers=standard | headers, content=body, timeout=20)
+
+
+@pytest.mark.parametrize("bearer", [None, "Bearer x", "Basic {}", "bearer{}", "{}"])
+def test_nobody_comes_in_without_the_token(served, bearer):
+    """Nothing is answered but 401, on any path that exists."""
+    url, token = served
+    headers = {} if bearer is None else {"authorization": bearer.format(token)}
+    for method in ("POST", "GET", "DELETE"):
+        answer = httpx2.request(method, url, headers=headers, timeout=20)
+        assert answer.status_code == 401, (method, answer.text)
+    host = url.removesuffix("/mcp")
+    for path in ("/", "/docs", "/.well-known/oauth-protected-resource", "/mcp/x"):
+        assert httpx2.get(host + path, timeout=20).status_code in {401, 404}
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "code"),
+    [
+        ("host", "evil.example", 421),
+        ("host", "evil.example:80", 421),
+        ("host", "127.0.0.1.evil.example", 421),
+        ("origin", "http://evil.example", 403),
+        ("origin", "null", 403),
+        ("origin", "https://127.0.0.1", 403),
+    ],
+)
+def test_foreign_hosts_and_origins_are_refused(served, header, value, code):
+    """A page in a browser cannot reach the server by a name of its own."""
+    url, token = served
+    answer = post(url, {"authorization": f"Bearer {token}", header: value})
+    assert answer.status_code == code
+
+
+def test_large_bodies_are_refused(served):
+    """At most a MiB."""
+    url, token = served
+    body = json.dumps({"x": "y" * 2**20})
+    assert post(url, {"authorization": f"Bearer {token}"}, body).status_code == 413
+
+
+def test_an_open_address_must_be_asked_for(tmp_path, capsys):
+    """0.0.0.0 only with --remote; no address, no server."""
+    place = ["--workspace", str(tmp_path)]
+    for address in ("0.0.0.0:8766", "[::]:8766", "example.org:1", "127.0.0.1", "127.0.0.1:x"):
+        assert main(["serve", "--http", address, *place]) == 2
+        assert capsys.readouterr().err.startswith("usage: --http")
+
+
+def test_a_token_that_others_can_read_is_refused(tmp_path, capsys):
+    """It says which file, and how to get a new one."""
+    (tmp_path / ".registry").mkdir(mode=0o700)
+    token = tmp_path / ".registry" / "token"
+    token.write_text("x" * 40)
+    token.chmod(0o644)
+    assert main(["config", "--http", "http://127.0.0.1:1/mcp", "--workspace", str(tmp_path)]) == 1
+    assert f"rm {token}" in capsys.readouterr().err
+
+
+def test_what_clients_are_configured_with(tmp_path, capsys):
+    """`config` prints a server that starts."""
+    conducting.configure(tmp_path, default_kind="external")
+    assert main(["config", "--workspace", str(tmp_path)]) == 0
+    server = json.loads(capsys.readouterr().out)["mcpServers"]["orchestrator"]
+
+    async def question():
+        env = conducting.environment(tmp_path)
+        params = conducting.StdioServerParameters(**server, env=env)
+        async with Client(params) as client:
+            return await conducting.ask(client, "list_tasks")
+
+    assert asyncio.run(question())["tasks"] == []
+    assert Path(server["command"]) == Path(sys.executable)
