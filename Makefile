@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint bench contract-doc lock clean
+.PHONY: help demo test proof lint bench contract-doc lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
@@ -20,6 +20,10 @@ demo: $(READY) ## a live registry moved under load, nothing lost
 test: $(READY) ## run all tests
 	sh tests/packages.sh
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+proof: $(READY) ## the long runs: every store, phase and transport; every race as often as promised
+	sh tests/packages.sh
+	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator $(ARGS)
 
 lint: $(READY) ## ruff, mypy, import arrows, dependencies
 	$(BIN)/ruff check .

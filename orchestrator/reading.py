@@ -28,7 +28,8 @@ from orchestrator.answers import (
 from orchestrator.errors import NoHandover
 from orchestrator.rules import context
 from orchestrator.rules.draft import Draft, extra_of
-from orchestrator.rules.phases import DONE, NEXT, all_done
+from orchestrator.rules.guidance import next_step
+from orchestrator.rules.phases import DONE, all_done
 from orchestrator.rules.reviews import critiques
 from orchestrator.service import Orchestrator
 from registry_api import (
@@ -47,9 +48,9 @@ from registry_api import (
     jsontext,
 )
 from registry_api.silence import last_sign
-from registry_api.status import ACTIVE_AGENT, TERMINAL_TASK
+from registry_api.status import ACTIVE_AGENT
 
-__all__ = ["Reading", "next_step"]
+__all__ = ["Reading"]
 
 _CUT = 200  # characters of a text in a list
 _MOST_AGENTS = 20  # in one answer
@@ -302,22 +303,6 @@ class Reading:
         sign = last_sign(agent)
         after = timedelta(seconds=self._service.settings.silent_after)
         return sign is None or self._service.now() - sign > after
-
-
-def next_step(snapshot: TaskSnapshot) -> str:
-    """Return what a conductor sensibly does with a task as it stands."""
-    status = snapshot.status
-    if status in TERMINAL_TASK:
-        return "Nothing is left to do: the task has ended"
-    index = snapshot.task.current_phase_index
-    phase = snapshot.phase(index or 0)
-    if phase is None:
-        active = any(a.status in ACTIVE_AGENT for a in snapshot.agents)
-        return "Wait for its agents" if active else "deploy_agent"
-    bound = [a for a in snapshot.agents if a.phase_index == phase.phase_index]
-    if any(a.status in ACTIVE_AGENT for a in bound):
-        return "Wait for its agents: the last one opens the review"
-    return NEXT[phase.status]
 
 
 def cut(text: str) -> str:

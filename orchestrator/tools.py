@@ -22,10 +22,10 @@ from orchestrator.answers import (
     TaskAnswer,
     TasksPage,
 )
-from orchestrator.reading import Reading, next_step
+from orchestrator.reading import Reading
 from orchestrator.rules.agents import Limits
 from orchestrator.rules.findings import FindingType, Severity
-from orchestrator.rules.phases import NEXT
+from orchestrator.rules.guidance import next_step
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
@@ -386,9 +386,6 @@ class Tools:
             phase = snapshot.phase(-1 if agent.phase_index is None else agent.phase_index)
             if phase is not None:
                 answer.review_opened = phase.active_review_id
-                answer.next_step = (
-                    NEXT[phase.status] if phase.active_review_id else next_step(snapshot)
-                )
         return answer
 
 

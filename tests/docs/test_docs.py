@@ -8,14 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 
 from backends.admin.cli import _add_commands, app
 from contract_tests import kills
 from contract_tests.mutants import MUTANTS
+from orchestrator.cli import app as orchestrator
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tools import Tools
 from registry_api import Capability
 from registry_api.hooks import Hooks
 from registry_api.settings import Settings
+from tests import legacy
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,3 +128,54 @@ def test_every_contract_test_says_what_it_checks():
     lines = kills.contract_lines()
     assert sorted(lines) == list(range(1, 13))
     assert {n for test in tests for n in test.numbers} == set(lines)
+
+
+def test_every_tool_has_an_example_that_it_takes():
+    """docs/orchestrator.md has a row a tool, whose arguments are valid for it."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| `(\{.*\})` \|$",
+        (ROOT / "docs" / "orchestrator.md").read_text(),
+        re.MULTILINE,
+    )
+    tools = {n: f for n, f in vars(Tools).items() if not n.startswith("_")}
+    assert [name for name, _ in rows] == list(tools)
+    for name, example in rows:
+        model = func_metadata(tools[name], skip_names=["self"]).arg_model
+        given = json.loads(example)
+        assert given.keys() <= model.model_fields.keys(), name
+        model.model_validate(given)
+
+
+def test_the_first_task_runs(tmp_path):
+    """As docs/orchestrator.md says: a conductor, a server, agents, to the end."""
+    program = ROOT / "examples" / "orchestrator" / "first_task.py"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
+    done = subprocess.run(
+        [sys.executable, program, tmp_path], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("INITIALIZED; next: deploy_agent")
+    assert "polish, flawed at first: REVISION_NEEDED" in lines
+    assert lines[-1].endswith("COMPLETED")
+
+
+def test_the_orchestrators_python_runs(tmp_path):
+    """The example works as it stands, on a task of those names."""
+    code = re.search(
+        r"```python\n(.*?)```", (ROOT / "docs" / "orchestrator.md").read_text(), re.DOTALL
+    )[1]
+    legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "builder-1", "status": "running"}])
+    exec(code, {"workspace": tmp_path})
+
+
+def test_the_orchestrators_commands_and_options_exist():
+    """Every `registry-orchestrator VERB --option` in the docs is one."""
+    for path in (ROOT / "README.md", ROOT / "docs" / "orchestrator.md"):
+        used = re.findall(
+            r"registry-orchestrator ([a-z]+)((?: --[a-z-]+| [^ `\n]+)*)", path.read_text()
+        )
+        assert used
+        for verb, rest in used:
+            taken = {n for a in orchestrator[verb].assemble_argument_collection() for n in a.names}
+            assert set(re.findall(r"--[a-z-]+", rest)) <= taken

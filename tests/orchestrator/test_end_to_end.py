@@ -9,40 +9,43 @@ import pytest
 
 from registry_api import AgentStatus, Kind, RecordQuery, load_settings, open_migration, open_store
 from tests.orchestrator import conducting
+from tests.proof import PROVING
 
 STDIO, HTTP = conducting.over_stdio, conducting.over_http
+STORES = {
+    "sqlite": {},
+    "json": {"REGISTRY_BACKEND": "json", "REGISTRY_PHASE": "0"},
+    **{f"dual{n}": {"REGISTRY_PHASE": str(n)} for n in range(5)},
+}
+TRANSPORTS = {"stdio": STDIO, "http": HTTP}
+EACH_TIME = ["sqlite-stdio", "sqlite-http", "dual1-http", "dual3-stdio"]
+EVERY = [f"{store}-{transport}" for store in STORES for transport in TRANSPORTS]
 
 
-def phases_of(workspace, phase):
-    return {"REGISTRY_PHASE": str(phase)} if phase is not None else {}
-
-
-@pytest.mark.parametrize(
-    ("phase", "transport"),
-    [
-        pytest.param(None, STDIO, id="sqlite-stdio"),
-        pytest.param(None, HTTP, id="sqlite-http"),
-        pytest.param(1, HTTP, id="dual1-http"),
-        pytest.param(3, STDIO, id="dual3-stdio"),
-    ],
-)
-def test_a_task_runs_to_its_end(tmp_path, phase, transport):
+@pytest.mark.parametrize("where", EVERY if PROVING else EACH_TIME)
+def test_a_task_runs_to_its_end(tmp_path, where):
     """Three phases, a rejected review, a revision round, handovers, COMPLETED; no agent is left."""
+    store, _, transport = where.partition("-")
     conducting.configure(tmp_path, reviewers=2)
-    env = conducting.environment(tmp_path, **phases_of(tmp_path, phase))
+    env = conducting.environment(tmp_path, **STORES[store])
 
     async def play():
-        async with transport(env) as client:
+        async with TRANSPORTS[transport](env) as client:
             return await conducting.conduct(client)
 
     ended_well(tmp_path, asyncio.run(play()))
 
 
-def test_a_task_runs_while_its_registry_moves(tmp_path):
-    """The same, while an operator switches from 0 to 4 in the middle: no restart, no code edit."""
+@pytest.mark.parametrize(
+    ("first", "last", "transport"),
+    [(0, 4, "stdio"), *([(0, 4, "http"), (4, 0, "stdio"), (3, 1, "http")] if PROVING else [])],
+)
+def test_a_task_runs_while_its_registry_moves(tmp_path, first, last, transport):
+    """The same, while an operator switches in the middle: no restart, no code edit."""
     conducting.configure(tmp_path, reviewers=1)
-    env = conducting.environment(tmp_path, REGISTRY_PHASE="0", REGISTRY_RETIRE_SECONDS="0")
-    switch = [sys.executable, "-m", "backends.admin", "switch", "4"]
+    more = {"REGISTRY_PHASE": str(first), "REGISTRY_RETIRE_SECONDS": "0"}
+    env = conducting.environment(tmp_path, **more)
+    switch = [sys.executable, "-m", "backends.admin", "switch", str(last)]
 
     async def move():
         process = await asyncio.create_subprocess_exec(
@@ -52,13 +55,12 @@ def test_a_task_runs_while_its_registry_moves(tmp_path):
         assert process.returncode == 0, said.decode()
 
     async def play():
-        async with STDIO(env) as client:
+        async with TRANSPORTS[transport](env) as client:
             return await conducting.conduct(client, between=move)
 
-    task_id = asyncio.run(play())
-    ended_well(tmp_path, task_id)
+    ended_well(tmp_path, asyncio.run(play()))
     with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
-        assert migration.status().record.phase == 4
+        assert migration.status().record.phase == last
         assert migration.verify().mismatches == ()
 
 
