@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import commands, files, move, reads, record_progress
+from benchmarks import commands, files, move, orchestrating, reads, record_progress
 from benchmarks.measure import Row
 from benchmarks.report import line, write
 
@@ -29,6 +29,8 @@ CASES: dict[str, Case] = {
     "recovery": move.recovery,
     "reading": move.reading,
     "beside": move.beside_writers,
+    "report": orchestrating.report,
+    "fifty": orchestrating.fifty,
 }
 
 

@@ -561,15 +561,17 @@ class Orchestrator:
                 agent = self._only(found.task_id, found.agent_id).agent(found.agent_id)
             except TaskNotFound:
                 agent = None
-            if agent is None or (agent.status in TERMINAL_AGENT and self._long_ended(agent)):
+            if agent is None or self._long_ended(agent):
                 self._launcher.stop(found.mark, grace=self.options.stop_grace)
                 stopped.append(found.agent_id)
         return tuple(stopped)
 
     def _long_ended(self, agent: Agent) -> bool:
-        """Whether an agent that said it is done has had its time to end by itself."""
+        """Whether an agent has ended, and has had its time to finish what it says last."""
+        if agent.status in ACTIVE_AGENT:
+            return False
         ended = agent.completed_at
-        return ended is None or (self.now() - ended).total_seconds() > self.options.stop_grace
+        return ended is None or (self.now() - ended).total_seconds() > self.options.end_grace
 
 
 def _refuse_unstorable(prompt: str) -> None:

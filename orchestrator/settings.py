@@ -104,6 +104,9 @@ class OrchestratorSettings(BaseModel):
     stop_grace: float = Field(
         default=5.0, ge=0, le=600, description="seconds that an agent has to end when it is stopped"
     )
+    end_grace: float = Field(
+        default=60, ge=0, le=3600, description="seconds that an agent has to end after it is done"
+    )
     kinds: dict[str, AgentKind] = Field(
         default_factory=dict, description="further kinds of agents; the file only"
     )

@@ -77,6 +77,19 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                'timestamp = excluded.timestamp, status = excluded.status, message = '
                'excluded.message, progress = excluded.progress, "foreign" = '
                'excluded."foreign", extra = excluded.extra',
+ 'load_agent': 'SELECT agents.task_id, agents.agent_id, agents.type, agents.model, '
+               'agents.status, agents.progress, agents.phase_index, agents.parent, '
+               'agents.depth, agents.started_at, agents.completed_at, agents.last_update, '
+               'agents.tmux_session, agents.pid, agents.review_id, agents.final_verdict, '
+               'agents.prompt, agents.extra FROM agents WHERE agents.task_id = :task_id AND '
+               'agents.agent_id = :agent_id',
+ 'load_latest_of': 'SELECT agent_progress_latest.task_id, agent_progress_latest.entry_id, '
+                   'agent_progress_latest.agent_id, agent_progress_latest.timestamp, '
+                   'agent_progress_latest.status, agent_progress_latest.message, '
+                   'agent_progress_latest.progress, agent_progress_latest."foreign", '
+                   'agent_progress_latest.extra FROM agent_progress_latest WHERE '
+                   'agent_progress_latest.task_id = :task_id AND '
+                   'agent_progress_latest.agent_id = :agent_id',
  'load_latest': 'SELECT agent_progress_latest.task_id, agent_progress_latest.entry_id, '
                 'agent_progress_latest.agent_id, agent_progress_latest.timestamp, '
                 'agent_progress_latest.status, agent_progress_latest.message, '

@@ -142,6 +142,10 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         .where(_is_as(agents, task_id="of_task", agent_id="of_agent"))
         .values(last_update=bindparam("last_update")),
         "put_latest": _upsert(flavour, latest),
+        "load_agent": select(*_columns(Kind.AGENT)).where(_is(agents, "task_id", "agent_id")),
+        "load_latest_of": select(*(latest.c[n] for n in codec(Kind.PROGRESS).columns)).where(
+            _is(latest, "task_id", "agent_id")
+        ),
         "load_latest": select(*(latest.c[n] for n in codec(Kind.PROGRESS).columns))
         .where(_is(latest, "task_id"))
         .order_by(latest.c.agent_id),

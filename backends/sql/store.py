@@ -65,6 +65,8 @@ from registry_api.store import Capability, StoreInfo
 
 __all__ = ["Engine", "SqlStore"]
 
+_APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded otherwise
+
 
 class Engine(Protocol):
     """What differs between databases: connections, transactions, schema."""
@@ -162,24 +164,18 @@ class SqlStore:
             if row is None:
                 raise _not_found(task_id)
             parts = {
-                kind: execute(f"load_{name}", task_id=task_id).fetchall()
-                if kind in refs.kinds
-                else []
+                kind: _rows(execute, f"load_{name}", task_id)
                 for kind, name in TABLES.items()
-                if kind not in {Kind.TASK, Kind.FINDING, Kind.PROGRESS}
+                if kind in refs.kinds and kind not in _APART
             }
-            latest = (
-                execute("load_latest", task_id=task_id).fetchall()
-                if Kind.PROGRESS in refs.kinds
-                else []
-            )
+            if Kind.AGENT in refs.kinds:
+                parts[Kind.AGENT] = _of(execute, "load_agents", "load_agent", task_id, refs)
+            if Kind.PROGRESS in refs.kinds:
+                parts[Kind.PROGRESS] = _of(execute, "load_latest", "load_latest_of", task_id, refs)
         *task, lineage, revision, updated_at = row
-        found = {kind: tuple(map(codec(kind).read, rows)) for kind, rows in parts.items()}
-        reports = tuple(map(codec(Kind.PROGRESS).read, latest))
-        if refs.agent_ids is not None:
-            keep = refs.agent_ids
-            found[Kind.AGENT] = tuple(a for a in found[Kind.AGENT] if a.agent_id in keep)
-            reports = tuple(e for e in reports if e.agent_id in keep)
+        found: dict[Kind, tuple[Any, ...]] = {
+            kind: tuple(map(codec(kind).read, parts.get(kind, ()))) for kind in Kind
+        }
         return TaskSnapshot(
             lineage=lineage,
             revision=revision,
@@ -190,7 +186,7 @@ class SqlStore:
             reviews=found[Kind.REVIEW],
             verdicts=found[Kind.VERDICT],
             handovers=found[Kind.HANDOVER],
-            latest=reports,
+            latest=found[Kind.PROGRESS],
             partial=only is not None,
         )
 
@@ -509,6 +505,24 @@ class SqlStore:
 def _one(cursor: Any, default: str) -> str:
     row = cursor.fetchone()
     return default if row is None else str(row[0])
+
+
+def _rows(execute: Execute, name: str, task_id: str) -> list[Any]:
+    found: list[Any] = execute(name, task_id=task_id).fetchall()
+    return found
+
+
+def _of(execute: Execute, every: str, one: str, task_id: str, refs: Refs) -> list[Any]:
+    """Return the rows of all agents, or by key those of the agents asked for: a report must not
+    cost more the more agents there are.
+    """
+    if refs.agent_ids is None:
+        return _rows(execute, every, task_id)
+    return [
+        row
+        for agent_id in sorted(filter(is_id, refs.agent_ids))
+        for row in execute(one, task_id=task_id, agent_id=agent_id).fetchall()
+    ]
 
 
 def _not_found(task_id: str) -> TaskNotFound:

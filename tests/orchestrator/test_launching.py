@@ -193,7 +193,7 @@ def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
 
 def test_a_process_without_a_record_is_stopped(running):
     """An agent that goes on after its end, and one that is on no record."""
-    play = running(FOREVER, stop_grace=0.0).create("only")
+    play = running(FOREVER, stop_grace=0.0, end_grace=0.0).create("only")
     agent = play.deploy()
     until(lambda: "up" in log_of(play, agent))
     play.report(agent, "failed")
