@@ -49,6 +49,7 @@ def serve(
     """
     _need_extra()
     from orchestrator.deployment import Endpoint
+    from orchestrator.health import HealthScan
     from orchestrator.opening import open_orchestrator
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
@@ -59,7 +60,7 @@ def serve(
         from orchestrator.server import build_server
 
         with open_orchestrator(settings) as service:
-            service.scan()
+            HealthScan(service).run()
             anyio.run(build_server(service).run_stdio_async)
         return OK
     from orchestrator import http as over
@@ -71,7 +72,7 @@ def serve(
         over.listening(host, port) as (taken, url),
         open_orchestrator(settings, endpoint=Endpoint(url=url, token=token)) as service,
     ):
-        service.scan()
+        HealthScan(service).run()
         made = over.http_app(service, token=token, hosts=allow_host)
         print(url, flush=True)  # noqa: T201
         over.serve(made, taken)

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -26,7 +26,7 @@ from orchestrator.rules import (
     submission,
     tasks,
 )
-from orchestrator.rules.draft import extra_of, with_extra
+from orchestrator.rules.draft import extra_of
 from orchestrator.rules.handovers import HandoverPlan
 from orchestrator.rules.reviews import ReviewPlan, VerdictWord
 from orchestrator.settings import OrchestratorSettings
@@ -41,7 +41,6 @@ from registry_api import (
     RecordQuery,
     Refs,
     RegistryStore,
-    ReviewStatus,
     Settings,
     Task,
     TaskSnapshot,
@@ -55,13 +54,13 @@ from registry_api.errors import (
     InvalidInput,
     OutcomeUnknown,
     RegistryError,
-    TaskNotFound,
     Unavailable,
 )
 from registry_api.launching import Launcher
+from registry_api.models import is_text
 from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
 
-__all__ = ["Orchestrator", "Scan"]
+__all__ = ["Orchestrator"]
 
 log = logging.getLogger("registry_backend")
 Rule = Callable[[TaskSnapshot], Iterable[Op]]
@@ -73,18 +72,6 @@ _WHOLE = frozenset({Kind.AGENT, Kind.TASK})
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """What a scan set right: agents whose process was gone, processes whose agent had ended,
-    reviewers that nobody had started.
-    """
-
-    looked_at: int
-    ended: tuple[str, ...] = ()
-    stopped: tuple[str, ...] = ()
-    started: tuple[str, ...] = ()
 
 
 class Orchestrator:
@@ -104,7 +91,7 @@ class Orchestrator:
         self.settings = settings
         self.options = options
         self.now = now
-        self._launcher = launcher
+        self.launcher = launcher
         self._owner = marks.own_mark()
         self.deployment = Deployment(
             store,
@@ -374,37 +361,45 @@ class Orchestrator:
         self._run(task_id, rule, actor="approve_phase_review")
         return self.store.load(task_id)
 
-    def scan(self, task_id: str | None = None) -> Scan:
-        """Compare the records of active agents with their processes, and set right what differs.
-
-        An agent whose process is gone has failed; one that its dead owner never started too, but a
-        reviewer is started in its place. A process whose agent has ended is stopped.
+    def end_seen(self, seen: Agent, status: AgentStatus, reason: str) -> bool:
+        """End an agent as it was seen, unless it has a process by now that it had not then;
+        returns whether this ended it.
         """
-        query = RecordQuery(task_id=task_id, active=True)
-        ended, started, looked = [], [], 0
-        for record in all_records(self.store, Kind.AGENT, query):
-            assert isinstance(record, Agent)
-            looked += 1
-            found = self.deployment.process(record)
-            if found == "abandoned" and record.review_id and self._take_over(record):
-                started.append(record.agent_id)
-            elif found in {"dead", "abandoned"}:
-                reason = {
-                    "dead": "its process is gone, without a final report",
-                    "abandoned": "the orchestrator died before it started it",
-                }[found]
-                self._end(record.task_id, record.agent_id, AgentStatus.FAILED, reason)
-                ended.append(record.agent_id)
-        return Scan(
-            looked_at=looked,
-            ended=tuple(ended),
-            stopped=self._stop_orphans(task_id),
-            started=tuple(started),
-        )
+        command = self._ending(seen.agent_id, status, reason)
+        ended = False
+
+        def rule(snapshot: TaskSnapshot) -> tuple[Op, ...]:
+            nonlocal ended
+            now = snapshot.agent(seen.agent_id)
+            same = now is not None and mark_in(now) == mark_in(seen)
+            ops = agents.end(snapshot, command) if same else ()
+            ended = bool(ops)
+            return ops
+
+        self._run(seen.task_id, rule, actor="orchestrator")
+        return ended
+
+    def take_over(self, reviewer: Agent) -> bool:
+        """Start a reviewer that its dead owner never started; of several callers one does."""
+        taken: tuple[Op, ...] = ()
+
+        def rule(snapshot: TaskSnapshot) -> tuple[Op, ...]:
+            nonlocal taken
+            taken = reviews.take_over(snapshot, reviewer, owner=self._owner)
+            return taken
+
+        transact(self.store, reviewer.task_id, rule, actor="orchestrator")
+        if taken:
+            self._start_reviewer(reviewer)
+        return bool(taken)
+
+    def find_agent(self, task_id: str, agent_id: str) -> Agent | None:
+        """Return one agent, or None; raises TaskNotFound."""
+        return self._only(task_id, agent_id).agent(agent_id)
 
     def agent(self, task_id: str, agent_id: str) -> Agent:
         """Return one agent; raises TaskNotFound or AgentNotFound."""
-        found = self._only(task_id, agent_id).agent(agent_id)
+        found = self.find_agent(task_id, agent_id)
         if found is None:
             raise AgentNotFound(
                 f"task {task_id} has no agent {agent_id!r}",
@@ -530,53 +525,10 @@ class Orchestrator:
                 self.deployment.stop(agent)
         return snapshot
 
-    def _take_over(self, reviewer: Agent) -> bool:
-        """Become the owner of a reviewer that its dead one never started; one process does."""
-        before = extra_of(reviewer).get("reserved_by")
-        taken: list[Agent] = []
-
-        def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
-            taken.clear()
-            agent = snapshot.agent(reviewer.agent_id)
-            review = snapshot.review(reviewer.review_id or "")
-            if agent is None or review is None or review.status is not ReviewStatus.IN_PROGRESS:
-                return ()
-            if extra_of(agent).get("reserved_by") != before or mark_in(agent):
-                return ()
-            taken.append(with_extra(agent, reserved_by=self._owner))
-            return (Put(taken[0]),)
-
-        transact(self.store, reviewer.task_id, rule, actor="orchestrator")
-        if taken:
-            self._start_reviewer(taken[0])
-        return bool(taken)
-
-    def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
-        """Stop the processes whose agents have ended or are on no record."""
-        stopped = []
-        for found in self._launcher.running(self.settings.workspace):
-            if task_id not in {None, found.task_id}:
-                continue
-            try:
-                agent = self._only(found.task_id, found.agent_id).agent(found.agent_id)
-            except TaskNotFound:
-                agent = None
-            if agent is None or self._long_ended(agent):
-                self._launcher.stop(found.mark, grace=self.options.stop_grace)
-                stopped.append(found.agent_id)
-        return tuple(stopped)
-
-    def _long_ended(self, agent: Agent) -> bool:
-        """Whether an agent has ended, and has had its time to finish what it says last."""
-        if agent.status in ACTIVE_AGENT:
-            return False
-        ended = agent.completed_at
-        return ended is None or (self.now() - ended).total_seconds() > self.options.end_grace
-
 
 def _refuse_unstorable(prompt: str) -> None:
     """Raise InvalidInput for a prompt that could not arrive as it was given."""
-    if "\x00" in prompt or any("\ud800" <= c <= "\udfff" for c in prompt):
+    if not is_text(prompt):
         raise InvalidInput(
             "the prompt has U+0000 or a lone surrogate in it", next_step="Take it out"
         )

@@ -22,6 +22,7 @@ from orchestrator.answers import (
     TaskAnswer,
     TasksPage,
 )
+from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
 from orchestrator.rules.agents import Limits
 from orchestrator.rules.findings import FindingType, Severity
@@ -31,6 +32,7 @@ from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
 from registry_api import Agent, TaskStatus, jsontext
 from registry_api.errors import InvalidInput
+from registry_api.models import is_text
 from registry_api.status import TERMINAL_AGENT
 
 __all__ = ["Tools"]
@@ -39,7 +41,7 @@ _LONGEST = 2**20
 
 
 def _storable(text: str) -> str:
-    if "\x00" in text or any("\ud800" <= c <= "\udfff" for c in text):
+    if not is_text(text):
         raise ValueError("has U+0000 or a lone surrogate in it")
     return text
 
@@ -58,6 +60,7 @@ class Tools:
     def __init__(self, service: Orchestrator) -> None:
         self._do = service
         self._read = Reading(service)
+        self._health = HealthScan(service)
 
     def create_task(
         self,
@@ -351,7 +354,7 @@ class Tools:
         self, task_id: Annotated[str, Field(max_length=128, description="default: all")] = ""
     ) -> ScanAnswer:
         """Set right what differs between records and processes."""
-        found = self._do.scan(task_id or None)
+        found = self._health.run(task_id or None)
         return ScanAnswer(
             looked_at=found.looked_at,
             ended=list(found.ended),

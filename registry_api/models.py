@@ -31,6 +31,7 @@ __all__ = [
     "Task",
     "Verdict",
     "is_id",
+    "is_text",
     "record_key",
     "utc",
 ]
@@ -70,6 +71,11 @@ _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 def is_id(value: object) -> bool:
     """Whether a value is an id: letters, digits, ``._-``, no leading dot, at most 128."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def is_text(value: str) -> bool:
+    """Whether a text can be stored: no U+0000 and no lone surrogate in it."""
+    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in value)
 
 
 def _json_of(kind: type) -> AfterValidator:

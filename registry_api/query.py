@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import orjson
 
 from registry_api.errors import InvalidQuery
-from registry_api.models import SAFE_INT, Kind, utc
+from registry_api.models import SAFE_INT, Kind, is_text, utc
 from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
 
 __all__ = ["ALL", "ALL_RECORDS", "Page", "RecordQuery", "Refs", "TaskQuery"]
@@ -185,12 +185,8 @@ def _check_value(name: str, value: object, wanted: type) -> None:
             ) from None
     if isinstance(value, int) and abs(value) > SAFE_INT:
         raise InvalidQuery(f"{name} {value} is beyond ±2**53")
-    if isinstance(value, str) and not _storable(value):
+    if isinstance(value, str) and not is_text(value):
         raise InvalidQuery(f"{name} has U+0000 or a lone surrogate in it")
-
-
-def _storable(text: str) -> bool:
-    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def make_cursor(key: PageKey) -> str:

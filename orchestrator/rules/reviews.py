@@ -36,6 +36,7 @@ __all__ = [
     "critique",
     "open_review",
     "reviewer_ended",
+    "take_over",
     "verdict",
 ]
 
@@ -225,6 +226,21 @@ def abort(snapshot: TaskSnapshot, command: AbortReview) -> tuple[Op, ...]:
                 reviewer, AgentStatus.TERMINATED, at=command.at, termination_reason=command.reason
             )
     _close(draft, review, ReviewStatus.ABORTED, command.reason, at=command.at)
+    return draft.ops()
+
+
+def take_over(snapshot: TaskSnapshot, reviewer: Agent, *, owner: str) -> tuple[Op, ...]:
+    """Become the owner of a reviewer that was reserved and never started.
+
+    No ops where it has an owner or a process by now that it had not when it was seen, or its review
+    has ended.
+    """
+    draft = Draft(snapshot)
+    now, review = draft.agent(reviewer.agent_id), snapshot.review(reviewer.review_id or "")
+    untouched = now.extra == reviewer.extra and "process" not in extra_of(now)
+    opened = review is not None and review.status is ReviewStatus.IN_PROGRESS
+    if untouched and opened and now.status in ACTIVE_AGENT:
+        draft.put(with_extra(now, reserved_by=owner))
     return draft.ops()
 
 

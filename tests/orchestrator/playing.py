@@ -1,5 +1,6 @@
 """A task played by its test: what agents and reviewers would do, in one line each."""
 
+from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
 from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.rules.reviews import VerdictWord
@@ -67,6 +68,9 @@ class Play:
         """Have the open review approve."""
         review = self.review
         self.say(*["approved"] * len(review.reviewers), review=review)
+
+    def scan(self):
+        return HealthScan(self.service).run()
 
     def active(self):
         return {a.agent_id for a in self.now.agents if a.status in ACTIVE_AGENT}

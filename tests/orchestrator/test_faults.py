@@ -463,7 +463,7 @@ def test_a_missing_launcher_failed_every_agent(play):
     """With tmux missing every live agent counted as dead."""
     play.create("only")
     agent = play.deploy()
-    assert play.service.scan().ended == ()
+    assert play.scan().ended == ()
     assert play.agent(agent).status is AgentStatus.RUNNING
     assert play.reading.health().healthy == 1
 

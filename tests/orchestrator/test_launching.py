@@ -13,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from orchestrator import errors, marks
+from orchestrator.health import HealthScan
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.opening import open_orchestrator
 from orchestrator.settings import AgentKind
@@ -160,10 +161,10 @@ def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path
     first.communicate()
     until(lambda: "up" in log_of(play, agent))
     assert play.service.deployment.process(play.agent(agent)) == "alive"
-    assert play.service.scan().ended == ()
+    assert play.scan().ended == ()
     os.kill(marks.pid_of(json.loads(play.agent(agent).extra)["process"]), signal.SIGKILL)
     until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
-    assert play.service.scan().ended == (agent,)
+    assert play.scan().ended == (agent,)
     assert play.agent(agent).status is AgentStatus.FAILED
 
 
@@ -179,16 +180,16 @@ def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
     agent = play.deploy()
     monkeypatch.undo()
     assert play.reading.health().agents[0].process == "abandoned"
-    assert play.service.scan().ended == (agent,)
+    assert play.scan().ended == (agent,)
     monkeypatch.setattr(play.service, "_owner", mark)
     monkeypatch.setattr(play.service, "_start", lambda *_: None)
     second = play.deploy("b")
     play.done(second)
     monkeypatch.undo()
     (reviewer,) = play.review.reviewers
-    assert play.service.scan().started == (reviewer,)
+    assert play.scan().started == (reviewer,)
     assert play.service.deployment.process(play.agent(reviewer)) == "alive"
-    assert play.service.scan().started == ()
+    assert play.scan().started == ()
 
 
 def test_a_process_without_a_record_is_stopped(running):
@@ -197,7 +198,7 @@ def test_a_process_without_a_record_is_stopped(running):
     agent = play.deploy()
     until(lambda: "up" in log_of(play, agent))
     play.report(agent, "failed")
-    assert play.service.scan().stopped == (agent,)
+    assert play.scan().stopped == (agent,)
     workspace = play.service.settings.workspace
     where = {"REGISTRY_WORKSPACE": str(workspace), "REGISTRY_TASK_ID": "TASK-none"}
     stray = subprocess.Popen(
@@ -207,7 +208,7 @@ def test_a_process_without_a_record_is_stopped(running):
         stdout=subprocess.PIPE,
     )
     stray.stdout.readline()
-    assert play.service.scan().stopped == ("stray",)
+    assert play.scan().stopped == ("stray",)
     stray.communicate()
 
 
@@ -302,7 +303,7 @@ def test_killed_at_every_moment_of_a_deployment(tmp_path):
             for found in launcher.running(tmp_path):
                 assert (found.agent_id, found.mark) in records
         with open_orchestrator(settings) as service:
-            service.scan()
+            HealthScan(service).run()
             active = list(all_records(service.store, Kind.AGENT, RecordQuery(active=True)))
             alive = {(found.agent_id, found.mark) for found in launcher.running(tmp_path)}
         assert len(active) > 12

@@ -70,7 +70,7 @@ COMMANDS = {
     "critique": lambda p, d: p.service.critique(p.task_id, any_review(p, d), anyone(p, d), "c"),
     "abort": lambda p, d: p.service.abort_review(p.task_id, any_review(p, d), "r"),
     "force": lambda p, d: p.service.approve_phase(p.task_id, "r", phase_index=d(indexes)),
-    "scan": lambda p, d: p.service.scan(),
+    "scan": lambda p, d: p.scan(),
 }
 LIKELY = [*COMMANDS, *["deploy"] * 4, *["report"] * 6, *["verdict"] * 8, *["ready"] * 2]
 indexes = st.sampled_from([None, None, None, 0, 1, 2])

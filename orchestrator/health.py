@@ -1,0 +1,83 @@
+"""Records against processes: what differs is set right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.service import Orchestrator
+from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
+from registry_api.errors import TaskNotFound
+from registry_api.status import ACTIVE_AGENT
+
+__all__ = ["HealthScan", "Scan"]
+
+_GONE = {
+    "dead": "its process is gone, without a final report",
+    "abandoned": "the orchestrator died before it started it",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What a scan set right: agents whose process was gone, processes whose agent had ended,
+    reviewers that nobody had started.
+    """
+
+    looked_at: int
+    ended: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+
+
+class HealthScan:
+    """Scans one workspace; any number of processes may do so at once."""
+
+    def __init__(self, service: Orchestrator) -> None:
+        self._service = service
+        self._launcher = service.launcher
+
+    def run(self, task_id: str | None = None) -> Scan:
+        """Look at every active agent and at every agent's process, of one task or of all.
+
+        An agent whose process is gone has failed; one that its dead owner never started too, but a
+        reviewer is started in its place. A process whose agent has ended is stopped.
+        """
+        service = self._service
+        ended, started, looked = [], [], 0
+        query = RecordQuery(task_id=task_id, active=True)
+        for agent in all_records(service.store, Kind.AGENT, query):
+            assert isinstance(agent, Agent)
+            looked += 1
+            found = service.deployment.process(agent)
+            if found == "abandoned" and agent.review_id and service.take_over(agent):
+                started.append(agent.agent_id)
+            elif found in _GONE and service.end_seen(agent, AgentStatus.FAILED, _GONE[found]):
+                ended.append(agent.agent_id)
+        return Scan(
+            looked_at=looked,
+            ended=tuple(ended),
+            stopped=self._stop_orphans(task_id),
+            started=tuple(started),
+        )
+
+    def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
+        """Stop the processes whose agents have ended or are on no record."""
+        service, stopped = self._service, []
+        for found in self._launcher.running(service.settings.workspace):
+            if task_id not in {None, found.task_id}:
+                continue
+            try:
+                agent = service.find_agent(found.task_id, found.agent_id)
+            except TaskNotFound:
+                agent = None
+            if agent is None or self._long_ended(agent):
+                self._launcher.stop(found.mark, grace=service.options.stop_grace)
+                stopped.append(found.agent_id)
+        return tuple(stopped)
+
+    def _long_ended(self, agent: Agent) -> bool:
+        """Whether an agent has ended, and has had its time to finish what it says last."""
+        if agent.status in ACTIVE_AGENT:
+            return False
+        ended, service = agent.completed_at, self._service
+        return ended is None or (service.now() - ended).total_seconds() > service.options.end_grace
