@@ -135,7 +135,7 @@ class FindingLine(BaseModel):
     message: str
     at: str
     phase_index: int | None = None
-    data: dict[str, Any] | None = None
+    data: Any = None
 
 
 class FindingsPage(Answer):
@@ -164,7 +164,7 @@ class ReviewLine(BaseModel):
     reason: str | None = None
     waiting_for: list[str] = []
     verdicts: list[VerdictLine] = []
-    critiques: list[dict[str, Any]] = []
+    critiques: list[Any] = []
 
 
 class ReviewAnswer(Answer):

@@ -73,7 +73,7 @@ def serve(
         open_orchestrator(settings, endpoint=Endpoint(url=url, token=token)) as service,
     ):
         HealthScan(service).run()
-        made = over.http_app(service, token=token, hosts=allow_host)
+        made = over.http_app(service, token=token, hosts=(host, *allow_host))
         print(url, flush=True)  # noqa: T201
         over.serve(made, taken)
     return OK

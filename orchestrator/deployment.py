@@ -12,22 +12,23 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator import marks, places
-from orchestrator.errors import LaunchFailed, UnknownAgentKind
+from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
 from orchestrator.rules.draft import extra_of
 from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, transact
 from registry_api.durable import replace_file
-from registry_api.errors import InvalidInput, RegistryError
+from registry_api.errors import InvalidInput
 from registry_api.launching import Launch, Launcher, Prepared
 
 __all__ = [
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 SERVER = "orchestrator"  # what the server is called in the configuration of agents
+_CARE = 60.0  # seconds for which a living owner is trusted to care for an agent that shows no sign
+# The agents that this process starts or waits for, whichever of its orchestrators began it.
+_OURS = set[tuple[str, str]]()
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _OWN = (
@@ -120,6 +124,8 @@ class Deployment:
                     f"the {name} {word[:80]!r} is no name of one",
                     next_step="Use letters, digits and ._:/@-, beginning with a letter or digit",
                 )
+        # Seen now that every value is there: what was reserved must not fail for the lack of one.
+        _filled(known.argv, {"model": model or known.model, "effort": effort or known.effort})
         program = known.argv[0] if known.argv else None
         if isinstance(program, str) and shutil.which(program) is None:
             raise LaunchFailed(
@@ -136,58 +142,77 @@ class Deployment:
             cwd=working_directory(cwd),
         )
 
-    def start(
-        self, task: Task, agent: Agent, order: Order, prompt: str, *, ended: Ended
-    ) -> int | None:
-        """Start a reserved agent and confirm it; returns its pid.
+    def start(self, task: Task, agent: Agent, order: Order, prompt: str, *, ended: Ended) -> None:
+        """Start a reserved agent and confirm it.
 
-        Raises LaunchFailed; whoever reserved it ends its record.
+        Raises AgentEnded where it was ended meanwhile, else LaunchFailed; its program did not run.
         """
         if order.external:
-            return None
+            return
         prepared: Prepared | None = None
         task_id, agent_id = task.task_id, agent.agent_id
+
+        def gone(code: int) -> None:
+            try:
+                ended(task_id, agent_id, code)
+            finally:
+                _OURS.discard((task_id, agent_id))
+
+        _OURS.add((task_id, agent_id))
         try:
-            launch = self._launch(task, agent, order, prompt)
-            prepared = self._launcher.prepare(launch, lambda code: ended(task_id, agent_id, code))
+            with self._launch(task, agent, order, prompt) as launch:
+                prepared = self._launcher.prepare(launch, gone)
             confirmed = ConfirmAgent(
                 agent_id=agent_id, mark=prepared.mark, pid=prepared.pid, at=self._now()
             )
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
-        except (OSError, RegistryError) as error:
+        except BaseException as error:
             if prepared is not None:
                 prepared.cancel()
+            else:
+                _OURS.discard((task_id, agent_id))
+            if isinstance(error, AgentEnded) or not isinstance(error, Exception):
+                raise
             raise LaunchFailed(
                 f"agent {agent_id} could not be started: {error}",
                 next_step="Mend what it names and deploy_agent again",
             ) from error
-        return prepared.pid
 
-    def stop(self, agent: Agent) -> bool:
-        """Stop an agent's process, if it has one; returns whether it had a live one."""
-        mark = mark_in(agent)
-        if mark is None or not self._launcher.alive(mark):
-            return False
-        self._launcher.stop(mark, grace=self._grace)
-        return True
+    def stop(self, stopped: Iterable[Agent]) -> None:
+        """Stop the processes of agents, and what they left; all at once."""
+        found = [mark for agent in stopped if (mark := mark_in(agent)) is not None]
+        self._launcher.stop(found, grace=self._grace)
 
     def process(self, agent: Agent) -> str:
         """Return what is known of an active agent's process.
 
         ``alive``, ``dead``, ``ending``: gone, but its owner lives and takes note of its exit;
-        ``starting``, ``abandoned``: never started, its owner is dead; ``external``: none of ours.
+        ``starting``, ``abandoned``: never started, its owner is dead or has given up; ``external``:
+        none of ours; ``elsewhere``: of another host, whose processes one cannot see.
         """
         mark, owner = mark_in(agent), extra_of(agent).get("reserved_by")
         if mark is not None and self._launcher.alive(mark):
             return "alive"
         if not isinstance(owner, str):
             return "dead" if mark else "external"
-        if marks.alive(owner):
+        if not marks.is_here(owner):
+            return "elsewhere"
+        if self._cared_for(agent, owner):
             return "ending" if mark else "starting"
         return "dead" if mark else "abandoned"
 
-    def _launch(self, task: Task, agent: Agent, order: Order, prompt: str) -> Launch:
+    def _cared_for(self, agent: Agent, owner: str) -> bool:
+        """Whether somebody is just starting the agent, or just taking note of its exit."""
+        if owner == marks.own_mark():
+            return (agent.task_id, agent.agent_id) in _OURS
+        sign = agent.last_update or agent.started_at
+        lately = sign is not None and (self._now() - sign).total_seconds() < _CARE
+        return lately and marks.alive(owner)
+
+    @contextmanager
+    def _launch(self, task: Task, agent: Agent, order: Order, prompt: str) -> Iterator[Launch]:
+        """Open what a launch needs, inside the workspace; closed at the end."""
         task_id, agent_id = task.task_id, agent.agent_id
         folder = self._workspace, task_id
         values = {
@@ -207,17 +232,41 @@ class Deployment:
             mine["REGISTRY_ORCHESTRATOR_URL"] = self._endpoint.url
             mine["REGISTRY_ORCHESTRATOR_TOKEN"] = self._endpoint.token
         inherited = {k: v for k, v in os.environ.items() if k not in _OWN}
-        text = prompt.encode()
-        return Launch(
-            task_id=task_id,
-            agent_id=agent_id,
-            argv=_filled(order.argv, values),
-            prompt=places.new_file(*folder, f"agent_prompt_{agent_id}.txt", data=text),
-            log=places.append_file(*folder, "logs", f"{agent_id}_stream.jsonl"),
-            errors=places.append_file(*folder, "logs", f"{agent_id}_stderr.log"),
-            cwd=order.cwd or working_directory(task.client_cwd) or self._workspace / task_id,
-            environment={**inherited, **order.environment, **mine},
-        )
+        names = [
+            (f"agent_prompt_{agent_id}.txt",),
+            ("logs", f"{agent_id}_stream.jsonl"),
+            ("logs", f"{agent_id}_stderr.log"),
+        ]
+        paths = [places.task_file(*folder, *name) for name in names]
+        with ExitStack() as opened:
+
+            def held(fd: int) -> int:
+                opened.callback(os.close, fd)
+                return fd
+
+            text = held(places.open_file(*folder, *names[0], flags=places.NEW))
+            with os.fdopen(os.dup(text), "wb") as file:
+                file.write(prompt.encode())
+            os.lseek(text, 0, os.SEEK_SET)
+            log, errors = (
+                held(places.open_file(*folder, *name, flags=places.APPEND)) for name in names[1:]
+            )
+            cwd = held(
+                os.open(order.cwd, os.O_RDONLY | os.O_DIRECTORY)
+                if order.cwd
+                else places.open_folder(*folder)
+            )
+            yield Launch(
+                task_id=task_id,
+                agent_id=agent_id,
+                argv=_filled(order.argv, values),
+                files=(text, log, errors, cwd),
+                cwd=order.cwd or self._workspace / task_id,
+                prompt=paths[0],
+                log=paths[1],
+                errors=paths[2],
+                environment={**inherited, **order.environment, **mine},
+            )
 
     def _reached_by(self, order: Order) -> dict[str, str]:
         """Return how an agent reaches the orchestrator: at its endpoint, or by a server of the
@@ -230,7 +279,7 @@ class Deployment:
             text = json.dumps({"mcpServers": {SERVER: server}}, indent=2).encode()
             config.parent.mkdir(mode=0o700, exist_ok=True)
             if not config.exists() or config.read_bytes() != text:
-                replace_file(config, text, aside=config.with_name(f"mcp.{os.getpid()}"))
+                replace_file(config, text, aside=config.with_name(f"mcp.{uuid.uuid4().hex}"))
         return {
             "mcp_config": str(config),
             "mcp_command": json.dumps(sys.executable),

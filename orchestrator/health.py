@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from orchestrator import marks
 from orchestrator.service import Orchestrator
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import TaskNotFound
@@ -43,6 +45,8 @@ class HealthScan:
         reviewer is started in its place. A process whose agent has ended is stopped.
         """
         service = self._service
+        if task_id is not None:
+            service.store.load(task_id)  # or there is none
         ended, started, looked = [], [], 0
         query = RecordQuery(task_id=task_id, active=True)
         for agent in all_records(service.store, Kind.AGENT, query):
@@ -64,16 +68,16 @@ class HealthScan:
         """Stop the processes whose agents have ended or are on no record."""
         service, stopped = self._service, []
         for found in self._launcher.running(service.settings.workspace):
-            if task_id not in {None, found.task_id}:
-                continue
+            if task_id not in {None, found.task_id} or marks.pid_of(found.mark) == os.getsid(0):
+                continue  # an agent's own server must not stop its session in mid-answer
             try:
                 agent = service.find_agent(found.task_id, found.agent_id)
             except TaskNotFound:
                 agent = None
             if agent is None or self._long_ended(agent):
-                self._launcher.stop(found.mark, grace=service.options.stop_grace)
-                stopped.append(found.agent_id)
-        return tuple(stopped)
+                stopped.append(found)
+        self._launcher.stop([f.mark for f in stopped], grace=service.options.stop_grace)
+        return tuple(found.agent_id for found in stopped)
 
     def _long_ended(self, agent: Agent) -> bool:
         """Whether an agent has ended, and has had its time to finish what it says last."""

@@ -78,7 +78,8 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
     """Take an address, any port for 0; yields the socket and the URL of the server to be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as taken:
-        name = f"[{host}]" if ":" in host else host
+        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        name = f"[{reached}]" if ":" in reached else reached
         yield taken, f"http://{name}:{taken.getsockname()[1]}{PATH}"
 
 

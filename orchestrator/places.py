@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from registry_api.errors import InvalidInput, Unavailable
 from registry_api.models import is_id
 
-__all__ = ["append_file", "new_file", "read_tail", "task_file"]
+__all__ = ["APPEND", "NEW", "open_file", "open_folder", "read_tail", "task_file"]
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def task_file(workspace: Path, task_id: str, *parts: str) -> Path:
@@ -24,20 +27,33 @@ def task_file(workspace: Path, task_id: str, *parts: str) -> Path:
     return workspace.joinpath(task_id, *parts)
 
 
-def new_file(workspace: Path, task_id: str, *parts: str, data: bytes) -> Path:
-    """Write a file that must not be there yet, readable by its owner alone; returns its path."""
+def open_file(workspace: Path, task_id: str, *parts: str, flags: int) -> int:
+    """Open a file below a task's folder, making folders where the flags make files.
+
+    Returns the descriptor of a regular file, its owner's alone if it is new. Raises Unavailable
+    where a part is a link or is not what it should be, FileNotFoundError where nothing is there.
+    """
     path = task_file(workspace, task_id, *parts)
-    fd = _open(workspace, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-    return path
+    folder = _descend(workspace, path.parent, make=bool(flags & os.O_CREAT))
+    safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path.name, flags | safe, 0o600, dir_fd=folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unavailable(path, error.strerror) from error
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _unavailable(path, "no regular file")
+    os.set_blocking(fd, True)
+    return fd
 
 
-def append_file(workspace: Path, task_id: str, *parts: str) -> Path:
-    """Make sure that a file is there that can be appended to; returns its path."""
-    path = task_file(workspace, task_id, *parts)
-    os.close(_open(workspace, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
-    return path
+def open_folder(workspace: Path, task_id: str) -> int:
+    """Return a descriptor of a task's folder, made where it is not there."""
+    return _descend(workspace, task_file(workspace, task_id), make=True)
 
 
 def read_tail(
@@ -47,9 +63,8 @@ def read_tail(
 
     Without ``before`` they end at the end. A file that is not there is empty.
     """
-    path = task_file(workspace, task_id, *parts)
     try:
-        fd = _open(workspace, path, os.O_RDONLY | os.O_NONBLOCK, make=False)
+        fd = open_file(workspace, task_id, *parts, flags=os.O_RDONLY)
     except FileNotFoundError:
         return b"", 0, 0
     with os.fdopen(fd, "rb") as file:
@@ -60,25 +75,26 @@ def read_tail(
         return file.read(end - start), start, size
 
 
-def _open(workspace: Path, path: Path, flags: int, *, make: bool = True) -> int:
-    """Open a file, making its folders; raises Unavailable where a part is a link or no folder."""
-    parts = path.relative_to(workspace).parts
-    here = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for part in parts[:-1]:
+def _descend(workspace: Path, folder: Path, *, make: bool) -> int:
+    here = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in folder.relative_to(workspace).parts:
+        try:
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=here)
             below = os.open(part, _FOLDER, dir_fd=here)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unavailable(folder, error.strerror) from error
+        finally:
             os.close(here)
-            here = below
-        return os.open(parts[-1], flags | os.O_NOFOLLOW, 0o600, dir_fd=here)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise Unavailable(
-            f"{path} cannot be opened: {error.strerror}",
-            next_step="It must be a plain file below the workspace, and no part of it a link",
-        ) from error
-    finally:
-        os.close(here)
+        here = below
+    return here
+
+
+def _unavailable(path: Path, why: str | None) -> Unavailable:
+    return Unavailable(
+        f"{path} cannot be opened: {why}",
+        next_step="It must lie below the workspace, and no part of it be a link",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 
 from orchestrator import places
 from orchestrator.answers import (
@@ -44,6 +45,7 @@ from registry_api import (
     TaskQuery,
     TaskSnapshot,
     TaskStatus,
+    Verdict,
     all_records,
     jsontext,
 )
@@ -53,8 +55,9 @@ from registry_api.status import ACTIVE_AGENT
 __all__ = ["Reading"]
 
 _CUT = 200  # characters of a text in a list
+_LONG = 2000  # of a text that is asked for
 _MOST_AGENTS = 20  # in one answer
-_HEALTHY = frozenset({"alive", "starting", "ending", "external"})
+_HEALTHY = frozenset({"alive", "starting", "ending", "external", "elsewhere"})
 
 
 class Reading:
@@ -81,15 +84,19 @@ class Reading:
             status=snapshot.status,
             description=cut(task.description),
             priority=task.priority,
-            silent=snapshot.status is TaskStatus.ACTIVE and all(map(self._silent, active)),
+            silent=bool(active) and all(map(self._silent, active)),
             current_phase=task.current_phase_index,
             phases=[_phase_line(p) for p in snapshot.phases],
             agents_total=len(snapshot.agents),
             agents_active=[agent_line(a, said.get(a.agent_id)) for a in active[:_MOST_AGENTS]],
             agents_by_status=dict(Counter(str(a.status) for a in snapshot.agents)),
             open_review=open_review,
-            next_step=next_step(snapshot),
+            next_step=self.next_step(snapshot),
         )
+
+    def next_step(self, snapshot: TaskSnapshot) -> str:
+        """Return what is sensible to do next with a task."""
+        return next_step(snapshot, auto_review=self._service.options.auto_review)
 
     def tasks(
         self,
@@ -185,7 +192,7 @@ class Reading:
             task_id=task_id,
             task_status=snapshot.status,
             index=phase.phase_index,
-            name=phase.name,
+            name=cut(phase.name),
             status=phase.status,
             total_phases=len(snapshot.phases),
             description=cut(phase.description) or None,
@@ -196,7 +203,7 @@ class Reading:
             all_agents_done=all_done(draft, phase),
             review=_review_line(snapshot, reviews[0], whole=False) if reviews else None,
             escalation_reason=reason if isinstance(reason, str) else None,
-            next_step=next_step(snapshot),
+            next_step=self.next_step(snapshot),
         )
 
     def reviews(
@@ -213,6 +220,8 @@ class Reading:
         if review_id is not None:
             found = [Draft(snapshot).review(review_id)]
         else:
+            if phase_index is not None:
+                Draft(snapshot).phase(phase_index)
             found = _newest(snapshot, phase_index)[:10]
         phase = snapshot.phase(found[0].phase_index or 0) if found else None
         return ReviewAnswer(
@@ -220,7 +229,7 @@ class Reading:
             phase_index=phase.phase_index if phase else None,
             phase_status=phase.status if phase else None,
             reviews=[_review_line(snapshot, r, whole=i == 0) for i, r in enumerate(found)],
-            next_step=next_step(snapshot),
+            next_step=self.next_step(snapshot),
         )
 
     def handover(self, task_id: str, phase_index: int | None = None) -> HandoverAnswer:
@@ -254,6 +263,8 @@ class Reading:
     ) -> ContextAnswer:
         """Return what an agent must know, within a budget of tokens (four characters each)."""
         snapshot = self._store.load(task_id)
+        if phase_index is not None:
+            Draft(snapshot).phase(phase_index)
         query = RecordQuery(task_id=task_id, newest_first=True)
         newest = islice(all_records(self._store, Kind.FINDING, query), 200)
         found = context.accumulate(
@@ -268,6 +279,8 @@ class Reading:
         """Compare the records of active agents with their processes; changes nothing."""
         lines: list[HealthLine] = []
         active = 0
+        if task_id is not None:
+            self._store.load(task_id)  # or there is none
         query = RecordQuery(task_id=task_id, active=True)
         for agent in all_records(self._store, Kind.AGENT, query):
             assert isinstance(agent, Agent)
@@ -305,9 +318,15 @@ class Reading:
         return sign is None or self._service.now() - sign > after
 
 
-def cut(text: str) -> str:
+def cut(text: str, most: int = _CUT) -> str:
     """Return a text short enough for a list."""
-    return text if len(text) <= _CUT else text[: _CUT - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _within(value: Any) -> Any:
+    """Return a JSON value, or what its text begins with: one answer must not cost a fortune."""
+    text = jsontext.dump_text(value)
+    return value if len(text) <= _LONG else cut(text, _LONG)
 
 
 def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
@@ -327,7 +346,7 @@ def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
 def _phase_line(phase: Phase) -> PhaseLine:
     return PhaseLine(
         index=phase.phase_index,
-        name=phase.name,
+        name=cut(phase.name),
         status=phase.status,
         revision_round=phase.revision_round or None,
     )
@@ -340,10 +359,10 @@ def _finding_line(finding: Finding) -> FindingLine:
         agent_id=finding.agent_id,
         type=finding.finding_type,
         severity=finding.severity,
-        message=finding.message,
+        message=cut(finding.message, _LONG),
         at=finding.timestamp.isoformat(),
         phase_index=finding.phase_index,
-        data=data or None,
+        data=_within(data) or None,
     )
 
 
@@ -369,10 +388,15 @@ def _review_line(snapshot: TaskSnapshot, review: Review, *, whole: bool) -> Revi
             VerdictLine(
                 reviewer_id=v.reviewer_id,
                 verdict=v.verdict,
-                notes=v.notes or None if whole else None,
-                findings=(jsontext.parse_trusted(v.findings.encode()) or None) if whole else None,
+                notes=cut(v.notes, _LONG) or None if whole else None,
+                findings=_said(v) if whole else None,
             )
             for v in verdicts
         ],
-        critiques=critiques(review) if whole else [],
+        critiques=[_within(c) for c in critiques(review)] if whole else [],
     )
+
+
+def _said(verdict: Verdict) -> list[Any] | None:
+    found = _within(jsontext.parse_trusted(verdict.findings.encode()))
+    return [found] if isinstance(found, str) else found or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from mcp.types import CallToolResult, InputRequiredResult, TextContent, Tool
 from pydantic import BaseModel, ValidationError
 
 from orchestrator import prompts
+from orchestrator.reading import cut
 from orchestrator.service import Orchestrator
 from orchestrator.tools import Tools
 from registry_api import Kind, ProgressEntry, RecordQuery
@@ -25,6 +27,7 @@ from registry_api.errors import RegistryError, TaskNotFound
 
 __all__ = ["build_server"]
 
+log = logging.getLogger("registry_backend")
 NAME = "registry-orchestrator"
 _WORKERS = 16  # calls at work at once; the others wait their turn
 _MOST_LINES = 50
@@ -53,11 +56,15 @@ class Server(MCPServer[Any]):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
-            if not isinstance(error.__cause__, ValidationError):
-                raise
-            faults = error.__cause__.errors(include_url=False, include_input=False)
+            cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            faults = cause.errors(include_url=False, include_input=False)
             said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults[:5])
-            return failed("invalid_input", said, "Correct the arguments named", retryable=False)
+            return failed("invalid_input", said, "Correct the arguments named")
+        if cause is None:
+            return failed("unknown_tool", f"no tool is called {name[:80]!r}", "List the tools")
+        log.error("tool %s", name, exc_info=cause)
+        return failed("internal", f"{name} failed", "Look into the server's log; report it")
 
 
 def _untitled(schema: Any) -> Any:
@@ -76,7 +83,7 @@ def _untitled(schema: Any) -> Any:
     }
 
 
-def failed(code: str, message: str, next_step: str, *, retryable: bool) -> CallToolResult:
+def failed(code: str, message: str, next_step: str, *, retryable: bool = False) -> CallToolResult:
     """Return a tool error: ``{code, message, next_step, retryable}``, and the same as a line."""
     return CallToolResult(
         is_error=True,
@@ -185,7 +192,7 @@ def _reports(service: Orchestrator, task_id: str) -> list[str]:
         Kind.PROGRESS, RecordQuery(task_id=task_id, newest_first=True), limit=_MOST_LINES
     )
     return [
-        f"{e.timestamp.isoformat()} {e.agent_id} {e.status} {e.progress}% {e.message}"
+        f"{e.timestamp.isoformat()} {e.agent_id} {e.status} {e.progress}% {cut(e.message)}"
         for e in page.items
         if isinstance(e, ProgressEntry)
     ]

@@ -7,16 +7,19 @@ be called from any thread and any number of processes at once.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
+from typing import NoReturn
 
 from orchestrator import marks, prompts
-from orchestrator.deployment import Deployment, Endpoint, Order, mark_in, working_directory
-from orchestrator.errors import AgentEnded, AgentNotFound, LaunchFailed
+from orchestrator.deployment import Deployment, Endpoint, Order, working_directory
+from orchestrator.errors import AgentEnded, AgentNotFound
 from orchestrator.rules import (
     agents,
     findings,
@@ -26,7 +29,7 @@ from orchestrator.rules import (
     submission,
     tasks,
 )
-from orchestrator.rules.draft import extra_of
+from orchestrator.rules.draft import Draft, extra_of
 from orchestrator.rules.handovers import HandoverPlan
 from orchestrator.rules.reviews import ReviewPlan, VerdictWord
 from orchestrator.settings import OrchestratorSettings
@@ -36,11 +39,13 @@ from registry_api import (
     Finding,
     Kind,
     Op,
+    Phase,
     ProgressEntry,
     Put,
     RecordQuery,
     Refs,
     RegistryStore,
+    Review,
     Settings,
     Task,
     TaskSnapshot,
@@ -52,9 +57,7 @@ from registry_api import (
 )
 from registry_api.errors import (
     InvalidInput,
-    OutcomeUnknown,
     RegistryError,
-    Unavailable,
 )
 from registry_api.launching import Launcher
 from registry_api.models import is_text
@@ -68,6 +71,7 @@ _PATIENCE = 30.0  # seconds to retry a commit that the store cannot take now
 _PAUSE = 1.0
 _MOST_FINDINGS = 200  # of a phase that are looked at for its handover, the newest
 _WHOLE = frozenset({Kind.AGENT, Kind.TASK})
+_TASK = Refs(kinds=frozenset({Kind.TASK}))
 
 
 def _now() -> datetime:
@@ -158,12 +162,16 @@ class Orchestrator:
     ) -> Agent:
         """Reserve an agent and start it; raises what the rules and the launch raise.
 
-        Where it cannot be started, its record says so.
+        Where it cannot be started, its reservation is taken back; AgentEnded: it was ended
+        meanwhile.
         """
         _refuse_unstorable(prompt)
         at = self.now()
         order = self.deployment.order(
-            kind or self.options.default_kind, model=model, effort=effort, cwd=None
+            kind or self.options.default_kind,
+            model=model,
+            effort=effort,
+            cwd=self.store.load(task_id, only=_TASK).task.client_cwd,
         )
         agent_id = f"{agent_type}-{at:%H%M%S}-{uuid.uuid4().hex[:6]}"
         command = agents.DeployAgent(
@@ -180,14 +188,21 @@ class Orchestrator:
         )
         self._run(task_id, lambda s: agents.deploy(s, command), actor="deploy_agent")
         said = prompts.worker(task_id, agent_id) if order.preamble else ""
-        self._start(task_id, agent_id, order, said, prompt)
+        text = (prompts.preamble(said) if said else "") + prompt
+        try:
+            self._start(task_id, agent_id, order, text)
+        except AgentEnded:
+            raise
+        except Exception:
+            self._surely(partial(self._take_back, task_id, agent_id))
+            raise
         return self.agent(task_id, agent_id)
 
     def kill(self, task_id: str, agent_id: str, reason: str) -> Agent:
         """Terminate an agent and stop its process; raises AgentNotFound or AgentEnded."""
         agent = self.agent(task_id, agent_id)
         if agent.status in TERMINAL_AGENT:
-            self.deployment.stop(agent)
+            self.deployment.stop([agent])
             raise AgentEnded(
                 f"agent {agent_id} is {agent.status}",
                 next_step="Nothing is left to do",
@@ -195,7 +210,7 @@ class Orchestrator:
             )
         self._end(task_id, agent_id, AgentStatus.TERMINATED, reason)
         agent = self.agent(task_id, agent_id)
-        self.deployment.stop(agent)
+        self.deployment.stop([agent])
         return agent
 
     def report(
@@ -225,21 +240,29 @@ class Orchestrator:
         said = progress.reported(status)
         snapshot = self._only(task_id, agent_id)
         done = progress.report(snapshot, entry)
-        if said in ACTIVE_AGENT or done.late:
+        if done.late:
+            self._keep_late(entry, done.late)
+        if said in ACTIVE_AGENT:
             self._commit(task_id, done.ops, expected=None, actor=agent_id)
-            if done.late:
-                raise AgentEnded(
-                    f"agent {agent_id} is {done.late}: the report is kept, and changes nothing",
-                    next_step="Stop; a terminal agent never reopens",
-                    status=str(done.late),
-                )
             agent = snapshot.agent(agent_id)
             assert agent is not None
             return replace(agent, status=said, progress=progress_percent, last_update=at)
         command = self._ending(agent_id, said, None)
         command = replace(command, progress=progress_percent, by_report=True)
-        self._run(task_id, lambda s: (*done.ops, *agents.end(s, command)), actor=agent_id)
+        try:
+            self._run(task_id, lambda s: (*done.ops, *agents.end(s, command)), actor=agent_id)
+        except AgentEnded as error:  # between our look and this
+            self._keep_late(entry, error.fields["status"])
         return self.agent(task_id, agent_id)
+
+    def _keep_late(self, entry: ProgressEntry, status: object) -> NoReturn:
+        """Keep the report of an agent that had ended, and refuse it."""
+        self._commit(entry.task_id, (Put(entry),), expected=None, actor=entry.agent_id)
+        raise AgentEnded(
+            f"agent {entry.agent_id} is {status}: the report is kept, and changes nothing",
+            next_step="Stop; a terminal agent never reopens",
+            status=str(status),
+        )
 
     def find(
         self,
@@ -298,13 +321,15 @@ class Orchestrator:
         at, verdict_id = self.now(), uuid.uuid4().hex
 
         def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
-            review = snapshot.review(review_id)
+            handover = HandoverPlan(handover_id=verdict_id)
+            if reviews.may_approve(snapshot, review_id, verdict):
+                handover = self._handover(snapshot, snapshot.review(review_id))
             command = reviews.SubmitVerdict(
                 verdict_id=verdict_id,
                 review_id=review_id,
                 reviewer_id=reviewer_id,
                 verdict=verdict,
-                handover=self._handover(snapshot, review.phase_index if review else None),
+                handover=handover,
                 at=at,
                 findings=findings_json,
                 notes=notes,
@@ -349,10 +374,9 @@ class Orchestrator:
         at = self.now()
 
         def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
-            index = snapshot.task.current_phase_index if phase_index is None else phase_index
             command = phases.ApprovePhase(
                 reason=reason,
-                handover=self._handover(snapshot, index),
+                handover=self._handover(snapshot, Draft(snapshot).phase(phase_index)),
                 at=at,
                 phase_index=phase_index,
             )
@@ -362,8 +386,8 @@ class Orchestrator:
         return self.store.load(task_id)
 
     def end_seen(self, seen: Agent, status: AgentStatus, reason: str) -> bool:
-        """End an agent as it was seen, unless it has a process by now that it had not then;
-        returns whether this ended it.
+        """End an agent as it was seen, unless it has a process or an owner by now that it had not
+        then; returns whether this ended it.
         """
         command = self._ending(seen.agent_id, status, reason)
         ended = False
@@ -371,7 +395,7 @@ class Orchestrator:
         def rule(snapshot: TaskSnapshot) -> tuple[Op, ...]:
             nonlocal ended
             now = snapshot.agent(seen.agent_id)
-            same = now is not None and mark_in(now) == mark_in(seen)
+            same = now is not None and now.extra == seen.extra
             ops = agents.end(snapshot, command) if same else ()
             ended = bool(ops)
             return ops
@@ -380,7 +404,10 @@ class Orchestrator:
         return ended
 
     def take_over(self, reviewer: Agent) -> bool:
-        """Start a reviewer that its dead owner never started; of several callers one does."""
+        """Start a reviewer that its dead owner never started; of several callers one does.
+
+        Returns whether this one did.
+        """
         taken: tuple[Op, ...] = ()
 
         def rule(snapshot: TaskSnapshot) -> tuple[Op, ...]:
@@ -389,9 +416,7 @@ class Orchestrator:
             return taken
 
         transact(self.store, reviewer.task_id, rule, actor="orchestrator")
-        if taken:
-            self._start_reviewer(reviewer)
-        return bool(taken)
+        return bool(taken) and self._start_reviewer(reviewer)
 
     def find_agent(self, task_id: str, agent_id: str) -> Agent | None:
         """Return one agent, or None; raises TaskNotFound."""
@@ -430,49 +455,70 @@ class Orchestrator:
             if isinstance(reserved, Agent) and reserved.status is AgentStatus.REVIEWING:
                 self._start_reviewer(reserved)
 
-    def _start_reviewer(self, reviewer: Agent) -> None:
-        """Start a reserved reviewer; where that fails its record says so."""
-        kind = extra_of(reviewer).get("agent_kind")
-        assert reviewer.review_id is not None
-        snapshot = self.store.load(reviewer.task_id)
-        review = snapshot.review(reviewer.review_id)
-        said = prompts.reviewer(
-            reviewer.task_id,
-            reviewer.agent_id,
-            reviewer.review_id,
-            review.phase_index if review else None,
-        )
-        try:
-            order = self.deployment.order(str(kind), model=None, effort=None, cwd=None)
-            self._start(reviewer.task_id, reviewer.agent_id, order, "", said)
-        except LaunchFailed as error:
-            self._end(reviewer.task_id, reviewer.agent_id, AgentStatus.FAILED, error.message)
+    def _start_reviewer(self, reviewer: Agent) -> bool:
+        """Start a reserved reviewer; where that fails its record says so.
 
-    def _start(self, task_id: str, agent_id: str, order: Order, preamble: str, prompt: str) -> None:
+        Raises nothing: what it follows from was committed, and the next reviewer is to be started.
+        """
+        task_id, reviewer_id = reviewer.task_id, reviewer.agent_id
+        try:
+            snapshot = self.store.load(task_id)
+            review = snapshot.review(reviewer.review_id or "")
+            order = self.deployment.order(
+                str(extra_of(reviewer).get("agent_kind")),
+                model=None,
+                effort=None,
+                cwd=snapshot.task.client_cwd,
+            )
+            index = review.phase_index if review else None
+            text = prompts.reviewer(task_id, reviewer_id, reviewer.review_id or "", index)
+            self._start(task_id, reviewer_id, order, text)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the record must say it)
+            log.warning("reviewer %s is not started: %s", reviewer_id, error)
+            reason = str(error)
+            self._surely(lambda: self._end(task_id, reviewer_id, AgentStatus.FAILED, reason))
+            return False
+        return True
+
+    def _start(self, task_id: str, agent_id: str, order: Order, text: str) -> None:
         snapshot = self._only(task_id, agent_id)
         agent = snapshot.agent(agent_id)
-        assert agent is not None
-        text = (prompts.preamble(preamble) if preamble else "") + prompt
-        try:
+        if agent is not None:
             self.deployment.start(snapshot.task, agent, order, text, ended=self._process_ended)
-        except LaunchFailed as error:
-            self._end(task_id, agent_id, AgentStatus.FAILED, error.message)
-            raise
+
+    def _take_back(self, task_id: str, agent_id: str) -> None:
+        """Remove the reservation of an agent that never ran."""
+        self._run(task_id, lambda s: agents.take_back(s, agent_id), actor="deploy_agent")
 
     def _process_ended(self, task_id: str, agent_id: str, code: int) -> None:
-        """Take note of an agent's exit as soon as the store can be written to."""
+        """Take note of an agent's exit, and stop what it left running."""
+        self._until_done(lambda: self._note_exit(task_id, agent_id, code))
+
+    def _surely(self, call: Callable[[], None]) -> None:
+        """Do what must be done, now or, where the store cannot be written to, when it can."""
+        try:
+            call()
+        except RegistryError as error:
+            if not error.retryable:
+                raise
+            threading.Thread(target=self._until_done, args=(call,), daemon=True).start()
+
+    def _until_done(self, call: Callable[[], None]) -> None:
         while True:
             try:
-                return self._note_exit(task_id, agent_id, code)
-            except (Unavailable, OutcomeUnknown):
-                time.sleep(_PAUSE)
-            except RegistryError as error:  # above all a store that was closed: a scan finds it
-                log.info("the exit of %s was not noted: %s", agent_id, error)
-                return None
+                return call()
+            except RegistryError as error:
+                if not error.retryable:  # above all a store that was closed: a scan sets it right
+                    log.info("not noted: %s", error)
+                    return None
+            time.sleep(_PAUSE)
 
     def _note_exit(self, task_id: str, agent_id: str, code: int) -> None:
         """What an exit says of an agent that has not reported its end."""
-        agent = self.agent(task_id, agent_id)
+        agent = self.find_agent(task_id, agent_id)
+        if agent is None:
+            return  # it never ran, and was taken back
+        self.deployment.stop([agent])
         if code == 0 and not agent.review_id:
             self._end(task_id, agent_id, AgentStatus.COMPLETED, "exit code 0, no final report")
             return
@@ -506,7 +552,9 @@ class Orchestrator:
             owner=None if known and not known.argv else self._owner,
         )
 
-    def _handover(self, snapshot: TaskSnapshot, phase_index: int | None) -> HandoverPlan:
+    def _handover(self, snapshot: TaskSnapshot, of: Phase | Review | None) -> HandoverPlan:
+        """Return what a phase's handover is made of; ``of``: the phase, or a review of it."""
+        phase_index = of.phase_index if of else None
         query = RecordQuery(
             task_id=snapshot.task.task_id, phase_index=phase_index, newest_first=True
         )
@@ -518,11 +566,9 @@ class Orchestrator:
         )
 
     def _stopped(self, task_id: str) -> TaskSnapshot:
-        """Stop the processes of agents that have ended; returns the task."""
+        """Stop what agents that have ended left running; returns the task."""
         snapshot = self.store.load(task_id)
-        for agent in snapshot.agents:
-            if agent.status is AgentStatus.TERMINATED:
-                self.deployment.stop(agent)
+        self.deployment.stop(a for a in snapshot.agents if a.status in TERMINAL_AGENT)
         return snapshot
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.rules.agents import Limits
 from registry_api.errors import SettingsError
@@ -111,6 +111,14 @@ class OrchestratorSettings(BaseModel):
         default_factory=dict, description="further kinds of agents; the file only"
     )
 
+    @model_validator(mode="after")
+    def _known_kinds(self) -> OrchestratorSettings:
+        for name in (self.default_kind, self.reviewer_kind):
+            if name is not None and name not in self.all_kinds:
+                known = ", ".join(sorted(self.all_kinds))
+                raise ValueError(f"no kind of agent is called {name!r}; known: {known}")
+        return self
+
     @property
     def limits(self) -> Limits:
         """The limits of tasks that state none."""
@@ -144,7 +152,7 @@ def load_orchestrator_settings(
         return OrchestratorSettings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}"
             for e in error.errors(include_url=False, include_input=False)
         )
         raise SettingsError(

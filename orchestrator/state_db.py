@@ -20,6 +20,7 @@ from orchestrator.opening import open_orchestrator
 from orchestrator.rules.phases import DONE
 from registry_api import (
     Agent,
+    AgentStatus,
     Logged,
     Phase,
     ProgressEntry,
@@ -42,6 +43,11 @@ __all__ = [
     "record_progress",
 ]
 
+_SAID = {
+    AgentStatus.TERMINATED: AgentStatus.FAILED,
+    AgentStatus.KILLED: AgentStatus.FAILED,
+    AgentStatus.PHASE_COMPLETED: AgentStatus.COMPLETED,
+}
 Place = str | os.PathLike[str]
 
 
@@ -63,14 +69,16 @@ def record_progress(  # noqa: PLR0917  (the older signature)
     """Keep an agent's report; a terminal word ends the agent, and may open its phase's review.
 
     A timestamp without a zone is of the zone that is recorded for the workspace, else of this
-    machine. A status that is no word of ours counts as working. Raises TaskNotFound, AgentNotFound,
-    or AgentEnded for the report of an agent that had ended, which is kept.
+    machine. A status that is no word of ours counts as working; terminated and killed count as
+    failed, phase_completed as completed: they are others' words of an agent. Raises TaskNotFound,
+    AgentNotFound, or AgentEnded for the report of an agent that had ended, which is kept.
     """
     settings = load_settings(workspace_base)
     recorded = FileControl(settings.workspace / ".registry").read()
     at = _moment(timestamp, (recorded.zone if recorded else None) or settings.legacy_tz)
     with open_orchestrator(settings) as service:
-        service.report(task_id, agent_id, agent_status(status), message, progress, at=at)
+        word = agent_status(status)
+        service.report(task_id, agent_id, _SAID.get(word, word), message, progress, at=at)
 
 
 def reconcile_task_workspace(task_workspace: Place) -> str | None:

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orchestrator.answers import (
     AgentAnswer,
@@ -26,7 +26,6 @@ from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
 from orchestrator.rules.agents import Limits
 from orchestrator.rules.findings import FindingType, Severity
-from orchestrator.rules.guidance import next_step
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
@@ -54,6 +53,26 @@ Phase = Annotated[int | None, Field(ge=0, le=1000, description="default: the cur
 Limit = Annotated[int, Field(ge=1, le=100)]
 
 
+class PhaseArgument(BaseModel):
+    """A phase of a new task."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+    description: Short = ""
+    deliverables: Texts = []
+    success_criteria: Texts = []
+
+    def plan(self) -> PhasePlan:
+        """Return it as the rules take it."""
+        return PhasePlan(
+            name=self.name,
+            description=self.description,
+            deliverables=tuple(self.deliverables),
+            success_criteria=tuple(self.success_criteria),
+        )
+
+
 class Tools:
     """Each public method is a tool of its name; its docstring is what a client reads."""
 
@@ -65,7 +84,7 @@ class Tools:
     def create_task(
         self,
         description: Text,
-        phases: Annotated[list[PhasePlan], Field(max_length=50)] = [],
+        phases: Annotated[list[PhaseArgument], Field(max_length=50)] = [],
         priority: Literal["P0", "P1", "P2", "P3", "P4"] = "P2",
         client_cwd: Annotated[Short, Field(description="where agents work, absolute")] = "",
         background_context: Text = "",
@@ -90,7 +109,7 @@ class Tools:
             )
         snapshot = self._do.create_task(
             description,
-            phases=tuple(phases),
+            phases=tuple(phase.plan() for phase in phases),
             priority=priority,
             client_cwd=client_cwd or None,
             context=context_text(
@@ -385,7 +404,7 @@ class Tools:
         )
         if agent.status in TERMINAL_AGENT:
             snapshot = self._do.store.load(agent.task_id)
-            answer.next_step = next_step(snapshot)
+            answer.next_step = self._read.next_step(snapshot)
             phase = snapshot.phase(-1 if agent.phase_index is None else agent.phase_index)
             if phase is not None:
                 answer.review_opened = phase.active_review_id

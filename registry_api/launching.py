@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,14 +14,17 @@ __all__ = ["Launch", "Launcher", "LauncherFactory", "Prepared", "RegisterLaunche
 class Launch:
     """One agent's program: ``argv`` is executed as it is, never through a shell.
 
-    ``prompt``: the file that becomes its standard input, byte for byte. ``log`` and ``errors`` take
-    its output. ``environment`` is all that it gets; it holds REGISTRY_WORKSPACE, REGISTRY_TASK_ID
-    and REGISTRY_AGENT_ID, by which ``running`` finds it.
+    ``files`` are open descriptors: of the prompt, which becomes its standard input byte for byte;
+    of the log and the log of errors, for its output; of its working directory. Who made the launch
+    closes them. The paths are theirs, for a launcher that cannot hand descriptors on.
+    ``environment`` is all that it gets; it holds REGISTRY_WORKSPACE, REGISTRY_TASK_ID and
+    REGISTRY_AGENT_ID, by which ``running`` finds it.
     """
 
     task_id: str
     agent_id: str
     argv: tuple[str, ...]
+    files: tuple[int, int, int, int]
     cwd: Path
     prompt: Path
     log: Path
@@ -71,8 +74,8 @@ class Launcher(Protocol):
     def running(self, workspace: Path) -> tuple[Running, ...]:
         """Return the processes of agents of this workspace, whoever started them."""
 
-    def stop(self, mark: str, *, grace: float) -> None:
-        """Ask the process and its group to end, and after ``grace`` seconds make them."""
+    def stop(self, stopped: Iterable[str], *, grace: float) -> None:
+        """Ask these processes and their groups to end, and after ``grace`` seconds make them."""
 
 
 LauncherFactory = Callable[[], Launcher]

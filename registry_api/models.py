@@ -73,9 +73,12 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
 def is_text(value: str) -> bool:
     """Whether a text can be stored: no U+0000 and no lone surrogate in it."""
-    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in value)
+    return _UNSTORABLE.search(value) is None
 
 
 def _json_of(kind: type) -> AfterValidator:

@@ -1,6 +1,7 @@
 """The ``process`` launcher: an agent is a process of its own session, and needs nothing but the OS.
 
-It outlives the orchestrator that started it, and is found again by its mark.
+It outlives the orchestrator that started it, and is found again by its mark: ``pid:birth:host`` and
+a word of its own, which everything that it starts inherits in its environment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from registry_api.launching import Launch, Running
 
 __all__ = ["ProcessLauncher"]
 
+_WORD = "REGISTRY_AGENT_WORD"
 _POLL = 0.05
 _ENDING = 5.0  # seconds that a killed process may take to be gone
 
@@ -52,25 +55,25 @@ class ProcessLauncher:
 
     def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Waiting:
         """See Launcher.prepare."""
+        word = uuid.uuid4().hex
         order = {
             "argv": launch.argv,
-            "cwd": str(launch.cwd),
-            "environment": dict(launch.environment),
-            "prompt": str(launch.prompt),
-            "log": str(launch.log),
-            "errors": str(launch.errors),
+            "environment": {**launch.environment, _WORD: word},
+            "files": launch.files,
         }
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-I", "-S", starter.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=launch.files,
             env={},
             cwd="/",
             start_new_session=True,
         )
         # It waits to be reaped, so its mark is there even if it ended at once.
-        waiting = _Waiting(process, marks.mark_of(process.pid) or f"{process.pid}:ended")
+        mark = marks.mark_of(process.pid) or f"{process.pid}:ended:"
+        waiting = _Waiting(process, f"{mark}:{word}")
         threading.Thread(
             target=_reap, args=(process, ended), name=f"agent-{launch.agent_id}", daemon=True
         ).start()
@@ -85,38 +88,38 @@ class ProcessLauncher:
 
     def alive(self, mark: str) -> bool:
         """See Launcher.alive."""
-        if marks.alive(mark):
-            return True
-        # Where the leader is gone its number is not given out again while its group has members.
-        pid = marks.pid_of(mark)
-        return pid is not None and not psutil.pid_exists(pid) and _group_lives(pid)
+        return marks.alive(mark) or bool(_left(mark))
 
     def running(self, workspace: Path) -> tuple[Running, ...]:
-        """See Launcher.running: the leaders of sessions whose environment names the workspace."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if os.getsid(process.pid) != process.pid:
-                    continue
-                of = process.environ()
-                mark = marks.mark_of(process.pid)
-                ours = of.get("REGISTRY_WORKSPACE") == str(workspace)
-                if ours and mark and "REGISTRY_AGENT_ID" in of and "REGISTRY_TASK_ID" in of:
-                    task_id, agent_id = of["REGISTRY_TASK_ID"], of["REGISTRY_AGENT_ID"]
-                    found.append(Running(task_id=task_id, agent_id=agent_id, mark=mark))
-        return tuple(found)
+        """See Launcher.running: by session, those whose environment names the workspace."""
+        found: dict[int, Running] = {}
+        for process, of in _environments():
+            word = of.get(_WORD, "")
+            if of.get("REGISTRY_WORKSPACE") != str(workspace) or "REGISTRY_AGENT_ID" not in of:
+                continue
+            with suppress(OSError, KeyError):
+                leader = os.getsid(process.pid)
+                # Of a leader that is gone the birth no longer matters: what it left has its word.
+                mark = marks.mark_of(leader) or f"{leader}:gone:"
+                found[leader] = Running(
+                    task_id=of["REGISTRY_TASK_ID"],
+                    agent_id=of["REGISTRY_AGENT_ID"],
+                    mark=f"{mark}:{word}",
+                )
+        return tuple(found.values())
 
-    def stop(self, mark: str, *, grace: float) -> None:
+    def stop(self, stopped: Iterable[str], *, grace: float) -> None:
         """See Launcher.stop."""
+        left = list(stopped)
         for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _ENDING)):
-            if not self.alive(mark):
-                return
-            pid = marks.pid_of(mark)
-            assert pid is not None
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, sign)
+            left = [mark for mark in left if self.alive(mark)]
+            for mark in left:
+                pid = marks.pid_of(mark)
+                assert pid is not None  # it is alive
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, sign)
             deadline = time.monotonic() + patience
-            while self.alive(mark) and time.monotonic() < deadline:
+            while time.monotonic() < deadline and any(map(self.alive, left)):
                 time.sleep(_POLL)
 
 
@@ -124,9 +127,29 @@ def _reap(process: subprocess.Popen[bytes], ended: Callable[[int], None]) -> Non
     ended(process.wait())
 
 
-def _group_lives(pid: int) -> bool:
+def _environments() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            yield process, process.environ()
+
+
+def _left(mark: str) -> list[int]:
+    """Return what an agent's process left of its group, each known by the agent's own word.
+
+    A number alone proves nothing: once the group is empty it may be another's.
+    """
+    pid, word = marks.pid_of(mark), mark.rpartition(":")[2]
+    if pid is None or mark.count(":") != 3 or not word or psutil.pid_exists(pid):
+        return []
     try:
         os.killpg(pid, 0)
-    except (ProcessLookupError, PermissionError, OverflowError):
-        return False
-    return True
+    except (ProcessLookupError, PermissionError):
+        return []
+    return [p.pid for p, of in _environments() if of.get(_WORD) == word and _group(p.pid) == pid]
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None

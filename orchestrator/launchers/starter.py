@@ -1,8 +1,9 @@
 """Wait for the word, then become the agent's program. Run as a file; nothing of ours is imported.
 
-Standard input gives two lines: the launch as JSON ``{argv, cwd, environment, prompt, log, errors}``
-and ``go``. Without the second line the process ends: whoever reserved the agent has died or has
-changed its mind, and a program that nobody recorded must not run.
+Standard input gives two lines: the launch as JSON ``{argv, environment, files}`` and ``go``.
+Without the second line the process ends: whoever reserved the agent has died or has changed its
+mind, and a program that nobody recorded must not run. ``files`` are inherited descriptors of the
+prompt, the log, the log of errors and the working directory: no path is looked up again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # nothing is imported that is not needed: an agent waits for 
 
 NOT_STARTED = 125
 NOT_FOUND = 127
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
 
 
 def main() -> int:
@@ -26,11 +26,11 @@ def main() -> int:
         launch = json.loads(_line(told.read) or "{}")
         if _line(told.read) != b"go":
             return NOT_STARTED
+    prompt, log, errors, folder = launch["files"]
     try:
-        os.chdir(launch["cwd"])
-        os.dup2(os.open(launch["log"], _APPEND, 0o600), 1)
-        os.dup2(os.open(launch["errors"], _APPEND, 0o600), 2)
-        os.dup2(os.open(launch["prompt"], os.O_RDONLY | os.O_NOFOLLOW), 0)
+        os.fchdir(folder)
+        for descriptor, standard in ((prompt, 0), (log, 1), (errors, 2)):
+            os.dup2(descriptor, standard)
         os.closerange(3, 256)
         os.execvpe(launch["argv"][0], launch["argv"], launch["environment"])  # noqa: S606
     except OSError as error:

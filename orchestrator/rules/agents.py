@@ -15,11 +15,30 @@ from orchestrator.errors import (
 from orchestrator.rules import phases, reviews, submission
 from orchestrator.rules.draft import Draft, with_extra
 from orchestrator.rules.reviews import ReviewPlan
-from registry_api import Agent, AgentStatus, Op, Phase, PhaseStatus, Task, TaskSnapshot
+from registry_api import (
+    Agent,
+    AgentStatus,
+    Delete,
+    Kind,
+    Op,
+    Phase,
+    PhaseStatus,
+    Task,
+    TaskSnapshot,
+)
 from registry_api.errors import InvalidInput
 from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
 
-__all__ = ["ConfirmAgent", "DeployAgent", "EndAgent", "Limits", "confirm", "deploy", "end"]
+__all__ = [
+    "ConfirmAgent",
+    "DeployAgent",
+    "EndAgent",
+    "Limits",
+    "confirm",
+    "deploy",
+    "end",
+    "take_back",
+]
 
 ORCHESTRATOR = "orchestrator"  # the parent of agents that the conductor deploys
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -105,7 +124,7 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
             next_step="Use letters, digits, _ and -, at most 64, not starting with -",
         )
     draft.must_run()
-    phase = _open_phase(draft, command.phase_index)
+    phase = _open_phase(draft, command.phase_index, at=command.at)
     _refuse_duplicate(draft, command.agent_type, phase)
     depth = _depth(draft, command)
     _check_limits(draft, command.limits.of(draft.task), depth)
@@ -135,6 +154,14 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
     _must_live(agent)
     draft.put(with_extra(replace(agent, pid=command.pid), process=command.mark))
     return draft.ops()
+
+
+def take_back(snapshot: TaskSnapshot, agent_id: str) -> tuple[Op, ...]:
+    """Remove an agent that was reserved and never ran: its place is free, its task not failed."""
+    agent = snapshot.agent(agent_id)
+    if agent is None or agent.status in TERMINAL_AGENT:
+        return ()
+    return (Delete(Kind.AGENT, agent_id),)
 
 
 def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
@@ -177,10 +204,12 @@ def _must_live(agent: Agent) -> None:
         )
 
 
-def _open_phase(draft: Draft, index: int | None) -> Phase | None:
+def _open_phase(draft: Draft, index: int | None, *, at: datetime) -> Phase | None:
     if not draft.phases and index is None:
         return None
     phase = draft.phase(index)
+    phases.open_next(draft, phase, at=at)
+    phase = draft.phase(phase.phase_index)
     if phase.status not in _OPEN:
         raise phases.closed(phase, "it takes no agents")
     return phase

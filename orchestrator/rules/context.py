@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.rules.draft import extra_of
+from orchestrator.rules.draft import Draft, extra_of
 from registry_api import Finding, Phase, PhaseStatus, TaskSnapshot, jsontext
 
 __all__ = ["Accumulated", "accumulate"]
@@ -57,7 +57,7 @@ def _sections(
     task = snapshot.task
     context = jsontext.parse_trusted(task.context.encode())
     said: dict[str, Any] = context if isinstance(context, dict) else {}
-    current = snapshot.phase(task.current_phase_index or 0 if index is None else index)
+    current = Draft(snapshot).phase(index) if snapshot.phases else None
     yield "Task", task.description
     if current is not None:
         yield f"Phase {current.phase_index}: {current.name}", _phase(current)

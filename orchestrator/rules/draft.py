@@ -11,6 +11,7 @@ from registry_api import (
     Agent,
     Op,
     Phase,
+    PhaseStatus,
     Put,
     Record,
     Review,
@@ -68,14 +69,22 @@ class Draft:
         return tuple(self._state.reviews.values())
 
     def phase(self, index: int | None) -> Phase:
-        """Return a phase, without an index the current one; raises PhaseNotFound."""
+        """Return a phase, without an index the current one; raises PhaseNotFound.
+
+        The current one is the task's, unless that is approved or not there: then the first that is
+        not approved, else the last.
+        """
         if not self._state.phases:
             raise PhaseNotFound(
                 f"task {self.task.task_id} has no phases",
                 next_step="It completes when its last agent ends; nothing is reviewed",
             )
         if index is None:
-            index = self.task.current_phase_index or 0
+            said = self._state.phases.get(self.task.current_phase_index or 0)
+            if said is not None and said.status is not PhaseStatus.APPROVED:
+                return said
+            left = [p for p in self.phases if p.status is not PhaseStatus.APPROVED]
+            return left[0] if left else self.phases[-1]
         found = self._state.phases.get(index)
         if found is None:
             raise PhaseNotFound(
@@ -93,6 +102,10 @@ class Draft:
                 next_step="get_task_status lists its agents",
             )
         return found
+
+    def find_agent(self, agent_id: str) -> Agent | None:
+        """Return an agent, or None."""
+        return self._state.agents.get(agent_id)
 
     def review(self, review_id: str) -> Review:
         """Return a review; raises ReviewNotFound."""

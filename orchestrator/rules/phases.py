@@ -21,12 +21,13 @@ __all__ = [
     "closed",
     "move",
     "must_be_done",
+    "open_next",
 ]
 
 DONE = frozenset({AgentStatus.COMPLETED, AgentStatus.PHASE_COMPLETED})
 # What a conductor sensibly does where a phase stands; every refusal and answer names it.
 NEXT: dict[PhaseStatus, str] = {
-    PhaseStatus.PENDING: "Wait until the phase before it is approved",
+    PhaseStatus.PENDING: "Work on the phase before it, or deploy_agent if that is approved",
     PhaseStatus.ACTIVE: "deploy_agent, or submit_phase_for_review when its agents are done",
     PhaseStatus.IN_REVIEW: "Wait for the verdicts: get_review_status; abort_stalled_review ends it",
     PhaseStatus.APPROVED: "Work on the current phase: get_phase_status",
@@ -88,9 +89,18 @@ def approve(draft: Draft, phase: Phase, handover: HandoverPlan, *, at: datetime)
     draft.put(replace(phase, completed_at=at, active_review_id=None, revision_ready=False))
     leave(draft, phase, handover, at=at)
     later = [p for p in draft.phases if p.phase_index > phase.phase_index]
-    if later and later[0].status is PhaseStatus.PENDING:
-        draft.put(replace(move(draft, later[0], PhaseStatus.ACTIVE), started_at=at))
-        draft.put(replace(draft.task, current_phase_index=later[0].phase_index))
+    if later:
+        open_next(draft, later[0], at=at)
+
+
+def open_next(draft: Draft, phase: Phase, *, at: datetime) -> None:
+    """Open a pending phase if all before it are approved; older programs left some unopened."""
+    before = [p for p in draft.phases if p.phase_index < phase.phase_index]
+    if phase.status is PhaseStatus.PENDING and all(
+        p.status is PhaseStatus.APPROVED for p in before
+    ):
+        draft.put(replace(move(draft, phase, PhaseStatus.ACTIVE), started_at=at))
+        draft.put(replace(draft.task, current_phase_index=phase.phase_index))
 
 
 def all_done(draft: Draft, phase: Phase) -> bool:
@@ -107,7 +117,7 @@ def must_be_done(draft: Draft, phase: Phase) -> None:
         names = ", ".join(active[:5])
         raise AgentsActive(
             f"phase {phase.phase_index} has {len(active)} agent(s) at work: {names}",
-            next_step="Wait for them (the last one opens the review) or kill_agent them",
+            next_step="Wait for them, or kill_agent them",
             agents=active,
         )
     if not any(a.status in DONE for a in bound):

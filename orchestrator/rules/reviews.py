@@ -34,6 +34,9 @@ __all__ = [
     "abort",
     "aggregate",
     "critique",
+    "is_open",
+    "may_approve",
+    "mended_since",
     "open_review",
     "reviewer_ended",
     "take_over",
@@ -43,6 +46,7 @@ __all__ = [
 REVIEWER = "reviewer"
 UNBOUND = -1  # the phase index by which older programs mark a reviewer
 MAX_REVISION_ROUNDS = 3
+OPEN = frozenset({ReviewStatus.PENDING, ReviewStatus.IN_PROGRESS})
 _MOST_CRITIQUES = 5
 
 
@@ -102,7 +106,8 @@ class AbortReview:
 
 def open_review(draft: Draft, phase: Phase, plan: ReviewPlan, *, at: datetime) -> Review:
     """Put the phase in review and reserve its reviewers, in the same change."""
-    phase = phases.move(draft, phase, PhaseStatus.IN_REVIEW)
+    if phase.status is not PhaseStatus.IN_REVIEW:  # an older program left it there, unreviewed
+        phase = phases.move(draft, phase, PhaseStatus.IN_REVIEW)
     draft.put(replace(phase, active_review_id=plan.review_id, revision_ready=False))
     review = Review(
         task_id=phase.task_id,
@@ -156,8 +161,8 @@ def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
             next_step=f"Its reviewers are {', '.join(review.reviewers)}",
             reviewers=list(review.reviewers),
         )
-    reviewer = draft.agent(command.reviewer_id)
-    if reviewer.status not in ACTIVE_AGENT:
+    reviewer = draft.find_agent(command.reviewer_id)
+    if reviewer is not None and reviewer.status not in ACTIVE_AGENT:
         raise NotAReviewer(
             f"reviewer {command.reviewer_id} is {reviewer.status}: its verdict does not count",
             next_step="get_review_status shows who is still to answer",
@@ -175,10 +180,20 @@ def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
             submitted_at=command.at,
         )
     )
-    done = replace(reviewer, final_verdict=command.verdict, progress=100)
-    draft.end(done, AgentStatus.COMPLETED, at=command.at)
+    if reviewer is not None:
+        done = replace(reviewer, final_verdict=command.verdict, progress=100)
+        draft.end(done, AgentStatus.COMPLETED, at=command.at)
     _decide(draft, review, command.handover, at=command.at)
     return draft.ops()
+
+
+def may_approve(snapshot: TaskSnapshot, review_id: str, word: VerdictWord) -> bool:
+    """Return whether this verdict may be the one by which a review approves."""
+    review = snapshot.review(review_id)
+    if review is None or word is not VerdictWord.APPROVED:
+        return False
+    given = [v.verdict for v in snapshot.verdicts if v.review_id == review_id]
+    return len(given) + 1 >= len(review.reviewers) and set(given) <= {str(word)}
 
 
 def critique(snapshot: TaskSnapshot, command: SubmitCritique) -> tuple[Op, ...]:
@@ -220,8 +235,8 @@ def abort(snapshot: TaskSnapshot, command: AbortReview) -> tuple[Op, ...]:
     if not command.reason.strip():
         raise InvalidInput("an abort needs its reason", next_step="Say why; it is kept")
     for reviewer_id in review.reviewers:
-        reviewer = draft.agent(reviewer_id)
-        if reviewer.status in ACTIVE_AGENT:
+        reviewer = draft.find_agent(reviewer_id)
+        if reviewer is not None and reviewer.status in ACTIVE_AGENT:
             draft.end(
                 reviewer, AgentStatus.TERMINATED, at=command.at, termination_reason=command.reason
             )
@@ -238,16 +253,34 @@ def take_over(snapshot: TaskSnapshot, reviewer: Agent, *, owner: str) -> tuple[O
     draft = Draft(snapshot)
     now, review = draft.agent(reviewer.agent_id), snapshot.review(reviewer.review_id or "")
     untouched = now.extra == reviewer.extra and "process" not in extra_of(now)
-    opened = review is not None and review.status is ReviewStatus.IN_PROGRESS
+    opened = review is not None and review.status in OPEN
     if untouched and opened and now.status in ACTIVE_AGENT:
         draft.put(with_extra(now, reserved_by=owner))
     return draft.ops()
 
 
+def is_open(draft: Draft, phase: Phase) -> bool:
+    """Return whether a phase has a review that is not over."""
+    return any(r.phase_index == phase.phase_index and r.status in OPEN for r in draft.reviews)
+
+
+def mended_since(draft: Draft, phase: Phase) -> bool:
+    """Return whether an agent that was deployed after the phase's last review did its work."""
+    reviewed = [
+        r.completed_at
+        for r in draft.reviews
+        if r.phase_index == phase.phase_index and r.completed_at
+    ]
+    return any(
+        a.status in phases.DONE and a.started_at and all(a.started_at >= at for at in reviewed)
+        for a in draft.bound(phase.phase_index)
+    )
+
+
 def reviewer_ended(draft: Draft, reviewer: Agent, *, at: datetime) -> None:
     """Fail the review when nobody is left who could complete it."""
     review = next((r for r in draft.reviews if r.review_id == reviewer.review_id), None)
-    if review is None or review.status is not ReviewStatus.IN_PROGRESS:
+    if review is None or review.status not in OPEN:
         return
     if not _waiting(draft, review):
         _decide(draft, review, None, at=at)
@@ -278,7 +311,11 @@ def _decide(
 ) -> None:
     if _waiting(draft, review):
         return
-    given = {v.reviewer_id: v.verdict for v in draft.verdicts(review.review_id)}
+    given = {
+        v.reviewer_id: v.verdict
+        for v in draft.verdicts(review.review_id)
+        if v.reviewer_id in review.reviewers
+    }
     missing = [r for r in review.reviewers if r not in given]
     outcome = aggregate(given.values()) if given else None
     if outcome is None or (missing and outcome is VerdictWord.APPROVED):
@@ -286,8 +323,8 @@ def _decide(
         _close(draft, review, ReviewStatus.FAILED, reason, at=at)
         return
     draft.put(replace(review, status=ReviewStatus.COMPLETED, verdict=outcome, completed_at=at))
-    phase = draft.phase(review.phase_index)
-    if phase.status is not PhaseStatus.IN_REVIEW or phase.active_review_id != review.review_id:
+    phase = _reviewed(draft, review)
+    if phase is None:
         return  # a foreign program moved it on: the verdict is kept, and applies to nothing else
     if outcome is VerdictWord.APPROVED:
         assert handover is not None
@@ -313,9 +350,20 @@ def _close(
 ) -> None:
     name = "abort_reason" if status is ReviewStatus.ABORTED else "failure_reason"
     draft.put(with_extra(replace(review, status=status, completed_at=at), **{name: reason}))
-    phase = draft.phase(review.phase_index)
-    if phase.status is PhaseStatus.IN_REVIEW and phase.active_review_id == review.review_id:
+    phase = _reviewed(draft, review)
+    if phase is not None:
         _escalate(draft, phase, reason)
+
+
+def _reviewed(draft: Draft, review: Review) -> Phase | None:
+    """Return the phase that waits for a review; one that older programs left without its name waits
+    for any of its own.
+    """
+    for phase in draft.phases:
+        its_own = phase.phase_index == review.phase_index
+        if its_own and phase.status is PhaseStatus.IN_REVIEW:
+            return phase if phase.active_review_id in {None, review.review_id} else None
+    return None
 
 
 def _escalate(draft: Draft, phase: Phase, reason: str) -> None:
@@ -324,7 +372,7 @@ def _escalate(draft: Draft, phase: Phase, reason: str) -> None:
 
 
 def _must_be_open(review: Review) -> None:
-    if review.status is not ReviewStatus.IN_PROGRESS:
+    if review.status not in OPEN:
         raise ReviewEnded(
             f"review {review.review_id} is {review.status}"
             + (f": {review.verdict}" if review.verdict else ""),

@@ -38,9 +38,11 @@ def submit(snapshot: TaskSnapshot, command: SubmitPhase) -> tuple[Op, ...]:
     draft = Draft(snapshot)
     draft.must_run()
     phase = draft.phase(command.phase_index)
-    if PhaseStatus.IN_REVIEW not in PHASE_TRANSITIONS[phase.status]:
+    unreviewed = phase.status is PhaseStatus.IN_REVIEW and not reviews.is_open(draft, phase)
+    if not unreviewed and PhaseStatus.IN_REVIEW not in PHASE_TRANSITIONS[phase.status]:
         raise phases.closed(phase, "it cannot be submitted")
-    phases.must_be_done(draft, phase)
+    if not unreviewed:
+        phases.must_be_done(draft, phase)
     if command.summary:
         phase = with_extra(phase, review_summary=command.summary)
     reviews.open_review(draft, phase, command.review, at=command.at)
@@ -72,5 +74,6 @@ def agent_ended(draft: Draft, index: int, plan: ReviewPlan | None, *, at: dateti
     if phase is None or plan is None or not phases.all_done(draft, phase):
         return
     ready = phase.status is PhaseStatus.FIXING and phase.revision_ready
+    ready = ready and reviews.mended_since(draft, phase)
     if ready or phase.status is PhaseStatus.ACTIVE:
         reviews.open_review(draft, phase, plan, at=at)

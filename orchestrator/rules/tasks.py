@@ -90,7 +90,7 @@ def cancel(snapshot: TaskSnapshot, command: CancelTask) -> tuple[Op, ...]:
                 agent, AgentStatus.TERMINATED, at=command.at, termination_reason=command.reason
             )
     for review in draft.reviews:
-        if review.status is ReviewStatus.IN_PROGRESS:
+        if review.status in {ReviewStatus.PENDING, ReviewStatus.IN_PROGRESS}:
             draft.put(
                 with_extra(
                     replace(review, status=ReviewStatus.ABORTED, completed_at=command.at),

@@ -1,0 +1,562 @@
+"""What an attack on the orchestrator found, each played again."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from mcp import Client
+
+from orchestrator import errors, marks
+from orchestrator.health import HealthScan
+from orchestrator.http import listening
+from orchestrator.launchers.process import ProcessLauncher
+from orchestrator.rules import agents
+from orchestrator.server import build_server
+from orchestrator.settings import AgentKind, load_orchestrator_settings
+from orchestrator.state_db import load_task_snapshot, record_progress
+from registry_api import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus, load_settings, transact
+from registry_api.errors import Busy, SettingsError, TaskNotFound
+from registry_api.status import ACTIVE_AGENT
+from tests import legacy
+from tests.orchestrator.test_launching import FOREVER, PYTHON, STUBBORN, log_of, stop_all, until
+
+SLEEPER = {"one": AgentKind(argv=(PYTHON, "-c", FOREVER), preamble=False)}
+
+
+@pytest.fixture
+def sleeping(opened, tmp_path):
+    """A maker of plays on sqlite whose agents sleep; stopped at the end."""
+
+    def make(**options):
+        values = {"kinds": SLEEPER, "default_kind": "one", "reviewer_kind": "external", **options}
+        return opened("sqlite", **values)
+
+    yield make
+    stop_all(tmp_path)
+
+
+def dead_mark():
+    dead = subprocess.Popen(["true"])
+    mark = marks.mark_of(dead.pid) or f"{dead.pid}:1:{os.uname().nodename}"
+    dead.wait()
+    return mark
+
+
+def abandoned(play, monkeypatch, deploy):
+    """Run a deployment whose process dies right after the reservation."""
+    with monkeypatch.context() as patched:
+        patched.setattr(play.service, "_owner", dead_mark())
+        patched.setattr(play.service, "_start", lambda *_: None)
+        return deploy()
+
+
+def test_two_scans_start_a_reviewer_once(sleeping, monkeypatch):
+    """One has seen it abandoned; the other takes it over and has not confirmed it; the first goes
+    on: it failed the reviewer, its review and its phase."""
+    one, other = sleeping(reviewers=1, reviewer_kind=None), sleeping(reviewer_kind=None)
+    one.create("only")
+    other.task_id = one.task_id
+    abandoned(one, monkeypatch, one.work)
+    (reviewer,) = one.review.reviewers
+    seen = threading.Event()
+    process, start = other.service.deployment.process, one.service._start_reviewer
+
+    def slow_process(agent):
+        found = process(agent)
+        with ThreadPoolExecutor(1) as pool:  # the first scan comes in between
+            assert pool.submit(one.scan).result().started == (reviewer,)
+        return found
+
+    def slow_start(agent):
+        seen.set()
+        return start(agent)
+
+    monkeypatch.setattr(one.service, "_start_reviewer", slow_start)
+    monkeypatch.setattr(other.service.deployment, "process", slow_process)
+    found = other.scan()
+    assert seen.is_set()
+    assert (found.ended, found.started) == ((), ())
+    assert one.agent(reviewer).status is AgentStatus.REVIEWING
+    assert one.phase(0).status is PhaseStatus.IN_REVIEW
+
+
+def test_a_scan_ends_only_what_it_saw(sleeping, monkeypatch):
+    """The record was read, then its owner confirmed it and ended: a healthy agent was failed."""
+    play = sleeping().create("only")
+    agent = abandoned(play, monkeypatch, play.deploy)
+    process = play.service.deployment.process
+
+    def confirmed_meanwhile(seen):
+        found = process(seen)
+        at = play.service.now()
+        command = agents.ConfirmAgent(agent_id=agent, mark=marks.own_mark(), pid=1, at=at)
+        transact(play.service.store, play.task_id, lambda s: agents.confirm(s, command))
+        return found
+
+    monkeypatch.setattr(play.service.deployment, "process", confirmed_meanwhile)
+    assert play.scan().ended == ()
+    assert play.agent(agent).status is AgentStatus.RUNNING
+
+
+def test_a_kind_that_nobody_configured_is_a_setting_that_is_wrong(tmp_path):
+    """A typo in reviewer_kind left the reviewers of every phase waiting for ever."""
+    env = {"REGISTRY_ORCHESTRATOR_REVIEWER_KIND": "clade"}
+    with pytest.raises(SettingsError, match=r"clade.*known: claude, codex, external, gemini"):
+        load_orchestrator_settings(load_settings(tmp_path, env={}), env=env)
+
+
+def test_a_store_that_is_busy_after_the_reservation(sleeping, monkeypatch):
+    """The agent stayed `running`, with no process and an owner that lived."""
+    play = sleeping().create("only")
+
+    def busy(*_args, **_options):
+        raise Busy("somebody writes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(play.service.deployment, "start", busy)
+        with pytest.raises(Busy):
+            play.deploy()
+    assert play.now.agents == ()
+    assert play.deploy() in play.active()
+
+
+def test_one_reviewer_that_cannot_be_started_stops_no_other(sleeping, monkeypatch):
+    """An error at the first skipped the second, and made an error of the worker's last report."""
+    play = sleeping(reviewers=2, reviewer_kind=None).create("only")
+    worker = play.deploy()
+    start, failed = play.service.deployment.start, []
+
+    def fails_once(task, agent, *args, **options):
+        if not failed:
+            failed.append(agent.agent_id)
+            raise OSError("no more processes")
+        return start(task, agent, *args, **options)
+
+    monkeypatch.setattr(play.service.deployment, "start", fails_once)
+    play.done(worker)
+    statuses = {r: play.agent(r).status for r in play.review.reviewers}
+    assert statuses.pop(failed[0]) is AgentStatus.FAILED
+    (other,) = statuses
+    assert play.service.deployment.process(play.agent(other)) == "alive"
+
+
+def test_an_exit_that_nobody_could_note(sleeping, tmp_path):
+    """The service was closed while an agent ran: its owner lived, and it was `ending` for ever."""
+    play = sleeping().create("only")
+    agent = play.deploy()
+    until(lambda: "up" in log_of(play, agent))
+    again = sleeping()
+    again.task_id = play.task_id
+    mark = json.loads(play.agent(agent).extra)["process"]
+    play.service.store.close()
+    stop_all(tmp_path)
+    until(lambda: again.service.deployment.process(again.agent(agent)) == "dead")
+    assert not ProcessLauncher().alive(mark)
+    assert again.scan().ended == (agent,)
+
+
+def test_many_deploy_at_once(opened, tmp_path):
+    """All wrote one file by way of one name: 28 of 36 deployments failed."""
+    kind = AgentKind(argv=(PYTHON, "-c", FOREVER, "{mcp_config}"), preamble=False)
+    play = opened("sqlite", kinds={"one": kind}, default_kind="one").create("only")
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(lambda n: play.deploy(f"a{n}"), range(16)))) == 16
+    finally:
+        stop_all(tmp_path)
+    config = tmp_path / ".registry" / "mcp.json"
+    assert json.loads(config.read_text())["mcpServers"]["orchestrator"]["command"] == PYTHON
+    assert config.stat().st_mode & 0o077 == 0
+    assert [p.name for p in config.parent.glob("mcp.*")] == ["mcp.json"]
+
+
+def test_a_strangers_group_is_not_the_agents():
+    """A dead agent's number, now that of another's group: it counted as alive, and was killed."""
+    leader = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; exit 0"], start_new_session=True, stdout=subprocess.PIPE
+    )
+    child = int(leader.stdout.readline())
+    leader.wait()
+    leader.stdout.close()
+    launcher = ProcessLauncher()
+    host = marks.own_mark().split(":")[2]
+    for mark in (f"{leader.pid}:1", f"{leader.pid}:1:{host}", f"{leader.pid}:1:{host}:word"):
+        assert not launcher.alive(mark)
+        launcher.stop([mark], grace=0.0)
+    os.kill(child, 9)
+
+
+def test_what_an_agent_leaves_running_is_stopped(opened, tmp_path):
+    """It ended well, and a child of its own went on for ever."""
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}])"
+    kinds = {"one": AgentKind(argv=(PYTHON, "-c", code), preamble=False)}
+    play = opened("sqlite", kinds=kinds, default_kind="one", reviewer_kind="external")
+    agent = play.create("only").deploy()
+    until(lambda: play.agent(agent).status is AgentStatus.COMPLETED)
+    until(lambda: ProcessLauncher().running(tmp_path) == ())
+
+
+def test_a_scan_stops_what_an_ended_agent_left(opened, tmp_path):
+    """Found by the word that everything of an agent inherits, though its leader is gone."""
+    play = opened("sqlite", end_grace=0.0).create("only")
+    where = {"REGISTRY_WORKSPACE": str(tmp_path), "REGISTRY_TASK_ID": play.task_id}
+    mine = {"REGISTRY_AGENT_ID": "gone", "REGISTRY_AGENT_WORD": "abc"}
+    leader = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & exit 0"],
+        start_new_session=True,
+        env={**os.environ, **where, **mine},
+    )
+    leader.wait()
+    assert play.scan().stopped == ("gone",)
+    assert ProcessLauncher().running(tmp_path) == ()
+
+
+PHASES = [
+    {"id": "p1", "order": 1, "name": "one", "status": "ACTIVE"},
+    {"id": "p2", "order": 2, "name": "two", "status": "PENDING"},
+]
+
+
+def phases(*statuses, **more):
+    return [{**p, "status": s, **more} for p, s in zip(PHASES, statuses, strict=True)]
+
+
+def review(status, **more):
+    return {
+        "review_id": "rev-1",
+        "phase_id": "p1",
+        "status": status,
+        "num_reviewers": 1,
+        "reviewers": [{"agent_id": "r1", "status": "reviewing"}],
+        "verdicts": [],
+        "created_at": "2026-01-04T22:15:30",
+        **more,
+    }
+
+
+R1 = {"id": "r1", "type": "reviewer", "status": "running", "phase_index": -1, "review_id": "rev-1"}
+DONE = {"id": "w", "type": "worker", "status": "completed", "phase_index": 0}
+LEFT = {
+    "awaiting a review that is not there": {"phases": phases("AWAITING_REVIEW", "PENDING")},
+    "a review that is pending": {
+        "phases": phases("UNDER_REVIEW", "PENDING", active_review_id="rev-1"),
+        "reviews": [review("pending")],
+        "agents": [DONE, R1],
+    },
+    "a reviewer that is no agent": {
+        "phases": phases("UNDER_REVIEW", "PENDING", active_review_id="rev-1"),
+        "reviews": [review("in_progress")],
+        "agents": [DONE],
+    },
+    "a phase that does not name its review": {
+        "phases": phases("UNDER_REVIEW", "PENDING"),
+        "reviews": [review("in_progress")],
+        "agents": [DONE, R1],
+    },
+    "a review that is over": {
+        "phases": phases("UNDER_REVIEW", "PENDING", active_review_id="rev-1"),
+        "reviews": [review("completed", final_verdict="approved")],
+        "agents": [DONE],
+    },
+    "nothing was opened": {"phases": phases("PENDING", "PENDING")},
+    "the next was not opened": {"phases": phases("APPROVED", "PENDING")},
+    "an index past the end": {"phases": phases("APPROVED", "ACTIVE"), "current_phase_index": 7},
+    "no index": {"phases": phases("APPROVED", "ACTIVE"), "current_phase_index": None},
+    "the older dialect": {
+        "phases": [{"id": "p1", "order": 1, "name": "one", "status": "awaiting_review"}],
+        "version": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_tasks_that_older_programs_left_can_be_brought_to_an_end(opened, tmp_path, left):
+    """Each was refused everything; here what is said to be next is taken, to the end."""
+    keys = {"current_phase_index": 0, **LEFT[left]}
+    legacy.write_task(tmp_path, "TASK-1", **keys)
+    play = opened("auto", reviewers=1)
+    play.task_id = "TASK-1"
+    for n in range(30):
+        step = play.reading.task("TASK-1").next_step
+        if play.now.status is TaskStatus.COMPLETED:
+            break
+        take(play, step, n)
+    assert play.now.status is TaskStatus.COMPLETED
+    assert play.reading.task("TASK-1").next_step.startswith("Nothing is left")
+
+
+def take(play, step, n):
+    """Do the first thing that a next step names."""
+    waiting = [a for a in play.now.agents if a.status in ACTIVE_AGENT and a.review_id is None]
+    if step.startswith("Wait for its agents"):
+        play.done(waiting[0].agent_id)
+    elif step.startswith("deploy_agent"):
+        play.deploy(f"n{n}")
+    elif step.startswith("submit_phase_for_review"):
+        play.service.submit_phase("TASK-1")
+    elif step.startswith("Wait for the verdicts"):
+        opens = {ReviewStatus.IN_PROGRESS, ReviewStatus.PENDING}
+        (found,) = [r for r in play.now.reviews if r.status in opens]
+        play.service.verdict("TASK-1", found.review_id, found.reviewers[0], "approved")
+    else:
+        raise AssertionError(step)
+
+
+def test_a_review_with_an_unknown_reviewer_can_be_aborted(opened, tmp_path):
+    """Verdict and abort were refused alike: nobody could end it."""
+    legacy.write_task(tmp_path, "TASK-1", **LEFT["a reviewer that is no agent"])
+    play = opened("auto")
+    play.task_id = "TASK-1"
+    play.service.abort_review("TASK-1", "rev-1", "nobody is there")
+    assert play.phase(0).status is PhaseStatus.ESCALATED
+
+
+def test_output_stays_inside_when_folders_are_swapped(sleeping, tmp_path, tmp_path_factory):
+    """The folder of the logs became a link between its opening and the start: paths were looked up
+    again, and the output was written outside."""
+    outside = tmp_path_factory.mktemp("outside")
+    play = sleeping().create("only")
+    prepare = play.service.launcher.prepare
+
+    def swap(launch, ended):
+        logs = tmp_path / play.task_id / "logs"
+        logs.rename(tmp_path / "kept")
+        logs.symlink_to(outside)
+        return prepare(launch, ended)
+
+    play.service.launcher.prepare = swap
+    agent = play.deploy()
+    kept = tmp_path / "kept" / f"{agent}_stream.jsonl"
+    until(lambda: kept.read_text() == "up\n")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_failed_launch_does_not_end_a_task_without_phases(opened):
+    """Its only agent had failed, so the task had: the advice to try again was refused."""
+    kinds = {
+        "needy": AgentKind(argv=(PYTHON, "--model", "{model}")),
+        "gone": AgentKind(argv=("no-such-program",)),
+    }
+    play = opened("memory", kinds=kinds).create()
+    for kind, why in (("needy", "needs a model"), ("gone", "not installed")):
+        with pytest.raises(errors.LaunchFailed, match=why):
+            play.deploy(kind=kind)
+    assert (play.now.agents, play.now.status) == ((), TaskStatus.INITIALIZED)
+    play.deploy(kind="external")
+
+
+def test_agents_reach_a_server_that_listens_everywhere():
+    """They were given 0.0.0.0, which the server's own list of hosts refused."""
+    with listening("0.0.0.0", 0) as (_, url):
+        assert url.startswith("http://127.0.0.1:")
+
+
+def test_a_report_that_meets_a_kill_is_kept(opened, monkeypatch):
+    """Between the look at the agent and the change it was killed: its last words were lost."""
+    play = opened("memory").create("only")
+    agent = play.deploy()
+    only, killed = play.service._only, []
+
+    def kill_after_the_look(task_id, agent_id):
+        snapshot = only(task_id, agent_id)
+        if not killed:
+            killed.append(True)
+            play.service.kill(task_id, agent_id, "now")
+        return snapshot
+
+    monkeypatch.setattr(play.service, "_only", kill_after_the_look)
+    with pytest.raises(errors.AgentEnded, match="the report is kept"):
+        play.done(agent)
+    (entry,) = [e for e in play.now.latest if e.agent_id == agent]
+    assert (entry.message, play.agent(agent).status) == ("did it", AgentStatus.TERMINATED)
+
+
+def called(play, tool, **arguments):
+    async def run():
+        async with Client(build_server(play.service)) as client:
+            return await client.call_tool(tool, arguments)
+
+    return asyncio.run(run())
+
+
+def test_answers_stay_small_whatever_was_said(play):
+    """Five findings of a MiB each made an answer of ten."""
+    play.create("only")
+    worker = play.deploy()
+    for _ in range(5):
+        play.find(worker, "x" * 2**20)
+    play.report(worker, message="y" * 2**20)
+    play.done(worker)
+    review = play.review
+    for reviewer in review.reviewers:
+        long = {"notes": "z" * 2**20, "findings_json": json.dumps(["f" * 2**20])}
+        play.service.verdict(play.task_id, review.review_id, reviewer, "rejected", **long)
+    of = {"task_id": play.task_id}
+    for tool, more in (
+        ("get_task_findings", {}),
+        ("get_review_status", {"review_id": review.review_id}),
+        ("get_task_status", {}),
+        ("get_phase_status", {}),
+        ("get_task_context", {}),
+    ):
+        assert len(called(play, tool, **of, **more).content[0].text) < 20_000, tool
+
+
+def test_a_misspelt_phase_is_refused(play):
+    """Unknown keys were dropped, an empty name taken."""
+    for phase in ({"name": "a", "descripton": "b"}, {"name": ""}, {"name": "x" * 201}):
+        result = called(play, "create_task", description="x", phases=[phase])
+        assert result.structured_content["code"] == "invalid_input"
+
+
+def test_every_failure_has_a_code(opened, tmp_path, monkeypatch):
+    """A tool that is not there, a log that is a FIFO, and a fault of our own."""
+    play = opened("sqlite").create("only")
+    agent = play.deploy()
+    assert called(play, "nonsense").structured_content["code"] == "unknown_tool"
+    logs = tmp_path / play.task_id / "logs"
+    logs.mkdir(parents=True)
+    os.mkfifo(logs / f"{agent}_stream.jsonl")
+    of = {"task_id": play.task_id, "agent_id": agent}
+    assert called(play, "get_agent_output", **of).structured_content["code"] == "unavailable"
+
+    def broken(*_args, **_options):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("orchestrator.reading.Reading.task", broken)
+    result = called(play, "get_task_status", task_id=play.task_id)
+    assert result.structured_content["code"] == "internal"
+    assert "secret" not in result.content[0].text
+
+
+def test_nothing_is_said_of_what_is_not_there(play):
+    """An unknown task was `0 active`, an unknown phase an empty answer."""
+    for ask in (play.reading.health, HealthScan(play.service).run):
+        with pytest.raises(TaskNotFound):
+            ask("TASK-none")
+    play.create("only")
+    for ask in (play.reading.reviews, play.reading.context):
+        with pytest.raises(errors.PhaseNotFound):
+            ask(play.task_id, phase_index=77)
+
+
+def test_a_task_with_nobody_at_work_is_not_silent(play):
+    """Right after a verdict nobody is active: that is no silence."""
+    play.create("one", "two")
+    play.work()
+    play.approve()
+    assert not play.reading.task(play.task_id).silent
+
+
+def test_next_steps_without_automatic_reviews(opened):
+    """They promised a review that nobody opened."""
+    play = opened("memory", auto_review=False).create("only")
+    agent = play.deploy()
+    assert play.reading.task(play.task_id).next_step.endswith("then submit_phase_for_review")
+    play.done(agent)
+    assert play.reading.task(play.task_id).next_step == "submit_phase_for_review"
+    play.service.submit_phase(play.task_id)
+    play.say("rejected", "rejected")
+    play.work("mender")
+    assert play.reading.task(play.task_id).next_step.startswith("submit_phase_for_review")
+    play.service.submit_phase(play.task_id)
+    play.approve()
+    assert play.now.status is TaskStatus.COMPLETED
+
+
+def test_another_hosts_agents_are_left_alone(sleeping, monkeypatch):
+    """A scan in one container failed every agent of the other: it saw none of their processes."""
+    play = sleeping().create("only")
+    agent = play.deploy()
+    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    other = sleeping()
+    other.task_id = play.task_id
+    assert other.service.deployment.process(other.agent(agent)) == "elsewhere"
+    assert other.scan().ended == ()
+    assert other.reading.health().healthy == 1
+
+
+def test_agents_are_stopped_together(opened, tmp_path):
+    """Cancelling waited for each stubborn agent in turn."""
+    kinds = {"one": AgentKind(argv=(PYTHON, "-c", STUBBORN), preamble=False)}
+    play = opened("sqlite", kinds=kinds, default_kind="one", stop_grace=0.2).create("only")
+    names = [play.deploy(f"a{n}") for n in range(4)]
+    for name in names:
+        until(lambda n=name: "up" in log_of(play, n))
+    stop, calls = play.service.launcher.stop, []
+
+    def counted(stopped, **options):
+        calls.append(list(stopped))
+        stop(calls[-1], **options)
+
+    play.service.launcher.stop = counted
+    play.service.cancel_task(play.task_id, "enough")
+    assert len(calls[0]) == 4
+    assert ProcessLauncher().running(tmp_path) == ()
+
+
+def test_a_revision_whose_only_mender_failed_is_not_reviewed(play):
+    """Agents of earlier rounds counted as done: the flaw was reviewed again, unmended."""
+    play.create("only")
+    play.work()
+    play.say("rejected", "rejected")
+    mender = play.deploy("mender")
+    play.service.revision_ready(play.task_id)
+    play.report(mender, "failed")
+    assert play.phase(0).status is PhaseStatus.FIXING
+    play.work("better")
+    assert play.phase(0).status is PhaseStatus.IN_REVIEW
+
+
+def test_verdicts_of_strangers_do_not_count(opened, tmp_path):
+    """One that an older program kept without a reviewer decided over two approvals."""
+    keys = LEFT["a review that is pending"]
+    stray = {"verdict": "rejected", "findings": [], "submitted_at": "2026-01-04T22:15:31"}
+    reviews = [review("in_progress", verdicts=[stray])]
+    legacy.write_task(tmp_path, "TASK-1", current_phase_index=0, **(keys | {"reviews": reviews}))
+    play = opened("auto")
+    play.task_id = "TASK-1"
+    play.service.verdict("TASK-1", "rev-1", "r1", "approved")
+    assert [p.status for p in play.now.phases] == ["APPROVED", "ACTIVE"]
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("terminated", "failed"), ("KILLED", "failed"), ("phase_completed", "completed")],
+)
+def test_others_words_in_the_older_function(tmp_path, monkeypatch, word, status):
+    """They were refused and lost."""
+    monkeypatch.setenv("REGISTRY_ORCHESTRATOR_DEFAULT_KIND", "external")
+    legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}])
+    record_progress(tmp_path, "TASK-1", "a", "2030-01-01T00:00:00", word, "over", 50)
+    (agent,) = load_task_snapshot(tmp_path, "TASK-1")["agents"]
+    assert (agent["status"], agent["message"]) == (status, "over")
+
+
+def test_an_agents_own_server_does_not_stop_itself(opened, tmp_path):
+    """Its scan found its own session, that of an agent which had ended, in mid-answer."""
+    play = opened("sqlite", end_grace=0.0).create("only")
+    agent = play.deploy()
+    play.report(agent, "failed")
+    env = {"REGISTRY_WORKSPACE": str(tmp_path), "REGISTRY_TASK_ID": play.task_id}
+    code = (
+        "from orchestrator.opening import open_orchestrator\n"
+        "from orchestrator.health import HealthScan\n"
+        "from registry_api import load_settings\n"
+        "with open_orchestrator(load_settings()) as service:\n"
+        "    print(HealthScan(service).run().stopped)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **env, "REGISTRY_AGENT_ID": agent},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "()\n"), done.stderr
