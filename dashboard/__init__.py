@@ -1,1 +1,1 @@
-"""The dashboard; comes with a later release."""
+"""What is true now, for people: an HTTP API and a live page over the store alone."""

@@ -64,7 +64,7 @@ def serve(
             anyio.run(build_server(service).run_stdio_async)
         return OK
     from orchestrator import http as over
-    from orchestrator.token import operator_token
+    from registry_api.token import operator_token
 
     host, port = over.parse_address(http, remote=remote)
     token = operator_token(settings.workspace)
@@ -87,7 +87,7 @@ def config(*, workspace: Workspace = None, http: str | None = None) -> int:
     with the token. Example: registry-orchestrator config > .mcp.json
     """
     from orchestrator.deployment import SERVER, Endpoint, client_config
-    from orchestrator.token import operator_token
+    from registry_api.token import operator_token
 
     place = load_settings(workspace).workspace
     endpoint = Endpoint(url=http, token=operator_token(place)) if http else None

@@ -20,13 +20,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator import marks, places
+from orchestrator import marks
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
 from orchestrator.rules.draft import extra_of
 from orchestrator.settings import AgentKind
-from registry_api import Agent, RegistryStore, Task, transact
+from registry_api import Agent, RegistryStore, Task, inside, transact
 from registry_api.durable import replace_file
 from registry_api.errors import InvalidInput
 from registry_api.launching import Launch, Launcher, Prepared
@@ -237,24 +237,24 @@ class Deployment:
             ("logs", f"{agent_id}_stream.jsonl"),
             ("logs", f"{agent_id}_stderr.log"),
         ]
-        paths = [places.task_file(*folder, *name) for name in names]
+        paths = [inside.task_file(*folder, *name) for name in names]
         with ExitStack() as opened:
 
             def held(fd: int) -> int:
                 opened.callback(os.close, fd)
                 return fd
 
-            text = held(places.open_file(*folder, *names[0], flags=places.NEW))
+            text = held(inside.open_file(*folder, *names[0], flags=inside.NEW))
             with os.fdopen(os.dup(text), "wb") as file:
                 file.write(prompt.encode())
             os.lseek(text, 0, os.SEEK_SET)
             log, errors = (
-                held(places.open_file(*folder, *name, flags=places.APPEND)) for name in names[1:]
+                held(inside.open_file(*folder, *name, flags=inside.APPEND)) for name in names[1:]
             )
             cwd = held(
                 os.open(order.cwd, os.O_RDONLY | os.O_DIRECTORY)
                 if order.cwd
-                else places.open_folder(*folder)
+                else inside.open_folder(*folder)
             )
             yield Launch(
                 task_id=task_id,

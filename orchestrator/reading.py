@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from orchestrator import places
 from orchestrator.answers import (
     AgentLine,
     AgentOutput,
@@ -47,6 +47,7 @@ from registry_api import (
     TaskStatus,
     Verdict,
     all_records,
+    inside,
     jsontext,
 )
 from registry_api.silence import last_sign
@@ -130,14 +131,12 @@ class Reading:
     ) -> AgentOutput:
         """Return the end of an agent's log, or what stands before a place in it."""
         agent = self._service.agent(task_id, agent_id)
-        data, start, size = places.read_tail(
-            self._service.settings.workspace,
-            task_id,
-            "logs",
-            f"{agent_id}_stream.jsonl",
-            limit=max_bytes,
-            before=before,
-        )
+        workspace, name = self._service.settings.workspace, f"{agent_id}_stream.jsonl"
+        data, start, size = b"", 0, 0
+        with suppress(FileNotFoundError):
+            data, start, size = inside.read_tail(
+                workspace, task_id, "logs", name, limit=max_bytes, before=before
+            )
         return AgentOutput(
             agent_id=agent_id,
             status=agent.status,

@@ -13,6 +13,8 @@ from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 from backends.admin.cli import _add_commands, app
 from contract_tests import kills
 from contract_tests.mutants import MUTANTS
+from dashboard import api
+from dashboard.cli import app as dashboard
 from orchestrator.cli import app as orchestrator
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tools import Tools
@@ -169,13 +171,26 @@ def test_the_orchestrators_python_runs(tmp_path):
     exec(code, {"workspace": tmp_path})
 
 
-def test_the_orchestrators_commands_and_options_exist():
-    """Every `registry-orchestrator VERB --option` in the docs is one."""
-    for path in (ROOT / "README.md", ROOT / "docs" / "orchestrator.md"):
-        used = re.findall(
-            r"registry-orchestrator ([a-z]+)((?: --[a-z-]+| [^ `\n]+)*)", path.read_text()
-        )
+@pytest.mark.parametrize(
+    ("program", "page", "app"),
+    [
+        ("registry-orchestrator", "orchestrator.md", orchestrator),
+        ("registry-dashboard", "dashboard.md", dashboard),
+    ],
+)
+def test_the_programs_commands_and_options_exist(program, page, app):
+    """Every `registry-… VERB --option` in the docs is one."""
+    for path in (ROOT / "README.md", ROOT / "docs" / page):
+        used = re.findall(program + r" ([a-z]+)((?: --[a-z-]+| [^ `\n]+)*)", path.read_text())
         assert used
         for verb, rest in used:
-            taken = {n for a in orchestrator[verb].assemble_argument_collection() for n in a.names}
+            taken = {n for a in app[verb].assemble_argument_collection() for n in a.names}
             assert set(re.findall(r"--[a-z-]+", rest)) <= taken
+
+
+def test_every_route_is_documented():
+    """docs/dashboard.md has a row for each route of the API, and no other."""
+    rows = re.findall(
+        r"^\| `(/api/[^`]*)` \|", (ROOT / "docs" / "dashboard.md").read_text(), re.MULTILINE
+    )
+    assert rows == [route.path for route in api.router.routes]

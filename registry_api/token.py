@@ -1,4 +1,4 @@
-"""The operator's token: made once, kept in ``.registry/token`` for its owner alone."""
+"""The tokens of a workspace: made once, kept in ``.registry`` for their owner alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from pathlib import Path
 from registry_api.durable import write_file
 from registry_api.errors import SettingsError
 
-__all__ = ["operator_token"]
+__all__ = ["operator_token", "reader_token"]
 
 
 def operator_token(workspace: Path) -> str:
-    """Return the workspace's token, making it the first time."""
-    path = workspace / ".registry" / "token"
+    """Return the token by which one may act, making it the first time."""
+    return _token(workspace / ".registry" / "token")
+
+
+def reader_token(workspace: Path) -> str:
+    """Return the token by which one may only look, making it the first time."""
+    return _token(workspace / ".registry" / "token.read")
+
+
+def _token(path: Path) -> str:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     try:
         write_file(path, secrets.token_urlsafe(32).encode(), new=True)

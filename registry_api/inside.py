@@ -61,12 +61,9 @@ def read_tail(
 ) -> tuple[bytes, int, int]:
     """Return at most ``limit`` bytes that end at ``before``, where they begin, and the file's size.
 
-    Without ``before`` they end at the end. A file that is not there is empty.
+    Without ``before`` they end at the end. Raises FileNotFoundError.
     """
-    try:
-        fd = open_file(workspace, task_id, *parts, flags=os.O_RDONLY)
-    except FileNotFoundError:
-        return b"", 0, 0
+    fd = open_file(workspace, task_id, *parts, flags=os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         end = size if before is None else max(0, min(before, size))

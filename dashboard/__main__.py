@@ -1,0 +1,5 @@
+"""``python -m dashboard`` is ``registry-dashboard``."""
+
+from dashboard.cli import run
+
+run()

@@ -1,0 +1,140 @@
+"""``registry-dashboard``: the truth at a glance, in a browser."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from registry_api import load_settings, open_store
+from registry_api.errors import RegistryError, UsageError
+from registry_api.token import operator_token, reader_token
+
+__all__ = ["app", "main"]
+
+OK, ERROR, USAGE = range(3)
+HOST, PORT = "127.0.0.1", 8765
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Workspace = Annotated[
+    Path | None,
+    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest registry above"),
+]
+Host = Annotated[str, Parameter(help="address to listen on")]
+Port = Annotated[int, Parameter(help="port; 0: any")]
+
+app = App(
+    name="registry-dashboard",
+    help="What is true in an agent registry, live, for people.\n\n"
+    "Example: registry-dashboard serve --workspace ~/project/.agent-workspace",
+    version=lambda: version("registry-backend"),
+    version_flags=["--version"],
+)
+
+
+@app.command
+def serve(
+    *,
+    workspace: Workspace = None,
+    host: Host = HOST,
+    port: Port = PORT,
+    remote: Annotated[bool, Parameter(negative="", help="allow an address others reach")] = False,
+    allow_host: Annotated[
+        tuple[str, ...], Parameter(help="a further name under which it is reached")
+    ] = (),
+) -> int:
+    """Serve the dashboard, and print the link that opens it.
+
+    Example: registry-dashboard serve --port 8765
+    """
+    _need_extra()
+    import uvicorn
+
+    from dashboard.app import create_app
+    from dashboard.guard import Tokens
+
+    if not remote and host not in _LOOPBACK:
+        raise UsageError(
+            f"--host {host} can be reached by others",
+            next_step=f"Take {HOST}, or add --remote and an --allow-host for each name",
+        )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    settings = load_settings(workspace)
+    place = settings.workspace
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        closing(open_store(settings)) as store,
+        socket.create_server((host, port), family=family) as taken,
+    ):
+        (place / ".registry").mkdir(mode=0o700, exist_ok=True)
+        tokens = Tokens(operator=operator_token(place), reader=reader_token(place))
+        made = create_app(store, settings, tokens=tokens, hosts=(host, *allow_host))
+        print(_link(host, taken.getsockname()[1], tokens.operator), flush=True)  # noqa: T201
+        config = uvicorn.Config(made, log_level="warning", access_log=False, lifespan="on")
+        uvicorn.Server(config).run(sockets=[taken])
+    return OK
+
+
+@app.command
+def link(
+    *,
+    workspace: Workspace = None,
+    host: Host = HOST,
+    port: Port = PORT,
+    reader: Annotated[bool, Parameter(negative="", help="for somebody who may only look")] = False,
+) -> int:
+    """Print the link that opens the dashboard. Example: registry-dashboard link --reader"""
+    place = load_settings(workspace).workspace
+    token = reader_token(place) if reader else operator_token(place)
+    print(_link(host, port, token))  # noqa: T201
+    return OK
+
+
+def _link(host: str, port: int, token: str) -> str:
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    name = f"[{reached}]" if ":" in reached else reached
+    return f"http://{name}:{port}/?token={token}"
+
+
+def _need_extra() -> None:
+    try:
+        import fastapi
+        import jinja2
+        import sse_starlette
+    except ImportError as error:
+        raise UsageError(
+            f"the dashboard needs {error.name}, which is not installed",
+            next_step="pip install 'registry-backend[dashboard]'",
+        ) from None
+    del fastapi, jinja2, sse_starlette
+
+
+def main(tokens: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 ok, 1 error, 2 usage."""
+    tokens = sys.argv[1:] if tokens is None else tokens
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except RegistryError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        return USAGE if isinstance(error, UsageError) else ERROR
+    except cyclopts.CycloptsError as error:
+        sys.stderr.write(f"usage: {error}\nregistry-dashboard --help\n")
+        return USAGE
+    except OSError as error:
+        sys.stderr.write(f"os_error: {error}\n")
+        return ERROR
+    except KeyboardInterrupt:
+        return OK
+    return code if isinstance(code, int) else OK
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""An agent's output, read from its end: a log may be larger than the memory."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_api import inside
+from registry_api.errors import Unavailable
+
+__all__ = ["last_lines", "tail"]
+
+_MOST = 2**20  # bytes that are looked at for lines
+
+
+def tail(
+    workspace: Path, task_id: str, agent_id: str, *, limit: int, before: int | None = None
+) -> tuple[str, int, int]:
+    """Return at most ``limit`` bytes as text, where they begin, and the size of the log.
+
+    Looked for in ``logs``, then in ``archive``. No part of the path is followed through a link; ids
+    were checked. A log that is not there is empty.
+    """
+    for folder in ("logs", "archive"):
+        with suppress(FileNotFoundError, Unavailable):
+            name = folder, f"{agent_id}_stream.jsonl"
+            data, start, size = inside.read_tail(
+                workspace, task_id, *name, limit=limit, before=before
+            )
+            return data.decode("utf-8", "replace"), start, size
+    return "", 0, 0
+
+
+def last_lines(workspace: Path, task_id: str, agent_id: str, *, limit: int) -> list[dict[str, Any]]:
+    """Return the last whole lines, each as the JSON object it is, or as ``{"text": line}``."""
+    text, start, _ = tail(workspace, task_id, agent_id, limit=_MOST)
+    lines = text.splitlines()
+    if start and lines:
+        del lines[0]  # its beginning was cut
+    return [_read(line) for line in lines[-limit:]]
+
+
+def _read(line: str) -> dict[str, Any]:
+    with suppress(orjson.JSONDecodeError):
+        value = orjson.loads(line)
+        if isinstance(value, dict):
+            return value
+    return {"text": line}

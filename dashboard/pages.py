@@ -1,0 +1,137 @@
+"""The pages: made on the server, whole without a script, fetched again when things change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+from fastapi.templating import Jinja2Templates
+
+from dashboard import logs
+from dashboard.api import AgentId, Configured, Cursor, Store, TaskId, find_agent, migration
+from dashboard.truth import look
+from registry_api import (
+    Agent,
+    Kind,
+    RecordQuery,
+    TaskQuery,
+    TaskStatus,
+)
+from registry_api.silence import last_sign
+from registry_api.status import ACTIVE_AGENT
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+_templates = Jinja2Templates(FilePath(__file__).parent / "templates")
+_LINES = 60
+
+
+def _ago(moment: datetime | None) -> str:
+    """Return how long ago a moment was, in the largest unit that fits."""
+    if moment is None:
+        return "never"
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+_templates.env.filters["ago"] = _ago
+_templates.env.globals["last_sign"] = last_sign
+_templates.env.globals["ACTIVE"] = ACTIVE_AGENT
+
+
+def _page(request: Request, name: str, **context: Any) -> HTMLResponse:
+    return _templates.TemplateResponse(
+        request, name, {**context, "role": request.scope.get("role"), "path": request.url.path}
+    )
+
+
+@router.get("/")
+def overview(
+    request: Request,
+    store: Store,
+    settings: Configured,
+    status: TaskStatus | None = None,
+    text: Annotated[str | None, Query(max_length=1000)] = None,
+    cursor: Cursor = None,
+) -> HTMLResponse:
+    """The truth at a glance, the tasks, what was found last."""
+    truth = look(store, settings, datetime.now(UTC))
+    query = TaskQuery(status=status, text=text or None, newest_first=True)
+    tasks = store.list_tasks(query, after=cursor, limit=25)
+    found = store.list_records(Kind.FINDING, RecordQuery(newest_first=True), limit=10)
+    active = store.list_records(Kind.AGENT, RecordQuery(active=True), limit=25)
+    return _page(
+        request,
+        "overview.html",
+        truth=truth,
+        numbers=truth.numbers(),
+        tasks=tasks,
+        silent_tasks=set(truth.silence.tasks),
+        silent_agents={(a.task_id, a.agent_id) for a in truth.silence.agents},
+        findings=found.items,
+        agents=[a for a in active.items if isinstance(a, Agent)],
+        status=status,
+        text=text or "",
+        statuses=list(TaskStatus),
+    )
+
+
+@router.get("/tasks/{task_id}")
+def task(request: Request, store: Store, settings: Configured, task_id: TaskId) -> HTMLResponse:
+    """One task: its phases with their reviews, its agents, what they say and find."""
+    snapshot = store.load(task_id)
+    truth = look(store, settings, datetime.now(UTC))
+    newest = RecordQuery(task_id=task_id, newest_first=True)
+    return _page(
+        request,
+        "task.html",
+        task=snapshot.task,
+        snapshot=snapshot,
+        silent=task_id in truth.silence.tasks,
+        reports=store.list_records(Kind.PROGRESS, newest, limit=20).items,
+        findings=store.list_records(Kind.FINDING, newest, limit=20).items,
+    )
+
+
+@router.get("/tasks/{task_id}/agents/{agent_id}")
+def agent(
+    request: Request, store: Store, settings: Configured, task_id: TaskId, agent_id: AgentId
+) -> HTMLResponse:
+    """One agent: its reports as a curve and in words, its findings, the end of its output."""
+    found = find_agent(store, task_id, agent_id)
+    of = RecordQuery(task_id=task_id, agent_id=agent_id, newest_first=True)
+    reports = store.list_records(Kind.PROGRESS, of, limit=100).items
+    text, start, size = logs.tail(settings.workspace, task_id, agent_id, limit=16_384)
+    return _page(
+        request,
+        "agent.html",
+        agent=found,
+        reports=reports[:20],
+        curve=_curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
+        findings=store.list_records(Kind.FINDING, of, limit=20).items,
+        lines=text.splitlines()[-_LINES:],
+        log_start=start,
+        log_size=size,
+    )
+
+
+@router.get("/migration")
+def move(request: Request, store: Store, settings: Configured) -> HTMLResponse:
+    """Where the move stands."""
+    return _page(request, "migration.html", move=migration(settings, store))
+
+
+def _curve(values: list[int]) -> str:
+    """Return the points of a polyline of percentages, 300 by 60."""
+    if len(values) < 2:
+        return ""
+    step = 300 / (len(values) - 1)
+    points = ((n * step, 60 - min(100, max(0, v)) * 0.6) for n, v in enumerate(values))
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -1,0 +1,109 @@
+"""What is true now, read from the store: numbers, and the one sentence above them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from registry_api import (
+    Agent,
+    AgentStatus,
+    Legacy,
+    RegistryCounts,
+    RegistryStore,
+    Settings,
+    Silence,
+    TaskStatus,
+    facet,
+    silent,
+)
+from registry_api.silence import last_sign
+from registry_api.status import FAILED_AGENT
+
+__all__ = ["Truth", "look"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A counter that the older system stored, and what is true."""
+
+    name: str
+    claimed: int
+    true: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Counts of the records, who is silent, and what an older system's counters claim."""
+
+    counts: RegistryCounts
+    silence: Silence
+    claimed: dict[str, int]
+
+    def numbers(self) -> dict[str, int]:
+        """Return the ten numbers of the summary; none of them is stored anywhere."""
+        tasks, agents = self.counts.tasks, self.counts.agents
+        done = (AgentStatus.COMPLETED, AgentStatus.PHASE_COMPLETED)
+        return {
+            "total_tasks": self.counts.total_tasks,
+            "active_tasks": self.counts.active_tasks,
+            "completed_tasks": tasks.get(TaskStatus.COMPLETED, 0),
+            "failed_tasks": tasks.get(TaskStatus.FAILED, 0),
+            "silent_tasks": len(self.silence.tasks),
+            "total_agents": self.counts.total_agents,
+            "active_agents": self.counts.active_agents,
+            "completed_agents": sum(agents.get(status, 0) for status in done),
+            "failed_agents": sum(agents.get(status, 0) for status in FAILED_AGENT),
+            "silent_agents": len(self.silence.agents),
+        }
+
+    @property
+    def stale_claims(self) -> list[Claim]:
+        """Return each counter of the older system that is not true."""
+        numbers = self.numbers()
+        true = {
+            "active_tasks": numbers["active_tasks"],
+            "active_agents": numbers["active_agents"],
+            "total_tasks": numbers["total_tasks"],
+            "total_agents_spawned": numbers["total_agents"],
+        }
+        return [
+            Claim(name=name, claimed=self.claimed[name], true=value)
+            for name, value in true.items()
+            if name in self.claimed and self.claimed[name] != value
+        ]
+
+    def headline(self) -> str:
+        """Return the truth in a sentence or two."""
+        working = self.counts.active_tasks - len(self.silence.tasks)
+        at_work = self.counts.active_agents - len(self.silence.agents)
+        if self.counts.total_tasks == 0:
+            return "Nothing is here yet."
+        said = "Nothing is running."
+        if working > 0 or at_work > 0:
+            said = f"{_many(working, 'task')} running, {_many(at_work, 'agent')} at work."
+        quiet = len(self.silence.tasks)
+        if not quiet:
+            return said
+        oldest = _oldest(self.silence.agents)
+        since = f" since {oldest.day} {oldest:%b %Y}" if oldest else ""
+        return f"{said} {_many(quiet, 'task')} marked active but silent{since}."
+
+
+def look(store: RegistryStore, settings: Settings, now: datetime) -> Truth:
+    """Read the registry's truth; its cost follows what is active, not what there is."""
+    legacy: Legacy | None = facet(store, Legacy)
+    return Truth(
+        counts=store.counts(),
+        silence=silent(store, now - timedelta(seconds=settings.silent_after)),
+        claimed=dict(legacy.stored_counts()) if legacy else {},
+    )
+
+
+def _many(count: int, what: str) -> str:
+    return f"1 {what} is" if count == 1 else f"{count} {what}s are"
+
+
+def _oldest(agents: tuple[Agent, ...]) -> datetime | None:
+    signs = [sign for agent in agents if (sign := last_sign(agent))]
+    return min(signs, default=None)

@@ -1,0 +1,43 @@
+"""A dashboard as a process of its own, and a client that has its token."""
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+
+from tests.orchestrator.conducting import environment
+
+
+@dataclass
+class Served:
+    """Where it answers, and its two tokens."""
+
+    url: str
+    operator: str
+    reader: str
+
+    def get(self, path, *, token=None, **options):
+        headers = {"authorization": f"Bearer {token or self.operator}"}
+        headers |= options.pop("headers", {})
+        return httpx2.get(self.url + path, headers=headers, timeout=30, **options)
+
+
+@contextmanager
+def serving(workspace, **more):
+    """Serve a workspace until left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dashboard", "serve", "--port", "0"],
+        env=environment(workspace, **more),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        link = urlsplit(process.stdout.readline().strip())
+        reader = (workspace / ".registry" / "token.read").read_text()
+        yield Served(f"http://{link.netloc}", parse_qs(link.query)["token"][0], reader)
+    finally:
+        process.terminate()
+        process.communicate()

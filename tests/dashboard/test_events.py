@@ -1,0 +1,117 @@
+"""The stream: every change once, from where one left off, whoever wrote it."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+
+from contract_tests import build
+from registry_api import load_settings, open_store
+from tests import legacy
+from tests.dashboard.serving import serving
+
+
+@pytest.fixture(params=[None, "1", "3"])
+def workspace(tmp_path, request):
+    if request.param is not None:
+        store = open_store(load_settings(tmp_path, env={}, phase=int(request.param)))
+        store.close()
+    return tmp_path
+
+
+@contextmanager
+def stream(served, last=None):
+    """Listen; yields a function that returns the next event."""
+    headers = {"authorization": f"Bearer {served.operator}"}
+    if last:
+        headers["last-event-id"] = last
+    with httpx2.stream("GET", served.url + "/api/events", headers=headers, timeout=30) as answer:
+        lines = answer.iter_lines()
+
+        def following():
+            event = {}
+            for line in lines:
+                name, _, value = line.partition(": ")
+                if not line and "event" in event:
+                    return event
+                event[name] = value
+            return event
+
+        assert following()["event"] == "hello"
+        yield following
+
+
+def test_every_change_comes_once(workspace):
+    """From now on, then from the id of the last one that was seen, over a restart."""
+    store = open_store(load_settings(workspace, env={}))
+    build.make(store, "T", build.agent("T", "a"))
+    with serving(workspace) as served, stream(served) as following:
+        time.sleep(0.5)  # it looks for the end of the feed first
+        for n in range(3):
+            build.put(store, build.report("T", "a", progress=n), expected=None)
+        events = [following() for _ in range(3)]
+    assert [json.loads(e["data"])["revision"] for e in events] == [2, 3, 4]
+    assert json.loads(events[0]["data"])["agents"] == ["a"]
+    build.put(store, build.report("T", "a", progress=9), expected=None)
+    with serving(workspace) as served, stream(served, events[1]["id"]) as following:
+        again = [following() for _ in range(2)]
+        assert [json.loads(e["data"])["revision"] for e in again] == [4, 5]
+        assert again[0]["id"] == events[2]["id"]
+    store.close()
+
+
+def test_a_foreign_edit_is_an_event(tmp_path):
+    """What an older program writes into its file comes as soon as what we write."""
+    path = legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}])
+    with serving(tmp_path) as served, stream(served) as following:
+        time.sleep(0.5)
+        legacy.edit(path / "AGENT_REGISTRY.json", legacy.add_agent("b"))
+        event = following()
+    assert (event["event"], json.loads(event["data"])["actor"]) == ("change", "foreign")
+
+
+def test_many_listeners_hear_the_same(tmp_path):
+    """Ten at once, each everything, in the same order."""
+    store = open_store(load_settings(tmp_path, env={}))
+    build.make(store, "T", build.agent("T", "a"))
+    heard = [[] for _ in range(10)]
+    with serving(tmp_path) as served:
+        ready = threading.Barrier(11)
+
+        def listen(out):
+            with stream(served) as following:
+                ready.wait(30)
+                out.extend(following()["id"] for _ in range(20))
+
+        threads = [threading.Thread(target=listen, args=(out,)) for out in heard]
+        for thread in threads:
+            thread.start()
+        ready.wait(30)
+        time.sleep(0.5)
+        for n in range(20):
+            build.put(store, build.report("T", "a", progress=n), expected=None)
+        for thread in threads:
+            thread.join(60)
+    store.close()
+    assert len(set(heard[0])) == 20
+    assert all(out == heard[0] for out in heard)
+
+
+@pytest.mark.parametrize("last", ["x", "feed:-1", ":", "feed:99999999999999999999"])
+def test_ids_that_are_none(tmp_path, last):
+    """Refused, typed."""
+    with serving(tmp_path) as served:
+        answer = served.get("/api/events", headers={"last-event-id": last})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_query")
+
+
+def test_a_place_that_is_no_longer_kept(tmp_path):
+    """Of another feed: the page is told to look at everything afresh."""
+    store = open_store(load_settings(tmp_path, env={}))
+    build.make(store, "T")
+    store.close()
+    with serving(tmp_path) as served, stream(served, "another:5") as following:
+        assert following()["event"] == "reset"

@@ -1,0 +1,174 @@
+"""Nobody looks without a token, no other site reaches it, and looking changes nothing."""
+
+import http.client
+import json
+import stat
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from dashboard.cli import main
+from dashboard.guard import COOKIE
+from registry_api import load_settings, open_store
+from tests import legacy
+from tests.dashboard.serving import serving
+
+PLACES = {"task_id": "TASK-1", "agent_id": "a"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("guarded")
+    agents = [{"id": "a", "type": "builder", "status": "running"}]
+    legacy.write_task(workspace, "TASK-1", agents=agents)
+    with serving(workspace) as found:
+        found.workspace = workspace
+        yield found
+
+
+def routes(served):
+    """Every route of the application, whatever answers it."""
+    shown = served.get("/openapi.json").json()["paths"]
+    pages = ["/", "/migration", "/tasks/{task_id}", "/tasks/{task_id}/agents/{agent_id}"]
+    return [p.format(**PLACES) for p in (*shown, *pages, "/static/live.js", "/openapi.json")]
+
+
+def test_every_route_refuses_without_a_token(served):
+    """All but /livez, which says `ok` and nothing else; whatever is given in its place."""
+    found = routes(served)
+    assert len(found) > 20
+    for path in (*found, "/nowhere", "/docs"):
+        for headers in (
+            {},
+            {"authorization": "Bearer x"},
+            {"authorization": served.operator},
+            {"cookie": f"{COOKIE}={served.operator}"},
+        ):
+            for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"):
+                answer = httpx2.request(method, served.url + path, headers=headers, timeout=30)
+                assert answer.status_code == 401, (method, path, headers)
+                assert "TASK-1" not in answer.text
+    assert httpx2.get(served.url + "/livez").text == "ok"
+    assert "/livez" not in found
+
+
+def test_every_route_answers_with_one(served):
+    """For both roles."""
+    for path in routes(served):
+        if path == "/api/events":
+            continue
+        for token in (served.operator, served.reader):
+            answer = served.get(path, token=token)
+            assert answer.status_code in {200, 404}, (path, answer.text)
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+            assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+OURS = ["{}", "localhost:1", "[::1]", "127.0.0.1"]
+HOSTS = [*OURS, "evil.example", "127.0.0.1.evil.example", "", "0"]
+ORIGINS = [None, "http://{}", "http://evil.example", "null", "https://{}"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_hosts_and_origins(served, host, origin):
+    """Forty combinations: a name of ours, and no other site."""
+    netloc = urlsplit(served.url).netloc
+    host = host.format(netloc)
+    headers = {"host": host, "authorization": f"Bearer {served.operator}"}
+    if origin is not None:
+        headers["origin"] = origin.format(netloc)
+    connection = http.client.HTTPConnection(netloc, timeout=30)
+    connection.request("GET", "/api/tasks", headers=headers)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    ours = host in {netloc, "localhost:1", "[::1]", "127.0.0.1"}
+    same = origin is None or headers["origin"] == f"http://{host}"
+    expected = 200 if ours and same else 421 if not ours else 403
+    assert answer.status == expected, body
+
+
+def test_a_link_is_exchanged_for_a_cookie(served):
+    """The token stays in no address; the cookie is worth nothing as a token, nor the other way."""
+    for token, role in ((served.operator, "operator"), (served.reader, "reader")):
+        answer = httpx2.get(f"{served.url}/?text=x&token={token}", follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/?text=x"), role
+        said = answer.headers["set-cookie"].lower()
+        assert all(w in said for w in ("httponly", "samesite=strict", "path=/"))
+        assert token not in said
+        cookie = answer.cookies[COOKIE]
+        assert httpx2.get(served.url, cookies={COOKIE: cookie}).status_code == 200
+        assert served.get("/", token=cookie).status_code == 401
+    assert httpx2.get(f"{served.url}/?token=wrong").status_code == 401
+    away = httpx2.get(
+        f"{served.url}//evil.example/?token={served.operator}", follow_redirects=False
+    )
+    assert away.headers["location"] == "/evil.example/"
+
+
+def test_a_reader_only_looks(served):
+    """And an operator sends JSON, of a bounded size."""
+    for token, body, kind, status in (
+        (served.reader, "{}", "application/json", 403),
+        (served.operator, "a=1", "application/x-www-form-urlencoded", 415),
+        (served.operator, "{}", "text/plain", 415),
+        (served.operator, json.dumps("x" * 2**20), "application/json", 413),
+    ):
+        headers = {"authorization": f"Bearer {token}", "content-type": kind}
+        answer = httpx2.post(served.url + "/api/tasks", headers=headers, content=body)
+        assert answer.status_code == status
+
+
+UP = ["..", "%2e%2e", "..%2f..%2f", "%2e%2e%2f", "....//", "..%5c", "%00", "/"]
+WANTED = [
+    *("etc/passwd", ".registry/token", "TASK-1/AGENT_REGISTRY.json", "pyproject.toml", "x"),
+]
+FORMS = [
+    *("/static/{}/{}", "/api/tasks/{}/{}", "/api/agents/{}/{}/logs"),
+    *("/api/agents/TASK-1/{}{}/output", "/tasks/{}{}"),
+]
+
+
+@pytest.mark.parametrize("up", UP)
+def test_no_path_leads_out(served, up):
+    """Two hundred spellings of a way out, in every place of a path: nothing of them is read."""
+    assert len(UP) * len(WANTED) * len(FORMS) == 200
+    for wanted in WANTED:
+        for form in FORMS:
+            answer = served.get(form.format(up, wanted))
+            assert answer.status_code in {404, 405, 422}, (form, up, answer.text[:200])
+            assert served.operator not in answer.text
+            assert "root:" not in answer.text
+
+
+def test_looking_changes_nothing(served):
+    """Not a byte of the registry, however often it is looked at."""
+    with_store = open_store(load_settings(served.workspace, env={}))
+    before = with_store.head("TASK-1"), with_store.counts()
+    document = served.workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    bytes_before = document.read_bytes(), document.stat().st_mtime_ns
+    for path in routes(served):
+        if path != "/api/events":
+            served.get(path)
+    assert (with_store.head("TASK-1"), with_store.counts()) == before
+    assert (document.read_bytes(), document.stat().st_mtime_ns) == bytes_before
+    with_store.close()
+
+
+def test_tokens_are_for_their_owner_alone(served, capsys):
+    """Two, both 0600; `link` prints them again."""
+    for name, token in (("token", served.operator), ("token.read", served.reader)):
+        path = served.workspace / ".registry" / name
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        more = ["--reader"] if token == served.reader else []
+        assert main(["link", "--workspace", str(served.workspace), *more]) == 0
+        assert capsys.readouterr().out == f"http://127.0.0.1:8765/?token={token}\n"
+
+
+def test_an_open_address_must_be_asked_for(tmp_path, capsys):
+    """Only with --remote."""
+    for host in ("0.0.0.0", "::", "example.org"):
+        assert main(["serve", "--host", host, "--workspace", str(tmp_path)]) == 2
+        assert "can be reached by others" in capsys.readouterr().err

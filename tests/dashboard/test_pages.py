@@ -1,0 +1,161 @@
+"""Routes and pages: what the older ones answered 500 to works; what agents write is text."""
+
+import json
+
+import pytest
+
+from contract_tests import build
+from registry_api import load_settings, open_store
+from tests import legacy
+from tests.dashboard.serving import serving
+
+SCRIPTS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "{{ 7*7 }}{% raw %}",
+    "javascript:alert(1)",
+    "</title></style></textarea><script>",
+    "&lt;b&gt;",
+    "<!--",
+    "' onmouseover='alert(1)",
+    "\u2028<a href=javascript:x>",
+]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("pages")
+    agents = [
+        {"id": "a", "type": "builder", "status": "running", "progress": 250},
+        {"id": "b", "type": "tester", "status": "completed", "parent": "a", "depth": 2},
+    ]
+    phases = [{"id": "p", "order": 1, "name": "build", "status": "COMPLETED"}]
+    folder = legacy.write_task(
+        workspace, "TASK-1", agents=agents, phases=phases, client_cwd=None, current_phase_index=0
+    )
+    (folder / "logs" / "a_stream.jsonl").write_text('{"type": "result"}\nplain\n')
+    with serving(workspace) as found:
+        found.workspace = workspace
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/api/tasks", "task_id"),
+        ("/api/tasks?status=ACTIVE&limit=1", "active_agents"),
+        ("/api/tasks/TASK-1", "client_cwd"),
+        ("/api/tasks/TASK-1/registry", "agent_hierarchy"),
+        ("/api/agents/TASK-1", "id"),
+        ("/api/agents/TASK-1?status=running", "tmux_session"),
+        ("/api/agents/TASK-1/a", "progress"),
+        ("/api/agents/TASK-1/a/progress", None),
+        ("/api/agents/TASK-1/a/findings", None),
+        ("/api/agents/TASK-1/a/logs", "type"),
+        ("/api/agents/TASK-1/a/output", "metadata"),
+        ("/api/phases/TASK-1", "order"),
+        ("/api/phases/TASK-1/current", "agent_stats"),
+        ("/api/migration", "writer_of_record"),
+        ("/api/health", "silent_agents"),
+    ],
+)
+def test_routes_that_once_answered_500(served, path, key):
+    """A client_cwd that is null, a progress of 250, an unknown phase status, files that exist."""
+    answer = served.get(path)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    shown = found[0] if isinstance(found, list) and found else found
+    assert key is None or key in shown
+
+
+def test_the_log_is_read_as_what_it_is(served):
+    """Lines of JSON as objects, others as text; the whole as text too."""
+    lines = served.get("/api/agents/TASK-1/a/logs").json()
+    assert lines == [{"type": "result"}, {"text": "plain"}]
+    assert served.get("/api/agents/TASK-1/a/output?max_bytes=6").json() == {
+        "output": "plain\n",
+        "metadata": {"start": 19, "size": 25},
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/tasks/TASK-9",
+        "/api/agents/TASK-1/z",
+        "/api/phases/TASK-9/current",
+        "/tasks/TASK-9",
+        "/tasks/TASK-1/agents/z",
+    ],
+)
+def test_what_is_not_there(served, path):
+    """404, typed."""
+    answer = served.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/tasks?cursor=zzz", "/api/tasks?limit=0", "/api/tasks?status=x", "/api/tasks?since=now"],
+)
+def test_bad_questions(served, path):
+    """422, never 500."""
+    assert served.get(path).status_code == 422
+
+
+def test_lists_are_paged(served):
+    """The header continues the list."""
+    store = open_store(load_settings(served.workspace, env={}))
+    for n in range(5):
+        build.make(store, f"P-{n}", description="paged")
+    store.close()
+    seen, cursor = [], ""
+    while cursor is not None:
+        more = f"&cursor={cursor}" if cursor else ""
+        answer = served.get(f"/api/tasks?text=paged&limit=2{more}")
+        seen += [t["task_id"] for t in answer.json()]
+        cursor = answer.headers.get("x-next-cursor")
+    assert seen == [f"P-{n}" for n in reversed(range(5))]
+
+
+def test_what_agents_write_is_text(served):
+    """Fifty scripts, in every field that is shown: none of them is one on the page."""
+    store = open_store(load_settings(served.workspace, env={}))
+    for n, script in enumerate(SCRIPTS):
+        name = f"X-{n}"
+        records = [
+            build.phase(name, name=script, description=script),
+            build.agent(name, "a", type=script, model=script, prompt=script),
+        ]
+        build.make(store, name, *records, description=script, priority=script)
+        said = build.report(name, "a", message=script)
+        found = build.finding(
+            name, agent_id="a", message=script, severity=script, finding_type=script
+        )
+        build.put(store, said, found, expected=None)
+    store.close()
+    for n, script in enumerate(SCRIPTS):
+        for path in ("/", f"/tasks/X-{n}", f"/tasks/X-{n}/agents/a"):
+            page = served.get(path).text
+            body = page.partition("<main")[2]
+            for tag in ("<script", "<img", "<svg onload", "<a href=javascript", "<!--", "49"):
+                assert tag not in body, (path, script)
+            assert "' onmouseover='" not in body
+
+
+def test_pages_are_small_and_whole_without_a_script(served):
+    """The first page and what it needs: below 50 kB, one small script of our own."""
+    page, style, script = (served.get(p) for p in ("/", "/static/page.css", "/static/live.js"))
+    assert sum(len(a.content) for a in (page, style, script)) < 50_000
+    assert page.text.count("<script") == 1
+    assert "<h1>" in page.text
+    assert "http://" not in page.text.replace(served.url, "")
+    assert served.get("/tasks/TASK-1").text.count("<li") > 2
+
+
+def test_the_schema_names_every_route(served):
+    """OpenAPI, for programs; the pages are not in it."""
+    paths = json.loads(served.get("/openapi.json").text)["paths"]
+    assert len(paths) == 15
+    assert all(p.startswith("/api/") for p in paths)

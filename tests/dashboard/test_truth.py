@@ -1,0 +1,107 @@
+"""The numbers are counts of the records, in every phase; what old counters claim stands beside."""
+
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract_tests import build
+from dashboard.truth import look
+from registry_api import (
+    Kind,
+    RecordQuery,
+    TaskStatus,
+    all_records,
+    all_tasks,
+    load_settings,
+    open_migration,
+    open_store,
+)
+from registry_api.migration import MigrationPhase
+from registry_api.query import TaskQuery
+from registry_api.silence import last_sign
+from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, AgentStatus
+from tests.dashboard.serving import serving
+from tests.samples import copy_of
+
+
+@pytest.mark.parametrize("phase", [0, 4])
+def test_the_recorded_registry(tmp_path, phase):
+    """27 agents, one active and that one silent; the claim of five is shown as stale."""
+    workspace = copy_of("recorded-2025-10", tmp_path)
+    if phase:
+        chosen = load_settings(workspace, env={}, retire_seconds=0)
+        with closing(open_migration(chosen)) as migration:
+            migration.switch(MigrationPhase(phase), actor="test")
+    with serving(workspace) as served:
+        found = served.get("/api/tasks/summary/dashboard").json()
+        page = served.get("/").text
+    assert found["global_counts"] == {
+        "total_tasks": 5,
+        "active_tasks": 1,
+        "completed_tasks": 3,
+        "failed_tasks": 0,
+        "silent_tasks": 1,
+        "total_agents": 27,
+        "active_agents": 1,
+        "completed_agents": 26,
+        "failed_agents": 0,
+        "silent_agents": 1,
+    }
+    assert found["headline"].startswith("Nothing is running. 1 task is marked active but silent")
+    assert found["headline"] in page
+    if phase == 0:
+        assert found["claimed"]["active_tasks"] == 5
+        assert "claims 5; true is 1" in page
+
+
+AGENTS = st.lists(st.sampled_from(list(AgentStatus)), max_size=4)
+TASKS = st.lists(st.tuples(st.sampled_from(list(TaskStatus)), AGENTS), max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TASKS, st.integers(0, 4))
+def test_counts_equal_a_recount(tmp_path_factory, tasks, phase):
+    """After any history, in any phase, the summary is what counting the records gives."""
+    workspace = tmp_path_factory.mktemp("recount")
+    chosen = load_settings(workspace, env={}, phase=phase, retire_seconds=0)
+    now = datetime.now(UTC)
+    with closing(open_store(chosen)) as store:
+        for n, (recorded, agents) in enumerate(tasks):
+            name = f"T-{n}"
+            records = [
+                build.agent(
+                    name, f"a{m}", status=s, last_update=now - timedelta(minutes=20 * (m % 2))
+                )
+                for m, s in enumerate(agents)
+            ]
+            build.make(store, name, *records, recorded_status=recorded)
+        truth = look(store, chosen, now)
+        found = truth.numbers()
+        every = list(all_tasks(store, TaskQuery()))
+        agents = list(all_records(store, Kind.AGENT, RecordQuery()))
+    before = now - timedelta(seconds=chosen.silent_after)
+    active = [a for a in agents if a.status in ACTIVE_AGENT]
+    quiet = {(a.task_id, a.agent_id) for a in active if last_sign(a) < before}
+    alive = {a.task_id for a in active if (a.task_id, a.agent_id) not in quiet}
+    by_status = Counter(t.status for t in every)
+    assert found == {
+        "total_tasks": len(tasks),
+        "active_tasks": by_status[TaskStatus.ACTIVE],
+        "completed_tasks": by_status[TaskStatus.COMPLETED],
+        "failed_tasks": by_status[TaskStatus.FAILED],
+        "silent_tasks": sum(
+            t.status is TaskStatus.ACTIVE and t.task_id not in alive for t in every
+        ),
+        "total_agents": len(agents),
+        "active_agents": len(active),
+        "completed_agents": sum(
+            a.status in {AgentStatus.COMPLETED, AgentStatus.PHASE_COMPLETED} for a in agents
+        ),
+        "failed_agents": sum(a.status in FAILED_AGENT for a in agents),
+        "silent_agents": len(quiet),
+    }
+    assert truth.headline()
