@@ -139,6 +139,12 @@ class Play:
                     actor.failing = True
             self.step(name)
 
+    def come_by(self):
+        """Open the registry where a switch was killed: it may have been the last to take a step,
+        and then nobody has recovered it."""
+        if any(a.is_dead and a.program is actors.switcher for a in self.actors.values()):
+            opened(self.workspace).close()
+
     def dirty(self):
         """How many tasks the target lags behind in."""
         migration = actors.migrating(self.workspace)
@@ -369,4 +375,5 @@ class Scenario:
         for _ in range(times):
             with self.play() as play:
                 play.wander(rng, kills=kills, fails=fails)
+                play.come_by()
                 play.finish()
