@@ -18,6 +18,7 @@ class Served:
     url: str
     operator: str
     reader: str
+    process: subprocess.Popen
 
     def get(self, path, *, token=None, **options):
         headers = {"authorization": f"Bearer {token or self.operator}"}
@@ -26,10 +27,10 @@ class Served:
 
 
 @contextmanager
-def serving(workspace, **more):
+def serving(workspace, *, port="0", **more):
     """Serve a workspace until left."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dashboard", "serve", "--port", "0"],
+        [sys.executable, "-m", "dashboard", "serve", "--port", port],
         env=environment(workspace, **more),
         stdout=subprocess.PIPE,
         text=True,
@@ -37,7 +38,8 @@ def serving(workspace, **more):
     try:
         link = urlsplit(process.stdout.readline().strip())
         reader = (workspace / ".registry" / "token.read").read_text()
-        yield Served(f"http://{link.netloc}", parse_qs(link.query)["token"][0], reader)
+        token = parse_qs(link.query)["token"][0]
+        yield Served(f"http://{link.netloc}", token, reader, process)
     finally:
         process.terminate()
         process.communicate()
