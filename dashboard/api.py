@@ -30,7 +30,7 @@ from registry_api import (
     open_migration,
 )
 from registry_api.control import FileControl
-from registry_api.errors import InvalidQuery, TaskNotFound
+from registry_api.errors import InvalidQuery, RegistryError
 from registry_api.models import KINDS
 from registry_api.status import ACTIVE_AGENT, AgentStatus
 
@@ -44,6 +44,12 @@ TaskId = Annotated[str, Path(pattern=_ID)]
 AgentId = Annotated[str, Path(pattern=_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=1000)]
+
+
+class NotThere(RegistryError, LookupError):
+    """A task that has no such agent or phase."""
+
+    code = "not_found"
 
 
 def _store(request: Request) -> RegistryStore:
@@ -167,10 +173,12 @@ def agents(
 
 
 def find_agent(store: RegistryStore, task_id: str, agent_id: str) -> Agent:
-    """Return one agent; raises TaskNotFound for neither."""
+    """Return one agent; raises TaskNotFound or NotThere."""
     found = store.load(task_id).agent(agent_id)
     if found is None:
-        raise TaskNotFound(f"task {task_id} has no agent {agent_id!r}", next_step="/api/agents")
+        raise NotThere(
+            f"task {task_id} has no agent {agent_id!r}", next_step=f"/api/agents/{task_id} has them"
+        )
     return found
 
 
@@ -284,7 +292,9 @@ def current_phase(store: Store, task_id: TaskId) -> dict[str, Any]:
     index = snapshot.task.current_phase_index or 0
     phase = snapshot.phase(index)
     if phase is None:
-        raise TaskNotFound(f"task {task_id} has no phase {index}", next_step="/api/phases")
+        raise NotThere(
+            f"task {task_id} has no phase {index}", next_step=f"/api/phases/{task_id} has them"
+        )
     bound = [a for a in snapshot.agents if a.phase_index == index and a.review_id is None]
     active = sum(a.status in ACTIVE_AGENT for a in bound)
     completed = sum(a.status is AgentStatus.COMPLETED for a in bound)

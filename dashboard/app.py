@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -26,6 +26,7 @@ __all__ = ["create_app"]
 
 _STATUS: tuple[tuple[type[RegistryError], int], ...] = (
     (TaskNotFound, 404),
+    (api.NotThere, 404),
     (InvalidInput, 422),
     (Unavailable, 503),
 )
@@ -57,8 +58,12 @@ def create_app(
     return Guard(app, tokens=tokens, hosts=("127.0.0.1", "localhost", "[::1]", *hosts))
 
 
-async def _failed(_: Request, error: Exception) -> JSONResponse:
+async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryError)
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 409)
+    if status == 404 and isinstance(error, TaskNotFound):
+        error.next_step = "/ and /api/tasks list the tasks"
+    if "text/html" in request.headers.get("accept", ""):
+        return pages.failed(request, error, status)
     said = {"code": error.code, "message": error.message, "next_step": error.next_step}
     return JSONResponse(said, status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ from registry_api.errors import CursorExpired, RegistryError
 
 __all__ = ["Hub", "Reset", "cursor_of", "name_of"]
 
+log = logging.getLogger("registry_backend")
 _KEPT = 5000  # changes that a listener may be behind without asking the store
 _PAGE = 500
 _POLL = 0.2  # seconds between two looks, while somebody listens
@@ -94,19 +96,25 @@ class Hub:
             if reaches or place == self._at:
                 await self._moved.wait()
                 return []
-        return list(await self._store.changes(place, limit=_PAGE))
+        found = list(await self._store.changes(place, limit=_PAGE))
+        if not found:
+            await asyncio.sleep(_POLL)  # it is ahead of what was read for all
+        return found
 
     async def _follow(self) -> None:
-        self._at = await self._end()
+        known = False
         while True:
             found: tuple[Change, ...] = ()
-            if self._listeners:
-                with suppress(RegistryError):  # asked again; a listener that waits goes on waiting
-                    try:
-                        found = await self._store.changes(self._at, limit=_PAGE)
-                    except CursorExpired:
-                        self._recent.clear()
-                        self._at = await self._end()
+            try:
+                if not known:
+                    self._at, known = await self._end(), True
+                if self._listeners:
+                    found = await self._store.changes(self._at, limit=_PAGE)
+            except CursorExpired:
+                self._recent.clear()
+                known = False
+            except RegistryError as error:  # asked again; who listens goes on waiting
+                log.warning("the feed cannot be read: %s", error)
             if found:
                 async with self._moved:
                     self._recent.extend(found)

@@ -11,7 +11,7 @@ import orjson
 from registry_api import inside
 from registry_api.errors import Unavailable
 
-__all__ = ["last_lines", "tail"]
+__all__ = ["errors", "last_lines", "tail"]
 
 _MOST = 2**20  # bytes that are looked at for lines
 
@@ -32,6 +32,14 @@ def tail(
             )
             return data.decode("utf-8", "replace"), start, size
     return "", 0, 0
+
+
+def errors(workspace: Path, task_id: str, agent_id: str) -> str:
+    """Return the end of what an agent wrote to standard error."""
+    with suppress(FileNotFoundError, Unavailable):
+        name = "logs", f"{agent_id}_stderr.log"
+        return inside.read_tail(workspace, task_id, *name, limit=4096)[0].decode("utf-8", "replace")
+    return ""
 
 
 def last_lines(workspace: Path, task_id: str, agent_id: str, *, limit: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
-from dashboard import logs
+from dashboard import legacy, logs
 from dashboard.api import AgentId, Configured, Cursor, Store, TaskId, find_agent, migration
 from dashboard.truth import look
 from registry_api import (
@@ -20,6 +20,7 @@ from registry_api import (
     TaskQuery,
     TaskStatus,
 )
+from registry_api.errors import RegistryError
 from registry_api.silence import last_sign
 from registry_api.status import ACTIVE_AGENT
 
@@ -117,6 +118,8 @@ def agent(
         curve=_curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
         lines=text.splitlines()[-_LINES:],
+        errors=logs.errors(settings.workspace, task_id, agent_id),
+        reason=_reason(found),
         log_start=start,
         log_size=size,
     )
@@ -126,6 +129,20 @@ def agent(
 def move(request: Request, store: Store, settings: Configured) -> HTMLResponse:
     """Where the move stands."""
     return _page(request, "migration.html", move=migration(settings, store))
+
+
+def _reason(agent: Agent) -> str:
+    """Return why an agent ended, where its orchestrator noted it."""
+    noted = legacy.agent_data(agent)
+    names = ("failure_reason", "termination_reason", "completion_reason")
+    return next((noted[n] for n in names if isinstance(noted.get(n), str)), "")
+
+
+def failed(request: Request, error: RegistryError, status: int) -> HTMLResponse:
+    """Return a page that says what is wrong, and where to go on."""
+    page = _page(request, "failed.html", error=error)
+    page.status_code = status
+    return page
 
 
 def _curve(values: list[int]) -> str:

@@ -58,6 +58,7 @@ class AgentLine(BaseModel):
     parent: str | None = None
     last_update: str | None = None
     message: str | None = None
+    reason: str | None = None
 
 
 class TaskLine(BaseModel):
@@ -83,6 +84,7 @@ class TaskAnswer(Answer):
     phases: list[PhaseLine] = []
     agents_total: int = 0
     agents_active: list[AgentLine] = []
+    agents_ended: list[AgentLine] = Field(default=[], description="the newest")
     agents_by_status: dict[str, int] = {}
     open_review: str | None = None
 
@@ -117,6 +119,8 @@ class AgentOutput(Answer):
     text: str
     start: int
     size: int
+    errors: str | None = Field(default=None, description="the end of what went to standard error")
+    reason: str | None = Field(default=None, description="why it ended")
 
 
 class FindingAnswer(Answer):
@@ -190,6 +194,7 @@ class PhaseAnswer(Answer):
     agents_active: list[str] = []
     agents_completed: int = 0
     agents_failed: int = 0
+    failures: list[str] = Field(default=[], description="agent: reason")
     all_agents_done: bool = False
     review: ReviewLine | None = None
     escalation_reason: str | None = None

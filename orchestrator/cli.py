@@ -80,7 +80,11 @@ def serve(
 
 
 @app.command
-def config(*, workspace: Workspace = None, http: str | None = None) -> int:
+def config(
+    *,
+    workspace: Workspace = None,
+    http: Annotated[str | None, Parameter(help="URL that serve --http printed")] = None,
+) -> int:
     """Print what an MCP client needs to reach this workspace, as JSON.
 
     Most clients read it as it is, e.g. in .mcp.json. With --http URL it names a server that runs,
@@ -89,6 +93,8 @@ def config(*, workspace: Workspace = None, http: str | None = None) -> int:
     from orchestrator.deployment import SERVER, Endpoint, client_config
     from registry_api.token import operator_token
 
+    if http is not None and not http.startswith(("http://", "https://")):
+        raise UsageError(f"--http {http[:80]}: no URL", next_step="e.g. http://127.0.0.1:8766/mcp")
     place = load_settings(workspace).workspace
     endpoint = Endpoint(url=http, token=operator_token(place)) if http else None
     print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201

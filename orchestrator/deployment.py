@@ -42,6 +42,8 @@ __all__ = [
     "working_directory",
 ]
 
+# -P: a folder of that name where the client or the agent works must not take its place.
+_MODULE = ("-P", "-m", "orchestrator")
 SERVER = "orchestrator"  # what the server is called in the configuration of agents
 _CARE = 60.0  # seconds for which a living owner is trusted to care for an agent that shows no sign
 # The agents that this process starts or waits for, whichever of its orchestrators began it.
@@ -115,7 +117,8 @@ class Deployment:
         if known is None:
             raise UnknownAgentKind(
                 f"no kind of agent is called {kind[:80]!r}",
-                next_step=f"Known kinds: {', '.join(sorted(self._kinds))}; registry.toml adds more",
+                next_step=f"Known kinds: {', '.join(sorted(self._kinds))}; registry.toml adds more "
+                "when the server starts",
                 kinds=sorted(self._kinds),
             )
         for name, word in (("model", model), ("effort", effort)):
@@ -272,7 +275,7 @@ class Deployment:
         """Return how an agent reaches the orchestrator: at its endpoint, or by a server of the
         agent's own on the workspace.
         """
-        args = ["-m", "orchestrator", "serve", "--workspace", str(self._workspace)]
+        args = [*_MODULE, "serve", "--workspace", str(self._workspace)]
         config = self._workspace / ".registry" / "mcp.json"
         if any("{mcp_config}" in part for part in _flat(order.argv)):
             server = client_config(self._workspace, self._endpoint)
@@ -290,7 +293,7 @@ class Deployment:
 def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, object]:
     """Return what an MCP client needs to reach a workspace, as most clients read it."""
     if endpoint is None:
-        args = ["-m", "orchestrator", "serve", "--workspace", str(workspace)]
+        args = [*_MODULE, "serve", "--workspace", str(workspace)]
         return {"command": sys.executable, "args": args}
     bearer = f"Bearer {endpoint.token}"
     return {"type": "http", "url": endpoint.url, "headers": {"Authorization": bearer}}
@@ -303,14 +306,14 @@ def mark_in(agent: Agent) -> str | None:
 
 
 def working_directory(cwd: str | None) -> Path | None:
-    """Return a working directory; raises LaunchFailed unless it is one, by its absolute path."""
+    """Return a working directory; raises InvalidInput unless it is one, by its absolute path."""
     if not cwd:
         return None
     there = False
     with suppress(ValueError, OSError):
         there = Path(cwd).is_absolute() and Path(cwd).is_dir()
     if not there:
-        raise LaunchFailed(
+        raise InvalidInput(
             f"the working directory {cwd[:200]!r} is no directory with an absolute path",
             next_step="Give an existing one; your client must expand names like ${workspaceFolder}",
         )

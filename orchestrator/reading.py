@@ -51,13 +51,14 @@ from registry_api import (
     jsontext,
 )
 from registry_api.silence import last_sign
-from registry_api.status import ACTIVE_AGENT
+from registry_api.status import ACTIVE_AGENT, FAILED_AGENT
 
 __all__ = ["Reading"]
 
 _CUT = 200  # characters of a text in a list
 _LONG = 2000  # of a text that is asked for
 _MOST_AGENTS = 20  # in one answer
+_MOST_ENDED = 5
 _HEALTHY = frozenset({"alive", "starting", "ending", "external", "elsewhere"})
 
 
@@ -90,6 +91,9 @@ class Reading:
             phases=[_phase_line(p) for p in snapshot.phases],
             agents_total=len(snapshot.agents),
             agents_active=[agent_line(a, said.get(a.agent_id)) for a in active[:_MOST_AGENTS]],
+            agents_ended=[
+                agent_line(a, said.get(a.agent_id)) for a in _ended_last(snapshot)[:_MOST_ENDED]
+            ],
             agents_by_status=dict(Counter(str(a.status) for a in snapshot.agents)),
             open_review=open_review,
             next_step=self.next_step(snapshot),
@@ -123,7 +127,7 @@ class Reading:
                 for t in page.items
             ],
             next_cursor=page.next,
-            next_step=None if page.items else "create_task makes the first one",
+            next_step=None if page.items or status or text else "create_task makes the first one",
         )
 
     def output(
@@ -137,13 +141,23 @@ class Reading:
             data, start, size = inside.read_tail(
                 workspace, task_id, "logs", name, limit=max_bytes, before=before
             )
+        errors = b""
+        with suppress(FileNotFoundError):
+            errors, _, _ = inside.read_tail(
+                workspace, task_id, "logs", f"{agent_id}_stderr.log", limit=_LONG
+            )
+        step = None
+        if not size and not errors:
+            step = f"It has printed nothing; its reports: resource task://{task_id}/progress"
         return AgentOutput(
             agent_id=agent_id,
             status=agent.status,
             text=data.decode("utf-8", "replace"),
             start=start,
             size=size,
-            next_step=None if size else "It has printed nothing: get_task_status has its reports",
+            errors=errors.decode("utf-8", "replace") or None,
+            reason=reason_of(agent),
+            next_step=step,
         )
 
     def findings(
@@ -199,6 +213,11 @@ class Reading:
             agents_active=active[:_MOST_AGENTS],
             agents_completed=completed,
             agents_failed=len(bound) - len(active) - completed,
+            failures=[
+                f"{a.agent_id}: {reason_of(a) or a.status}"
+                for a in bound
+                if a.status in FAILED_AGENT
+            ][:_MOST_ENDED],
             all_agents_done=all_done(draft, phase),
             review=_review_line(snapshot, reviews[0], whole=False) if reviews else None,
             escalation_reason=reason if isinstance(reason, str) else None,
@@ -339,7 +358,22 @@ def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
         parent=None if agent.parent == "orchestrator" else agent.parent,
         last_update=agent.last_update.isoformat() if agent.last_update else None,
         message=cut(message) if message else None,
+        reason=reason_of(agent),
     )
+
+
+def reason_of(agent: Agent) -> str | None:
+    """Return why an agent ended, where that was noted."""
+    extra = extra_of(agent)
+    for name in ("failure_reason", "termination_reason", "completion_reason"):
+        if isinstance(extra.get(name), str):
+            return cut(extra[name])
+    return None
+
+
+def _ended_last(snapshot: TaskSnapshot) -> list[Agent]:
+    ended = [a for a in snapshot.agents if a.status not in ACTIVE_AGENT]
+    return sorted(ended, key=lambda a: (str(a.completed_at), a.agent_id), reverse=True)
 
 
 def _phase_line(phase: Phase) -> PhaseLine:

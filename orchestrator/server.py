@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -31,6 +32,7 @@ log = logging.getLogger("registry_backend")
 NAME = "registry-orchestrator"
 _WORKERS = 16  # calls at work at once; the others wait their turn
 _MOST_LINES = 50
+_CLOSED = {"additionalProperties": False}
 
 
 class Server(MCPServer[Any]):
@@ -42,7 +44,7 @@ class Server(MCPServer[Any]):
         return [
             tool.model_copy(
                 update={
-                    "input_schema": _untitled(tool.input_schema),
+                    "input_schema": _untitled(tool.input_schema) | _CLOSED,
                     "output_schema": _untitled(tool.output_schema),
                 }
             )
@@ -52,7 +54,13 @@ class Server(MCPServer[Any]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """See MCPServer.call_tool."""
+        """See MCPServer.call_tool; an argument that no tool has is refused, not left out."""
+        known = self._tool_input_schema(name)
+        unknown = sorted(arguments.keys() - known["properties"].keys()) if known else []
+        if unknown:
+            takes = ", ".join(known["properties"]) if known else ""
+            said = f"{name} has no argument {', '.join(unknown)[:200]}"
+            return failed("invalid_input", said, f"It takes {takes}")
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
@@ -113,6 +121,7 @@ def build_server(
         "create_task or list_tasks; every answer names the next step. Prompts: conductor, worker, "
         "reviewer.",
         log_level="WARNING",
+        version=version("registry-backend"),
         auth=auth,
         token_verifier=token_verifier,
     )

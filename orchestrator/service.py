@@ -117,7 +117,7 @@ class Orchestrator:
         context: str = "{}",
         limits: agents.Limits | None = None,
     ) -> TaskSnapshot:
-        """Create a task; its first phase is open. Raises LaunchFailed for no working directory."""
+        """Create a task; its first phase is open. Raises InvalidInput for no working directory."""
         at = self.now()
         task_id = f"TASK-{at:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
         working_directory(client_cwd)
@@ -205,7 +205,7 @@ class Orchestrator:
             self.deployment.stop([agent])
             raise AgentEnded(
                 f"agent {agent_id} is {agent.status}",
-                next_step="Nothing is left to do",
+                next_step="get_task_status shows what is sensible now",
                 status=str(agent.status),
             )
         self._end(task_id, agent_id, AgentStatus.TERMINATED, reason)

@@ -5,19 +5,27 @@ workspace's ``registry.toml``. Kinds of agents are given in the file only.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.rules.agents import Limits
 from registry_api.errors import SettingsError
-from registry_api.settings import Settings, section, unknown_variable
+from registry_api.settings import FILE, Settings, section, unknown_variable
 
 __all__ = ["EXTERNAL", "AgentKind", "OrchestratorSettings", "load_orchestrator_settings"]
 
 PREFIX = "REGISTRY_ORCHESTRATOR_"
 EXTERNAL = "external"
+FILLED_IN = frozenset(
+    {
+        *("model", "effort", "workspace", "task_id", "agent_id"),
+        *("mcp_config", "mcp_command", "mcp_args"),
+    }
+)
 # What older installations set; ours come first.
 _OLDER = {
     "max_agents": "CLAUDE_ORCHESTRATOR_MAX_AGENTS",
@@ -44,6 +52,15 @@ class AgentKind(BaseModel):
     effort: str | None = None
     preamble: bool = True
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> AgentKind:
+        parts = [p for part in self.argv for p in ((part,) if isinstance(part, str) else part)]
+        unknown = {n for p in parts for n in re.findall(r"\{(\w+)\}", p)} - FILLED_IN
+        if unknown:
+            known = ", ".join(sorted(FILLED_IN))
+            raise ValueError(f"nothing is filled in for {{{min(unknown)}}}; known: {known}")
+        return self
 
 
 KINDS: Mapping[str, AgentKind] = MappingProxyType(
@@ -117,6 +134,11 @@ class OrchestratorSettings(BaseModel):
             if name is not None and name not in self.all_kinds:
                 known = ", ".join(sorted(self.all_kinds))
                 raise ValueError(f"no kind of agent is called {name!r}; known: {known}")
+        for name, kind in self.kinds.items():
+            if not kind.argv and name != EXTERNAL:
+                raise ValueError(
+                    f"kind {name} has no argv; kind external is for agents run elsewhere"
+                )
         return self
 
     @property
@@ -151,11 +173,22 @@ def load_orchestrator_settings(
     try:
         return OrchestratorSettings.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)
-        )
+        faults = "; ".join(map(_fault, error.errors(include_url=False)))
         raise SettingsError(
-            f"the orchestrator's settings are not valid: {faults}",
-            next_step="See docs/configuration.md",
+            f"the orchestrator's settings ({settings.workspace / FILE}, {PREFIX}*): {faults}",
+            next_step=f"Known: {', '.join(OrchestratorSettings.model_fields)}; of a kind: "
+            f"{', '.join(AgentKind.model_fields)}",
         ) from None
+
+
+def _fault(error: Any) -> str:
+    """Say a fault of a setting without the words of a Python program."""
+    place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("tuple["))
+    said = {
+        "extra_forbidden": "there is no such key",
+        "tuple_type": "it must be a list of texts",
+        "string_type": "it must be a text",
+        "bool_parsing": "it must be true or false",
+        "int_parsing": "it must be a number",
+    }.get(error["type"], error["msg"].removeprefix("Value error, "))
+    return f"{place}: {said}" if place else str(said)

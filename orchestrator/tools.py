@@ -129,7 +129,9 @@ class Tools:
         agent_type: Annotated[Short, Field(description="a name for its role, e.g. builder")],
         prompt: Text,
         phase_index: Phase = None,
-        kind: Annotated[Short, Field(description="claude, codex, gemini, external, ...")] = "",
+        kind: Annotated[
+            Short, Field(description="of registry.toml, or claude, codex, gemini, external")
+        ] = "",
         model: Short = "",
         effort: Short = "",
     ) -> AgentAnswer:
@@ -145,7 +147,12 @@ class Tools:
             model=model or None,
             effort=effort or None,
         )
-        return self._agent(agent, "It reports by itself; get_phase_status shows where it stands")
+        shown = "get_task_status" if agent.phase_index is None else "get_phase_status"
+        if self._do.deployment.process(agent) == "external":
+            step = "Run it yourself: it reports under this id by update_agent_progress"
+        else:
+            step = f"It reports by itself; {shown} shows where it stands"
+        return self._agent(agent, step)
 
     def spawn_child_agent(
         self,

@@ -161,7 +161,7 @@ def _from_toml(root: Path) -> dict[str, Any]:
     if unknown:
         raise SettingsError(
             f"{path} has unknown keys: {', '.join(unknown)}",
-            next_step=f"Known: {', '.join(sorted(Settings.model_fields))}",
+            next_step=f"Known: {', '.join(sorted({*Settings.model_fields, *_SECTIONS}))}",
         )
     return values
 

@@ -61,7 +61,7 @@ async def main() -> None:
     prompt = sys.stdin.read()
     if URL is None:
         place = {"REGISTRY_WORKSPACE": os.environ["REGISTRY_WORKSPACE"]}
-        serve = ["-m", "orchestrator", "serve"]
+        serve = ["-P", "-m", "orchestrator", "serve"]
         server = StdioServerParameters(command=sys.executable, args=serve, env=place)
         client = Client(server)
     else:

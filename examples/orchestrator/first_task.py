@@ -23,6 +23,10 @@ PHASES = [{"name": "draft", "deliverables": ["a text"]}, {"name": "polish, flawe
 
 def configure(workspace: Path) -> None:
     """Make the scripted agent the kind that is deployed and that reviews."""
+    if not workspace.is_dir():
+        sys.exit(f"{workspace} is no folder: make it, or name none")
+    if (workspace / "registry.toml").exists():
+        sys.exit(f"{workspace} has a registry.toml: name a folder that has none")
     argv = json.dumps([sys.executable, str(AGENT)])
     (workspace / "registry.toml").write_text(
         '[orchestrator]\ndefault_kind = "scripted"\nreviewers = 1\n\n'
@@ -71,7 +75,8 @@ async def main() -> None:
     """Serve the workspace and conduct."""
     workspace = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
     configure(workspace)
-    serve = ["-m", "orchestrator", "serve", "--workspace", str(workspace)]
+    print(f"workspace {workspace}")
+    serve = ["-P", "-m", "orchestrator", "serve", "--workspace", str(workspace)]
     async with Client(StdioServerParameters(command=sys.executable, args=serve)) as client:
         await conduct(client)
 

@@ -92,7 +92,11 @@ def test_the_log_is_read_as_what_it_is(served):
 def test_what_is_not_there(served, path):
     """404, typed."""
     answer = served.get(path)
-    assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+    assert answer.status_code == 404
+    assert answer.json()["code"] in {"task_not_found", "not_found"}
+    assert "list_tasks" not in answer.json()["next_step"]
+    page = served.get(path, headers={"accept": "text/html"})
+    assert (page.status_code, "<h1>" in page.text) == (404, True)
 
 
 @pytest.mark.parametrize(

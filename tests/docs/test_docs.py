@@ -157,7 +157,8 @@ def test_the_first_task_runs(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].endswith("INITIALIZED; next: deploy_agent")
+    assert lines[:1] == [f"workspace {tmp_path}"]
+    assert lines[1].endswith("INITIALIZED; next: deploy_agent")
     assert "polish, flawed at first: REVISION_NEEDED" in lines
     assert lines[-1].endswith("COMPLETED")
 

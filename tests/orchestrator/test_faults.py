@@ -175,10 +175,9 @@ def test_agents_in_phases_that_are_reviewed_or_over(play):
 def test_a_refused_task_left_its_folder(play, tmp_path):
     """PHASES_REQUIRED came after the folders were made: orphans without a registry."""
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(errors.LaunchFailed):
-        play.create("only", client_cwd="${workspaceFolder}/src")
-    with pytest.raises(errors.LaunchFailed):
-        play.create("only", client_cwd=str(tmp_path / "nowhere"))
+    for cwd in ("${workspaceFolder}/src", str(tmp_path / "nowhere")):
+        with pytest.raises(InvalidInput, match="absolute path"):
+            play.create("only", client_cwd=cwd)
     assert sorted(tmp_path.rglob("*")) == before
     assert play.service.store.counts().total_tasks == 0
 

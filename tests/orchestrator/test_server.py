@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import stat
 import subprocess
@@ -14,7 +15,9 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from orchestrator.cli import main
+from orchestrator.deployment import client_config
 from orchestrator.server import build_server
+from orchestrator.settings import AgentKind
 from orchestrator.tools import Tools
 from tests.orchestrator import conducting
 
@@ -88,7 +91,8 @@ def test_lists_are_paged(play):
         ("get_task_status", {}, "invalid_input"),
         ("create_task", {"description": "x", "phases": [{"nom": "y"}]}, "invalid_input"),
         ("create_task", {"description": "x", "phases": "many"}, "invalid_input"),
-        ("create_task", {"description": "x", "client_cwd": "relative"}, "launch_failed"),
+        ("create_task", {"description": "x", "client_cwd": "relative"}, "invalid_input"),
+        ("create_task", {"description": "x", "descripton": "y"}, "invalid_input"),
         ("list_tasks", {"cursor": "zzz"}, "invalid_query"),
         ("get_task_findings", {"task_id": "T", "since": "2026-01-01T00:00:00"}, "invalid_input"),
     ],
@@ -257,3 +261,66 @@ def test_what_clients_are_configured_with(tmp_path, capsys):
 
     assert asyncio.run(question())["tasks"] == []
     assert Path(server["command"]) == Path(sys.executable)
+
+
+def test_a_misspelt_argument_starts_nothing(play):
+    """It was left out, and another kind of agent started than was meant."""
+    play.create("only")
+    of = {"task_id": play.task_id, "agent_type": "a", "prompt": "p", "kid": "cheap"}
+    refusal = asked(play, lambda c: conducting.refused(c, "deploy_agent", **of))
+    assert "has no argument kid" in refusal["message"]
+    assert "kind" in refusal["next_step"]
+    assert play.now.agents == ()
+
+
+def test_a_folder_of_our_name_does_not_take_our_place(tmp_path):
+    """Where a client or an agent works there may be a package `orchestrator` of its own."""
+    (tmp_path / "orchestrator").mkdir()
+    (tmp_path / "orchestrator" / "__init__.py").write_text("raise SystemExit('theirs')")
+    server = client_config(tmp_path, None)
+    done = subprocess.run(
+        [server["command"], *server["args"]],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defalt_kind = 'x'", "defalt_kind: there is no such key"),
+        ("[orchestrator.kinds.a]\nargs = []", "kinds.a.args: there is no such key"),
+        ("[orchestrator.kinds.a]\nargv = 'cat -x'", "kinds.a.argv: it must be a list of texts"),
+        ("[orchestrator.kinds.a]\nargv = []", "kind a has no argv"),
+        ("[orchestrator.kinds.a]\nargv = ['x', '{modle}']", "nothing is filled in for {modle}"),
+        ("auto_review = 'perhaps'", "auto_review: it must be true or false"),
+    ],
+)
+def test_settings_that_are_wrong(tmp_path, capsys, text, said):
+    """Which file, which key, what is wrong, what there is; no word of Python."""
+    (tmp_path / "registry.toml").write_text(f"[orchestrator]\n{text}\n")
+    assert main(["serve", "--workspace", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "registry.toml" in shown
+    assert not any(w in shown for w in ("tuple", "Extra inputs", "Value error", "pydantic"))
+
+
+def test_why_an_agent_failed_is_said(opened, tmp_path):
+    """Its last words went to standard error, and nothing showed them."""
+    code = "import sys; sys.exit('my api key is missing')"
+    kinds = {"one": AgentKind(argv=(sys.executable, "-c", code), preamble=False)}
+    play = opened("sqlite", kinds=kinds, default_kind="one").create("only")
+    agent = play.deploy()
+    while play.agent(agent).status == "running":
+        os.sched_yield()
+    output = play.reading.output(play.task_id, agent, max_bytes=100, before=None)
+    assert output.errors == "my api key is missing\n"
+    assert "exit code 1" in output.reason
+    (ended,) = play.reading.task(play.task_id).agents_ended
+    assert (ended.agent_id, "exit code 1" in ended.reason) == (agent, True)
+    assert play.reading.phase(play.task_id).failures[0].startswith(f"{agent}: ended by exit code 1")
