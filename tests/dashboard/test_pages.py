@@ -13,7 +13,7 @@ SCRIPTS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
     '"><svg onload=alert(1)>',
-    "{{ 7*7 }}{% raw %}",
+    "{{ 1234567*3 }}{% raw %}",
     "javascript:alert(1)",
     "</title></style></textarea><script>",
     "&lt;b&gt;",
@@ -143,7 +143,7 @@ def test_what_agents_write_is_text(served):
         for path in ("/", f"/tasks/X-{n}", f"/tasks/X-{n}/agents/a"):
             page = served.get(path).text
             body = page.partition("<main")[2]
-            for tag in ("<script", "<img", "<svg onload", "<a href=javascript", "<!--", "49"):
+            for tag in ("<script", "<img", "<svg onload", "<a href=javascript", "<!--", "3703701"):
                 assert tag not in body, (path, script)
             assert "' onmouseover='" not in body
 
