@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import cyclopts
 from cyclopts import App, Parameter
 
 from registry_api import load_settings, open_store
-from registry_api.errors import RegistryError, UsageError
+from registry_api.console import LOOPBACK, OK, listening, run_app, url_of
+from registry_api.errors import UsageError
 from registry_api.token import operator_token, reader_token
 
 __all__ = ["app", "main"]
 
-OK, ERROR, USAGE = range(3)
 HOST, PORT = "127.0.0.1", 8765
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Workspace = Annotated[
     Path | None,
@@ -60,7 +57,7 @@ def serve(
     from dashboard.app import create_app
     from dashboard.guard import Tokens
 
-    if not remote and host not in _LOOPBACK:
+    if not remote and host not in LOOPBACK:
         raise UsageError(
             f"--host {host} can be reached by others",
             next_step=f"Take {HOST}, or add --remote and an --allow-host for each name",
@@ -68,15 +65,11 @@ def serve(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     settings = load_settings(workspace)
     place = settings.workspace
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with (
-        closing(open_store(settings)) as store,
-        socket.create_server((host, port), family=family) as taken,
-    ):
+    with closing(open_store(settings)) as store, listening(host, port) as (taken, url):
         (place / ".registry").mkdir(mode=0o700, exist_ok=True)
         tokens = Tokens(operator=operator_token(place), reader=reader_token(place))
         made = create_app(store, settings, tokens=tokens, hosts=(host, *allow_host))
-        print(_link(host, taken.getsockname()[1], tokens.operator), flush=True)  # noqa: T201
+        print(_link(url, tokens.operator), flush=True)  # noqa: T201
         config = uvicorn.Config(made, log_level="warning", access_log=False, lifespan="on")
         uvicorn.Server(config).run(sockets=[taken])
     return OK
@@ -93,14 +86,12 @@ def link(
     """Print the link that opens the dashboard. Example: registry-dashboard link --reader"""
     place = load_settings(workspace).workspace
     token = reader_token(place) if reader else operator_token(place)
-    print(_link(host, port, token))  # noqa: T201
+    print(_link(url_of(host, port), token))  # noqa: T201
     return OK
 
 
-def _link(host: str, port: int, token: str) -> str:
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    name = f"[{reached}]" if ":" in reached else reached
-    return f"http://{name}:{port}/?token={token}"
+def _link(url: str, token: str) -> str:
+    return f"{url}/?token={token}"
 
 
 def _need_extra() -> None:
@@ -118,21 +109,7 @@ def _need_extra() -> None:
 
 def main(tokens: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 ok, 1 error, 2 usage."""
-    tokens = sys.argv[1:] if tokens is None else tokens
-    try:
-        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except RegistryError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
-        return USAGE if isinstance(error, UsageError) else ERROR
-    except cyclopts.CycloptsError as error:
-        sys.stderr.write(f"usage: {error}\nregistry-dashboard --help\n")
-        return USAGE
-    except OSError as error:
-        sys.stderr.write(f"os_error: {error}\n")
-        return ERROR
-    except KeyboardInterrupt:
-        return OK
-    return code if isinstance(code, int) else OK
+    return run_app(app, tokens)
 
 
 def run() -> None:

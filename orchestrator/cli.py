@@ -9,15 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import cyclopts
 from cyclopts import App, Parameter
 
 from registry_api import load_settings
-from registry_api.errors import RegistryError, UsageError
+from registry_api.console import OK, listening, run_app
+from registry_api.errors import UsageError
 
 __all__ = ["app", "main"]
 
-OK, ERROR, USAGE = range(3)
 
 Workspace = Annotated[
     Path | None,
@@ -69,12 +68,12 @@ def serve(
     host, port = over.parse_address(http, remote=remote)
     token = operator_token(settings.workspace)
     with (
-        over.listening(host, port) as (taken, url),
-        open_orchestrator(settings, endpoint=Endpoint(url=url, token=token)) as service,
+        listening(host, port) as (taken, url),
+        open_orchestrator(settings, endpoint=Endpoint(url=url + over.PATH, token=token)) as service,
     ):
         HealthScan(service).run()
         made = over.http_app(service, token=token, hosts=(host, *allow_host))
-        print(url, flush=True)  # noqa: T201
+        print(url + over.PATH, flush=True)  # noqa: T201
         over.serve(made, taken)
     return OK
 
@@ -116,21 +115,7 @@ def _need_extra() -> None:
 
 def main(tokens: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 ok, 1 error, 2 usage."""
-    tokens = sys.argv[1:] if tokens is None else tokens
-    try:
-        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except RegistryError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
-        return USAGE if isinstance(error, UsageError) else ERROR
-    except cyclopts.CycloptsError as error:
-        sys.stderr.write(f"usage: {error}\nregistry-orchestrator --help\n")
-        return USAGE
-    except OSError as error:
-        sys.stderr.write(f"os_error: {error}\n")
-        return ERROR
-    except KeyboardInterrupt:
-        return OK
-    return code if isinstance(code, int) else OK
+    return run_app(app, tokens)
 
 
 def run() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hmac
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import uvicorn
 from mcp.server.auth.provider import AccessToken
@@ -16,9 +15,10 @@ from starlette.applications import Starlette
 
 from orchestrator.server import build_server
 from orchestrator.service import Orchestrator
+from registry_api.console import LOOPBACK
 from registry_api.errors import UsageError
 
-__all__ = ["http_app", "listening", "parse_address", "serve"]
+__all__ = ["http_app", "parse_address", "serve"]
 
 PATH = "/mcp"
 _LARGEST = 2**20  # bytes of a request
@@ -65,22 +65,12 @@ def parse_address(text: str, *, remote: bool) -> tuple[str, int]:
     host = host.strip("[]")
     if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
         raise UsageError(f"--http {text[:80]}: no HOST:PORT", next_step="e.g. 127.0.0.1:8766")
-    if not remote and host not in {"127.0.0.1", "localhost", "::1"}:
+    if not remote and host not in LOOPBACK:
         raise UsageError(
             f"--http {host} can be reached by others",
             next_step="Take 127.0.0.1, or add --remote and an --allow-host for each name",
         )
     return host, int(port)
-
-
-@contextmanager
-def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
-    """Take an address, any port for 0; yields the socket and the URL of the server to be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as taken:
-        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        name = f"[{reached}]" if ":" in reached else reached
-        yield taken, f"http://{name}:{taken.getsockname()[1]}{PATH}"
 
 
 def serve(app: Starlette, taken: socket.socket) -> None:

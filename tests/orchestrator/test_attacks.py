@@ -13,13 +13,13 @@ from mcp import Client
 
 from orchestrator import errors, marks
 from orchestrator.health import HealthScan
-from orchestrator.http import listening
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.rules import agents
 from orchestrator.server import build_server
 from orchestrator.settings import AgentKind, load_orchestrator_settings
 from orchestrator.state_db import load_task_snapshot, record_progress
 from registry_api import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus, load_settings, transact
+from registry_api.console import listening
 from registry_api.errors import Busy, SettingsError, TaskNotFound
 from registry_api.status import ACTIVE_AGENT
 from tests import legacy
