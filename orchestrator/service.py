@@ -18,7 +18,7 @@ from itertools import islice
 from typing import NoReturn
 
 from orchestrator import marks, prompts
-from orchestrator.deployment import Deployment, Endpoint, Order, working_directory
+from orchestrator.deployment import Deployment, Endpoint, Order, mark_in, working_directory
 from orchestrator.errors import AgentEnded, AgentNotFound
 from orchestrator.rules import (
     agents,
@@ -516,8 +516,8 @@ class Orchestrator:
     def _note_exit(self, task_id: str, agent_id: str, code: int) -> None:
         """What an exit says of an agent that has not reported its end."""
         agent = self.find_agent(task_id, agent_id)
-        if agent is None:
-            return  # it never ran, and was taken back
+        if agent is None or mark_in(agent) is None:
+            return  # it was never confirmed, so it never ran: whoever reserved it takes it back
         self.deployment.stop([agent])
         if code == 0 and not agent.review_id:
             self._end(task_id, agent_id, AgentStatus.COMPLETED, "exit code 0, no final report")

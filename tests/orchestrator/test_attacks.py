@@ -560,3 +560,30 @@ def test_an_agents_own_server_does_not_stop_itself(opened, tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "()\n"), done.stderr
+
+
+def test_the_exit_of_what_never_ran_says_nothing(sleeping, monkeypatch):
+    """A launch that cannot be confirmed ends its waiting process; noted as a failure before the
+    reservation was taken back, that left the agent on record, and a task without phases FAILED."""
+    play = sleeping().create()
+    noted, take_back = threading.Event(), play.service._take_back
+    note_exit = play.service._note_exit
+
+    def noting(*args):
+        note_exit(*args)
+        noted.set()
+
+    def after_it_is_noted(*args):
+        assert noted.wait(20)
+        take_back(*args)
+
+    def busy(*_args, **_options):
+        raise Busy("somebody writes")
+
+    monkeypatch.setattr(play.service, "_note_exit", noting)
+    monkeypatch.setattr(play.service, "_take_back", after_it_is_noted)
+    monkeypatch.setattr("orchestrator.deployment.transact", busy)
+    with pytest.raises(errors.LaunchFailed, match="somebody writes"):
+        play.deploy()
+    assert play.now.agents == ()
+    assert play.now.status is not TaskStatus.FAILED
