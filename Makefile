@@ -23,6 +23,7 @@ test: $(READY) ## run all tests
 
 proof: $(READY) ## the long runs: every store, phase and transport; every race as often as promised
 	sh tests/packages.sh
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index examples/registry-backend-lmdb
 	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator $(ARGS)
 
 lint: $(READY) ## ruff, mypy, import arrows, dependencies

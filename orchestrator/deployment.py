@@ -54,6 +54,7 @@ _OWN = (
     *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID"),
     *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
 )
+_NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", "REGISTRY_AGENT_WORD"}
 
 
 class Ended(Protocol):
@@ -287,6 +288,7 @@ class Deployment:
             "mcp_config": str(config),
             "mcp_command": json.dumps(sys.executable),
             "mcp_args": json.dumps(args),
+            "mcp_env": _inline_table(_settings()),
         }
 
 
@@ -294,9 +296,23 @@ def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, objec
     """Return what an MCP client needs to reach a workspace, as most clients read it."""
     if endpoint is None:
         args = [*_MODULE, "serve", "--workspace", str(workspace)]
-        return {"command": sys.executable, "args": args}
+        given = _settings()
+        return {"command": sys.executable, "args": args, **({"env": given} if given else {})}
     bearer = f"Bearer {endpoint.token}"
     return {"type": "http", "url": endpoint.url, "headers": {"Authorization": bearer}}
+
+
+def _settings() -> dict[str, str]:
+    """Return the settings that this process was given: a server of an agent's own needs the same,
+    or works on another store, and most clients pass on nothing of their environment.
+    """
+    ours = ((k, v) for k, v in os.environ.items() if k.startswith("REGISTRY_"))
+    return {k: v for k, v in sorted(ours) if k not in _NOT_SETTINGS}
+
+
+def _inline_table(values: Mapping[str, str]) -> str:
+    """Return values as TOML in one line; a JSON text is a TOML text."""
+    return "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) + "}"
 
 
 def mark_in(agent: Agent) -> str | None:

@@ -65,7 +65,10 @@ class HealthScan:
         )
 
     def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
-        """Stop the processes whose agents have ended or are on no record."""
+        """Stop the processes whose agents have ended or are on no record of their task.
+
+        One of a task that is not known is left alone: it may be at work on another store.
+        """
         service, stopped = self._service, []
         for found in self._launcher.running(service.settings.workspace):
             if task_id not in {None, found.task_id} or marks.pid_of(found.mark) == os.getsid(0):
@@ -73,7 +76,7 @@ class HealthScan:
             try:
                 agent = service.find_agent(found.task_id, found.agent_id)
             except TaskNotFound:
-                agent = None
+                continue
             if agent is None or self._long_ended(agent):
                 stopped.append(found)
         self._launcher.stop([f.mark for f in stopped], grace=service.options.stop_grace)

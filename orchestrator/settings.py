@@ -23,7 +23,7 @@ EXTERNAL = "external"
 FILLED_IN = frozenset(
     {
         *("model", "effort", "workspace", "task_id", "agent_id"),
-        *("mcp_config", "mcp_command", "mcp_args"),
+        *("mcp_config", "mcp_command", "mcp_args", "mcp_env"),
     }
 )
 # What older installations set; ours come first.
@@ -39,8 +39,8 @@ class AgentKind(BaseModel):
 
     In ``argv`` these are filled in: ``{model} {effort} {workspace} {task_id} {agent_id}``, and how
     to reach this orchestrator: ``{mcp_config}``, the path of a file as Claude reads it, or
-    ``{mcp_command}`` and ``{mcp_args}``, JSON (and TOML) values. An element that is itself a list
-    is left out where one of its values is not given. The prompt is the program's standard input,
+    ``{mcp_command}``, ``{mcp_args}`` and ``{mcp_env}``, TOML values. An element that is itself a
+    list is left out where one of its values is not given. The prompt is the program's standard input,
     after a preamble that says who the agent is and how it reports, unless ``preamble`` is off. An
     empty ``argv``: nothing is started, the conductor runs such an agent itself.
     """
@@ -79,6 +79,7 @@ KINDS: Mapping[str, AgentKind] = MappingProxyType(
                 *("codex", "exec", "--json", "--skip-git-repo-check"),
                 *("--config", "mcp_servers.orchestrator.command={mcp_command}"),
                 *("--config", "mcp_servers.orchestrator.args={mcp_args}"),
+                *("--config", "mcp_servers.orchestrator.env={mcp_env}"),
                 ("--model", "{model}"),
                 ("--config", "model_reasoning_effort={effort}"),
                 "-",

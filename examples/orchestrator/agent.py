@@ -60,9 +60,9 @@ async def main() -> None:
     """Live once."""
     prompt = sys.stdin.read()
     if URL is None:
-        place = {"REGISTRY_WORKSPACE": os.environ["REGISTRY_WORKSPACE"]}
+        settings = {k: v for k, v in os.environ.items() if k.startswith("REGISTRY_")}
         serve = ["-P", "-m", "orchestrator", "serve"]
-        server = StdioServerParameters(command=sys.executable, args=serve, env=place)
+        server = StdioServerParameters(command=sys.executable, args=serve, env=settings)
         client = Client(server)
     else:
         bearer = {"Authorization": f"Bearer {os.environ['REGISTRY_ORCHESTRATOR_TOKEN']}"}

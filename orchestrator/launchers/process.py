@@ -29,6 +29,7 @@ __all__ = ["ProcessLauncher"]
 _WORD = "REGISTRY_AGENT_WORD"
 _POLL = 0.05
 _ENDING = 5.0  # seconds that a killed process may take to be gone
+_SETTLING = 0.1  # seconds for which a process may show no environment
 
 
 class _Waiting:
@@ -127,10 +128,24 @@ def _reap(process: subprocess.Popen[bytes], ended: Callable[[int], None]) -> Non
     ended(process.wait())
 
 
-def _environments() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            yield process, process.environ()
+def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    """Yield the processes that show an environment: all, or those of a group.
+
+    In the middle of an execve a process has memory but shows no environment: it is looked at again.
+    """
+    unseen = [p for p in psutil.process_iter() if group is None or _group(p.pid) == group]
+    deadline = time.monotonic() + _SETTLING
+    while unseen:
+        changing = []
+        for process in unseen:
+            with suppress(psutil.Error, OSError):
+                if found := process.environ():
+                    yield process, found
+                elif process.memory_info().vms:
+                    changing.append(process)
+        unseen = changing if time.monotonic() < deadline else []  # then they have none
+        if unseen:
+            time.sleep(0.001)
 
 
 def _left(mark: str) -> list[int]:
@@ -145,7 +160,7 @@ def _left(mark: str) -> list[int]:
         os.killpg(pid, 0)
     except (ProcessLookupError, PermissionError):
         return []
-    return [p.pid for p, of in _environments() if of.get(_WORD) == word and _group(p.pid) == pid]
+    return [p.pid for p, of in _environments(pid) if of.get(_WORD) == word]
 
 
 def _group(pid: int) -> int | None:

@@ -216,6 +216,23 @@ def test_a_scan_stops_what_an_ended_agent_left(opened, tmp_path):
     assert ProcessLauncher().running(tmp_path) == ()
 
 
+def test_what_an_agent_left_is_seen_while_it_becomes_another_program():
+    """In the middle of an execve a process shows no environment; it was taken for gone."""
+    again = ["sh", "-c", 'exec "$0" -c "$1" "$0" "$1"', "sh", 'exec "$0" -c "$1" "$0" "$1"']
+    leader = subprocess.Popen(
+        ["sh", "-c", '"$@" & exit 0', "sh", *again],
+        start_new_session=True,
+        env={**os.environ, "REGISTRY_AGENT_WORD": "abc"},
+    )
+    leader.wait()
+    launcher, mark = ProcessLauncher(), f"{leader.pid}:gone::abc"
+    try:
+        assert all(launcher.alive(mark) for _ in range(200))
+    finally:
+        launcher.stop([mark], grace=5.0)
+    assert not launcher.alive(mark)
+
+
 PHASES = [
     {"id": "p1", "order": 1, "name": "one", "status": "ACTIVE"},
     {"id": "p2", "order": 2, "name": "two", "status": "PENDING"},

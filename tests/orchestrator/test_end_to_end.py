@@ -16,7 +16,9 @@ STORES = {
     "sqlite": {},
     "json": {"REGISTRY_BACKEND": "json", "REGISTRY_PHASE": "0"},
     **{f"dual{n}": {"REGISTRY_PHASE": str(n)} for n in range(5)},
+    "lmdb": {"REGISTRY_BACKEND": "lmdb"},
 }
+MEMORY = {"REGISTRY_BACKEND": "memory"}  # one process: over HTTP alone
 TRANSPORTS = {"stdio": STDIO, "http": HTTP}
 EACH_TIME = ["sqlite-stdio", "sqlite-http", "dual1-http", "dual3-stdio"]
 EVERY = [f"{store}-{transport}" for store in STORES for transport in TRANSPORTS]
@@ -33,7 +35,22 @@ def test_a_task_runs_to_its_end(tmp_path, where):
         async with TRANSPORTS[transport](env) as client:
             return await conducting.conduct(client)
 
-    ended_well(tmp_path, asyncio.run(play()))
+    ended_well(tmp_path, asyncio.run(play()), **STORES[store])
+
+
+@pytest.mark.skipif(not PROVING, reason="make proof")
+def test_a_task_runs_to_its_end_in_memory(tmp_path):
+    """The same over HTTP, where all agents share the server's one process."""
+    conducting.configure(tmp_path, reviewers=2)
+    env = conducting.environment(tmp_path, **MEMORY)
+
+    async def play():
+        async with HTTP(env) as client:
+            task_id = await conducting.conduct(client)
+            return await conducting.ask(client, "get_task_status", task_id=task_id)
+
+    task = asyncio.run(play())
+    assert (task["status"], task["agents_by_status"]) == ("COMPLETED", {"completed": 12})
 
 
 @pytest.mark.parametrize(
@@ -64,8 +81,9 @@ def test_a_task_runs_while_its_registry_moves(tmp_path, first, last, transport):
         assert migration.verify().mismatches == ()
 
 
-def ended_well(workspace, task_id):
-    with closing(open_store(load_settings(workspace, env={}))) as store:
+def ended_well(workspace, task_id, **env):
+    chosen = {"REGISTRY_BACKEND": env["REGISTRY_BACKEND"]} if "REGISTRY_BACKEND" in env else {}
+    with closing(open_store(load_settings(workspace, env=chosen))) as store:
         snapshot = store.load(task_id)
         counts = store.counts()
         reports = store.list_records(Kind.PROGRESS, RecordQuery(task_id=task_id)).items

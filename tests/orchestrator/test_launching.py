@@ -83,6 +83,17 @@ def test_a_prompt_arrives_byte_for_byte(running):
     until(lambda: path.read_text() == prompt)
 
 
+def test_the_settings_of_a_server_reach_an_argument_as_toml(opened, monkeypatch):
+    """As codex reads them: the server that it starts must work on the same store."""
+    monkeypatch.setenv("REGISTRY_AGENT_KIND", 'a"b\\c\n')
+    show = "import sys, tomllib; print(tomllib.loads('env=' + sys.argv[1])['env'], flush=True)"
+    shown = AgentKind(argv=(PYTHON, "-c", show, "{mcp_env}"), preamble=False)
+    play = opened("sqlite", kinds={"one": shown}, default_kind="one").create("only")
+    agent = play.deploy()
+    until(lambda: "REGISTRY_AGENT_KIND" in log_of(play, agent))
+    assert "'REGISTRY_AGENT_KIND': 'a\"b\\\\c\\n'" in log_of(play, agent)
+
+
 def test_an_exit_is_taken_for_what_it_says(running):
     """Code 0 without a last report: completed, and the phase goes on; anything else failed."""
     play = running("pass").create("only")
@@ -194,23 +205,32 @@ def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
 
 
 def test_a_process_without_a_record_is_stopped(running):
-    """An agent that goes on after its end, and one that is on no record."""
+    """An agent that goes on after its end, and one that is on no record of its task; one of a task
+    that is not known is left alone: a server on the wrong store stopped everybody's agents.
+    """
     play = running(FOREVER, stop_grace=0.0, end_grace=0.0).create("only")
     agent = play.deploy()
     until(lambda: "up" in log_of(play, agent))
     play.report(agent, "failed")
     assert play.scan().stopped == (agent,)
     workspace = play.service.settings.workspace
-    where = {"REGISTRY_WORKSPACE": str(workspace), "REGISTRY_TASK_ID": "TASK-none"}
-    stray = subprocess.Popen(
-        [PYTHON, "-c", FOREVER],
-        env={**os.environ, **where, "REGISTRY_AGENT_ID": "stray"},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-    )
-    stray.stdout.readline()
+    where = {"REGISTRY_WORKSPACE": str(workspace), "REGISTRY_AGENT_ID": "stray"}
+    strays = [
+        subprocess.Popen(
+            [PYTHON, "-c", FOREVER],
+            env={**os.environ, **where, "REGISTRY_TASK_ID": task_id},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+        )
+        for task_id in (play.task_id, "TASK-none")
+    ]
+    for stray in strays:
+        stray.stdout.readline()
     assert play.scan().stopped == ("stray",)
-    stray.communicate()
+    strays[0].communicate(timeout=10)
+    assert strays[1].poll() is None
+    strays[1].kill()
+    strays[1].communicate()
 
 
 def test_a_starter_that_is_never_told_runs_nothing(tmp_path):

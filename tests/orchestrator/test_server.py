@@ -273,6 +273,18 @@ def test_a_misspelt_argument_starts_nothing(play):
     assert play.now.agents == ()
 
 
+def test_a_server_of_an_agents_own_is_given_the_same_settings(tmp_path, monkeypatch):
+    """Its client may pass on nothing: it worked on another store."""
+    for name in [n for n in os.environ if n.startswith("REGISTRY_")]:
+        monkeypatch.delenv(name)
+    assert "env" not in client_config(tmp_path, None)
+    given = {"REGISTRY_BACKEND": 'a"b', "REGISTRY_ORCHESTRATOR_MAX_AGENTS": "3"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("REGISTRY_AGENT_ID", "somebody")
+    assert client_config(tmp_path, None)["env"] == given
+
+
 def test_a_folder_of_our_name_does_not_take_our_place(tmp_path):
     """Where a client or an agent works there may be a package `orchestrator` of its own."""
     (tmp_path / "orchestrator").mkdir()
