@@ -40,9 +40,9 @@ class AgentKind(BaseModel):
     In ``argv`` these are filled in: ``{model} {effort} {workspace} {task_id} {agent_id}``, and how
     to reach this orchestrator: ``{mcp_config}``, the path of a file as Claude reads it, or
     ``{mcp_command}``, ``{mcp_args}`` and ``{mcp_env}``, TOML values. An element that is itself a
-    list is left out where one of its values is not given. The prompt is the program's standard input,
-    after a preamble that says who the agent is and how it reports, unless ``preamble`` is off. An
-    empty ``argv``: nothing is started, the conductor runs such an agent itself.
+    list is left out where one of its values is not given. The prompt is the program's standard
+    input, after a preamble that says who the agent is and how it reports, unless ``preamble`` is
+    off. An empty ``argv``: nothing is started, the conductor runs such an agent itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
