@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test proof lint bench contract-doc lock clean
+.PHONY: help demo test proof pictures lint bench contract-doc lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
@@ -25,6 +25,10 @@ proof: $(READY) ## the long runs: every store, phase and transport; every race a
 	sh tests/packages.sh
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index examples/registry-backend-lmdb
 	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator $(ARGS)
+
+pictures: $(READY) ## the browser tests, which write the pictures of docs/dashboard.md
+	sh tests/packages.sh
+	PICTURES=docs/pictures $(BIN)/python -m pytest -n 2 tests/dashboard/test_browser.py -k every_page
 
 lint: $(READY) ## ruff, mypy, import arrows, dependencies
 	$(BIN)/ruff check .

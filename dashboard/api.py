@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
+from sse_starlette import EventSourceResponse
 
 from dashboard import legacy, logs
-from dashboard.feed import Hub, Reset, cursor_of, name_of
+from dashboard.feed import Hub, cursor_of
+from dashboard.refusals import REFUSALS, STREAM, NotThere
 from dashboard.truth import look
 from registry_api import (
     Agent,
-    Change,
     Finding,
     Kind,
     ProgressEntry,
@@ -27,16 +26,28 @@ from registry_api import (
     TaskStatus,
     TaskSummary,
     jsontext,
-    open_migration,
 )
-from registry_api.control import FileControl
-from registry_api.errors import InvalidQuery, RegistryError
-from registry_api.models import KINDS
+from registry_api.errors import InvalidQuery
+from registry_api.metrics import metrics as process_metrics
 from registry_api.status import ACTIVE_AGENT, AgentStatus
 
-__all__ = ["router"]
+__all__ = ["numbers", "router"]
 
-router = APIRouter(prefix="/api")
+
+def only_known(request: Request) -> None:
+    """Refuse a query parameter that the route does not have: a typing error would be ignored."""
+    route: APIRoute = request.scope["route"]
+    known = {p.alias for p in route.dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise InvalidQuery(
+            f"this route has no parameter {unknown[0][:80]!r}",
+            next_step=f"Known: {', '.join(sorted(known)) or 'none'}",
+        )
+
+
+router = APIRouter(prefix="/api", dependencies=[Depends(only_known)], responses=REFUSALS)
+numbers = APIRouter(dependencies=[Depends(only_known)], responses=REFUSALS)
 NEXT = "X-Next-Cursor"
 
 _ID = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
@@ -44,12 +55,6 @@ TaskId = Annotated[str, Path(pattern=_ID)]
 AgentId = Annotated[str, Path(pattern=_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=1000)]
-
-
-class NotThere(RegistryError, LookupError):
-    """A task that has no such agent or phase."""
-
-    code = "not_found"
 
 
 def _store(request: Request) -> RegistryStore:
@@ -314,27 +319,34 @@ def current_phase(store: Store, task_id: TaskId) -> dict[str, Any]:
 
 
 @router.get("/migration")
-def migration(settings: Configured, store: Store) -> dict[str, Any]:
-    """Where the move stands, if there is one; changes nothing."""
-    if FileControl(settings.workspace / ".registry").read() is None:
-        return {"phase": None, "writer_of_record": store.info.name, "history": []}
-    with closing(open_migration(settings)) as moving:
-        status = moving.status()
-        history = moving.history()
-    record = status.record
-    return {
-        "phase": int(record.phase),
-        "name": record.phase.name,
-        "epoch": record.epoch,
-        "source": record.source,
-        "target": record.target,
-        "writer_of_record": record.writer,
-        "verified": record.verified,
-        "dirty": status.dirty,
-        "notes": status.notes,
-        "stragglers": status.stragglers,
-        "history": history[-50:],
-    }
+def migration(request: Request, store: Store) -> dict[str, Any]:
+    """Where the move stands, if there is one, and what an operator has begun here."""
+    state = request.app.state
+    job = state.jobs.last
+    return {**state.standing.shown(store.info.name), "job": job.shown() if job else None}
+
+
+@router.get("/system")
+def system(request: Request, store: Store) -> dict[str, Any]:
+    """The store, the plugins, and what the checks of ``registry-backend doctor`` find."""
+    found: dict[str, Any] = request.app.state.system.shown(store)
+    return found
+
+
+@numbers.get("/metrics", response_class=PlainTextResponse)
+def metrics(request: Request, store: Store, settings: Configured) -> PlainTextResponse:
+    """Counts of the records, and what the live processes count, as Prometheus reads it."""
+    truth = look(store, settings, datetime.now(UTC))
+    lines = list(process_metrics(settings))
+    for name, counts in (("tasks", truth.counts.tasks), ("agents", truth.counts.agents)):
+        lines.append(f"# TYPE registry_{name} gauge")
+        lines += [f'registry_{name}{{status="{status}"}} {n}' for status, n in counts.items()]
+    for name, number in truth.numbers().items():
+        if name.startswith("silent"):
+            lines += [f"# TYPE registry_{name} gauge", f"registry_{name} {number}"]
+    streams = request.app.state.hub.listeners
+    lines += ["# TYPE registry_dashboard_streams gauge", f"registry_dashboard_streams {streams}"]
+    return PlainTextResponse("\n".join(lines) + "\n")
 
 
 @router.get("/health")
@@ -352,38 +364,18 @@ def health(store: Store, settings: Configured) -> dict[str, Any]:
     }
 
 
-@router.get("/events")
+@router.get("/events", responses=STREAM)
 def events(
     request: Request, last_event_id: Annotated[str | None, Header(max_length=200)] = None
 ) -> EventSourceResponse:
     """The changes as they come (server-sent events), from Last-Event-ID on.
 
-    ``change``: {task_id, revision, at, actor, kinds, agents}. ``reset``: look at everything afresh.
+    ``hello``: what comes after this is heard. ``change``: {task_id, revision, at, actor, kinds,
+    agents}. ``reset``: look at everything afresh. Of this server, without ids: ``migration``: the
+    record of the move is another; ``job``: an operator's work, as in /api/migration.
     """
     after = cursor_of(last_event_id)
     if last_event_id and after is None:
         raise InvalidQuery("Last-Event-ID is none of ours", next_step="Leave it out")
-    return EventSourceResponse(_stream(request.app.state.hub, after), ping=15)
-
-
-async def _stream(hub: Hub, after: Any) -> AsyncIterator[ServerSentEvent]:
-    yield ServerSentEvent(event="hello", data="{}", retry=1000)
-    async for found in hub.listen(after):
-        if isinstance(found, Reset):
-            name = name_of(found.cursor) if found.cursor else None
-            yield ServerSentEvent(event="reset", data="{}", id=name)
-        else:
-            data = json.dumps(_event(found))
-            yield ServerSentEvent(event="change", data=data, id=name_of(found.cursor))
-
-
-def _event(change: Change) -> dict[str, Any]:
-    records = [op.record for op in change.changeset.ops if hasattr(op, "record")]
-    return {
-        "task_id": change.changeset.task_id,
-        "revision": change.revision,
-        "at": change.changeset.at.isoformat(),
-        "actor": change.changeset.actor,
-        "kinds": sorted({str(KINDS[type(r)]) for r in records}),
-        "agents": sorted({r.agent_id for r in records if hasattr(r, "agent_id")})[:20],
-    }
+    hub: Hub = request.app.state.hub
+    return EventSourceResponse(hub.listen(after), ping=15)

@@ -7,63 +7,71 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from dashboard import api, pages
+from dashboard import acting, api, pages
 from dashboard.feed import Hub
 from dashboard.guard import Guard, Tokens
-from registry_api import AsyncStore, RegistryStore, Settings
-from registry_api.errors import (
-    InvalidInput,
-    RegistryError,
-    TaskNotFound,
-    Unavailable,
-)
+from dashboard.hour import Hour
+from dashboard.jobs import Jobs
+from dashboard.moving import Standing
+from dashboard.refusals import refusal_of
+from dashboard.system import System
+from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
+from registry_api.errors import RegistryError
+from registry_api.opening import STATE_DIR
 
 __all__ = ["create_app"]
 
-_STATUS: tuple[tuple[type[RegistryError], int], ...] = (
-    (TaskNotFound, 404),
-    (api.NotThere, 404),
-    (InvalidInput, 422),
-    (Unavailable, 503),
-)
-
 
 def create_app(
-    store: RegistryStore, settings: Settings, *, tokens: Tokens, hosts: Iterable[str] = ()
+    store: RegistryStore,
+    settings: Settings,
+    *,
+    tokens: Tokens,
+    plugins: Plugins | None = None,
+    hosts: Iterable[str] = (),
 ) -> ASGIApp:
     """Return the application of a workspace; whoever opened the store closes it.
 
     ``hosts`` are further names under which it is reached.
     """
+    plugins = plugins or load_plugins()
     listening = AsyncStore(store, workers=2)
+    hour = Hour(listening)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.hub = Hub(listening)
-        async with app.state.hub.running():
+        hub = Hub(listening, settings.workspace / STATE_DIR / "phase.json")
+        app.state.hub = hub
+        app.state.jobs = Jobs(lambda job: hub.notify("job", job.shown()))
+        async with hub.running(), hour.running():
             yield
 
     # Its own pages of documentation fetch scripts from other hosts.
     app = FastAPI(title="registry-dashboard", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.store = store
     app.state.settings = settings
+    app.state.hour = hour
+    app.state.standing = Standing(settings)
+    app.state.system = System(settings, plugins)
     app.include_router(api.router)
+    app.include_router(api.numbers)
+    app.include_router(acting.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
-    app.add_exception_handler(RegistryError, _failed)
+    for kind in (RegistryError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _refused)
     return Guard(app, tokens=tokens, hosts=("127.0.0.1", "localhost", "[::1]", *hosts))
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RegistryError)
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 409)
-    if status == 404 and isinstance(error, TaskNotFound):
-        error.next_step = "/ and /api/tasks list the tasks"
+async def _refused(request: Request, error: Exception) -> Response:
+    status, said = refusal_of(error)
     if "text/html" in request.headers.get("accept", ""):
-        return pages.failed(request, error, status)
-    said = {"code": error.code, "message": error.message, "next_step": error.next_step}
-    return JSONResponse(said, status)
+        return pages.refused(request, said, status)
+    headers = getattr(error, "headers", None)
+    return JSONResponse(said.model_dump(), status, headers)

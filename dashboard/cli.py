@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +16,15 @@ from cyclopts import App, Parameter
 
 from registry_api import load_settings, open_store
 from registry_api.console import LOOPBACK, OK, listening, run_app, url_of
+from registry_api.durable import replace_file
 from registry_api.errors import UsageError
+from registry_api.opening import STATE_DIR
 from registry_api.token import operator_token, reader_token
 
 __all__ = ["app", "main"]
 
 HOST, PORT = "127.0.0.1", 8765
+_URL = "dashboard.url"  # where it was served last
 
 Workspace = Annotated[
     Path | None,
@@ -46,6 +52,7 @@ def serve(
     allow_host: Annotated[
         tuple[str, ...], Parameter(help="a further name under which it is reached")
     ] = (),
+    child: Annotated[bool, Parameter(negative="", show=False)] = False,
 ) -> int:
     """Serve the dashboard, and print the link that opens it.
 
@@ -56,6 +63,7 @@ def serve(
 
     from dashboard.app import create_app
     from dashboard.guard import Tokens
+    from registry_api import load_plugins
 
     if not remote and host not in LOOPBACK:
         raise UsageError(
@@ -65,10 +73,19 @@ def serve(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     settings = load_settings(workspace)
     place = settings.workspace
-    with closing(open_store(settings)) as store, listening(host, port) as (taken, url):
-        (place / ".registry").mkdir(mode=0o700, exist_ok=True)
+    plugins = load_plugins()
+    with (
+        closing(open_store(settings, plugins=plugins)) as store,
+        listening(host, port) as (taken, url),
+    ):
+        (place / STATE_DIR).mkdir(mode=0o700, exist_ok=True)
         tokens = Tokens(operator=operator_token(place), reader=reader_token(place))
-        made = create_app(store, settings, tokens=tokens, hosts=(host, *allow_host))
+        hosts = (host, *allow_host)
+        made = create_app(store, settings, tokens=tokens, plugins=plugins, hosts=hosts)
+        told = place / STATE_DIR / _URL
+        replace_file(told, url.encode(), aside=told.with_name(f"{_URL}.{os.getpid()}"))
+        if child:
+            threading.Thread(target=_end_with_parent, daemon=True).start()
         print(_link(url, tokens.operator), flush=True)  # noqa: T201
         config = uvicorn.Config(made, log_level="warning", access_log=False, lifespan="on")
         uvicorn.Server(config).run(sockets=[taken])
@@ -79,15 +96,25 @@ def serve(
 def link(
     *,
     workspace: Workspace = None,
-    host: Host = HOST,
-    port: Port = PORT,
+    host: Annotated[str | None, Parameter(help="where it listens; default: as last served")] = None,
+    port: Annotated[int | None, Parameter(help="its port; default: as last served")] = None,
     reader: Annotated[bool, Parameter(negative="", help="for somebody who may only look")] = False,
 ) -> int:
     """Print the link that opens the dashboard. Example: registry-dashboard link --reader"""
     place = load_settings(workspace).workspace
     token = reader_token(place) if reader else operator_token(place)
-    print(_link(url_of(host, port), token))  # noqa: T201
+    url = url_of(host or HOST, port or PORT)
+    if host is None and port is None:
+        with suppress(OSError):
+            url = (place / STATE_DIR / _URL).read_text()
+    print(_link(url, token))  # noqa: T201
     return OK
+
+
+def _end_with_parent() -> None:
+    """End as by a signal when standard input does: whoever started this is gone."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _link(url: str, token: str) -> str:

@@ -1,4 +1,8 @@
-"""The registry's changes for many listeners: read once, given to each from where it stands."""
+"""The registry's changes for many listeners: read once, given to each from where it stands.
+
+Beside the changes, which are numbered and come again, there are notices of this server, for those
+who listen at the moment.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,33 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
 
 from registry_api import AsyncStore, Change, FeedCursor
 from registry_api.errors import CursorExpired, RegistryError
+from registry_api.models import KINDS
 
-__all__ = ["Hub", "Reset", "cursor_of", "name_of"]
+__all__ = ["Hub", "cursor_of", "name_of"]
 
 log = logging.getLogger("registry_backend")
 _KEPT = 5000  # changes that a listener may be behind without asking the store
+_NOTICES = 100  # notices that a listener may be behind
 _PAGE = 500
 _POLL = 0.2  # seconds between two looks, while somebody listens
+_GATHER = 0.05  # seconds in which changes are gathered, while they come
 _FAR = 2**52
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
-    """What followed the listener's place is no longer kept: look at everything afresh."""
+class _Event:
+    """A change as it is sent, written once for all listeners."""
 
-    cursor: FeedCursor | None
+    cursor: FeedCursor
+    text: bytes
 
 
 def name_of(cursor: FeedCursor) -> str:
@@ -41,15 +54,53 @@ def cursor_of(name: str | None) -> FeedCursor | None:
     return FeedCursor(feed_id=feed_id, number=int(number))
 
 
-class Hub:
-    """Follows one store while anybody listens."""
+def _written(name: str, data: dict[str, Any], cursor: FeedCursor | None = None) -> bytes:
+    place = f"id: {name_of(cursor)}\r\n" if cursor else ""
+    return f"event: {name}\r\n{place}data: ".encode() + orjson.dumps(data) + b"\r\n\r\n"
 
-    def __init__(self, store: AsyncStore) -> None:
+
+def _event(change: Change) -> _Event:
+    """Write a change: {task_id, revision, at, actor, kinds, agents (at most 20)}."""
+    records = [op.record for op in change.changeset.ops if hasattr(op, "record")]
+    data = {
+        "task_id": change.changeset.task_id,
+        "revision": change.revision,
+        "at": change.changeset.at.isoformat(),
+        "actor": change.changeset.actor,
+        "kinds": sorted({str(KINDS[type(r)]) for r in records}),
+        "agents": sorted({r.agent_id for r in records if hasattr(r, "agent_id")})[:20],
+    }
+    return _Event(change.cursor, _written("change", data, change.cursor))
+
+
+class Hub:
+    """Follows one store, and the record of its move, while anybody listens."""
+
+    def __init__(self, store: AsyncStore, record: Path) -> None:
         self._store = store
-        self._recent: deque[Change] = deque(maxlen=_KEPT)
+        self._record = record
+        self._seen = self._stamp()
+        self._recent: deque[_Event] = deque(maxlen=_KEPT)
+        self._notices: deque[tuple[int, bytes]] = deque(maxlen=_NOTICES)
+        self._said = 0
         self._at: FeedCursor | None = None
         self._listeners = 0
-        self._moved = asyncio.Condition()
+        self._moved = asyncio.Event()
+
+    @property
+    def listeners(self) -> int:
+        """How many streams are open."""
+        return self._listeners
+
+    def notify(self, name: str, data: dict[str, Any]) -> None:
+        """Tell all that listen now; called in the loop's thread."""
+        self._said += 1
+        self._notices.append((self._said, _written(name, data)))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -62,43 +113,55 @@ class Hub:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def listen(self, after: FeedCursor | None) -> AsyncIterator[Change | Reset]:
-        """Yield every change after a place, without one from now on, for ever."""
+    async def listen(self, after: FeedCursor | None) -> AsyncIterator[bytes]:
+        """Yield every change after a place, without one from now on, and what is noticed, for ever.
+
+        As server-sent events: ``hello`` once nothing more is missed; ``change`` with its place as
+        id; ``reset`` where what followed the place is no longer kept and everything is to be looked
+        at afresh; notices by their names.
+        """
         self._listeners += 1
+        heard = self._said
         try:
             place = after or await self._end()
+            yield b"retry: 1000\r\n" + _written("hello", {})
             while True:
+                moved = self._moved
                 try:
-                    found = await self._next(place)
+                    found = await self._next(place, moved)
                 except CursorExpired:
                     place = await self._end()
-                    yield Reset(place)
+                    yield _written("reset", {}, place)
                     continue
-                for change in found:
-                    yield change
-                    place = change.cursor
+                if found:
+                    place = found[-1].cursor
+                notices = [text for n, text in self._notices if n > heard]
+                heard = self._said
+                if found or notices:
+                    yield b"".join([*(event.text for event in found), *notices])
         finally:
             self._listeners -= 1
 
-    async def _next(self, place: FeedCursor | None) -> list[Change]:
-        """Return what follows a place, waiting for it where nothing does yet."""
-        async with self._moved:
-            recent = self._recent
-            reaches = bool(recent) and (
-                place is not None
-                and place.feed_id == recent[0].cursor.feed_id
-                and place.number >= recent[0].cursor.number - 1
-            )
-            if reaches and place is not None:
-                found = [c for c in recent if c.cursor.number > place.number]
-                if found:
-                    return found
-            if reaches or place == self._at:
-                await self._moved.wait()
-                return []
-        found = list(await self._store.changes(place, limit=_PAGE))
+    async def _next(self, place: FeedCursor | None, moved: asyncio.Event) -> list[_Event]:
+        """Return what follows a place, waiting for it, or for a notice, where nothing does yet."""
+        recent = self._recent
+        reaches = bool(recent) and (
+            place is not None
+            and place.feed_id == recent[0].cursor.feed_id
+            and place.number >= recent[0].cursor.number - 1
+        )
+        if reaches and place is not None:
+            behind = recent[-1].cursor.number - place.number
+            if behind > 0:  # numbers may have gaps, so this many at most
+                newest = list(islice(reversed(recent), behind))
+                return [e for e in reversed(newest) if e.cursor.number > place.number]
+        if reaches or place == self._at:
+            await moved.wait()
+            return []
+        found = [_event(c) for c in await self._store.changes(place, limit=_PAGE)]
         if not found:
-            await asyncio.sleep(_POLL)  # it is ahead of what was read for all
+            with suppress(TimeoutError):  # it is ahead of what was read for all
+                await asyncio.wait_for(moved.wait(), _POLL)
         return found
 
     async def _follow(self) -> None:
@@ -115,13 +178,22 @@ class Hub:
                 known = False
             except RegistryError as error:  # asked again; who listens goes on waiting
                 log.warning("the feed cannot be read: %s", error)
+            record = self._stamp()
+            if record != self._seen:
+                self._seen = record
+                self.notify("migration", {})
             if found:
-                async with self._moved:
-                    self._recent.extend(found)
-                    self._at = found[-1].cursor
-                    self._moved.notify_all()
-            else:
-                await asyncio.sleep(_POLL)
+                self._recent.extend(map(_event, found))
+                self._at = found[-1].cursor
+                self._wake()
+            await asyncio.sleep(_GATHER if found else _POLL)
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """Return what changes with a switch, which is no change of a task."""
+        with suppress(OSError):
+            about = self._record.stat()
+            return about.st_ino, about.st_mtime_ns
+        return None
 
     async def _end(self) -> FeedCursor | None:
         """Return the feed's end, in some fifty looks: it has no line for it."""

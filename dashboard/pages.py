@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -10,18 +11,21 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
-from dashboard import legacy, logs
+from dashboard import drawing, legacy, logs
 from dashboard.api import AgentId, Configured, Cursor, Store, TaskId, find_agent, migration
+from dashboard.hour import ACTIVE
+from dashboard.refusals import Refusal
+from dashboard.reviewing import OPEN, reviews_of
 from dashboard.truth import look
 from registry_api import (
     Agent,
     Kind,
     RecordQuery,
     TaskQuery,
+    TaskSnapshot,
     TaskStatus,
 )
-from registry_api.errors import RegistryError
-from registry_api.silence import last_sign
+from registry_api.silence import is_silent, last_sign
 from registry_api.status import ACTIVE_AGENT
 
 __all__ = ["router"]
@@ -29,6 +33,7 @@ __all__ = ["router"]
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _templates = Jinja2Templates(FilePath(__file__).parent / "templates")
 _LINES = 60
+SEVERITIES = ["critical", "high", "medium", "low"]
 
 
 def _ago(moment: datetime | None) -> str:
@@ -60,13 +65,16 @@ def overview(
     settings: Configured,
     status: TaskStatus | None = None,
     text: Annotated[str | None, Query(max_length=1000)] = None,
+    severity: Annotated[str | None, Query(max_length=100)] = None,
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """The truth at a glance, the tasks, what was found last."""
     truth = look(store, settings, datetime.now(UTC))
     query = TaskQuery(status=status, text=text or None, newest_first=True)
     tasks = store.list_tasks(query, after=cursor, limit=25)
-    found = store.list_records(Kind.FINDING, RecordQuery(newest_first=True), limit=10)
+    newest = RecordQuery(newest_first=True, severity=severity or None)
+    found = store.list_records(Kind.FINDING, newest, limit=10)
+    rows = list(request.app.state.hour.rows)
     active = store.list_records(Kind.AGENT, RecordQuery(active=True), limit=25)
     return _page(
         request,
@@ -77,6 +85,9 @@ def overview(
         silent_tasks=set(truth.silence.tasks),
         silent_agents={(a.task_id, a.agent_id) for a in truth.silence.agents},
         findings=found.items,
+        severity=severity or "",
+        severities=SEVERITIES,
+        hour=list(zip(ACTIVE, rows[-1], drawing.stacked(rows), strict=True)) if rows[1:] else [],
         agents=[a for a in active.items if isinstance(a, Agent)],
         status=status,
         text=text or "",
@@ -88,14 +99,17 @@ def overview(
 def task(request: Request, store: Store, settings: Configured, task_id: TaskId) -> HTMLResponse:
     """One task: its phases with their reviews, its agents, what they say and find."""
     snapshot = store.load(task_id)
-    truth = look(store, settings, datetime.now(UTC))
+    now = datetime.now(UTC)
     newest = RecordQuery(task_id=task_id, newest_first=True)
     return _page(
         request,
         "task.html",
         task=snapshot.task,
         snapshot=snapshot,
-        silent=task_id in truth.silence.tasks,
+        silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
+        bars=drawing.timeline(snapshot, now),
+        tree=_tree(snapshot),
+        OPEN=OPEN,
         reports=store.list_records(Kind.PROGRESS, newest, limit=20).items,
         findings=store.list_records(Kind.FINDING, newest, limit=20).items,
     )
@@ -115,7 +129,7 @@ def agent(
         "agent.html",
         agent=found,
         reports=reports[:20],
-        curve=_curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
+        curve=drawing.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
         lines=text.splitlines()[-_LINES:],
         errors=logs.errors(settings.workspace, task_id, agent_id),
@@ -125,10 +139,22 @@ def agent(
     )
 
 
+@router.get("/reviews")
+def reviews(request: Request, store: Store) -> HTMLResponse:
+    """What waits for a verdict, what waits for a human, what was decided last."""
+    return _page(request, "reviews.html", reviews=reviews_of(store))
+
+
+@router.get("/system")
+def system(request: Request, store: Store) -> HTMLResponse:
+    """The store, the plugins, and what is not as it should be."""
+    return _page(request, "system.html", system=request.app.state.system.shown(store))
+
+
 @router.get("/migration")
-def move(request: Request, store: Store, settings: Configured) -> HTMLResponse:
+def move(request: Request, store: Store) -> HTMLResponse:
     """Where the move stands."""
-    return _page(request, "migration.html", move=migration(settings, store))
+    return _page(request, "migration.html", move=migration(request, store))
 
 
 def _reason(agent: Agent) -> str:
@@ -138,17 +164,25 @@ def _reason(agent: Agent) -> str:
     return next((noted[n] for n in names if isinstance(noted.get(n), str)), "")
 
 
-def failed(request: Request, error: RegistryError, status: int) -> HTMLResponse:
+def refused(request: Request, said: Refusal, status: int) -> HTMLResponse:
     """Return a page that says what is wrong, and where to go on."""
-    page = _page(request, "failed.html", error=error)
+    page = _page(request, "refused.html", said=said)
     page.status_code = status
     return page
 
 
-def _curve(values: list[int]) -> str:
-    """Return the points of a polyline of percentages, 300 by 60."""
-    if len(values) < 2:
-        return ""
-    step = 300 / (len(values) - 1)
-    points = ((n * step, 60 - min(100, max(0, v)) * 0.6) for n, v in enumerate(values))
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+def _tree(snapshot: TaskSnapshot) -> list[tuple[int, Agent]]:
+    """Return the agents with their depths, each after the one that deployed it."""
+    known = {a.agent_id for a in snapshot.agents}
+    children: dict[str, list[Agent]] = defaultdict(list)
+    for agent in snapshot.agents:
+        children[agent.parent if agent.parent in known else ""].append(agent)
+    found: list[tuple[int, Agent]] = []
+    seen, waiting = set[str](), [(1, a) for a in reversed(children[""])]
+    while waiting:
+        depth, agent = waiting.pop()
+        found.append((depth, agent))
+        seen.add(agent.agent_id)
+        waiting += [(depth + 1, a) for a in reversed(children[agent.agent_id])]
+    # Older programs wrote any parent: what hangs in a ring is shown too.
+    return found + [(1, a) for a in snapshot.agents if a.agent_id not in seen]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +45,10 @@ def serve(
     allow_host: Annotated[
         tuple[str, ...], Parameter(help="a further name under which it is reached")
     ] = (),
+    dashboard: Annotated[
+        bool, Parameter(negative="", help="serve the dashboard too; its link is on standard error")
+    ] = False,
+    dashboard_port: Annotated[int, Parameter(help="the dashboard's port; 0: any")] = 8765,
 ) -> int:
     """Serve MCP on standard input and output, or over HTTP with the token in .registry/token.
 
@@ -53,12 +61,13 @@ def serve(
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     settings = load_settings(workspace)
+    beside = partial(_dashboard, port=dashboard_port) if dashboard else nullcontext
     if http is None:
         import anyio
 
         from orchestrator.server import build_server
 
-        with open_orchestrator(settings) as service:
+        with open_orchestrator(settings) as service, beside(settings.workspace):
             HealthScan(service).run()
             anyio.run(build_server(service).run_stdio_async)
         return OK
@@ -70,6 +79,7 @@ def serve(
     with (
         listening(host, port) as (taken, url),
         open_orchestrator(settings, endpoint=Endpoint(url=url + over.PATH, token=token)) as service,
+        beside(settings.workspace),
     ):
         HealthScan(service).run()
         made = over.http_app(service, token=token, hosts=(host, *allow_host))
@@ -98,6 +108,20 @@ def config(
     endpoint = Endpoint(url=http, token=operator_token(place)) if http else None
     print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201
     return OK
+
+
+@contextmanager
+def _dashboard(workspace: Path, *, port: int) -> Iterator[None]:
+    """Run the dashboard as a process of its own, which ends with this one however that ends."""
+    command = [sys.executable, "-P", "-m", "dashboard", "serve", "--child"]
+    where = ["--workspace", str(workspace), "--port", str(port)]
+    process = subprocess.Popen(  # noqa: S603
+        [*command, *where], stdin=subprocess.PIPE, stdout=sys.stderr
+    )
+    try:
+        yield
+    finally:
+        process.communicate()
 
 
 def _need_extra() -> None:

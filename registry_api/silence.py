@@ -8,11 +8,11 @@ from datetime import datetime
 
 from registry_api.models import Agent, Kind, Record
 from registry_api.query import MAX_LIMIT, Page, RecordQuery, TaskQuery
-from registry_api.snapshot import TaskSummary
-from registry_api.status import TaskStatus
+from registry_api.snapshot import TaskSnapshot, TaskSummary
+from registry_api.status import ACTIVE_AGENT, TaskStatus
 from registry_api.store import RegistryStore
 
-__all__ = ["Silence", "all_records", "all_tasks", "silent"]
+__all__ = ["Silence", "all_records", "all_tasks", "is_silent", "silent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,14 @@ class Silence:
 def last_sign(agent: Agent) -> datetime | None:
     """Return the last sign of life of an agent: its newest report, else its start."""
     return agent.last_update or agent.started_at
+
+
+def is_silent(snapshot: TaskSnapshot, before: datetime) -> bool:
+    """Return whether one task is silent, as ``silent`` would say of it."""
+    active = (a for a in snapshot.agents if a.status in ACTIVE_AGENT)
+    signs = (last_sign(a) for a in active)
+    alive = any(sign is not None and sign >= before for sign in signs)
+    return snapshot.status is TaskStatus.ACTIVE and not alive
 
 
 def silent(store: RegistryStore, before: datetime) -> Silence:

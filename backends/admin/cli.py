@@ -436,11 +436,15 @@ def doctor(*, workspace: Workspace = None, json: Json = False) -> int:
 
     Example: registry-backend doctor --json
     """
-    from backends.admin.doctor import examine, show_doctor
+    from backends.admin.doctor import show_doctor
     from registry_api import OpenContext, load_plugins, load_settings
+    from registry_api.doctor import examine
 
     context = OpenContext(settings=load_settings(workspace), plugins=load_plugins())
-    issues = examine(context)
+    issues = [
+        {"check": d.check, "what": d.issue.what, "next": d.issue.next_step or None}
+        for d in examine(context)
+    ]
     code = MISMATCH if any(i["next"] for i in issues) else OK
     return _answer({"issues": issues}, show_doctor, as_json=json, code=code)
 
@@ -480,8 +484,8 @@ def metrics(*, workspace: Workspace = None, json: Json = False) -> int:
 
     Example: registry-backend metrics > /var/lib/node_exporter/registry.prom
     """
-    from backends.admin.metrics import metrics as lines
     from registry_api import load_settings
+    from registry_api.metrics import metrics as lines
 
     found = {"metrics": list(lines(load_settings(workspace)))}
     return _answer(found, lambda f: _said("\n".join(f["metrics"])), as_json=json)

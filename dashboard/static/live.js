@@ -4,6 +4,7 @@ const channel = new BroadcastChannel("registry-events");
 const state = document.getElementById("state");
 let dirty = false;
 let fetching = false;
+let timer = 0;
 
 async function refresh() {
   if (document.hidden || fetching) {
@@ -15,31 +16,57 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
     if (answer.ok) {
-      const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const main = document.getElementById("main");
-      const focused = document.activeElement;
-      if (!main.contains(focused) || !focused.matches("input, select")) {
-        main.replaceWith(next.getElementById("main"));
-        document.title = next.title;
-      }
-      say("live");
+      swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      say(state, "live");
     } else {
-      say(answer.status === 401 ? "signed out: open the link again" : "the server has a problem");
+      say(state, answer.status === 401 ? "signed out: open the link again" : "the server has a problem");
     }
   } catch {
-    say("disconnected, trying again");
+    say(state, "disconnected, trying again");
   }
   fetching = false;
   if (dirty) setTimeout(refresh, 250);
+  else later();
 }
 
-function say(text) {
-  if (state.textContent !== text) state.textContent = text;
+// What is true changes with time alone too: who was at work falls silent, a log grows.
+function later() {
+  clearTimeout(timer);
+  timer = setTimeout(refresh, Number(document.getElementById("main").dataset.every));
+}
+
+function swap(next) {
+  const main = document.getElementById("main");
+  const focused = document.activeElement;
+  if (main.contains(focused) && focused.matches("input, select")) return;
+  const key = main.contains(focused) ? keyOf(focused) : null;
+  const tops = [...main.querySelectorAll("pre[id]")].map((pre) => [pre.id, pre.scrollTop, atEnd(pre)]);
+  const fresh = next.getElementById("main");
+  main.replaceWith(fresh);
+  document.title = next.title;
+  for (const pre of fresh.querySelectorAll("pre[id]")) {
+    const [, top, end] = tops.find(([id]) => id === pre.id) ?? [pre.id, 0, true];
+    pre.scrollTop = end ? pre.scrollHeight : top;
+  }
+  if (key) [...fresh.querySelectorAll("a, button, pre")].find((e) => keyOf(e) === key)?.focus();
+}
+
+function keyOf(element) {
+  return element.id || element.getAttribute("href") || (element.dataset.post ?? "") + element.textContent;
+}
+
+function atEnd(pre) {
+  return pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 4;
+}
+
+function say(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+  where.hidden = !text;
 }
 
 function heard(message) {
   if (message === "change") setTimeout(refresh, 50);
-  else say(message);
+  else say(state, message);
 }
 
 channel.onmessage = (event) => heard(event.data);
@@ -55,9 +82,9 @@ function hold() {
     .request("registry-events", { signal: shown.signal }, () => {
       return new Promise((done) => {
         const stream = new EventSource("/api/events");
-        stream.addEventListener("hello", () => tell("change"));
-        stream.addEventListener("change", () => tell("change"));
-        stream.addEventListener("reset", () => tell("change"));
+        for (const name of ["hello", "change", "reset", "migration", "job"]) {
+          stream.addEventListener(name, () => tell("change"));
+        }
         stream.onerror = () => tell("disconnected, trying again");
         document.addEventListener(
           "visibilitychange",
@@ -74,9 +101,60 @@ function hold() {
 }
 
 document.addEventListener("visibilitychange", () => {
+  clearTimeout(timer);
   if (!document.hidden) {
     hold();
     refresh();
   }
 });
-if (!document.hidden) hold();
+if (!document.hidden) {
+  hold();
+  later();
+}
+
+// What an operator does: a button says where it is sent, what is asked first, and what its reason is called.
+const dialog = document.getElementById("ask");
+const reason = dialog.querySelector("input");
+const said = document.getElementById("said");
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-post]");
+  if (!button) return;
+  const order = { url: button.dataset.post, body: JSON.parse(button.dataset.body ?? "{}") };
+  say(said, "");
+  if (button.dataset.ask) ask(order, button.dataset.ask, button.dataset.reason, button.textContent);
+  else send(order);
+});
+
+function ask(order, question, name, verb) {
+  document.getElementById("asked").textContent = question;
+  document.getElementById("yes").textContent = verb;
+  document.getElementById("why").hidden = !name;
+  reason.value = "";
+  reason.required = Boolean(name);
+  dialog.returnValue = "no";
+  dialog.onclose = () => {
+    if (dialog.returnValue !== "yes") return;
+    if (name) order.body[name] = reason.value;
+    send(order);
+  };
+  dialog.showModal();
+}
+
+async function send({ url, body }) {
+  try {
+    const headers = { "content-type": "application/json", accept: "application/json" };
+    const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+    if (answer.ok) {
+      answer.body?.cancel(); // how it goes comes by the stream that all share
+    } else {
+      const { message, next_step: next } = await answer.json();
+      say(said, [message, next].filter(Boolean).join(". "));
+    }
+  } catch {
+    say(said, "The server did not answer. Look at how it stands before trying again.");
+  }
+  refresh();
+}
+
+document.documentElement.classList.add("scripted");

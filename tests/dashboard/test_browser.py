@@ -2,12 +2,25 @@
 
 import os
 import shutil
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from contract_tests import build
-from registry_api import load_settings, open_store
+from registry_api import (
+    Kind,
+    PhaseStatus,
+    RecordQuery,
+    Review,
+    ReviewStatus,
+    all_records,
+    load_settings,
+    open_store,
+)
+from registry_api.migration import MigrationPhase
 from tests import legacy
 from tests.dashboard.serving import serving
 
@@ -16,6 +29,9 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+ONE = "TASK-20261123-080000-1a2b3c4d"
+SCREEN = {"width": 1100, "height": 800}
+PICTURES = Path(os.environ["PICTURES"]) if os.environ.get("PICTURES") else None
 if CHROMIUM is None and os.environ.get("CI"):
     raise RuntimeError("chromium must be there in CI: sh tests/packages.sh")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: sh tests/packages.sh")
@@ -50,6 +66,84 @@ def workspace(tmp_path):
     return tmp_path
 
 
+def fill(workspace):
+    """Write a registry of an older program with a task that shows all that a page can."""
+    legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+    now = datetime.now(UTC)
+
+    def ago(minutes):
+        return now - timedelta(minutes=minutes)
+
+    with closing(open_store(load_settings(workspace, env={}))) as store:
+        build.make(
+            store,
+            ONE,
+            build.phase(
+                ONE,
+                name="investigate",
+                status=PhaseStatus.APPROVED,
+                started_at=ago(90),
+                completed_at=ago(60),
+            ),
+            build.phase(
+                ONE,
+                1,
+                name="build",
+                status=PhaseStatus.ESCALATED,
+                started_at=ago(60),
+                revision_round=3,
+            ),
+            build.phase(ONE, 2, name="prove"),
+            Review(
+                task_id=ONE,
+                review_id="review-1",
+                phase_index=0,
+                status=ReviewStatus.COMPLETED,
+                verdict="approved",
+                created_at=ago(65),
+            ),
+            Review(
+                task_id=ONE,
+                review_id="review-2",
+                phase_index=1,
+                status=ReviewStatus.COMPLETED,
+                verdict="needs_revision",
+                created_at=ago(20),
+            ),
+            build.agent(ONE, "builder", type="builder", status="working", last_update=ago(1)),
+            build.agent(
+                ONE,
+                "tester",
+                type="tester",
+                status="running",
+                progress=20,
+                last_update=ago(2),
+                parent="builder",
+            ),
+            build.agent(
+                ONE, "explorer", type="explorer", status="completed", progress=100, depth=1
+            ),
+            description="Move the login page to the new form library",
+            created_at=ago(90),
+        )
+        for n in range(12):
+            said = build.report(
+                ONE, "builder", message=f"step {n} of 12", progress=8 * n, timestamp=ago(12 - n)
+            )
+            build.put(store, said, expected=None)
+        for severity, message in (
+            ("high", "The session cookie is not rotated on login"),
+            ("low", "Two styles of imports"),
+        ):
+            found = build.finding(
+                ONE, agent_id="builder", severity=severity, message=message, timestamp=ago(5)
+            )
+            build.put(store, found, expected=None)
+    logs = workspace / ONE / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / "builder_stream.jsonl").write_text('{"type": "assistant", "text": "reading"}\n')
+
+
 def live(page):
     says(page, "#state", "live")
 
@@ -61,17 +155,155 @@ def says(page, selector, text):
     expect(page.locator(selector)).to_have_text(text, timeout=20_000)
 
 
-def test_every_page(workspace):
-    """Each has a heading, one thing to skip to, labels on what can be filled in; none complains."""
-    with serving(workspace) as served, browsing(served) as (context, page):
-        for path in ("/", "/migration", "/tasks/TASK-1", "/tasks/TASK-1/agents/a"):
+PAGES = {
+    "overview": "/",
+    "task": f"/tasks/{ONE}",
+    "agent": f"/tasks/{ONE}/agents/builder",
+    "reviews": "/reviews",
+    "migration": "/migration",
+    "system": "/system",
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page(tmp_path, scheme):
+    """None complains; contrast, labels, names and order as WCAG AA wants them, by axe's rules."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    fill(tmp_path)
+    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+    with (
+        serving(tmp_path) as served,
+        browsing(served, color_scheme=scheme, viewport=SCREEN) as (context, page),
+    ):
+        for name, path in PAGES.items():
             page.goto(served.url + path)
             live(page)
             assert page.locator("h1").count() == 1
-            assert page.locator("main").count() == 1
-            for field in page.locator("input, select").all():
-                assert field.evaluate("e => e.labels.length") == 1
+            found = Axe().run(page, options=tags)
+            assert found.violations_count == 0, (name, found.generate_report())
+            if name == "migration":
+                page.get_by_role("button", name="Switch to 1").click()
+                found = Axe().run(page, options=tags)
+                assert found.violations_count == 0, found.generate_report()
+                page.get_by_role("button", name="Cancel").click()
+            shot = page.screenshot(full_page=True)
+            assert len(shot) > 10_000
+            if PICTURES and scheme == "light":
+                (PICTURES / f"{name}.png").write_bytes(shot)
         assert context.said == []
+
+
+def test_a_whole_move_by_clicks(workspace):
+    """0 to 4 and back to 0, each confirmed, while eight writers go on; nothing is lost."""
+    chosen = load_settings(workspace, env={})
+    stop, done = threading.Event(), [0] * 8
+    with (
+        closing(open_store(chosen)) as store,
+        serving(workspace, REGISTRY_RETIRE_SECONDS="0") as served,
+        browsing(served) as (context, page),
+    ):
+        build.make(store, "W", build.agent("W", "w"))
+
+        def write(n):
+            while not stop.wait(0.01):
+                build.put(store, build.report("W", "w", message=f"{n}:{done[n]}"), expected=None)
+                done[n] += 1
+
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            page.goto(f"{served.url}/migration")
+            live(page)
+            page.get_by_role("button", name="Plan 0").click()
+            page.get_by_text("would switch 0").wait_for()
+            now = 0
+            for to in (1, 2, 3, 4, 3, 2, 1, 0):
+                verb = "Switch to" if to > now else "Step back to"
+                page.get_by_role("button", name=f"{verb} {to}").click()
+                page.locator("dialog").get_by_role("button", name=f"{verb} {to}").click()
+                page.get_by_text(f"switched {now} → {to}").wait_for(timeout=60_000)
+                says(page, "h1", f"Phase {to}: {MigrationPhase(to).name}")
+                now = to
+            page.get_by_role("button", name="Verify").click()
+            page.get_by_role("heading", name="Verify: done").wait_for()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+        kept = {e.message for e in all_records(store, Kind.PROGRESS, RecordQuery(task_id="W"))}
+        assert kept == {f"{n}:{m}" for n in range(8) for m in range(done[n])}
+        assert min(done) > 0
+        assert context.said == []
+
+
+def test_an_operator_at_the_keyboard(tmp_path):
+    """Nothing without a confirmation and its reason; escape takes it back; focus stays."""
+    fill(tmp_path)
+    store = open_store(load_settings(tmp_path, env={}))
+    with serving(tmp_path) as served, browsing(served) as (context, page):
+        page.goto(f"{served.url}/reviews")
+        live(page)
+        button = page.get_by_role("button", name="Approve by force")
+        button.focus()
+        page.keyboard.press("Enter")
+        page.get_by_label("Reason").wait_for()
+        page.keyboard.press("Escape")
+        says(page, "dialog:not([open]) #yes", "Approve by force")
+        build.put(store, build.report(ONE, "builder", message="meanwhile"), expected=None)
+        page.wait_for_timeout(1000)
+        assert button.evaluate("e => e === document.activeElement")
+        page.keyboard.press("Enter")
+        page.keyboard.type("looked at it myself")
+        page.get_by_role("button", name="Approve by force").last.click()
+        page.get_by_text("No phase waits for a human.").wait_for()
+        assert "looked at it myself" in store.load(ONE).phase(1).extra
+        # What is refused is said where one looks: the agent has no process to stop twice.
+        page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
+        page.get_by_role("button", name="Stop it").click()
+        page.get_by_label("Reason").fill("enough")
+        build.put(
+            store,
+            build.agent(ONE, "builder", status="completed"),
+            expected=store.load(ONE).revision,
+        )
+        page.locator("dialog").get_by_role("button", name="Stop it").click()
+        page.get_by_role("alert").get_by_text("agent builder is completed").wait_for()
+        assert [s for s in context.said if "409" not in s] == []
+    store.close()
+
+
+def test_a_reader_sees_no_button(tmp_path):
+    """Who may only look is offered nothing that would be refused."""
+    fill(tmp_path)
+    with serving(tmp_path) as served:
+        served.operator = served.reader
+        with browsing(served) as (_, page):
+            for path in PAGES.values():
+                page.goto(served.url + path)
+                live(page)
+                assert page.locator("[data-post]").count() == 0
+
+
+def test_an_agents_log_grows_on_the_page(tmp_path):
+    """Without a commit; who has scrolled to its end stays there, who reads further up too."""
+    fill(tmp_path)
+    log = tmp_path / ONE / "logs" / "builder_stream.jsonl"
+    with serving(tmp_path) as served, browsing(served, viewport=SCREEN) as (_, page):
+        page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
+        live(page)
+        with log.open("a") as file:
+            file.write("".join(f"line {n} of many\n" for n in range(200)))
+        shown = page.locator("#log")
+        shown.get_by_text("line 199 of many").wait_for()
+        at_end = "e => e.scrollTop + e.clientHeight >= e.scrollHeight - 4"
+        assert shown.evaluate(at_end)
+        shown.evaluate("e => { e.scrollTop = 40 }")
+        with log.open("a") as file:
+            file.write("and one more\n")
+        shown.get_by_text("and one more").wait_for(state="attached")
+        assert shown.evaluate("e => e.scrollTop") == 40
 
 
 def test_a_commit_shows_by_itself(workspace):

@@ -58,6 +58,7 @@ def served(tmp_path_factory):
         ("/api/phases/TASK-1/current", "agent_stats"),
         ("/api/migration", "writer_of_record"),
         ("/api/health", "silent_agents"),
+        ("/api/system", "plugins"),
     ],
 )
 def test_routes_that_once_answered_500(served, path, key):
@@ -101,11 +102,22 @@ def test_what_is_not_there(served, path):
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/tasks?cursor=zzz", "/api/tasks?limit=0", "/api/tasks?status=x", "/api/tasks?since=now"],
+    [
+        "/api/tasks?stauts=ACTIVE",
+        "/api/migration?x=1",
+        "/metrics?x=",
+        "/api/tasks?cursor=zzz",
+        "/api/tasks?limit=0",
+        "/api/tasks?status=x",
+        "/api/tasks?since=now",
+    ],
 )
 def test_bad_questions(served, path):
-    """422, never 500."""
-    assert served.get(path).status_code == 422
+    """422, typed, never 500."""
+    answer = served.get(path)
+    assert answer.status_code == 422
+    assert answer.json()["code"] in {"invalid_query", "invalid_input"}
+    assert answer.json()["next_step"]
 
 
 def test_lists_are_paged(served):
@@ -161,5 +173,5 @@ def test_pages_are_small_and_whole_without_a_script(served):
 def test_the_schema_names_every_route(served):
     """OpenAPI, for programs; the pages are not in it."""
     paths = json.loads(served.get("/openapi.json").text)["paths"]
-    assert len(paths) == 15
-    assert all(p.startswith("/api/") for p in paths)
+    assert len(paths) == 23
+    assert [p for p in paths if not p.startswith("/api/")] == ["/metrics"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from registry_api import Settings
 from registry_api.control import FileControl
 from registry_api.opening import STATE_DIR
 from registry_api.procs import COUNTS, PER_OPERATION, TIMES, bucket_bound, living
+from registry_api.settings import Settings
 
 __all__ = ["metrics"]
 

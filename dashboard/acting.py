@@ -1,0 +1,221 @@
+"""What an operator does from here: the move, stopping an agent, approving by force.
+
+The guard lets only operators send anything. A move's work runs on when its caller leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, ConfigDict, Field
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from dashboard.api import AgentId, Configured, Store, TaskId, only_known
+from dashboard.jobs import Job, Jobs, JobState, Work
+from dashboard.refusals import REFUSALS, STREAM
+from registry_api import RegistryStore, Settings, jsontext, open_migration
+from registry_api.errors import UsageError
+from registry_api.migration import MigrationPhase, Mismatch, Progress, SwitchReport
+
+if TYPE_CHECKING:
+    from orchestrator.service import Orchestrator
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api", dependencies=[Depends(only_known)], responses=REFUSALS)
+_ACTOR = "dashboard"
+_MOST = 200  # differences that an answer names
+_LONGEST = 500  # characters of a value that differs
+
+Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
+
+
+class Asked(BaseModel):
+    """What is sent; a name that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Nothing(Asked):
+    """No choice is to be made."""
+
+
+class Way(Asked):
+    """Where a move is to go."""
+
+    to: MigrationPhase
+    json_is_truth: bool = False
+
+
+class Switch(Way):
+    """As ``registry-backend switch``: ``anyway`` is the reason to go on where something forbids it;
+    ``timeout`` is in seconds; ``epoch``: do nothing where the record is of another one by now.
+    """
+
+    anyway: Reason | None = None
+    timeout: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
+    epoch: int | None = Field(default=None, ge=0, le=2**53)
+
+
+class Reconcile(Asked):
+    """Whether only to count what would be done."""
+
+    dry_run: bool = False
+
+
+class Why(Asked):
+    """The reason, which is kept."""
+
+    reason: Reason
+
+
+@router.post("/migration/plan", responses=STREAM)
+async def plan(request: Request, settings: Configured, asked: Way) -> EventSourceResponse:
+    """Check a switch and name its steps; changes nothing."""
+
+    def work(progress: Progress) -> dict[str, Any]:
+        with closing(open_migration(settings, read_only=True)) as migration:
+            report = migration.switch(
+                asked.to,
+                actor=_ACTOR,
+                dry_run=True,
+                json_is_truth=asked.json_is_truth,
+                progress=progress,
+            )
+        return _report(report)
+
+    return _begun(request, f"plan {asked.to:d}", work)
+
+
+@router.post("/migration/switch", responses=STREAM)
+async def switch(request: Request, settings: Configured, asked: Switch) -> EventSourceResponse:
+    """Move to another phase, each step verified before it commits."""
+
+    def work(progress: Progress) -> dict[str, Any]:
+        with closing(open_migration(settings)) as migration:
+            report = migration.switch(
+                asked.to,
+                actor=_ACTOR,
+                timeout=asked.timeout,
+                json_is_truth=asked.json_is_truth,
+                only_from_epoch=asked.epoch,
+                anyway=asked.anyway,
+                progress=progress,
+            )
+        return _report(report)
+
+    return _begun(request, f"switch {asked.to:d}", work)
+
+
+@router.post("/migration/verify", responses=STREAM)
+async def verify(request: Request, settings: Configured, asked: Nothing) -> EventSourceResponse:
+    """Compare both stores field by field, beside the writers; names at most 200 differences."""
+    del asked
+
+    def work(progress: Progress) -> dict[str, Any]:
+        with closing(open_migration(settings)) as migration:
+            report = migration.verify(progress=progress)
+        return {
+            "tasks": report.tasks,
+            "records": report.records,
+            "in_flight": list(report.in_flight[:_MOST]),
+            "differences": len(report.mismatches),
+            "mismatches": [_difference(m) for m in report.mismatches[:_MOST]],
+        }
+
+    return _begun(request, "verify", work)
+
+
+@router.post("/migration/reconcile", responses=STREAM)
+async def reconcile(
+    request: Request, settings: Configured, asked: Reconcile
+) -> EventSourceResponse:
+    """Take in what other programs wrote, and bring the target of a move up to date."""
+
+    def work(progress: Progress) -> dict[str, Any]:
+        with closing(open_migration(settings)) as migration:
+            done = migration.reconcile(dry_run=asked.dry_run, progress=progress)
+        return {**asdict(done), "dry_run": asked.dry_run}
+
+    return _begun(request, "reconcile", work)
+
+
+@router.post("/agents/{task_id}/{agent_id}/stop")
+def stop(
+    store: Store, settings: Configured, task_id: TaskId, agent_id: AgentId, asked: Why
+) -> dict[str, Any]:
+    """Terminate an agent and stop its process."""
+    agent = _orchestrator(store, settings).kill(task_id, agent_id, asked.reason)
+    return {"task_id": task_id, "agent_id": agent_id, "status": str(agent.status)}
+
+
+@router.post("/phases/{task_id}/{phase_index}/approve")
+def approve(
+    store: Store,
+    settings: Configured,
+    task_id: TaskId,
+    phase_index: Annotated[int, Path(ge=0, le=2**31)],
+    asked: Why,
+) -> dict[str, Any]:
+    """Approve an escalated phase by force."""
+    done = _orchestrator(store, settings).approve_phase(
+        task_id, asked.reason, phase_index=phase_index
+    )
+    phase = done.phase(phase_index)
+    return {"task_id": task_id, "phase_index": phase_index, "status": str(phase and phase.status)}
+
+
+def _begun(request: Request, what: str, work: Work) -> EventSourceResponse:
+    """Start a job, and stream how it goes: ``progress``, then ``done`` or ``failed``."""
+    jobs: Jobs = request.app.state.jobs
+    return EventSourceResponse(_followed(jobs, jobs.start(what, work)), ping=15)
+
+
+async def _followed(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
+    async for now in jobs.follow(job):
+        name = "progress" if now.state is JobState.RUNNING else str(now.state)
+        yield ServerSentEvent(event=name, data=jsontext.dump_text(now.shown())).encode()
+
+
+def _difference(found: Mismatch) -> dict[str, str]:
+    """Return one with both values as JSON, cut where they are long."""
+    source, target = (jsontext.dump_text(v)[:_LONGEST] for v in (found.source, found.target))
+    return {
+        "task_id": found.task_id,
+        "pointer": found.pointer or "/",
+        "source": source,
+        "target": target,
+    }
+
+
+def _report(report: SwitchReport) -> dict[str, Any]:
+    return {
+        "dry_run": report.dry_run,
+        "notes": list(report.notes),
+        "steps": [
+            {
+                "from": int(step.from_phase),
+                "to": int(step.to_phase),
+                "name": step.to_phase.name,
+                "pause_ms": step.pause_ms,
+                "caught_up": step.caught_up,
+                "verified": step.verified.records if step.verified else None,
+            }
+            for step in report.steps
+        ],
+    }
+
+
+def _orchestrator(store: RegistryStore, settings: Settings) -> Orchestrator:
+    try:
+        from dashboard.commands import orchestrator_on  # noqa: PLC0415  (another extra)
+    except ImportError as error:
+        raise UsageError(
+            f"this needs {error.name}, which is not installed",
+            next_step="pip install 'registry-backend[mcp]'",
+        ) from None
+    return orchestrator_on(store, settings)

@@ -1,0 +1,17 @@
+"""The orchestrator's commands on the dashboard's store; needs the extra ``mcp``."""
+
+from __future__ import annotations
+
+from orchestrator.opening import find_launcher
+from orchestrator.service import Orchestrator
+from orchestrator.settings import load_orchestrator_settings
+from registry_api import RegistryStore, Settings, load_plugins
+
+__all__ = ["orchestrator_on"]
+
+
+def orchestrator_on(store: RegistryStore, settings: Settings) -> Orchestrator:
+    """Return the orchestrator of a workspace; it finds the agents' processes by their records."""
+    options = load_orchestrator_settings(settings)
+    launcher = find_launcher(load_plugins(), options.launcher)
+    return Orchestrator(store, launcher, settings=settings, options=options)

@@ -1,0 +1,49 @@
+"""Who was at work in the last hour: counts taken every few seconds, kept in memory only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from registry_api import AgentStatus, AsyncStore
+from registry_api.errors import RegistryError
+from registry_api.status import ACTIVE_AGENT
+
+__all__ = ["ACTIVE", "Hour"]
+
+log = logging.getLogger("registry_backend")
+ACTIVE = tuple(s for s in AgentStatus if s in ACTIVE_AGENT)
+_EVERY = 15.0
+_KEPT = int(3600 / _EVERY)
+
+
+class Hour:
+    """Samples one store from when it is started."""
+
+    def __init__(self, store: AsyncStore, *, every: float = _EVERY) -> None:
+        self._store = store
+        self._every = every
+        self.rows: deque[tuple[int, ...]] = deque(maxlen=_KEPT)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sample until left."""
+        task = asyncio.create_task(self._sample())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _sample(self) -> None:
+        while True:
+            try:
+                agents = (await self._store.counts()).agents
+                self.rows.append(tuple(agents.get(status, 0) for status in ACTIVE))
+            except RegistryError as error:
+                log.warning("the store cannot be counted: %s", error)
+            await asyncio.sleep(self._every)

@@ -1,0 +1,85 @@
+"""Where a move stands, as API and page show it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from registry_api import Settings, open_migration
+from registry_api.control import FileControl, PhaseRecord
+from registry_api.errors import RegistryError
+from registry_api.migration import MigrationPhase, MoveStatus
+from registry_api.opening import STATE_DIR, has_legacy_registry
+from registry_api.procs import living
+
+__all__ = ["Standing"]
+
+_FRESH = 1.0  # seconds for which what costs a count of all tasks is not asked for again
+_HISTORY = 50
+_COMPARED = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
+
+
+class Standing:
+    """Looks at a workspace's move, at most once a second whoever asks; thread-safe."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._folder = settings.workspace / STATE_DIR
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked: tuple[float, int, dict[str, Any]] | None = None
+
+    def shown(self, store: str) -> dict[str, Any]:
+        """Return phase, writer of record, lag, comparisons and history; of a registry that is in no
+        move only the name of its store.
+        """
+        record = FileControl(self._folder).read()
+        if record is None and not has_legacy_registry(self._settings.workspace):
+            return {"phase": None, "writer_of_record": store, "history": []}
+        with self._lock:
+            epoch = record.epoch if record else 0
+            looked = self._looked
+            if looked is None or looked[1] != epoch or self._clock() - looked[0] >= _FRESH:
+                self._looked = looked = self._clock(), epoch, self._look(record)
+            return looked[2]
+
+    def _look(self, record: PhaseRecord | None) -> dict[str, Any]:
+        if record is None:  # asking for more would leave a trace
+            return _shown(MoveStatus(record=PhaseRecord()), []) | {"compared": {}}
+        try:
+            with closing(open_migration(self._settings)) as moving:
+                status, history = moving.status(), moving.history()
+        except RegistryError as error:  # a switch holds it, or a disk failed
+            status, history = MoveStatus(record=record, dirty=None, notes=(str(error),)), []
+        compared = Counter[str]()
+        for process in living(self._folder):
+            compared.update(process.counts)
+        counts = {name: compared[name] for name in _COMPARED}
+        return _shown(status, history) | {"compared": counts}
+
+
+def _shown(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any]:
+    record = status.record
+    return {
+        "phase": int(record.phase),
+        "name": record.phase.name,
+        "next": _beside(record.phase, +1),
+        "back": _beside(record.phase, -1),
+        "epoch": record.epoch,
+        "source": record.source,
+        "target": record.target,
+        "writer_of_record": record.writer,
+        "verified": record.verified,
+        "dirty": status.dirty,
+        "notes": list(status.notes),
+        "stragglers": list(status.stragglers),
+        "history": history[-_HISTORY:],
+    }
+
+
+def _beside(phase: MigrationPhase, step: int) -> int | None:
+    return int(phase) + step if 0 <= phase + step < len(MigrationPhase) else None

@@ -1,0 +1,66 @@
+"""What this installation is: its plugins, the store that is open, what its checks find."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from registry_api import OpenContext, Plugins, RegistryStore, Settings
+from registry_api.doctor import RECOUNT, examine
+
+__all__ = ["System"]
+
+_FRESH = 30.0  # seconds for which the checks are not run again
+_RECOUNTED = 50_000  # records up to which every one is counted for a page
+
+
+class System:
+    """Looks at one workspace; thread-safe."""
+
+    def __init__(
+        self, settings: Settings, plugins: Plugins, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._plugins = plugins
+        self._context = OpenContext(settings=settings, plugins=plugins)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked: tuple[float, dict[str, Any]] | None = None
+
+    def shown(self, store: RegistryStore) -> dict[str, Any]:
+        """Return the store, the plugins and the findings; ``recounted``: whether the registry was
+        small enough to count every record of it.
+        """
+        with self._lock:
+            if self._looked is None or self._clock() - self._looked[0] >= _FRESH:
+                self._looked = self._clock(), self._look(store)
+            return self._looked[1]
+
+    def _look(self, store: RegistryStore) -> dict[str, Any]:
+        info = store.info
+        small = sum(store.counts().records.values()) <= _RECOUNTED
+        without = frozenset[str]() if small else frozenset({RECOUNT})
+        found = examine(self._context, without=without)
+        return {
+            "store": {
+                "name": info.name,
+                "contract": info.contract_version,
+                "capabilities": sorted(str(c) for c in info.capabilities),
+            },
+            "plugins": [
+                {
+                    "name": p.name,
+                    "distribution": p.distribution,
+                    "version": p.version,
+                    "stores": list(p.schemes),
+                    "broken": p.broken or None,
+                }
+                for p in self._plugins.loaded
+            ],
+            "findings": [
+                {"check": d.check, "what": d.issue.what, "next": d.issue.next_step or None}
+                for d in found
+            ],
+            "recounted": small,
+        }

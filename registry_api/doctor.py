@@ -1,0 +1,138 @@
+"""Every check of every plugin, run one by one: a check that fails is an issue, not the end.
+
+Where a move is recorded its status is asked for, which takes in what older programs wrote, as every
+look at a live registry does; elsewhere nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib.metadata import packages_distributions
+
+from registry_api.errors import RegistryError
+from registry_api.health import HealthCheck, Issue
+from registry_api.models import Kind
+from registry_api.opening import STATE_DIR, OpenContext, open_store
+from registry_api.query import RecordQuery, TaskQuery
+from registry_api.settings import PREFIX, Settings
+from registry_api.silence import all_records, all_tasks
+from registry_api.store import RegistryStore
+
+__all__ = ["RECOUNT", "Diagnosis", "examine"]
+
+_DISTRIBUTION = "registry-backend"
+_NAMES = ("registry_api", "backends", "orchestrator", "dashboard", "contract_tests")
+
+
+RECOUNT = "counts"  # the check that reads every record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """An issue and the check that found it."""
+
+    check: str
+    issue: Issue
+
+
+def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> list[Diagnosis]:
+    """Run all checks but those named; returns what they found, first what calls for action."""
+    checks: dict[str, HealthCheck] = {
+        "names": _names,
+        "plugins": _plugins,
+        "variables": _variables,
+        "modes": _modes,
+        RECOUNT: _counts,
+    }
+    context.plugins.manager.hook.registry_register_health_checks(register=checks.setdefault)
+    context = replace(context, read_only=True)
+    found = [
+        Diagnosis(check=name, issue=issue)
+        for name, check in checks.items()
+        if name not in without
+        for issue in _run(check, context)
+    ]
+    return sorted(found, key=lambda d: not d.issue.next_step)
+
+
+def _run(check: HealthCheck, context: OpenContext) -> list[Issue]:
+    try:
+        return list(check(context))
+    except RegistryError as error:
+        return [Issue(what=error.message, next_step=error.next_step or "See the message")]
+    except Exception as error:  # noqa: BLE001  (a plugin's check may fail in any way)
+        what = f"the check failed: {type(error).__name__}: {error}"
+        return [Issue(what=what, next_step="Report it to the plugin's author")]
+
+
+def _names(_: OpenContext) -> Iterator[Issue]:
+    """The five package names are common words: another distribution may have taken one."""
+    owners = packages_distributions()
+    for name in _NAMES:
+        others = sorted(set(owners.get(name, [])) - {_DISTRIBUTION})
+        if others:
+            yield Issue(
+                what=f"the package {name} also comes with {', '.join(others)}",
+                next_step=f"Install {_DISTRIBUTION} in an environment of its own",
+            )
+
+
+def _plugins(context: OpenContext) -> Iterator[Issue]:
+    for plugin in context.plugins.loaded:
+        if plugin.broken:
+            yield Issue(
+                what=f"the plugin {plugin.name} of {plugin.distribution} {plugin.version} is "
+                f"broken: {plugin.broken}",
+                next_step=f"Repair or uninstall {plugin.distribution}",
+            )
+
+
+def _variables(_: OpenContext) -> Iterator[Issue]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            yield Issue(what=f"the variable {name} is none of ours; a plugin may read it")
+
+
+def _modes(context: OpenContext) -> Iterator[Issue]:
+    """State is for the owner alone: prompts and paths are in it."""
+    folder = context.workspace / STATE_DIR
+    if not folder.is_dir():
+        return
+    for path in (folder, *sorted(folder.rglob("*"))):
+        try:
+            mode = path.lstat().st_mode & 0o777
+        except FileNotFoundError:
+            continue  # a process that has just ended
+        if mode & 0o077 and not path.is_symlink():
+            right = "700" if path.is_dir() else "600"
+            yield Issue(what=f"{path} has mode {mode:o}", next_step=f"chmod {right} {path}")
+
+
+def _counts(context: OpenContext) -> Iterator[Issue]:
+    """What a store keeps for speed must be what its records say."""
+    with closing(_opened(context)) as store:
+        kept = store.counts()
+        tasks = Counter(t.status for t in all_tasks(store, TaskQuery()))
+        if dict(kept.tasks) != dict(tasks):
+            yield _wrong("tasks by status", dict(kept.tasks), dict(tasks))
+        for kind in Kind:
+            if kind is not Kind.TASK:
+                n = sum(1 for _ in all_records(store, kind, RecordQuery()))
+                if n != kept.records.get(kind, 0):
+                    yield _wrong(f"{kind} records", kept.records.get(kind, 0), n)
+
+
+def _opened(context: OpenContext) -> RegistryStore:
+    return open_store(context.settings, plugins=context.plugins, read_only=True)
+
+
+def _wrong(what: str, kept: object, found: object) -> Issue:
+    return Issue(
+        what=f"{what}: the store keeps {kept}, its records are {found}",
+        next_step="registry-backend verify; writers may have moved on meanwhile: run doctor again",
+    )

@@ -1,0 +1,245 @@
+"""What an operator does from here: the move with its progress, stopping, approving by force."""
+
+import json
+import sqlite3
+import sys
+import threading
+import time
+from contextlib import closing
+
+import httpx2
+import pytest
+
+from contract_tests import build
+from orchestrator.opening import open_orchestrator
+from registry_api import (
+    AgentStatus,
+    Kind,
+    PhaseStatus,
+    RecordQuery,
+    all_records,
+    load_settings,
+    open_migration,
+    open_store,
+)
+from registry_api.control import FileControl
+from registry_api.gate import Gate
+from registry_api.migration import MigrationPhase
+from tests import legacy
+from tests.dashboard.serving import serving
+from tests.dashboard.test_events import stream
+from tests.orchestrator import conducting
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for n in range(3):
+        agents = [{"id": f"a{n}", "type": "builder", "status": "running"}]
+        legacy.write_task(tmp_path, f"TASK-{n}", agents=agents)
+    return tmp_path
+
+
+def post(served, path, body=None, *, token=None):
+    headers = {"authorization": f"Bearer {token or served.operator}"}
+    return httpx2.post(served.url + path, json=body or {}, headers=headers, timeout=60)
+
+
+def told(answer):
+    """Return the events of a stream that has ended."""
+    assert answer.status_code == 200, answer.text
+    blocks = answer.text.replace("\r\n", "\n").strip().split("\n\n")
+    lines = [dict(line.split(": ", 1) for line in b.split("\n")) for b in blocks]
+    return [(e["event"], json.loads(e["data"])) for e in lines]
+
+
+def act(served, path, body=None):
+    """Do something that takes its time; return its last word."""
+    return told(post(served, f"/api/migration/{path}", body))[-1]
+
+
+def phase_of(workspace):
+    return FileControl(workspace / ".registry").read().phase
+
+
+def test_a_whole_move_and_back(workspace):
+    """Plan, switch, verify, reconcile, each streamed to its end; the pages follow."""
+    with serving(workspace, REGISTRY_RETIRE_SECONDS="0") as served:
+        name, job = act(served, "plan", {"to": 1})
+        assert (name, job["answer"]["dry_run"]) == ("done", True)
+        assert phase_of(workspace) == 0
+        for to in (1, 2, 3, 4, 3, 2, 1, 0):
+            name, job = act(served, "switch", {"to": to})
+            assert (name, [s["to"] for s in job["answer"]["steps"]]) == ("done", [to])
+            assert phase_of(workspace) == to
+            found = served.get("/api/migration").json()
+            assert (found["phase"], found["history"][-1]["by"]) == (to, "dashboard")
+            assert found["job"]["what"] == f"switch {to}"
+            name, job = act(served, "verify")
+            assert (name, job["answer"]["differences"]) == ("done", 0)
+            assert act(served, "reconcile")[0] == "done"
+            assert f"Phase {to}: " in served.get("/migration").text
+        assert act(served, "switch", {"to": 0})[1]["answer"]["steps"] == []
+
+
+def test_differences_are_named_field_by_field(workspace):
+    """A row of the target that somebody changed: which task, where, both values."""
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        migration.switch(MigrationPhase(1), actor="test")
+    with closing(sqlite3.connect(workspace / ".registry" / "registry.sqlite3")) as db, db:
+        db.execute("update agents set type = '<b>wrong</b>' where agent_id = 'a1'")
+    with serving(workspace) as served:
+        name, job = act(served, "verify")
+        (found,) = job["answer"]["mismatches"]
+        assert (name, found["task_id"], "a1" in found["pointer"]) == ("done", "TASK-1", True)
+        assert (found["source"], found["target"]) == ('"builder"', '"<b>wrong</b>"')
+        page = served.get("/migration").text
+        assert "&lt;b&gt;wrong" in page
+        assert "1 difference." in page
+        name, job = act(served, "switch", {"to": 2})
+        assert (name, job["answer"]["code"]) == ("failed", "mismatch")
+        assert phase_of(workspace) == 1
+
+
+def test_what_is_asked_wrongly(workspace):
+    """Typed, and nothing has changed: unknown names, phases that are none, times that are none."""
+    wrong = [
+        ("switch", {}),
+        ("switch", {"to": 5}),
+        ("switch", {"to": "x"}),
+        ("switch", {"to": 1, "force": True}),
+        ("switch", {"to": 1, "timeout": 0}),
+        ("switch", {"to": 1, "anyway": " "}),
+        ("verify", {"to": 1}),
+        ("plan", {"to": -1}),
+    ]
+    with serving(workspace) as served:
+        for path, body in wrong:
+            answer = post(served, f"/api/migration/{path}", body)
+            assert answer.status_code == 422, (path, body, answer.text)
+        # Seen at another epoch than the record's: somebody has moved it meanwhile.
+        assert act(served, "switch", {"to": 1, "epoch": 7})[1]["answer"].get("steps") == []
+        assert phase_of(workspace) == 0
+        answer = post(served, "/api/migration/switch", {"to": 1}, token=served.reader)
+        assert (answer.status_code, answer.json()["code"]) == (403, "read_only")
+
+
+def test_a_registry_that_is_in_no_move(tmp_path):
+    """Born in SQLite: said, and refused with what to do."""
+    open_store(load_settings(tmp_path, env={})).close()
+    with serving(tmp_path) as served:
+        assert "Nothing is being moved." in served.get("/migration").text
+        name, job = act(served, "switch", {"to": 1})
+        assert (name, job["answer"]["code"]) == ("failed", "backend_mismatch")
+        assert job["answer"]["next_step"]
+
+
+def test_one_at_a_time_and_everybody_sees_it(workspace):
+    """A second one is refused while the first runs; who left is not waited for."""
+    with serving(workspace) as served, stream(served) as following:
+        with Gate(workspace / ".registry", timeout=5).passing():
+            headers = {"authorization": f"Bearer {served.operator}"}
+            where = served.url + "/api/migration/switch"
+            with httpx2.stream(
+                "POST", where, json={"to": 1, "timeout": 30}, headers=headers, timeout=60
+            ) as first:
+                assert first.status_code == 200
+                assert following()["event"] == "job"
+            answer = post(served, "/api/migration/verify")
+            assert (answer.status_code, answer.json()["code"]) == (409, "job_running")
+            assert "Switch 1: running" in served.get("/migration").text
+        seen = set()
+        while not {"migration", "job done"} <= seen:
+            event = following()
+            state = json.loads(event["data"]).get("state", "")
+            seen.add(f"{event['event']} {state}".strip())
+        assert phase_of(workspace) == 1
+
+
+def test_an_agent_is_stopped(tmp_path):
+    """Its process too; the reason is kept; a second time is refused."""
+    conducting.configure(tmp_path, argv=[sys.executable, "-c", "import time; time.sleep(600)"])
+    with open_orchestrator(load_settings(tmp_path, env={})) as service:
+        task_id = service.create_task("stop one").task.task_id
+        agent = service.deploy(task_id, "builder", "work")
+        with serving(tmp_path) as served:
+            page = served.get(f"/tasks/{task_id}/agents/{agent.agent_id}").text
+            where = f"/api/agents/{task_id}/{agent.agent_id}/stop"
+            assert where in page
+            reading = served.get(f"/tasks/{task_id}/agents/{agent.agent_id}", token=served.reader)
+            assert where not in reading.text
+            assert post(served, where, {"reason": ""}).status_code == 422
+            answer = post(served, where, {"reason": "it went <i>astray</i>"})
+            assert answer.json()["status"] == "terminated", answer.text
+            assert service.deployment.process(service.agent(task_id, agent.agent_id)) != "alive"
+            assert "astray" in service.agent(task_id, agent.agent_id).extra
+            page = served.get(f"/tasks/{task_id}/agents/{agent.agent_id}").text
+            assert "It ended: it went &lt;i&gt;astray" in page
+            again = post(served, where, {"reason": "again"})
+            assert (again.status_code, again.json()["code"]) == (409, "agent_ended")
+            nobody = post(served, f"/api/agents/{task_id}/nobody/stop", {"reason": "x"})
+            assert nobody.status_code == 404
+
+
+def test_an_escalated_phase_is_approved_by_force(tmp_path):
+    """Shown under reviews, with a button for operators; only where it is escalated."""
+    store = open_store(load_settings(tmp_path, env={}))
+    build.make(
+        store,
+        "T",
+        build.phase("T", 0, name="build", status=PhaseStatus.ESCALATED, revision_round=3),
+        build.phase("T", 1, name="prove"),
+        build.agent("T", "a", status=AgentStatus.COMPLETED, phase_index=0),
+    )
+    with serving(tmp_path) as served:
+        assert "1 phase waits for a human." in served.get("/reviews").text
+        assert "/api/phases/T/0/approve" in served.get("/reviews").text
+        assert "/api/phases/T/0/approve" not in served.get("/reviews", token=served.reader).text
+        assert post(served, "/api/phases/T/1/approve", {"reason": "x"}).status_code == 409
+        assert post(served, "/api/phases/T/9/approve", {"reason": "x"}).status_code == 404
+        answer = post(served, "/api/phases/T/0/approve", {"reason": "looked at it myself"})
+        assert answer.json() == {"task_id": "T", "phase_index": 0, "status": "APPROVED"}
+        assert "looked at it myself" in store.load("T").phase(0).extra
+        assert "No review is open." in served.get("/reviews").text
+    store.close()
+
+
+def test_writers_go_on_while_it_moves(workspace):
+    """Eight writers, a move up and down by this API: nothing that was acknowledged is lost."""
+    settings = load_settings(workspace, env={})
+    stop, done = threading.Event(), [0] * 8
+    with closing(open_store(settings)) as store, serving(workspace) as served:
+        build.make(store, "W", build.agent("W", "w"))
+
+        def write(n):
+            while not stop.is_set():
+                build.put(store, build.report("W", "w", message=f"{n}:{done[n]}"), expected=None)
+                done[n] += 1
+
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            for to in (3, 0):
+                name, job = act(served, "switch", {"to": to, "timeout": 60})
+                assert name == "done", job
+                time.sleep(0.2)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+        kept = {e.message for e in all_records(store, Kind.PROGRESS, RecordQuery(task_id="W"))}
+        assert kept == {f"{n}:{m}" for n in range(8) for m in range(done[n])}
+        assert min(done) > 0
+
+
+def test_metrics(workspace):
+    """Prometheus's text: each line is one, each name is said once."""
+    with serving(workspace) as served:
+        answer = served.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        lines = answer.text.splitlines()
+        assert 'registry_agents{status="running"} 3' in lines
+        assert "registry_silent_agents 3" in lines
+        named = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+        assert len(named) == len(set(named))
+        assert all(line.startswith("#") or len(line.rsplit(" ", 1)) == 2 for line in lines)
