@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import commands, files, move, orchestrating, reads, record_progress
+from benchmarks import commands, files, move, orchestrating, reads, record_progress, watching
 from benchmarks.measure import Row
 from benchmarks.report import line, write
 
@@ -31,6 +31,10 @@ CASES: dict[str, Case] = {
     "beside": move.beside_writers,
     "report": orchestrating.report,
     "fifty": orchestrating.fifty,
+    "summary": watching.summary,
+    "streams": watching.streams,
+    "log": watching.log,
+    "paint": watching.paint,
 }
 
 

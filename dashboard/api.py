@@ -12,6 +12,7 @@ from sse_starlette import EventSourceResponse
 
 from dashboard import legacy, logs
 from dashboard.feed import Hub, cursor_of
+from dashboard.presence import Presence
 from dashboard.refusals import REFUSALS, STREAM, NotThere
 from dashboard.truth import look
 from registry_api import (
@@ -29,6 +30,7 @@ from registry_api import (
 )
 from registry_api.errors import InvalidQuery
 from registry_api.metrics import metrics as process_metrics
+from registry_api.silence import last_sign
 from registry_api.status import ACTIVE_AGENT, AgentStatus
 
 __all__ = ["numbers", "router"]
@@ -67,6 +69,12 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _presence(request: Request) -> Presence:
+    presence: Presence = request.app.state.presence
+    return presence
+
+
+Present = Annotated[Presence, Depends(_presence)]
 Store = Annotated[RegistryStore, Depends(_store)]
 Configured = Annotated[Settings, Depends(_settings)]
 
@@ -110,10 +118,13 @@ def tasks(
 
 @router.get("/tasks/summary/dashboard")
 def summary(
-    store: Store, settings: Configured, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    store: Store,
+    present: Present,
+    settings: Configured,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """True counts, the newest tasks, who is at work; its cost follows what is active."""
-    truth = look(store, settings, datetime.now(UTC))
+    """True counts, the newest tasks, who is at work; its cost follows what has changed."""
+    truth = look(present, settings, datetime.now(UTC))
     recent = store.list_tasks(TaskQuery(newest_first=True), limit=limit)
     active = store.list_records(Kind.AGENT, RecordQuery(active=True), limit=limit)
     return {
@@ -334,9 +345,9 @@ def system(request: Request, store: Store) -> dict[str, Any]:
 
 
 @numbers.get("/metrics", response_class=PlainTextResponse)
-def metrics(request: Request, store: Store, settings: Configured) -> PlainTextResponse:
+def metrics(request: Request, present: Present, settings: Configured) -> PlainTextResponse:
     """Counts of the records, and what the live processes count, as Prometheus reads it."""
-    truth = look(store, settings, datetime.now(UTC))
+    truth = look(present, settings, datetime.now(UTC))
     lines = list(process_metrics(settings))
     for name, counts in (("tasks", truth.counts.tasks), ("agents", truth.counts.agents)):
         lines.append(f"# TYPE registry_{name} gauge")
@@ -350,18 +361,22 @@ def metrics(request: Request, store: Store, settings: Configured) -> PlainTextRe
 
 
 @router.get("/health")
-def health(store: Store, settings: Configured) -> dict[str, Any]:
-    """The store that answers, and who is silent."""
-    truth = look(store, settings, datetime.now(UTC))
+def health(store: Store, present: Present, settings: Configured) -> dict[str, Any]:
+    """The store that answers, and who is silent, for longest first."""
+    quiet = look(present, settings, datetime.now(UTC)).quiet
     return {
         "store": store.info.name,
         "contract": store.info.contract_version,
-        "silent_tasks": list(truth.silence.tasks),
+        "silent_tasks": sorted(quiet.tasks),
         "silent_agents": [
             {"task_id": a.task_id, "agent_id": a.agent_id, "status": str(a.status)}
-            for a in truth.silence.agents
+            for a in sorted(quiet.agents, key=_longest)
         ],
     }
+
+
+def _longest(agent: Agent) -> tuple[datetime, str, str]:
+    return last_sign(agent) or datetime.min.replace(tzinfo=UTC), agent.task_id, agent.agent_id
 
 
 @router.get("/events", responses=STREAM)

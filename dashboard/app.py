@@ -19,6 +19,7 @@ from dashboard.guard import Guard, Tokens
 from dashboard.hour import Hour
 from dashboard.jobs import Jobs
 from dashboard.moving import Standing
+from dashboard.presence import Presence
 from dashboard.refusals import refusal_of
 from dashboard.system import System
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
@@ -56,6 +57,7 @@ def create_app(
     app = FastAPI(title="registry-dashboard", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.store = store
     app.state.settings = settings
+    app.state.presence = Presence(store)
     app.state.hour = hour
     app.state.standing = Standing(settings)
     app.state.system = System(settings, plugins)

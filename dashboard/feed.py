@@ -30,7 +30,6 @@ _NOTICES = 100  # notices that a listener may be behind
 _PAGE = 500
 _POLL = 0.2  # seconds between two looks, while somebody listens
 _GATHER = 0.05  # seconds in which changes are gathered, while they come
-_FAR = 2**52
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +195,4 @@ class Hub:
         return None
 
     async def _end(self) -> FeedCursor | None:
-        """Return the feed's end, in some fifty looks: it has no line for it."""
-        first = await self._store.changes(None, limit=1)
-        if not first:
-            return None
-        low, high = first[0].cursor.number, _FAR
-        while low < high:
-            middle = (low + high) // 2
-            after = FeedCursor(feed_id=first[0].cursor.feed_id, number=middle)
-            more = await self._store.changes(after, limit=1)
-            if more:
-                low = more[0].cursor.number
-            else:
-                high = middle
-        return FeedCursor(feed_id=first[0].cursor.feed_id, number=low)
+        return await self._store.end_of_feed()

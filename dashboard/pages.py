@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from dashboard import drawing, legacy, logs
-from dashboard.api import AgentId, Configured, Cursor, Store, TaskId, find_agent, migration
+from dashboard.api import AgentId, Configured, Cursor, Present, Store, TaskId, find_agent, migration
 from dashboard.hour import ACTIVE
 from dashboard.refusals import Refusal
 from dashboard.reviewing import OPEN, reviews_of
@@ -62,6 +62,7 @@ def _page(request: Request, name: str, **context: Any) -> HTMLResponse:
 def overview(
     request: Request,
     store: Store,
+    present: Present,
     settings: Configured,
     status: TaskStatus | None = None,
     text: Annotated[str | None, Query(max_length=1000)] = None,
@@ -69,7 +70,8 @@ def overview(
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """The truth at a glance, the tasks, what was found last."""
-    truth = look(store, settings, datetime.now(UTC))
+    now = datetime.now(UTC)
+    truth = look(present, settings, now)
     query = TaskQuery(status=status, text=text or None, newest_first=True)
     tasks = store.list_tasks(query, after=cursor, limit=25)
     newest = RecordQuery(newest_first=True, severity=severity or None)
@@ -82,8 +84,8 @@ def overview(
         truth=truth,
         numbers=truth.numbers(),
         tasks=tasks,
-        silent_tasks=set(truth.silence.tasks),
-        silent_agents={(a.task_id, a.agent_id) for a in truth.silence.agents},
+        silent_tasks=truth.quiet.tasks,
+        before=now - timedelta(seconds=settings.silent_after),
         findings=found.items,
         severity=severity or "",
         severities=SEVERITIES,

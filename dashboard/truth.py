@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dashboard.presence import Presence, Quiet
 from registry_api import (
-    Agent,
     AgentStatus,
     Legacy,
     RegistryCounts,
-    RegistryStore,
     Settings,
-    Silence,
     TaskStatus,
     facet,
-    silent,
 )
-from registry_api.silence import last_sign
 from registry_api.status import FAILED_AGENT
 
 __all__ = ["Truth", "look"]
@@ -37,7 +33,7 @@ class Truth:
     """Counts of the records, who is silent, and what an older system's counters claim."""
 
     counts: RegistryCounts
-    silence: Silence
+    quiet: Quiet
     claimed: dict[str, int]
 
     def numbers(self) -> dict[str, int]:
@@ -49,12 +45,12 @@ class Truth:
             "active_tasks": self.counts.active_tasks,
             "completed_tasks": tasks.get(TaskStatus.COMPLETED, 0),
             "failed_tasks": tasks.get(TaskStatus.FAILED, 0),
-            "silent_tasks": len(self.silence.tasks),
+            "silent_tasks": len(self.quiet.tasks),
             "total_agents": self.counts.total_agents,
             "active_agents": self.counts.active_agents,
             "completed_agents": sum(agents.get(status, 0) for status in done),
             "failed_agents": sum(agents.get(status, 0) for status in FAILED_AGENT),
-            "silent_agents": len(self.silence.agents),
+            "silent_agents": len(self.quiet.agents),
         }
 
     @property
@@ -75,35 +71,30 @@ class Truth:
 
     def headline(self) -> str:
         """Return the truth in a sentence or two."""
-        working = self.counts.active_tasks - len(self.silence.tasks)
-        at_work = self.counts.active_agents - len(self.silence.agents)
+        working = self.counts.active_tasks - len(self.quiet.tasks)
+        at_work = self.counts.active_agents - len(self.quiet.agents)
         if self.counts.total_tasks == 0:
             return "Nothing is here yet."
         said = "Nothing is running."
         if working > 0 or at_work > 0:
             said = f"{_many(working, 'task')} running, {_many(at_work, 'agent')} at work."
-        quiet = len(self.silence.tasks)
+        quiet = len(self.quiet.tasks)
         if not quiet:
             return said
-        oldest = _oldest(self.silence.agents)
+        oldest = self.quiet.oldest
         since = f" since {oldest.day} {oldest:%b %Y}" if oldest else ""
         return f"{said} {_many(quiet, 'task')} marked active but silent{since}."
 
 
-def look(store: RegistryStore, settings: Settings, now: datetime) -> Truth:
-    """Read the registry's truth; its cost follows what is active, not what there is."""
-    legacy: Legacy | None = facet(store, Legacy)
+def look(presence: Presence, settings: Settings, now: datetime) -> Truth:
+    """Read the registry's truth; its cost follows what has changed since the last look."""
+    legacy: Legacy | None = facet(presence.store, Legacy)
     return Truth(
-        counts=store.counts(),
-        silence=silent(store, now - timedelta(seconds=settings.silent_after)),
+        counts=presence.store.counts(),
+        quiet=presence.quiet(now - timedelta(seconds=settings.silent_after)),
         claimed=dict(legacy.stored_counts()) if legacy else {},
     )
 
 
 def _many(count: int, what: str) -> str:
     return f"1 {what} is" if count == 1 else f"{count} {what}s are"
-
-
-def _oldest(agents: tuple[Agent, ...]) -> datetime | None:
-    signs = [sign for agent in agents if (sign := last_sign(agent))]
-    return min(signs, default=None)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor
 from registry_api.errors import StoreClosed
+from registry_api.follow import end_of_feed
 from registry_api.models import Kind, Record
 from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
@@ -54,6 +55,10 @@ class AsyncStore:
             future.exception()  # seen, so that it is not reported as never retrieved
             raise cancelled
         return future.result()
+
+    async def end_of_feed(self) -> FeedCursor | None:
+        """See end_of_feed."""
+        return await self._call(lambda: end_of_feed(self._store))
 
     async def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""

@@ -9,7 +9,9 @@ from registry_api.changeset import Change, FeedCursor
 from registry_api.errors import Unavailable
 from registry_api.store import RegistryStore
 
-__all__ = ["follow"]
+__all__ = ["end_of_feed", "follow"]
+
+_FAR = 2**52
 
 
 def follow(
@@ -37,3 +39,20 @@ def follow(
             after = change.cursor
         if not changes:
             stop.wait(poll)
+
+
+def end_of_feed(store: RegistryStore) -> FeedCursor | None:
+    """Return the place of the newest change, None where there is none; in some fifty looks."""
+    first = store.changes(None, limit=1)
+    if not first:
+        return None
+    feed_id = first[0].cursor.feed_id
+    low, high = first[0].cursor.number, _FAR
+    while low < high:
+        middle = (low + high) // 2
+        more = store.changes(FeedCursor(feed_id=feed_id, number=middle), limit=1)
+        if more:
+            low = more[0].cursor.number
+        else:
+            high = middle
+    return FeedCursor(feed_id=feed_id, number=low)

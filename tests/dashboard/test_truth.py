@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract_tests import build
+from dashboard.presence import Presence
 from dashboard.truth import look
 from registry_api import (
+    FeedCursor,
     Kind,
     RecordQuery,
     TaskStatus,
@@ -19,10 +21,11 @@ from registry_api import (
     load_settings,
     open_migration,
     open_store,
+    silent,
 )
 from registry_api.migration import MigrationPhase
 from registry_api.query import TaskQuery
-from registry_api.silence import last_sign
+from registry_api.silence import is_silent, last_sign
 from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, AgentStatus
 from tests.dashboard.serving import serving
 from tests.samples import copy_of
@@ -79,7 +82,7 @@ def test_counts_equal_a_recount(tmp_path_factory, tasks, phase):
                 for m, s in enumerate(agents)
             ]
             build.make(store, name, *records, recorded_status=recorded)
-        truth = look(store, chosen, now)
+        truth = look(Presence(store), chosen, now)
         found = truth.numbers()
         every = list(all_tasks(store, TaskQuery()))
         agents = list(all_records(store, Kind.AGENT, RecordQuery()))
@@ -105,3 +108,59 @@ def test_counts_equal_a_recount(tmp_path_factory, tasks, phase):
         "silent_agents": len(quiet),
     }
     assert truth.headline()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["T-0", "T-1", "T-2"]),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(list(AgentStatus)),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS, st.sampled_from([0, 1, 3]))
+def test_what_is_kept_equals_what_is_read_anew(tmp_path_factory, steps, phase):
+    """After each step, and a switch in the middle: the silence kept by the feed is the store's."""
+    workspace = tmp_path_factory.mktemp("kept")
+    chosen = load_settings(workspace, env={}, phase=phase)
+    now = datetime.now(UTC)
+    before = now - timedelta(seconds=chosen.silent_after)
+    with closing(open_store(chosen)) as store:
+        kept = Presence(store)
+        for n, (task_id, agent_id, status, late) in enumerate(steps):
+            agent = build.agent(
+                task_id, agent_id, status=status, last_update=now - timedelta(minutes=20 * late)
+            )
+            if revision := store.head(task_id).revision:
+                build.put(store, agent, expected=revision)
+            else:
+                build.make(store, task_id, agent)
+            if n == 5:
+                with closing(open_migration(chosen)) as migration:
+                    migration.switch(MigrationPhase(phase + 1), actor="test")
+            quiet, fresh = kept.quiet(before), silent(store, before)
+            assert {a.agent_id for a in quiet.agents} == {a.agent_id for a in fresh.agents}
+            assert sorted(quiet.agents, key=repr) == sorted(fresh.agents, key=repr)
+            assert quiet.tasks == set(fresh.tasks)
+            for known in store.list_tasks().items:
+                loaded = store.load(known.task_id)
+                assert is_silent(loaded, before) == (known.task_id in fresh.tasks)
+
+
+def test_who_is_far_behind_reads_all_anew(tmp_path):
+    """More changes than are looked at one by one, and a place that is no longer kept."""
+    now = datetime.now(UTC)
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        build.make(store, "T", build.agent("T", "a", last_update=now))
+        kept = Presence(store)
+        assert kept.quiet(now - timedelta(minutes=1)).agents == ()
+        for n in range(2100):
+            build.put(store, build.report("T", "a", progress=n % 100), expected=None)
+        build.make(store, "U", build.agent("U", "b", last_update=now - timedelta(hours=1)))
+        assert [a.agent_id for a in kept.quiet(now - timedelta(minutes=1)).agents][-1] == "b"
+        kept._at = FeedCursor(feed_id="another", number=3)
+        assert "U" in kept.quiet(now - timedelta(minutes=1)).tasks
