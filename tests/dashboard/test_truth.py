@@ -161,6 +161,6 @@ def test_who_is_far_behind_reads_all_anew(tmp_path):
         for n in range(2100):
             build.put(store, build.report("T", "a", progress=n % 100), expected=None)
         build.make(store, "U", build.agent("U", "b", last_update=now - timedelta(hours=1)))
-        assert [a.agent_id for a in kept.quiet(now - timedelta(minutes=1)).agents][-1] == "b"
+        assert "b" in {a.agent_id for a in kept.quiet(now - timedelta(minutes=1)).agents}
         kept._at = FeedCursor(feed_id="another", number=3)
         assert "U" in kept.quiet(now - timedelta(minutes=1)).tasks
