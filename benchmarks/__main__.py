@@ -35,6 +35,7 @@ CASES: dict[str, Case] = {
     "streams": watching.streams,
     "log": watching.log,
     "paint": watching.paint,
+    "seen": watching.seen,
 }
 
 

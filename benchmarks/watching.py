@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median, quantiles
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -22,10 +24,23 @@ import psutil
 from uuid_utils.compat import uuid7
 
 from benchmarks.measure import Row
-from benchmarks.work import T0, create, opened, record_progress
-from registry_api import Agent, AgentStatus, Put, RegistryStore, Task, new_changeset
+from benchmarks.work import T0, create, legacy_task, opened, record_progress
+from registry_api import (
+    Agent,
+    AgentStatus,
+    Put,
+    RegistryStore,
+    Task,
+    load_settings,
+    new_changeset,
+    open_migration,
+)
+from registry_api.migration import MigrationPhase
 
-__all__ = ["log", "paint", "streams", "summary"]
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+__all__ = ["log", "paint", "seen", "streams", "summary"]
 
 _PAINTED = """new Promise(done => new PerformanceObserver(list => {
   for (const entry of list.getEntriesByName("first-contentful-paint")) done(entry.startTime);
@@ -271,26 +286,36 @@ def log(folder: Path, *, quick: bool) -> Iterator[Row]:
     )
 
 
-def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Until Chromium has painted the first page, with nothing in its cache."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  (only this needs a browser)
+@contextmanager
+def _browser() -> Iterator[Browser | None]:
+    """Run Chromium; None where there is none."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  (not every case needs it)
 
     program = shutil.which("chromium")
     if program is None:
+        yield None
         return
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """Until Chromium has painted the first page, with nothing in its cache."""
     place = folder / "paint"
     with opened(place, REGISTRY_DURABLE="false") as store:
         _fill(store, 1000)
     took = []
-    with _serving(place) as served, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with _serving(place) as served, _browser() as browser:
+        if browser is None:
+            return
         for _ in range(5 if quick else 15):
             context = browser.new_context(extra_http_headers=served.headers)
             page = context.new_page()
             page.goto(served.url)
             took.append(page.evaluate(_PAINTED))
             context.close()
-        browser.close()
     yield Row(
         name="first contentful paint of the overview, 1,000 tasks",
         figure=median(took),
@@ -299,3 +324,55 @@ def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
         goal=400,
         defect=4000,
     )
+
+
+def seen(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """Until the page of a browser shows what another process committed, or an older program wrote
+    into its document, in phases 0, 1 and 2.
+    """
+    commits, edits = list[float](), list[float]()
+    with _browser() as browser:
+        if browser is None:
+            return
+        for phase in range(3):
+            place = folder / f"seen{phase}"
+            document = legacy_task(place, "TASK-0", 1)
+            if phase:
+                with closing(open_migration(load_settings(place, env={}))) as migration:
+                    migration.switch(MigrationPhase(phase), actor="benchmark")
+            with opened(place) as store, _serving(place) as served:
+                page = browser.new_context(extra_http_headers=served.headers).new_page()
+                page.goto(served.url)
+                page.get_by_text("live", exact=True).wait_for()
+                for n in range(3 if quick else 10):
+                    start = time.perf_counter()
+                    create(store, f"NEW-{n}", 0)
+                    page.get_by_role("link", name=f"NEW-{n}").wait_for()
+                    commits.append(time.perf_counter() - start)
+                    start = time.perf_counter()
+                    _add(document, f"foreign-{n}")
+                    page.get_by_role("link", name=f"foreign-{n}").wait_for()
+                    edits.append(time.perf_counter() - start)
+    for what, took, goal in (
+        ("a commit of another process", commits, 1000),
+        ("an older program's edit", edits, 2000),
+    ):
+        yield Row(
+            name=f"until a browser shows {what}, phases 0 to 2",
+            figure=median(took) * 1e3,
+            worst=max(took) * 1e3,
+            unit="ms",
+            goal=goal,
+            defect=10 * goal,
+        )
+
+
+def _add(document: Path, agent: str) -> None:
+    """Write one more agent into a document as the older programs do."""
+    with document.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        value = json.load(file)
+        value["agents"].append({"id": agent, "type": "legacy", "status": "running"})
+        file.seek(0)
+        json.dump(value, file, indent=2)
+        file.truncate()

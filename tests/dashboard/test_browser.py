@@ -364,15 +364,19 @@ def test_it_comes_back_after_a_restart(workspace):
         pytest.param({"java_script_enabled": False}, id="no-script"),
     ],
 )
-def test_dark_small_and_without_a_script(workspace, options, tmp_path):
-    """Something is on it, nothing sticks out of it, and it can be walked by keyboard."""
-    with serving(workspace) as served, browsing(served, **options) as (_, page):
-        page.goto(f"{served.url}/tasks/TASK-1")
-        page.locator("h1").wait_for()
-        picture = page.screenshot()
-        assert len(picture) > 5_000
-        if options.get("java_script_enabled", True):
-            wide = "document.documentElement.scrollWidth <= innerWidth"
-            assert page.evaluate(wide)
-            page.keyboard.press("Tab")
-            assert page.evaluate("document.activeElement.className") == "skip"
+def test_dark_small_and_without_a_script(tmp_path, options):
+    """Something is on each page, nothing sticks out of it, and it can be walked by keyboard."""
+    fill(tmp_path)
+    scripted = options.get("java_script_enabled", True)
+    with serving(tmp_path) as served, browsing(served, **options) as (_, page):
+        for name, path in PAGES.items():
+            page.goto(served.url + path)
+            page.locator("h1").wait_for()
+            assert len(page.screenshot()) > 5_000
+            if scripted:
+                wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                assert wide <= 0, (name, wide)
+                page.keyboard.press("Tab")
+                assert page.evaluate("document.activeElement.className") == "skip"
+            else:
+                assert page.locator("button[data-post]:visible").count() == 0
