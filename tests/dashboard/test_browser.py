@@ -23,6 +23,7 @@ from registry_api import (
 from registry_api.migration import MigrationPhase
 from tests import legacy
 from tests.dashboard.serving import serving
+from tests.dashboard.test_pages import SCRIPTS
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -272,6 +273,24 @@ def test_an_operator_at_the_keyboard(tmp_path):
         page.get_by_role("alert").get_by_text("agent builder is completed").wait_for()
         assert [s for s in context.said if "409" not in s] == []
     store.close()
+
+
+def test_no_script_of_an_agent_runs(tmp_path):
+    """Fifty of them in one task: none opens a dialog, none is stopped only by the page's policy."""
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        escalated = build.phase("T", name=SCRIPTS[0], status=PhaseStatus.ESCALATED)
+        build.make(store, "T", escalated, build.agent("T", "a"), description=" ".join(SCRIPTS))
+        for script in SCRIPTS:
+            said = build.report("T", "a", message=script)
+            found = build.finding("T", agent_id="a", message=script, severity=script)
+            build.put(store, said, found, expected=None)
+    with serving(tmp_path) as served, browsing(served) as (context, page):
+        opened = []
+        page.on("dialog", lambda d: (opened.append(d.message), d.dismiss()))
+        for path in ("/", "/reviews", "/tasks/T", "/tasks/T/agents/a"):
+            page.goto(served.url + path)
+            live(page)
+        assert (opened, context.said) == ([], [])
 
 
 def test_a_reader_sees_no_button(tmp_path):

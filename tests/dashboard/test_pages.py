@@ -1,26 +1,33 @@
 """Routes and pages: what the older ones answered 500 to works; what agents write is text."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from contract_tests import build
-from registry_api import load_settings, open_store
+from registry_api import (
+    Handover,
+    PhaseStatus,
+    Review,
+    Verdict,
+    jsontext,
+    load_settings,
+    open_store,
+)
 from tests import legacy
 from tests.dashboard.serving import serving
 
-SCRIPTS = [
+NOW = datetime.now(UTC)
+WAYS_IN = ["", '">', "'>", "</title>", "</script>", "-->", "]]>", "</textarea>", "\x0b", "\u2028"]
+ACTS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "{{ 1234567*3 }}{% raw %}",
-    "javascript:alert(1)",
-    "</title></style></textarea><script>",
-    "&lt;b&gt;",
-    "<!--",
-    "' onmouseover='alert(1)",
-    "\u2028<a href=javascript:x>",
+    "<svg onload=alert(1)>",
+    "' onmouseover='alert(1)' \" onfocus=\"alert(1)\" autofocus",
+    "{{ 1234567*3 }}{% raw %}<a href=javascript:alert(1)>",
 ]
+SCRIPTS = [way + act for way in WAYS_IN for act in ACTS]
 
 
 @pytest.fixture(scope="module")
@@ -137,27 +144,54 @@ def test_lists_are_paged(served):
 
 def test_what_agents_write_is_text(served):
     """Fifty scripts, in every field that is shown: none of them is one on the page."""
+    assert len(SCRIPTS) == 50
     store = open_store(load_settings(served.workspace, env={}))
     for n, script in enumerate(SCRIPTS):
-        name = f"X-{n}"
+        name, reason = f"X-{n}", jsontext.dump_text({"failure_reason": script})
+        logs = served.workspace / name / "logs"
+        logs.mkdir(parents=True)
+        for log in ("a_stream.jsonl", "a_stderr.log"):
+            (logs / log).write_text(script)
         records = [
-            build.phase(name, name=script, description=script),
-            build.agent(name, "a", type=script, model=script, prompt=script),
+            build.phase(
+                name, name=script, description=script, status=PhaseStatus.ESCALATED, started_at=NOW
+            ),
+            build.agent(name, "a", type=script, model=script, prompt=script, extra=reason),
+            Review(task_id=name, review_id="r", phase_index=0, verdict=script, notes=script),
+            Verdict(
+                task_id=name,
+                verdict_id="v",
+                review_id="r",
+                reviewer_id=script,
+                verdict=script,
+                notes=script,
+            ),
         ]
         build.make(store, name, *records, description=script, priority=script)
         said = build.report(name, "a", message=script)
         found = build.finding(
             name, agent_id="a", message=script, severity=script, finding_type=script
         )
-        build.put(store, said, found, expected=None)
+        left = Handover(
+            task_id=name,
+            handover_id="h",
+            from_phase_index=0,
+            to_phase_index=1,
+            summary=script,
+            key_findings=(script,),
+            blockers=(script,),
+            recommendations=(script,),
+        )
+        build.put(store, said, found, left, expected=None)
     store.close()
     for n, script in enumerate(SCRIPTS):
-        for path in ("/", f"/tasks/X-{n}", f"/tasks/X-{n}/agents/a"):
+        for path in ("/", "/reviews", f"/tasks/X-{n}", f"/tasks/X-{n}/agents/a"):
             page = served.get(path).text
             body = page.partition("<main")[2]
-            for tag in ("<script", "<img", "<svg onload", "<a href=javascript", "<!--", "3703701"):
+            for tag in ("<script", "<img", "<svg onload", "<a href=javascript", "3703701"):
                 assert tag not in body, (path, script)
             assert "' onmouseover='" not in body
+            assert '" onfocus="' not in body
 
 
 def test_pages_are_small_and_whole_without_a_script(served):
