@@ -118,8 +118,10 @@ async def verify(request: Request, settings: Configured, asked: Nothing) -> Even
 
     def work(progress: Progress) -> dict[str, Any]:
         with closing(open_migration(settings)) as migration:
+            compared = migration.status().record.phase is not MigrationPhase.JSON_ONLY
             report = migration.verify(progress=progress)
         return {
+            "compared": compared,
             "tasks": report.tasks,
             "records": report.records,
             "in_flight": list(report.in_flight[:_MOST]),

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from sse_starlette import EventSourceResponse
 
 from dashboard import legacy, logs
+from dashboard.answers import ExactRoute
 from dashboard.feed import Hub, cursor_of
 from dashboard.presence import Presence
 from dashboard.refusals import REFUSALS, STREAM, NotThere
@@ -48,7 +49,12 @@ def only_known(request: Request) -> None:
         )
 
 
-router = APIRouter(prefix="/api", dependencies=[Depends(only_known)], responses=REFUSALS)
+router = APIRouter(
+    prefix="/api",
+    dependencies=[Depends(only_known)],
+    responses=REFUSALS,
+    route_class=ExactRoute,
+)
 numbers = APIRouter(dependencies=[Depends(only_known)], responses=REFUSALS)
 NEXT = "X-Next-Cursor"
 

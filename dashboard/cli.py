@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,15 @@ from registry_api import load_settings, open_store
 from registry_api.console import LOOPBACK, OK, listening, run_app, url_of
 from registry_api.durable import replace_file
 from registry_api.errors import UsageError
+from registry_api.flock import Flock
 from registry_api.opening import STATE_DIR
 from registry_api.token import operator_token, reader_token
 
 __all__ = ["app", "main"]
 
 HOST, PORT = "127.0.0.1", 8765
-_URL = "dashboard.url"  # where it was served last
+_URL, _LOCK = "dashboard.url", "dashboard.lock"  # where it is served, as long as this is locked
+_PATIENCE = 3  # seconds for clients that do not read, at the end
 
 Workspace = Annotated[
     Path | None,
@@ -82,12 +84,19 @@ def serve(
         tokens = Tokens(operator=operator_token(place), reader=reader_token(place))
         hosts = (host, *allow_host)
         made = create_app(store, settings, tokens=tokens, plugins=plugins, hosts=hosts)
-        told = place / STATE_DIR / _URL
-        replace_file(told, url.encode(), aside=told.with_name(f"{_URL}.{os.getpid()}"))
+        told, serving = place / STATE_DIR / _URL, Flock(place / STATE_DIR / _LOCK)
+        if serving.try_acquire():  # held as long as this process lives
+            replace_file(told, url.encode(), aside=told.with_name(f"{_URL}.{os.getpid()}"))
         if child:
             threading.Thread(target=_end_with_parent, daemon=True).start()
         print(_link(url, tokens.operator), flush=True)  # noqa: T201
-        config = uvicorn.Config(made, log_level="warning", access_log=False, lifespan="on")
+        config = uvicorn.Config(
+            made,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_PATIENCE,
+        )
         uvicorn.Server(config).run(sockets=[taken])
     return OK
 
@@ -96,19 +105,36 @@ def serve(
 def link(
     *,
     workspace: Workspace = None,
-    host: Annotated[str | None, Parameter(help="where it listens; default: as last served")] = None,
-    port: Annotated[int | None, Parameter(help="its port; default: as last served")] = None,
+    host: Annotated[str | None, Parameter(help="where it listens; default: as it does")] = None,
+    port: Annotated[int | None, Parameter(help="its port; default: as it has")] = None,
     reader: Annotated[bool, Parameter(negative="", help="for somebody who may only look")] = False,
 ) -> int:
     """Print the link that opens the dashboard. Example: registry-dashboard link --reader"""
     place = load_settings(workspace).workspace
     token = reader_token(place) if reader else operator_token(place)
-    url = url_of(host or HOST, port or PORT)
     if host is None and port is None:
-        with suppress(OSError):
-            url = (place / STATE_DIR / _URL).read_text()
+        url = _served_at(place / STATE_DIR)
+    else:
+        url = url_of(host or HOST, port or PORT)
     print(_link(url, token))  # noqa: T201
     return OK
+
+
+def _served_at(folder: Path) -> str:
+    """Return where the dashboard is served now; raises UsageError where it is not.
+
+    A link to a port that another program has taken meanwhile would give it the token.
+    """
+    free = not (folder / _LOCK).exists()
+    if not free:
+        lock = Flock(folder / _LOCK)
+        free = lock.try_acquire()
+        lock.close()
+    if free:
+        raise UsageError(
+            "no dashboard is served here", next_step="registry-dashboard serve prints its link"
+        )
+    return (folder / _URL).read_text()
 
 
 def _end_with_parent() -> None:

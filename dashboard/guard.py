@@ -11,7 +11,6 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["COOKIE", "Guard", "Role", "Tokens"]
 
-COOKIE = "registry_dashboard"
+COOKIE = "registry_dashboard"  # and a piece that tells one workspace's from another's
 LARGEST_BODY = 2**20
 _SAFE = frozenset({"GET", "HEAD"})
 _OPEN = "/livez"
@@ -57,6 +56,11 @@ class Tokens:
     def role_in(self, cookie: str) -> Role | None:
         """Return the role that a cookie stands for."""
         return self._match(cookie, _derived(self.operator), _derived(self.reader))
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name: a browser sends those of all ports of a host to each of them."""
+        return f"{COOKIE}_{_derived(self.operator + self.reader)[:8]}"
 
     def cookie_for(self, token: str) -> str:
         """Return what is kept in the browser in place of a token."""
@@ -134,7 +138,7 @@ class Guard:
         path = "/" + scope["path"].lstrip("/\\")
         answer = RedirectResponse(path + ("?" + rest if rest else ""), 303)
         answer.set_cookie(
-            COOKIE,
+            self._tokens.cookie,
             self._tokens.cookie_for(given[0]),
             httponly=True,
             samesite="strict",
@@ -146,11 +150,10 @@ class Guard:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._tokens.role_of(token)
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return None
-        return self._tokens.role_in(found.value) if found else None
+        # By hand: http.cookies gives up at the first pair, whosever, that is malformed.
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        found = next((value for name, _, value in pairs if name == self._tokens.cookie), None)
+        return self._tokens.role_in(found) if found else None
 
 
 def _name_of(host: str) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from dashboard.answers import sendable
 from registry_api.errors import Refused, RegistryError
 from registry_api.migration import Progress
 
@@ -128,7 +129,7 @@ class Jobs:
             log.exception("%s failed", job.what)
             answer = {"code": "internal", "message": f"{type(error).__name__}: {error}"}
             state = JobState.FAILED
-        ended = replace(job, state=state, ended=datetime.now(UTC), answer=answer)
+        ended = replace(job, state=state, ended=datetime.now(UTC), answer=sendable(answer))
         try:
             loop.call_soon_threadsafe(self._set, ended)
         except RuntimeError:

@@ -6,10 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from registry_api import inside
-from registry_api.errors import Unavailable
+from registry_api import inside, jsontext
 
 __all__ = ["errors", "last_lines", "tail"]
 
@@ -22,10 +19,10 @@ def tail(
     """Return at most ``limit`` bytes as text, where they begin, and the size of the log.
 
     Looked for in ``logs``, then in ``archive``. No part of the path is followed through a link; ids
-    were checked. A log that is not there is empty.
+    were checked. A log that is not there is empty; one that is a link raises Unavailable.
     """
     for folder in ("logs", "archive"):
-        with suppress(FileNotFoundError, Unavailable):
+        with suppress(FileNotFoundError):
             name = folder, f"{agent_id}_stream.jsonl"
             data, start, size = inside.read_tail(
                 workspace, task_id, *name, limit=limit, before=before
@@ -36,7 +33,7 @@ def tail(
 
 def errors(workspace: Path, task_id: str, agent_id: str) -> str:
     """Return the end of what an agent wrote to standard error."""
-    with suppress(FileNotFoundError, Unavailable):
+    with suppress(FileNotFoundError):
         name = "logs", f"{agent_id}_stderr.log"
         return inside.read_tail(workspace, task_id, *name, limit=4096)[0].decode("utf-8", "replace")
     return ""
@@ -45,15 +42,15 @@ def errors(workspace: Path, task_id: str, agent_id: str) -> str:
 def last_lines(workspace: Path, task_id: str, agent_id: str, *, limit: int) -> list[dict[str, Any]]:
     """Return the last whole lines, each as the JSON object it is, or as ``{"text": line}``."""
     text, start, _ = tail(workspace, task_id, agent_id, limit=_MOST)
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n") if text else []
     if start and lines:
         del lines[0]  # its beginning was cut
     return [_read(line) for line in lines[-limit:]]
 
 
 def _read(line: str) -> dict[str, Any]:
-    with suppress(orjson.JSONDecodeError):
-        value = orjson.loads(line)
+    with suppress(ValueError):
+        value = jsontext.parse(line.encode())
         if isinstance(value, dict):
             return value
     return {"text": line}

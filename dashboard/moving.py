@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+from dashboard.answers import sendable
 from registry_api import Settings, open_migration
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.errors import RegistryError
@@ -20,6 +21,7 @@ __all__ = ["Standing"]
 
 _FRESH = 1.0  # seconds for which what costs a count of all tasks is not asked for again
 _HISTORY = 50
+_PHASES = frozenset(map(int, MigrationPhase))
 _COMPARED = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
 
 
@@ -75,9 +77,27 @@ def _shown(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any]:
         "writer_of_record": record.writer,
         "verified": record.verified,
         "dirty": status.dirty,
-        "notes": list(status.notes),
-        "stragglers": list(status.stragglers),
-        "history": history[-_HISTORY:],
+        "notes": sendable(status.notes),
+        "stragglers": sendable(status.stragglers),
+        "history": [s for line in history[-_HISTORY:] if (s := _switch(line))],
+    }
+
+
+def _switch(line: Any) -> dict[str, Any] | None:
+    """Return a line of the history as it is shown; None for one that is none of ours."""
+    if not isinstance(line, dict):
+        return None
+    phase, at, pause = line.get("phase"), line.get("at"), line.get("pause_ms") or 0.0
+    ours = isinstance(at, str) and isinstance(pause, int | float)
+    if not ours or type(phase) is not int or phase not in _PHASES:
+        return None
+    return {
+        "at": at,
+        "phase": phase,
+        "epoch": line.get("epoch"),
+        "by": str(line.get("by", "")),
+        "pause_ms": float(pause),
+        "stepped_back": line.get("stepped_back") is True,
     }
 
 

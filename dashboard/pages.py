@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
@@ -25,6 +25,7 @@ from registry_api import (
     TaskSnapshot,
     TaskStatus,
 )
+from registry_api.errors import Unavailable
 from registry_api.silence import is_silent, last_sign
 from registry_api.status import ACTIVE_AGENT
 
@@ -64,7 +65,7 @@ def overview(
     store: Store,
     present: Present,
     settings: Configured,
-    status: TaskStatus | None = None,
+    status: TaskStatus | Literal[""] = "",
     text: Annotated[str | None, Query(max_length=1000)] = None,
     severity: Annotated[str | None, Query(max_length=100)] = None,
     cursor: Cursor = None,
@@ -72,7 +73,7 @@ def overview(
     """The truth at a glance, the tasks, what was found last."""
     now = datetime.now(UTC)
     truth = look(present, settings, now)
-    query = TaskQuery(status=status, text=text or None, newest_first=True)
+    query = TaskQuery(status=status or None, text=text or None, newest_first=True)
     tasks = store.list_tasks(query, after=cursor, limit=25)
     newest = RecordQuery(newest_first=True, severity=severity or None)
     found = store.list_records(Kind.FINDING, newest, limit=10)
@@ -125,7 +126,12 @@ def agent(
     found = find_agent(store, task_id, agent_id)
     of = RecordQuery(task_id=task_id, agent_id=agent_id, newest_first=True)
     reports = store.list_records(Kind.PROGRESS, of, limit=100).items
-    text, start, size = logs.tail(settings.workspace, task_id, agent_id, limit=16_384)
+    text, unreadable, size = "", "", 0
+    try:
+        text, _, size = logs.tail(settings.workspace, task_id, agent_id, limit=16_384)
+        errors = logs.errors(settings.workspace, task_id, agent_id)
+    except Unavailable as error:
+        errors, unreadable = "", str(error)
     return _page(
         request,
         "agent.html",
@@ -133,10 +139,10 @@ def agent(
         reports=reports[:20],
         curve=drawing.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
-        lines=text.splitlines()[-_LINES:],
-        errors=logs.errors(settings.workspace, task_id, agent_id),
+        lines=text.removesuffix("\n").split("\n")[-_LINES:] if text else [],
+        errors=errors,
+        unreadable=unreadable,
         reason=_reason(found),
-        log_start=start,
         log_size=size,
     )
 

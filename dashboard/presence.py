@@ -33,8 +33,8 @@ _PAGE, _PAGES = 500, 4  # changes that are looked at one by one; behind more, al
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
-    """Who gave no sign since a moment; ``oldest`` is the last sign of the one that is silent
-    longest, of those that ever gave one.
+    """Who gave no sign since a moment; ``oldest`` is the oldest last sign of a silent task, of
+    those of which one is known.
     """
 
     agents: tuple[Agent, ...]
@@ -64,25 +64,22 @@ class Presence:
         agents: list[Agent] = []
         tasks, oldest = set[str](), None
         for task_id, present in self._now():
-            alive = False
-            for sign, agent in present.agents:
-                if sign is not None and sign >= before:
-                    alive = True
-                    continue
-                agents.append(agent)
-                if sign is not None and (oldest is None or sign < oldest):
-                    oldest = sign
-            if present.active and not alive:
+            signs = [sign for sign, _ in present.agents if sign is not None]
+            agents += [a for sign, a in present.agents if sign is None or sign < before]
+            newest = max(signs, default=None)
+            if present.active and (newest is None or newest < before):
                 tasks.add(task_id)
+                oldest = min(s for s in (oldest, newest) if s) if oldest or newest else None
         return Quiet(agents=tuple(agents), tasks=frozenset(tasks), oldest=oldest)
 
     def _now(self) -> list[tuple[str, _Present]]:
         with self._lock:
-            known = self._tasks
+            known, self._tasks = self._tasks, None  # a read that fails on the way leaves nothing
             if known is None or not self._caught_up(known):
                 # The place first: what is written while all is read is looked at again.
                 self._at = end_of_feed(self.store)
-                self._tasks = known = self._everything()
+                known = self._everything()
+            self._tasks = known
             return list(known.items())
 
     def _caught_up(self, known: dict[str, _Present]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from registry_api import (
@@ -18,7 +19,7 @@ from registry_api import (
 
 __all__ = ["OPEN", "Reviewed", "Reviews", "reviews_of"]
 
-OPEN = (ReviewStatus.PENDING, ReviewStatus.IN_PROGRESS)
+OPEN = frozenset({ReviewStatus.PENDING, ReviewStatus.IN_PROGRESS})
 _LIMIT = 50
 _VERDICTS = Refs(kinds=frozenset({Kind.VERDICT}))
 
@@ -33,28 +34,24 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviews:
-    """At most 50 of each, the newest first; ``escalated`` are phases."""
+    """At most 50 of each, the newest first; ``escalated`` are phases. ``more`` names those of which
+    there are more.
+    """
 
     escalated: tuple[Phase, ...]
     open: tuple[Reviewed, ...]
     decided: tuple[Reviewed, ...]
+    more: frozenset[str]
 
 
 def reviews_of(store: RegistryStore) -> Reviews:
-    """Read them; costs as much as there are open ones."""
-    found = [
-        r
-        for status in OPEN
-        for r in store.list_records(
-            Kind.REVIEW, RecordQuery(status=status, newest_first=True), limit=_LIMIT
-        ).items
-        if isinstance(r, Review)
-    ]
-    newest = store.list_records(Kind.REVIEW, RecordQuery(newest_first=True), limit=_LIMIT)
-    decided = [r for r in newest.items if isinstance(r, Review) and r.status not in OPEN]
-    escalated = store.list_records(
-        Kind.PHASE, RecordQuery(status=PhaseStatus.ESCALATED), limit=_LIMIT
-    )
+    """Read them, with the verdicts of their tasks."""
+    query = RecordQuery(status=PhaseStatus.ESCALATED)
+    page = store.list_records(Kind.PHASE, query, limit=_LIMIT)
+    escalated = tuple(p for p in page.items if isinstance(p, Phase))
+    found, more_open = _newest(store, OPEN)
+    decided, more_decided = _newest(store, set(ReviewStatus) - OPEN)
+    more = {"escalated": page.next, "open": more_open, "decided": more_decided}
     tasks = {r.task_id for r in (*found, *decided)}
     said = [v for task_id in tasks for v in store.load(task_id, only=_VERDICTS).verdicts]
 
@@ -64,7 +61,20 @@ def reviews_of(store: RegistryStore) -> Reviews:
         return Reviewed(review=review, verdicts=of)
 
     return Reviews(
-        escalated=tuple(p for p in escalated.items if isinstance(p, Phase)),
+        escalated=escalated,
         open=tuple(map(reviewed, found)),
         decided=tuple(map(reviewed, decided)),
+        more=frozenset(name for name, is_so in more.items() if is_so),
     )
+
+
+def _newest(store: RegistryStore, statuses: Iterable[ReviewStatus]) -> tuple[list[Review], bool]:
+    """Return the newest reviews of some statuses, and whether there are more."""
+    found, more = list[Review](), False
+    for status in statuses:
+        query = RecordQuery(status=status, newest_first=True)
+        page = store.list_records(Kind.REVIEW, query, limit=_LIMIT)
+        found += [r for r in page.items if isinstance(r, Review)]
+        more = more or page.next is not None
+    found.sort(key=lambda r: (r.created_at, r.task_id, r.review_id), reverse=True)
+    return found[:_LIMIT], more or len(found) > _LIMIT

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dashboard.answers import sendable
 from registry_api import OpenContext, Plugins, RegistryStore, Settings
 from registry_api.doctor import RECOUNT, examine
 
@@ -34,7 +35,7 @@ class System:
         """
         with self._lock:
             if self._looked is None or self._clock() - self._looked[0] >= _FRESH:
-                self._looked = self._clock(), self._look(store)
+                self._looked = self._clock(), sendable(self._look(store))
             return self._looked[1]
 
     def _look(self, store: RegistryStore) -> dict[str, Any]:

@@ -14,10 +14,11 @@ async function refresh() {
   fetching = true;
   dirty = false;
   try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    const signal = AbortSignal.timeout(20_000);
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal });
     if (answer.ok) {
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      say(state, "live");
+      say(state, filling() ? "waits while you fill in" : "live");
     } else {
       say(state, answer.status === 401 ? "signed out: open the link again" : "the server has a problem");
     }
@@ -36,9 +37,9 @@ function later() {
 }
 
 function swap(next) {
+  if (filling()) return;
   const main = document.getElementById("main");
   const focused = document.activeElement;
-  if (main.contains(focused) && focused.matches("input, select")) return;
   const key = main.contains(focused) ? keyOf(focused) : null;
   const tops = [...main.querySelectorAll("pre[id]")].map((pre) => [pre.id, pre.scrollTop, atEnd(pre)]);
   const fresh = next.getElementById("main");
@@ -50,6 +51,13 @@ function swap(next) {
   }
   if (key) [...fresh.querySelectorAll("a, button, pre")].find((e) => keyOf(e) === key)?.focus();
 }
+
+// What somebody types into is not taken away from them.
+function filling() {
+  return document.activeElement.matches("main input, main select");
+}
+
+document.addEventListener("focusout", () => setTimeout(refresh, 50));
 
 function keyOf(element) {
   return element.id || element.getAttribute("href") || (element.dataset.post ?? "") + element.textContent;
@@ -72,31 +80,30 @@ function heard(message) {
 channel.onmessage = (event) => heard(event.data);
 
 function tell(message) {
-  channel.postMessage(message);
+  if (navigator.locks) channel.postMessage(message);
   heard(message);
 }
 
+function listen() {
+  return new Promise((done) => {
+    const stream = new EventSource("/api/events");
+    for (const name of ["hello", "change", "reset", "migration", "job"]) {
+      stream.addEventListener(name, () => tell("change"));
+    }
+    stream.onerror = () => tell("disconnected, trying again");
+    const close = () => {
+      stream.close();
+      done();
+    };
+    document.addEventListener("visibilitychange", close, { once: true });
+  });
+}
+
+// Away from loopback and without https a browser has no locks: then each tab listens for itself.
 function hold() {
+  if (!navigator.locks) return listen();
   const shown = new AbortController();
-  navigator.locks
-    .request("registry-events", { signal: shown.signal }, () => {
-      return new Promise((done) => {
-        const stream = new EventSource("/api/events");
-        for (const name of ["hello", "change", "reset", "migration", "job"]) {
-          stream.addEventListener(name, () => tell("change"));
-        }
-        stream.onerror = () => tell("disconnected, trying again");
-        document.addEventListener(
-          "visibilitychange",
-          () => {
-            stream.close();
-            done();
-          },
-          { once: true },
-        );
-      });
-    })
-    .catch(() => {});
+  navigator.locks.request("registry-events", { signal: shown.signal }, listen).catch(() => {});
   document.addEventListener("visibilitychange", () => shown.abort(), { once: true });
 }
 

@@ -29,6 +29,7 @@ class Served:
 @contextmanager
 def serving(workspace, *, port="0", **more):
     """Serve a workspace until left."""
+    workspace.mkdir(exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboard", "serve", "--port", port],
         env=environment(workspace, **more),

@@ -275,6 +275,46 @@ def test_an_operator_at_the_keyboard(tmp_path):
     store.close()
 
 
+def test_filtering(workspace):
+    """By clicks, with any status; while somebody types the page says that it waits."""
+    store = open_store(load_settings(workspace, env={}))
+    for n in range(30):
+        build.make(store, f"T-{n:02}", description="look here")
+    with serving(workspace) as served, browsing(served) as (context, page):
+        live(page)
+        field = page.get_by_label("Text")
+        field.fill("look")
+        build.make(store, "T-99", description="look there")
+        says(page, "#state", "waits while you fill in")
+        assert page.get_by_text("look there").count() == 0
+        page.locator("h1").click()
+        page.get_by_text("look there").wait_for()
+        says(page, "#state", "live")
+        page.get_by_label("Text").fill("look here")
+        page.get_by_role("button", name="Filter").click()
+        page.get_by_role("link", name="Older tasks").click()
+        page.get_by_role("link", name="T-00").wait_for()
+        assert context.said == []
+    store.close()
+
+
+def test_a_browser_without_locks(workspace):
+    """As away from loopback without https: it stayed at its loading, without buttons."""
+    store = open_store(load_settings(workspace, env={}))
+    with serving(workspace) as served, browsing(served) as (context, _):
+        context.add_init_script("Object.defineProperty(navigator, 'locks', {value: undefined})")
+        page = context.new_page()
+        page.goto(served.url)
+        live(page)
+        build.make(store, "NEW-1", description="made just now")
+        page.get_by_text("made just now").wait_for()
+        page.goto(f"{served.url}/migration")
+        page.get_by_role("button", name="Verify").click()
+        page.get_by_role("heading", name="Verify: done").wait_for()
+        assert context.said == []
+    store.close()
+
+
 def test_no_script_of_an_agent_runs(tmp_path):
     """Fifty of them in one task: none opens a dialog, none is stopped only by the page's policy."""
     with closing(open_store(load_settings(tmp_path, env={}))) as store:

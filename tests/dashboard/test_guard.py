@@ -10,7 +10,7 @@ import pytest
 
 from dashboard.app import create_app
 from dashboard.cli import main
-from dashboard.guard import COOKIE, Tokens
+from dashboard.guard import Tokens
 from registry_api import load_settings, open_store
 from tests import legacy
 from tests.dashboard.serving import serving
@@ -26,6 +26,7 @@ def served(tmp_path_factory):
     with serving(workspace) as found:
         found.workspace = workspace
         found.settings = load_settings(workspace, env={})
+        found.cookie = Tokens(operator=found.operator, reader=found.reader).cookie
         yield found
 
 
@@ -54,7 +55,7 @@ def test_every_route_refuses_without_a_token(served):
             {},
             {"authorization": "Bearer x"},
             {"authorization": served.operator},
-            {"cookie": f"{COOKIE}={served.operator}"},
+            {"cookie": f"{served.cookie}={served.operator}"},
         ):
             for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"):
                 answer = httpx2.request(method, served.url + path, headers=headers, timeout=30)
@@ -107,8 +108,8 @@ def test_a_link_is_exchanged_for_a_cookie(served):
         said = answer.headers["set-cookie"].lower()
         assert all(w in said for w in ("httponly", "samesite=strict", "path=/"))
         assert token not in said
-        cookie = answer.cookies[COOKIE]
-        assert httpx2.get(served.url, cookies={COOKIE: cookie}).status_code == 200
+        cookie = answer.cookies[served.cookie]
+        assert httpx2.get(served.url, cookies={served.cookie: cookie}).status_code == 200
         assert served.get("/", token=cookie).status_code == 401
     assert httpx2.get(f"{served.url}/?token=wrong").status_code == 401
     away = httpx2.get(

@@ -1,0 +1,51 @@
+"""How answers are written: numbers as they were recorded, each text such that it can be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from fastapi import Response
+from fastapi.routing import APIRoute
+
+from registry_api import jsontext
+
+__all__ = ["ExactRoute", "sendable"]
+
+
+class ExactRoute(APIRoute):
+    """A route whose answer is written by ``jsontext``: pydantic and orjson know no number that is
+    kept as its text, such as ``1e-7`` or one of twenty digits.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, _exactly(endpoint), **options)
+
+
+def _exactly(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    if asyncio.iscoroutinefunction(endpoint):
+        return endpoint
+
+    @wraps(endpoint)
+    def answered(*args: Any, **asked: Any) -> Response:
+        found = endpoint(*args, **asked)
+        if isinstance(found, Response):
+            return found
+        beside: Response | None = asked.get("response")
+        headers = dict(beside.headers) if beside else None
+        return Response(jsontext.dump(found), media_type="application/json", headers=headers)
+
+    return answered
+
+
+def sendable(value: Any) -> Any:
+    """Return a value of JSON types whose texts are UTF-8: a folder's name need not be."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {sendable(k): sendable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [sendable(v) for v in value]
+    return value

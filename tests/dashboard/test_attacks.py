@@ -1,0 +1,254 @@
+"""What an attack on the dashboard found; each is mended, and named here."""
+
+import json
+import os
+import signal
+import socket
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import httpx2
+import pytest
+
+from contract_tests import build
+from dashboard.cli import main
+from dashboard.guard import COOKIE
+from dashboard.presence import Presence
+from dashboard.truth import Truth
+from registry_api import (
+    PhaseStatus,
+    Review,
+    ReviewStatus,
+    load_settings,
+    open_migration,
+    open_store,
+)
+from registry_api.errors import Unavailable
+from registry_api.migration import MigrationPhase
+from tests import legacy
+from tests.dashboard.serving import serving
+from tests.dashboard.test_acting import act
+
+
+def open_at(workspace, **more):
+    return closing(open_store(load_settings(workspace, env={}, **more)))
+
+
+def test_any_status_and_older_tasks(tmp_path):
+    """The form's empty choice and the link to the next page answered 422."""
+    with open_at(tmp_path) as store:
+        for n in range(30):
+            build.make(store, f"T-{n:02}", description="look")
+    with serving(tmp_path) as served:
+        page = served.get("/?text=look&status=&severity=")
+        assert (page.status_code, page.text.count('href="/tasks/')) == (200, 25)
+        after = page.text.partition('rel="next" href="')[2].partition('"')[0].replace("&amp;", "&")
+        assert served.get("/" + after).text.count('href="/tasks/') == 5
+
+
+def test_numbers_keep_their_text(tmp_path):
+    """`1e-7`, twenty digits and `0.10` in what an older program stored answered 500."""
+    cost = {"cost": json.loads("1e-7"), "n": 12345678901234567890}
+    legacy.write_task(
+        tmp_path,
+        "TASK-1",
+        agents=[{"id": "a", "status": "running", **cost}],
+        task_context={"big": 12345678901234567890},
+    )
+    with open_at(tmp_path) as store:
+        found = build.finding("TASK-1", agent_id="a", data='{"score":0.10}')
+        build.put(store, found, expected=None)
+    with serving(tmp_path) as served:
+        for path, said in (
+            ("/api/tasks/summary/dashboard", "12345678901234567890"),
+            ("/api/tasks/TASK-1", "1e-07"),
+            ("/api/tasks/TASK-1/registry", '"big":12345678901234567890'),
+            ("/api/agents/TASK-1", "12345678901234567890"),
+            ("/api/agents/TASK-1/a", "1e-07"),
+            ("/api/agents/TASK-1/a/findings", '{"score":0.10}'),
+        ):
+            answer = served.get(path)
+            assert (answer.status_code, said in answer.text) == (200, True), (path, answer.text)
+
+
+def test_two_dashboards_in_one_browser(tmp_path):
+    """The second one's cookie took the place of the first one's: browsers ignore ports."""
+    with serving(tmp_path / "one") as one, serving(tmp_path / "two") as two:
+        jar = httpx2.Cookies()
+        for served in (one, two):
+            link = f"{served.url}/?token={served.operator}"
+            jar.update(httpx2.get(link, follow_redirects=False).cookies)
+        assert len(jar) == 2
+        for served in (one, two):
+            assert httpx2.get(served.url, cookies=jar).status_code == 200
+
+
+@pytest.mark.parametrize("other", ["aaa=a b", "a", "=;;", 'q="', "é=1", 'j={"a":1}'])
+def test_a_cookie_of_another_program(tmp_path, other):
+    """One that is malformed signed the operator out."""
+    with serving(tmp_path) as served:
+        link = f"{served.url}/?token={served.operator}"
+        ((name, value),) = httpx2.get(link, follow_redirects=False).cookies.items()
+        assert name.startswith(COOKIE)
+        for cookie in (f"{other}; {name}={value}", f"{name}={value}; {other}"):
+            answer = httpx2.get(served.url, headers={"cookie": cookie.encode()})
+            assert answer.status_code == 200, cookie
+
+
+def test_a_client_that_does_not_read(tmp_path):
+    """It kept the server from ending."""
+    legacy.write_task(tmp_path, "T", agents=[{"id": "a", "status": "running"}])
+    (tmp_path / "T" / "logs" / "a_stream.jsonl").write_bytes(b"x" * 2**21)
+    with serving(tmp_path) as served, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = served.url.removeprefix("http://").partition(":")
+        client.connect((host, int(port)))
+        ask = (
+            "GET /api/agents/T/a/output?max_bytes=1048576 HTTP/1.1\r\n"
+            f"host: {host}\r\nauthorization: Bearer {served.reader}\r\n\r\n"
+        )
+        client.sendall(ask.encode() * 3)
+        client.recv(100)
+        served.process.send_signal(signal.SIGTERM)
+        served.process.wait(timeout=20)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{}", "7", '{"at":"x"}', '{"at":"x","phase":9}', '{"at":"x","phase":1,"pause_ms":"3"}'),
+        *('{"at":3,"phase":1}', '{"at":"x","phase":"1"}', '{"at":"x","phase":true}'),
+        '{"at":"x","phase":[1]}',
+    ],
+)
+def test_an_odd_line_in_the_history(tmp_path, line):
+    """The page of the migration answered 500, its buttons included."""
+    legacy.write_task(tmp_path, "T")
+    with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
+        migration.switch(MigrationPhase(1), actor="test")
+    with (tmp_path / ".registry" / "history.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with serving(tmp_path) as served:
+        assert len(served.get("/api/migration").json()["history"]) == 1
+        assert "Step back to 0" in served.get("/migration").text
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    """The page that should have reported it answered 500."""
+    legacy.write_task(tmp_path, "T")
+    folder = tmp_path / os.fsdecode(b"T\xff")
+    folder.mkdir()
+    (folder / "AGENT_REGISTRY.json").write_text("{}")
+    with serving(tmp_path) as served:
+        for path in ("/system", "/api/system", "/migration", "/"):
+            assert served.get(path).status_code == 200, path
+
+
+def test_a_read_that_failed_leaves_no_untruth(tmp_path, monkeypatch):
+    """What was changed while one read failed was never looked at again."""
+    now = datetime.now(UTC)
+    before, long_ago = now - timedelta(minutes=5), now - timedelta(hours=1)
+    with open_at(tmp_path) as store:
+        for name in "ABC":
+            build.make(store, name, build.agent(name, "x", last_update=long_ago))
+        kept = Presence(store)
+        assert kept.quiet(before).tasks == {"A", "B", "C"}
+        build.put(store, build.agent("A", "x", status="blocked", last_update=long_ago), expected=1)
+        build.put(store, build.agent("B", "x", status="completed"), expected=1)
+        load = store.load
+
+        def failing(task_id, **more):
+            monkeypatch.undo()
+            raise Unavailable("the disk is gone", next_step="Wait")
+
+        monkeypatch.setattr(store, "load", failing)
+        with pytest.raises(Unavailable):
+            kept.quiet(before)
+        assert store.load == load
+        assert kept.quiet(before).tasks == {"A", "C"}
+
+
+def test_the_headline_dates_the_silence_of_tasks(tmp_path):
+    """It took the date from an agent of a task that is alive."""
+    now = datetime.now(UTC)
+    with open_at(tmp_path) as store:
+        build.make(
+            store,
+            "A",
+            build.agent("A", "fresh", last_update=now),
+            build.agent("A", "old", last_update=datetime(2020, 1, 1, tzinfo=UTC)),
+        )
+        build.make(
+            store, "B", build.agent("B", "x", last_update=datetime(2025, 10, 17, tzinfo=UTC))
+        )
+        quiet = Presence(store).quiet(now - timedelta(minutes=15))
+        said = Truth(counts=store.counts(), quiet=quiet, claimed={}).headline()
+    assert said.endswith("1 task is marked active but silent since 17 Oct 2025.")
+
+
+def test_more_reviews_than_are_shown(tmp_path):
+    """Fifty of sixty were called all, and sixty open ones hid the decided one."""
+    with open_at(tmp_path) as store:
+        for n in range(60):
+            name = f"T-{n}"
+            made = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(minutes=n)
+            build.make(
+                store,
+                name,
+                build.phase(name, name="p", status=PhaseStatus.ESCALATED),
+                Review(task_id=name, review_id="r", phase_index=0, created_at=made),
+            )
+        done = Review(
+            task_id="T-0", review_id="s", phase_index=0, status=ReviewStatus.COMPLETED, notes="done"
+        )
+        build.put(store, done, expected=1)
+    with serving(tmp_path) as served:
+        page = served.get("/reviews").text
+        assert "More than 50 phases wait for a human." in page
+        assert page.count("There are more than these.") == 2
+        assert "None was decided yet." not in page
+
+
+def test_nothing_is_compared_in_phase_0(tmp_path):
+    """A verification there said that there was no difference."""
+    legacy.write_task(tmp_path, "T")
+    with serving(tmp_path, REGISTRY_TARGET="elsewhere") as served:
+        assert act(served, "verify")[1]["answer"]["compared"] is False
+        page = served.get("/migration").text
+        assert "there is nothing to compare before phase 1" in page
+        assert "writes: json, then elsewhere" in page
+
+
+def test_odd_lines_of_a_log(tmp_path):
+    """Deep nesting answered 500, a line separator cut a line in two, a link was called empty."""
+    legacy.write_task(
+        tmp_path, "T", agents=[{"id": n, "status": "running"} for n in ("a", "b", "c")]
+    )
+    logs = tmp_path / "T" / "logs"
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    (logs / "a_stream.jsonl").write_text(f'{deep}\n{{"text": "one\u2028line", "n": 1e-9}}\n')
+    (logs / "b_stream.jsonl").symlink_to("/etc/passwd")
+    with serving(tmp_path) as served:
+        first, second = served.get("/api/agents/T/a/logs").json()
+        assert first == {"text": deep}
+        assert second == {"text": "one\u2028line", "n": 1e-9}
+        answer = served.get("/api/agents/T/b/logs")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        page = served.get("/tasks/T/agents/b").text
+        assert "It has printed nothing." not in page
+        assert "root:" not in page
+        assert "It has printed nothing." in served.get("/tasks/T/agents/c").text
+
+
+def test_a_link_to_nobody(tmp_path, capsys):
+    """A port that is no longer the dashboard's may be another program's: it would get the token."""
+    with serving(tmp_path) as served:
+        token = served.operator
+    assert main(["link", "--workspace", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert token not in said.out + said.err
+    assert "registry-dashboard serve" in said.err
+    with serving(tmp_path) as served:
+        served.process.kill()
+        served.process.wait()
+        assert main(["link", "--workspace", str(tmp_path)]) == 2
