@@ -19,6 +19,7 @@ from dashboard.reviewing import OPEN, reviews_of
 from dashboard.truth import look
 from registry_api import (
     Agent,
+    AgentStatus,
     Kind,
     RecordQuery,
     TaskQuery,
@@ -99,8 +100,18 @@ def overview(
 
 
 @router.get("/tasks/{task_id}")
-def task(request: Request, store: Store, settings: Configured, task_id: TaskId) -> HTMLResponse:
-    """One task: its phases with their reviews, its agents, what they say and find."""
+def task(
+    request: Request,
+    store: Store,
+    settings: Configured,
+    task_id: TaskId,
+    status: AgentStatus | Literal[""] = "",
+    text: Annotated[str, Query(max_length=1000)] = "",
+) -> HTMLResponse:
+    """One task: its phases with their reviews, its agents, what they say and find.
+
+    ``status`` and ``text`` (of an id or a type) choose among the agents.
+    """
     snapshot = store.load(task_id)
     now = datetime.now(UTC)
     newest = RecordQuery(task_id=task_id, newest_first=True)
@@ -111,7 +122,14 @@ def task(request: Request, store: Store, settings: Configured, task_id: TaskId) 
         snapshot=snapshot,
         silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
         bars=drawing.timeline(snapshot, now),
-        tree=_tree(snapshot),
+        tree=[
+            (depth, a)
+            for depth, a in _tree(snapshot)
+            if (not status or a.status == status) and (text in a.agent_id or text in a.type)
+        ],
+        status=status,
+        text=text,
+        statuses=list(AgentStatus),
         OPEN=OPEN,
         reports=store.list_records(Kind.PROGRESS, newest, limit=20).items,
         findings=store.list_records(Kind.FINDING, newest, limit=20).items,

@@ -43,13 +43,16 @@ function swap(next) {
   const key = main.contains(focused) ? keyOf(focused) : null;
   const tops = [...main.querySelectorAll("pre[id]")].map((pre) => [pre.id, pre.scrollTop, atEnd(pre)]);
   const fresh = next.getElementById("main");
+  for (const shown of main.querySelectorAll("details[open]")) {
+    next.getElementById(shown.id)?.setAttribute("open", "");
+  }
   main.replaceWith(fresh);
   document.title = next.title;
   for (const pre of fresh.querySelectorAll("pre[id]")) {
     const [, top, end] = tops.find(([id]) => id === pre.id) ?? [pre.id, 0, true];
     pre.scrollTop = end ? pre.scrollHeight : top;
   }
-  if (key) [...fresh.querySelectorAll("a, button, pre")].find((e) => keyOf(e) === key)?.focus();
+  if (key) [...fresh.querySelectorAll("a, button, pre, summary")].find((e) => keyOf(e) === key)?.focus();
 }
 
 // What somebody types into is not taken away from them.

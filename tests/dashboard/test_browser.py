@@ -294,6 +294,13 @@ def test_filtering(workspace):
         page.get_by_role("button", name="Filter").click()
         page.get_by_role("link", name="Older tasks").click()
         page.get_by_role("link", name="T-00").wait_for()
+        page.goto(f"{served.url}/tasks/TASK-1")
+        page.get_by_label("Status").select_option("completed")
+        page.get_by_role("button", name="Filter").click()
+        page.get_by_text("No agent fits.").wait_for()
+        page.get_by_label("Status").select_option("any")
+        page.get_by_role("button", name="Filter").click()
+        page.get_by_role("link", name="a", exact=True).wait_for()
         assert context.said == []
     store.close()
 
