@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
@@ -399,4 +400,7 @@ def events(
     if last_event_id and after is None:
         raise InvalidQuery("Last-Event-ID is none of ours", next_step="Leave it out")
     hub: Hub = request.app.state.hub
-    return EventSourceResponse(hub.listen(after), ping=15)
+    ending = anyio.Event()
+    return EventSourceResponse(
+        hub.listen(after, ending), ping=15, shutdown_event=ending, shutdown_grace_period=2
+    )

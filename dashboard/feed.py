@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 
 from registry_api import AsyncStore, Change, FeedCursor
@@ -29,6 +30,7 @@ _KEPT = 5000  # changes that a listener may be behind without asking the store
 _NOTICES = 100  # notices that a listener may be behind
 _PAGE = 500
 _POLL = 0.2  # seconds between two looks, while somebody listens
+_LOOK_UP = 1.0  # seconds after which a listener sees that the server ends
 _GATHER = 0.05  # seconds in which changes are gathered, while they come
 
 
@@ -112,8 +114,9 @@ class Hub:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def listen(self, after: FeedCursor | None) -> AsyncIterator[bytes]:
-        """Yield every change after a place, without one from now on, and what is noticed, for ever.
+    async def listen(self, after: FeedCursor | None, ending: anyio.Event) -> AsyncIterator[bytes]:
+        """Yield every change after a place, without one from now on, and what is noticed, until the
+        server ends.
 
         As server-sent events: ``hello`` once nothing more is missed; ``change`` with its place as
         id; ``reset`` where what followed the place is no longer kept and everything is to be looked
@@ -124,7 +127,7 @@ class Hub:
         try:
             place = after or await self._end()
             yield b"retry: 1000\r\n" + _written("hello", {})
-            while True:
+            while not ending.is_set():
                 moved = self._moved
                 try:
                     found = await self._next(place, moved)
@@ -155,7 +158,8 @@ class Hub:
                 newest = list(islice(reversed(recent), behind))
                 return [e for e in reversed(newest) if e.cursor.number > place.number]
         if reaches or place == self._at:
-            await moved.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(moved.wait(), _LOOK_UP)
             return []
         found = [_event(c) for c in await self._store.changes(place, limit=_PAGE)]
         if not found:

@@ -96,6 +96,19 @@ def test_many_listeners_hear_the_same(tmp_path):
     assert all(out == heard[0] for out in heard)
 
 
+def test_a_server_that_ends_ends_its_streams(tmp_path, capfd):
+    """As answers that are whole, and without a word of complaint."""
+    with serving(tmp_path) as served:
+        headers = {"authorization": f"Bearer {served.operator}"}
+        with httpx2.stream("GET", served.url + "/api/events", headers=headers) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("retry")
+            served.process.terminate()
+            assert "event: change" not in list(lines)
+        served.process.wait(timeout=10)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("last", ["x", "feed:-1", ":", "feed:99999999999999999999"])
 def test_ids_that_are_none(tmp_path, last):
     """Refused, typed."""
