@@ -31,6 +31,7 @@ _NOTICES = 100  # notices that a listener may be behind
 _PAGE = 500
 _POLL = 0.2  # seconds between two looks, while somebody listens
 _LOOK_UP = 1.0  # seconds after which a listener sees that the server ends
+_FORGET = 60.0  # seconds without a listener until nothing is kept for the next
 _GATHER = 0.05  # seconds in which changes are gathered, while they come
 
 
@@ -85,7 +86,8 @@ class Hub:
         self._notices: deque[tuple[int, bytes]] = deque(maxlen=_NOTICES)
         self._said = 0
         self._at: FeedCursor | None = None
-        self._listeners = 0
+        self._known = False  # whether `_at` is a place that was looked up
+        self._listeners = self._alone = 0
         self._moved = asyncio.Event()
 
     @property
@@ -135,6 +137,9 @@ class Hub:
                     place = await self._end()
                     yield _written("reset", {}, place)
                     continue
+                except RegistryError:  # who follows says so; it may be there again in a moment
+                    await asyncio.sleep(_LOOK_UP)
+                    continue
                 if found:
                     place = found[-1].cursor
                 notices = [text for n, text in self._notices if n > heard]
@@ -157,7 +162,7 @@ class Hub:
             if behind > 0:  # numbers may have gaps, so this many at most
                 newest = list(islice(reversed(recent), behind))
                 return [e for e in reversed(newest) if e.cursor.number > place.number]
-        if reaches or place == self._at:
+        if reaches or (self._known and place == self._at):
             with suppress(TimeoutError):
                 await asyncio.wait_for(moved.wait(), _LOOK_UP)
             return []
@@ -168,28 +173,43 @@ class Hub:
         return found
 
     async def _follow(self) -> None:
-        known = False
         while True:
-            found: tuple[Change, ...] = ()
+            found = False
             try:
-                if not known:
-                    self._at, known = await self._end(), True
-                if self._listeners:
-                    found = await self._store.changes(self._at, limit=_PAGE)
+                found = await self._look()
             except CursorExpired:
-                self._recent.clear()
-                known = False
+                self._begin_anew()
             except RegistryError as error:  # asked again; who listens goes on waiting
                 log.warning("the feed cannot be read: %s", error)
-            record = self._stamp()
-            if record != self._seen:
-                self._seen = record
-                self.notify("migration", {})
-            if found:
-                self._recent.extend(map(_event, found))
-                self._at = found[-1].cursor
-                self._wake()
+            except Exception:
+                log.exception("the feed cannot be followed")
             await asyncio.sleep(_GATHER if found else _POLL)
+
+    async def _look(self) -> bool:
+        """Read what is new, while somebody listens; returns whether there was anything."""
+        record = self._stamp()
+        if record != self._seen:
+            self._seen = record
+            self.notify("migration", {})
+        if not self._listeners:
+            self._alone += 1
+            if self._alone * _POLL > _FORGET:  # or the next one waits for all that came meanwhile
+                self._begin_anew()
+            return False
+        self._alone = 0
+        if not self._known:
+            self._at, self._known = await self._end(), True
+        found = await self._store.changes(self._at, limit=_PAGE)
+        if found:
+            self._recent.extend(map(_event, found))
+            self._at = found[-1].cursor
+            self._wake()
+        return bool(found)
+
+    def _begin_anew(self) -> None:
+        """Forget what was read: between that and the feed's end there may be a gap."""
+        self._recent.clear()
+        self._known = False
 
     def _stamp(self) -> tuple[int, int] | None:
         """Return what changes with a switch, which is no change of a task."""

@@ -1,14 +1,17 @@
 """The stream: every change once, from where one left off, whoever wrote it."""
 
+import asyncio
 import json
 import threading
 from contextlib import contextmanager
 
+import anyio
 import httpx2
 import pytest
 
 from contract_tests import build
-from registry_api import load_settings, open_store
+from dashboard import feed
+from registry_api import AsyncStore, load_settings, open_store
 from tests import legacy
 from tests.dashboard.serving import serving
 
@@ -94,6 +97,45 @@ def test_many_listeners_hear_the_same(tmp_path):
     store.close()
     assert len(set(heard[0])) == 20
     assert all(out == heard[0] for out in heard)
+
+
+@pytest.mark.parametrize("forget", [0.0, 60.0])
+def test_a_pause_without_listeners(tmp_path, monkeypatch, forget):
+    """What came meanwhile is neither lost nor doubled, whether or not the server kept its place."""
+    monkeypatch.setattr(feed, "_FORGET", forget)
+    store = open_store(load_settings(tmp_path, env={}))
+    build.make(store, "T", build.agent("T", "a"))
+
+    def report(n):
+        build.put(store, build.report("T", "a", progress=n), expected=None)
+
+    async def take(hub, after, count):
+        ids, listening = [], hub.listen(after, anyio.Event())
+        async for text in listening:
+            ids += [line[4:] for line in text.decode().splitlines() if line.startswith("id: ")]
+            if text.startswith(b"retry") and after is None:
+                for n in range(count):
+                    await asyncio.to_thread(report, n)
+            if len(ids) >= count:
+                break
+        await listening.aclose()
+        return ids
+
+    async def play():
+        hub = feed.Hub(AsyncStore(store), tmp_path / "phase.json")
+        async with hub.running():
+            first = await take(hub, None, 3)
+            await asyncio.sleep(0.5)
+            for n in range(3):
+                await asyncio.to_thread(report, n)
+            return first, await take(hub, feed.cursor_of(first[0]), 5)
+
+    first, then = asyncio.run(play())
+    numbers = [int(name.rpartition(":")[2]) for name in first[:1] + then]
+    assert then[:2] == first[1:]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 6
+    store.close()
 
 
 def test_a_server_that_ends_ends_its_streams(tmp_path, capfd):
