@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse
 from dashboard import legacy, logs
 from dashboard.answers import ExactRoute
 from dashboard.feed import Hub, cursor_of
+from dashboard.jobs import JobState
 from dashboard.presence import Presence
 from dashboard.refusals import REFUSALS, STREAM, NotThere
 from dashboard.truth import look
@@ -341,7 +342,9 @@ def migration(request: Request, store: Store) -> dict[str, Any]:
     """Where the move stands, if there is one, and what an operator has begun here."""
     state = request.app.state
     job = state.jobs.last
-    return {**state.standing.shown(store.info.name), "job": job.shown() if job else None}
+    busy = job is not None and job.state is JobState.RUNNING
+    found: dict[str, Any] = state.standing.shown(store.info.name, busy=busy)
+    return {**found, "job": job.shown() if job else None}
 
 
 @router.get("/system")

@@ -111,11 +111,11 @@ def link(
 ) -> int:
     """Print the link that opens the dashboard. Example: registry-dashboard link --reader"""
     place = load_settings(workspace).workspace
-    token = reader_token(place) if reader else operator_token(place)
     if host is None and port is None:
         url = _served_at(place / STATE_DIR)
     else:
         url = url_of(host or HOST, port or PORT)
+    token = reader_token(place) if reader else operator_token(place)
     print(_link(url, token))  # noqa: T201
     return OK
 

@@ -12,18 +12,18 @@ from registry_api import AgentStatus, AsyncStore
 from registry_api.errors import RegistryError
 from registry_api.status import ACTIVE_AGENT
 
-__all__ = ["ACTIVE", "Hour"]
+__all__ = ["ACTIVE", "EVERY", "Hour"]
 
 log = logging.getLogger("registry_backend")
 ACTIVE = tuple(s for s in AgentStatus if s in ACTIVE_AGENT)
-_EVERY = 15.0
-_KEPT = int(3600 / _EVERY)
+EVERY = 15.0  # seconds between two counts
+_KEPT = int(3600 / EVERY)
 
 
 class Hour:
     """Samples one store from when it is started."""
 
-    def __init__(self, store: AsyncStore, *, every: float = _EVERY) -> None:
+    def __init__(self, store: AsyncStore, *, every: float = EVERY) -> None:
         self._store = store
         self._every = every
         self.rows: deque[tuple[int, ...]] = deque(maxlen=_KEPT)

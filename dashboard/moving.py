@@ -35,13 +35,19 @@ class Standing:
         self._lock = threading.Lock()
         self._looked: tuple[float, int, dict[str, Any]] | None = None
 
-    def shown(self, store: str) -> dict[str, Any]:
+    def shown(self, store: str, *, busy: bool) -> dict[str, Any]:
         """Return phase, writer of record, lag, comparisons and history; of a registry that is in no
         move only the name of its store.
+
+        ``busy``: a switch runs here; what would wait for it, or hold it up, is not asked for.
         """
         record = FileControl(self._folder).read()
         if record is None and not has_legacy_registry(self._settings.workspace):
             return {"phase": None, "writer_of_record": store, "history": []}
+        if busy:
+            known = self._looked[2] if self._looked else {"history": [], "compared": {}}
+            now = MoveStatus(record=record or PhaseRecord(), dirty=None)
+            return {**_shown(now, []), **{k: known[k] for k in ("history", "compared")}}
         with self._lock:
             epoch = record.epoch if record else 0
             looked = self._looked

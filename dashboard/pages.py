@@ -13,7 +13,7 @@ from fastapi.templating import Jinja2Templates
 
 from dashboard import drawing, legacy, logs
 from dashboard.api import AgentId, Configured, Cursor, Present, Store, TaskId, find_agent, migration
-from dashboard.hour import ACTIVE
+from dashboard.hour import ACTIVE, EVERY
 from dashboard.refusals import Refusal
 from dashboard.reviewing import OPEN, reviews_of
 from dashboard.truth import look
@@ -21,10 +21,12 @@ from registry_api import (
     Agent,
     AgentStatus,
     Kind,
+    Phase,
     RecordQuery,
     TaskQuery,
     TaskSnapshot,
     TaskStatus,
+    jsontext,
 )
 from registry_api.errors import Unavailable
 from registry_api.silence import is_silent, last_sign
@@ -34,7 +36,6 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _templates = Jinja2Templates(FilePath(__file__).parent / "templates")
-_LINES = 60
 SEVERITIES = ["critical", "high", "medium", "low"]
 
 
@@ -50,7 +51,15 @@ def _ago(moment: datetime | None) -> str:
 
 
 _templates.env.filters["ago"] = _ago
+
+
+def _silent(agent: Agent, before: datetime) -> bool:
+    sign = last_sign(agent)
+    return agent.status in ACTIVE_AGENT and (sign is None or sign < before)
+
+
 _templates.env.globals["last_sign"] = last_sign
+_templates.env.globals["silent"] = _silent
 _templates.env.globals["ACTIVE"] = ACTIVE_AGENT
 
 
@@ -69,6 +78,7 @@ def overview(
     status: TaskStatus | Literal[""] = "",
     text: Annotated[str | None, Query(max_length=1000)] = None,
     severity: Annotated[str | None, Query(max_length=100)] = None,
+    agents: AgentStatus | Literal[""] = "",
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """The truth at a glance, the tasks, what was found last."""
@@ -79,7 +89,8 @@ def overview(
     newest = RecordQuery(newest_first=True, severity=severity or None)
     found = store.list_records(Kind.FINDING, newest, limit=10)
     rows = list(request.app.state.hour.rows)
-    active = store.list_records(Kind.AGENT, RecordQuery(active=True), limit=25)
+    asked = RecordQuery(status=agents) if agents else RecordQuery(active=True)
+    shown = store.list_records(Kind.AGENT, asked, limit=25)
     return _page(
         request,
         "overview.html",
@@ -92,7 +103,11 @@ def overview(
         severity=severity or "",
         severities=SEVERITIES,
         hour=list(zip(ACTIVE, rows[-1], drawing.stacked(rows), strict=True)) if rows[1:] else [],
-        agents=[a for a in active.items if isinstance(a, Agent)],
+        minutes=round(len(rows) * EVERY / 60),
+        most=max(map(sum, rows), default=0),
+        agents=[a for a in shown.items if isinstance(a, Agent)],
+        more_agents=shown.next is not None,
+        chosen=agents,
         status=status,
         text=text or "",
         statuses=list(TaskStatus),
@@ -120,7 +135,9 @@ def task(
         "task.html",
         task=snapshot.task,
         snapshot=snapshot,
-        silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
+        is_silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
+        before=now - timedelta(seconds=settings.silent_after),
+        forced={p.phase_index: _forced(p) for p in snapshot.phases},
         bars=drawing.timeline(snapshot, now),
         tree=[
             (depth, a)
@@ -138,15 +155,22 @@ def task(
 
 @router.get("/tasks/{task_id}/agents/{agent_id}")
 def agent(
-    request: Request, store: Store, settings: Configured, task_id: TaskId, agent_id: AgentId
+    request: Request,
+    store: Store,
+    settings: Configured,
+    task_id: TaskId,
+    agent_id: AgentId,
+    before: Annotated[int | None, Query(ge=0)] = None,
 ) -> HTMLResponse:
     """One agent: its reports as a curve and in words, its findings, the end of its output."""
     found = find_agent(store, task_id, agent_id)
     of = RecordQuery(task_id=task_id, agent_id=agent_id, newest_first=True)
     reports = store.list_records(Kind.PROGRESS, of, limit=100).items
-    text, unreadable, size = "", "", 0
+    text, unreadable, start, size = "", "", 0, 0
     try:
-        text, _, size = logs.tail(settings.workspace, task_id, agent_id, limit=16_384)
+        text, start, size = logs.tail(
+            settings.workspace, task_id, agent_id, limit=16_384, before=before
+        )
         errors = logs.errors(settings.workspace, task_id, agent_id)
     except Unavailable as error:
         errors, unreadable = "", str(error)
@@ -157,7 +181,10 @@ def agent(
         reports=reports[:20],
         curve=drawing.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
-        lines=text.removesuffix("\n").split("\n")[-_LINES:] if text else [],
+        lines=text.removesuffix("\n").split("\n") if text else [],
+        log_start=start,
+        at_end=before is None,
+        silent_before=datetime.now(UTC) - timedelta(seconds=settings.silent_after),
         errors=errors,
         unreadable=unreadable,
         reason=_reason(found),
@@ -181,6 +208,13 @@ def system(request: Request, store: Store) -> HTMLResponse:
 def move(request: Request, store: Store) -> HTMLResponse:
     """Where the move stands."""
     return _page(request, "migration.html", move=migration(request, store))
+
+
+def _forced(phase: Phase) -> str:
+    """Return why a phase was approved by force, where it was."""
+    noted = jsontext.parse_trusted(phase.extra.encode())
+    why = noted.get("force_reason") if isinstance(noted, dict) else None
+    return why if isinstance(why, str) else ""
 
 
 def _reason(agent: Agent) -> str:

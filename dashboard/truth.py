@@ -8,7 +8,10 @@ from datetime import datetime, timedelta
 from dashboard.presence import Presence, Quiet
 from registry_api import (
     AgentStatus,
+    Kind,
     Legacy,
+    PhaseStatus,
+    RecordQuery,
     RegistryCounts,
     Settings,
     TaskStatus,
@@ -35,6 +38,7 @@ class Truth:
     counts: RegistryCounts
     quiet: Quiet
     claimed: dict[str, int]
+    waiting: int = 0  # phases that wait for a human; at most 50 are counted
 
     def numbers(self) -> dict[str, int]:
         """Return the ten numbers of the summary; none of them is stored anywhere."""
@@ -70,26 +74,30 @@ class Truth:
         ]
 
     def headline(self) -> str:
-        """Return the truth in a sentence or two."""
-        working = self.counts.active_tasks - len(self.quiet.tasks)
-        at_work = self.counts.active_agents - len(self.quiet.agents)
+        """Return the truth in a few sentences."""
         if self.counts.total_tasks == 0:
             return "Nothing is here yet."
-        said = "Nothing is running."
+        working = self.counts.active_tasks - len(self.quiet.tasks)
+        at_work = self.counts.active_agents - len(self.quiet.agents)
+        said = ["Nothing is running."]
         if working > 0 or at_work > 0:
-            said = f"{_many(working, 'task')} running, {_many(at_work, 'agent')} at work."
-        quiet = len(self.quiet.tasks)
-        if not quiet:
-            return said
-        oldest = self.quiet.oldest
-        since = f" since {oldest.day} {oldest:%b %Y}" if oldest else ""
-        return f"{said} {_many(quiet, 'task')} marked active but silent{since}."
+            said = [f"{_many(working, 'task')} running, {_many(at_work, 'agent')} at work."]
+        if self.waiting:
+            what = "phase waits" if self.waiting == 1 else "phases wait"
+            said.append(f"{self.waiting} {what} for a human.")
+        if quiet := len(self.quiet.tasks):
+            oldest = self.quiet.oldest
+            since = f" since {oldest.day} {oldest:%b %Y}" if oldest else ""
+            said.append(f"{_many(quiet, 'task')} marked active but silent{since}.")
+        return " ".join(said)
 
 
 def look(presence: Presence, settings: Settings, now: datetime) -> Truth:
     """Read the registry's truth; its cost follows what has changed since the last look."""
     legacy: Legacy | None = facet(presence.store, Legacy)
+    escalated = RecordQuery(status=PhaseStatus.ESCALATED)
     return Truth(
+        waiting=len(presence.store.list_records(Kind.PHASE, escalated, limit=50).items),
         counts=presence.store.counts(),
         quiet=presence.quiet(now - timedelta(seconds=settings.silent_after)),
         claimed=dict(legacy.stored_counts()) if legacy else {},

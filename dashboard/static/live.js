@@ -5,6 +5,7 @@ const state = document.getElementById("state");
 let dirty = false;
 let fetching = false;
 let timer = 0;
+let pressed = false;
 
 async function refresh() {
   if (document.hidden || fetching) {
@@ -38,7 +39,12 @@ function later() {
 
 function swap(next) {
   if (filling()) return;
+  if (pressed) {
+    dirty = true; // a button that is swapped between press and release is not clicked
+    return;
+  }
   const main = document.getElementById("main");
+  if (main.isEqualNode(next.getElementById("main"))) return;
   const focused = document.activeElement;
   const key = main.contains(focused) ? keyOf(focused) : null;
   const tops = [...main.querySelectorAll("pre[id]")].map((pre) => [pre.id, pre.scrollTop, atEnd(pre)]);
@@ -52,7 +58,12 @@ function swap(next) {
     const [, top, end] = tops.find(([id]) => id === pre.id) ?? [pre.id, 0, true];
     pre.scrollTop = end ? pre.scrollHeight : top;
   }
-  if (key) [...fresh.querySelectorAll("a, button, pre, summary")].find((e) => keyOf(e) === key)?.focus();
+  if (key) focusOn(key);
+}
+
+document.addEventListener("pointerdown", () => (pressed = true), true);
+for (const name of ["pointerup", "pointercancel"]) {
+  document.addEventListener(name, () => setTimeout(() => (pressed = false)), true);
 }
 
 // What somebody types into is not taken away from them.
@@ -60,7 +71,15 @@ function filling() {
   return document.activeElement.matches("main input, main select");
 }
 
-document.addEventListener("focusout", () => setTimeout(refresh, 50));
+document.addEventListener("focusout", (event) => {
+  if (event.target.matches("main input, main select")) setTimeout(refresh, 50);
+});
+
+// The same thing on the page that has come in place of the one before.
+function focusOn(key) {
+  const here = document.querySelectorAll("main a, main button, main pre, main summary");
+  [...here].find((element) => keyOf(element) === key)?.focus();
+}
 
 function keyOf(element) {
   return element.id || element.getAttribute("href") || (element.dataset.post ?? "") + element.textContent;
@@ -132,18 +151,21 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const order = { url: button.dataset.post, body: JSON.parse(button.dataset.body ?? "{}") };
   say(said, "");
-  if (button.dataset.ask) ask(order, button.dataset.ask, button.dataset.reason, button.textContent);
+  if (button.dataset.ask) ask(order, button);
   else send(order);
 });
 
-function ask(order, question, name, verb) {
-  document.getElementById("asked").textContent = question;
-  document.getElementById("yes").textContent = verb;
+function ask(order, button) {
+  const name = button.dataset.reason;
+  const key = keyOf(button);
+  document.getElementById("asked").textContent = button.dataset.ask;
+  document.getElementById("yes").textContent = button.textContent;
   document.getElementById("why").hidden = !name;
   reason.value = "";
   reason.required = Boolean(name);
   dialog.returnValue = "no";
   dialog.onclose = () => {
+    focusOn(key); // the page may have been swapped meanwhile
     if (dialog.returnValue !== "yes") return;
     if (name) order.body[name] = reason.value;
     send(order);
@@ -167,4 +189,6 @@ async function send({ url, body }) {
   refresh();
 }
 
+const log = document.getElementById("log");
+if (log) log.scrollTop = log.scrollHeight;
 document.documentElement.classList.add("scripted");

@@ -1,5 +1,6 @@
 """What an attack on the dashboard found; each is mended, and named here."""
 
+import fcntl
 import json
 import os
 import signal
@@ -235,9 +236,9 @@ def test_odd_lines_of_a_log(tmp_path):
         answer = served.get("/api/agents/T/b/logs")
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         page = served.get("/tasks/T/agents/b").text
-        assert "It has printed nothing." not in page
+        assert "No output is kept." not in page
         assert "root:" not in page
-        assert "It has printed nothing." in served.get("/tasks/T/agents/c").text
+        assert "No output is kept." in served.get("/tasks/T/agents/c").text
 
 
 def test_a_link_to_nobody(tmp_path, capsys):
@@ -252,3 +253,72 @@ def test_a_link_to_nobody(tmp_path, capsys):
         served.process.kill()
         served.process.wait()
         assert main(["link", "--workspace", str(tmp_path)]) == 2
+
+
+def test_what_waits_is_said_and_who_is_silent_is_shown(tmp_path):
+    """A phase that waited for a human was only called silent; a silent agent looked alive on its
+    own page; an approval by force left no trace; nobody could list what had failed.
+    """
+    long_ago = datetime(2025, 10, 17, tzinfo=UTC)
+    with open_at(tmp_path) as store:
+        build.make(
+            store,
+            "T",
+            build.phase("T", name="p", status=PhaseStatus.ESCALATED),
+            build.phase(
+                "T",
+                1,
+                name="q",
+                status=PhaseStatus.APPROVED,
+                extra='{"force_reason":"seen <b>it</b>"}',
+            ),
+            build.agent("T", "quiet", status="working", last_update=long_ago),
+            build.agent("T", "broken", status="failed"),
+        )
+    with serving(tmp_path) as served:
+        front = served.get("/").text
+        assert "Nothing is running. 1 phase waits for a human. 1 task is marked" in front
+        for path in ("/tasks/T", "/tasks/T/agents/quiet"):
+            assert '<span class="status silent">silent</span>' in served.get(path).text
+        assert "by force: seen &lt;b&gt;it" in served.get("/tasks/T").text
+        found = served.get("/?agents=failed").text
+        assert "/tasks/T/agents/broken" in found
+        assert "/tasks/T/agents/quiet" not in found.partition('id="agents"')[2]
+
+
+def test_a_log_is_read_to_its_beginning(tmp_path):
+    """The page showed the end and no way to what stands before it."""
+    legacy.write_task(tmp_path, "T", agents=[{"id": "a", "status": "running"}])
+    lines = "".join(f"line {n:06}\n" for n in range(5000))
+    (tmp_path / "T" / "logs" / "a_stream.jsonl").write_text(lines)
+    with serving(tmp_path) as served:
+        seen, path = "", "/tasks/T/agents/a"
+        while path:
+            page = served.get(path).text
+            seen += page
+            before = page.partition('href="?before=')[2].partition("#")[0]
+            path = f"/tasks/T/agents/a?before={before}" if before else ""
+        cut = [n for n in range(5000) if f"line {n:06}" not in seen]
+        assert len(cut) <= 3, "only lines at the borders of the four parts may be cut"
+        assert 0 not in cut
+
+
+def test_the_page_answers_while_a_switch_waits(tmp_path):
+    """What is locked held the page up: it showed the job before for seconds."""
+    folder = legacy.write_task(tmp_path, "T")
+    with serving(tmp_path) as served, (folder / "AGENT_REGISTRY.json").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        headers = {"authorization": f"Bearer {served.operator}"}
+        where = f"{served.url}/api/migration/switch"
+        with httpx2.stream("POST", where, json={"to": 1}, headers=headers, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == "event: progress"
+            assert served.get("/api/migration").json()["job"]["state"] == "running"
+            events = [line for line in lines if line.startswith("event")]
+        assert events[-1] == "event: failed"
+
+
+def test_a_question_leaves_nothing_behind(tmp_path):
+    """`link` in an empty folder made a token there, and with it a registry."""
+    assert main(["link", "--workspace", str(tmp_path)]) == 2
+    assert list(tmp_path.iterdir()) == []

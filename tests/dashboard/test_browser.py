@@ -250,6 +250,8 @@ def test_an_operator_at_the_keyboard(tmp_path):
         button.focus()
         page.keyboard.press("Enter")
         page.get_by_label("Reason").wait_for()
+        build.put(store, build.report(ONE, "builder", message="while asked"), expected=None)
+        page.wait_for_timeout(1000)
         page.keyboard.press("Escape")
         says(page, "dialog:not([open]) #yes", "Approve by force")
         build.put(store, build.report(ONE, "builder", message="meanwhile"), expected=None)
@@ -260,6 +262,15 @@ def test_an_operator_at_the_keyboard(tmp_path):
         page.get_by_role("button", name="Approve by force").last.click()
         page.get_by_text("No phase waits for a human.").wait_for()
         assert "looked at it myself" in store.load(ONE).phase(1).extra
+        # A press that takes its time is one click, however often the page is made anew meanwhile.
+        page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
+        stop = page.get_by_role("button", name="Stop it")
+        stop.hover()
+        page.mouse.down()
+        page.wait_for_timeout(2500)
+        page.mouse.up()
+        page.get_by_label("Reason").wait_for()
+        page.keyboard.press("Escape")
         # What is refused is said where one looks: the agent has no process to stop twice.
         page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
         page.get_by_role("button", name="Stop it").click()
