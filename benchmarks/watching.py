@@ -28,6 +28,7 @@ from benchmarks.work import T0, create, legacy_task, opened, record_progress
 from registry_api import (
     Agent,
     AgentStatus,
+    Phase,
     Put,
     RegistryStore,
     Task,
@@ -82,11 +83,14 @@ def _serving(workspace: Path) -> Iterator[_Served]:
 
 
 def _fill(store: RegistryStore, tasks: int) -> None:
-    """Create tasks of ten agents each; in every hundredth all are active, half of them silent."""
+    """Create tasks of two phases and ten agents each; in every hundredth all agents are active, half
+    of them silent.
+    """
     now = datetime.now(UTC)
     for n in range(tasks):
         task_id = f"TASK-{n:06}"
         status = AgentStatus.COMPLETED if n % 100 else AgentStatus.WORKING
+        phases = [Phase(task_id=task_id, phase_index=m, name=f"phase {m}") for m in range(2)]
         records = [
             Agent(
                 task_id=task_id,
@@ -99,7 +103,8 @@ def _fill(store: RegistryStore, tasks: int) -> None:
             for m in range(10)
         ]
         task = Task(task_id=task_id, description=f"task {n} of the benchmark", created_at=T0)
-        store.commit(new_changeset(task_id, [Put(task), *map(Put, records)], expected=0))
+        ops = [Put(task), *map(Put, phases), *map(Put, records)]
+        store.commit(new_changeset(task_id, ops, expected=0))
 
 
 def summary(folder: Path, *, quick: bool) -> Iterator[Row]:
