@@ -83,9 +83,7 @@ def _serving(workspace: Path) -> Iterator[_Served]:
 
 
 def _fill(store: RegistryStore, tasks: int) -> None:
-    """Create tasks of two phases and ten agents each; in every hundredth all agents are active, half
-    of them silent.
-    """
+    """Create tasks of two phases and ten agents; in every hundredth all are active, half silent."""
     now = datetime.now(UTC)
     for n in range(tasks):
         task_id = f"TASK-{n:06}"
