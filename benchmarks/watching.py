@@ -29,6 +29,7 @@ from registry_api import (
     Agent,
     AgentStatus,
     Phase,
+    PhaseStatus,
     Put,
     RegistryStore,
     Task,
@@ -88,7 +89,8 @@ def _fill(store: RegistryStore, tasks: int) -> None:
     for n in range(tasks):
         task_id = f"TASK-{n:06}"
         status = AgentStatus.COMPLETED if n % 100 else AgentStatus.WORKING
-        phases = [Phase(task_id=task_id, phase_index=m, name=f"phase {m}") for m in range(2)]
+        done = PhaseStatus.APPROVED if n % 100 else PhaseStatus.ACTIVE
+        phases = [Phase(task_id=task_id, phase_index=m, status=done) for m in range(2)]
         records = [
             Agent(
                 task_id=task_id,
