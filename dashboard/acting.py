@@ -14,12 +14,14 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from dashboard.api import AgentId, Configured, Store, TaskId, only_known
+from dashboard.api import AgentId, Configured, TaskId, only_known
 from dashboard.jobs import Job, Jobs, JobState, Work
 from dashboard.refusals import REFUSALS, STREAM
-from registry_api import RegistryStore, Settings, jsontext, open_migration
+from registry_api import jsontext, open_migration
+from registry_api.control import FileControl
 from registry_api.errors import UsageError
 from registry_api.migration import MigrationPhase, Mismatch, Progress, SwitchReport
+from registry_api.opening import STATE_DIR
 
 if TYPE_CHECKING:
     from orchestrator.service import Orchestrator
@@ -77,16 +79,12 @@ class Why(Asked):
 async def plan(request: Request, settings: Configured, asked: Way) -> EventSourceResponse:
     """Check a switch and name its steps; changes nothing."""
 
-    def work(progress: Progress) -> dict[str, Any]:
+    def work(_: Progress) -> dict[str, Any]:
         with closing(open_migration(settings, read_only=True)) as migration:
-            report = migration.switch(
-                asked.to,
-                actor=_ACTOR,
-                dry_run=True,
-                json_is_truth=asked.json_is_truth,
-                progress=progress,
+            truth = asked.json_is_truth
+            return _report(
+                migration.switch(asked.to, actor=_ACTOR, dry_run=True, json_is_truth=truth)
             )
-        return _report(report)
 
     return _begun(request, f"plan {asked.to:d}", work)
 
@@ -117,8 +115,10 @@ async def verify(request: Request, settings: Configured, asked: Nothing) -> Even
     del asked
 
     def work(progress: Progress) -> dict[str, Any]:
+        # Not from its status, which counts all records.
+        record = FileControl(settings.workspace / STATE_DIR).read()
+        compared = record is not None and record.phase is not MigrationPhase.JSON_ONLY
         with closing(open_migration(settings)) as migration:
-            compared = migration.status().record.phase is not MigrationPhase.JSON_ONLY
             report = migration.verify(progress=progress)
         return {
             "compared": compared,
@@ -147,26 +147,21 @@ async def reconcile(
 
 
 @router.post("/agents/{task_id}/{agent_id}/stop")
-def stop(
-    store: Store, settings: Configured, task_id: TaskId, agent_id: AgentId, asked: Why
-) -> dict[str, Any]:
+def stop(request: Request, task_id: TaskId, agent_id: AgentId, asked: Why) -> dict[str, Any]:
     """Terminate an agent and stop its process."""
-    agent = _orchestrator(store, settings).kill(task_id, agent_id, asked.reason)
+    agent = _orchestrator(request).kill(task_id, agent_id, asked.reason)
     return {"task_id": task_id, "agent_id": agent_id, "status": str(agent.status)}
 
 
 @router.post("/phases/{task_id}/{phase_index}/approve")
 def approve(
-    store: Store,
-    settings: Configured,
+    request: Request,
     task_id: TaskId,
     phase_index: Annotated[int, Path(ge=0, le=2**31)],
     asked: Why,
 ) -> dict[str, Any]:
     """Approve an escalated phase by force."""
-    done = _orchestrator(store, settings).approve_phase(
-        task_id, asked.reason, phase_index=phase_index
-    )
+    done = _orchestrator(request).approve_phase(task_id, asked.reason, phase_index=phase_index)
     phase = done.phase(phase_index)
     return {"task_id": task_id, "phase_index": phase_index, "status": str(phase and phase.status)}
 
@@ -212,7 +207,7 @@ def _report(report: SwitchReport) -> dict[str, Any]:
     }
 
 
-def _orchestrator(store: RegistryStore, settings: Settings) -> Orchestrator:
+def _orchestrator(request: Request) -> Orchestrator:
     try:
         from dashboard.commands import orchestrator_on  # noqa: PLC0415  (another extra)
     except ImportError as error:
@@ -220,4 +215,5 @@ def _orchestrator(store: RegistryStore, settings: Settings) -> Orchestrator:
             f"this needs {error.name}, which is not installed",
             next_step="pip install 'registry-backend[mcp]'",
         ) from None
-    return orchestrator_on(store, settings)
+    state = request.app.state
+    return orchestrator_on(state.store, state.settings, plugins=state.plugins)

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from dashboard import acting, api, pages
+from dashboard.background import beside
 from dashboard.feed import Hub
 from dashboard.guard import Guard, Tokens
 from dashboard.hour import Hour
@@ -50,13 +51,14 @@ def create_app(
         hub = Hub(listening, settings.workspace / STATE_DIR / "phase.json")
         app.state.hub = hub
         app.state.jobs = Jobs(lambda job: hub.notify("job", job.shown()))
-        async with hub.running(), hour.running():
+        async with beside(hub.follow()), beside(hour.sample()):
             yield
 
     # Its own pages of documentation fetch scripts from other hosts.
     app = FastAPI(title="registry-dashboard", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.store = store
     app.state.settings = settings
+    app.state.plugins = plugins
     app.state.presence = Presence(store)
     app.state.hour = hour
     app.state.standing = Standing(settings)

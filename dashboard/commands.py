@@ -5,13 +5,13 @@ from __future__ import annotations
 from orchestrator.opening import find_launcher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import load_orchestrator_settings
-from registry_api import RegistryStore, Settings, load_plugins
+from registry_api import Plugins, RegistryStore, Settings
 
 __all__ = ["orchestrator_on"]
 
 
-def orchestrator_on(store: RegistryStore, settings: Settings) -> Orchestrator:
+def orchestrator_on(store: RegistryStore, settings: Settings, *, plugins: Plugins) -> Orchestrator:
     """Return the orchestrator of a workspace; it finds the agents' processes by their records."""
     options = load_orchestrator_settings(settings)
-    launcher = find_launcher(load_plugins(), options.launcher)
+    launcher = find_launcher(plugins, options.launcher)
     return Orchestrator(store, launcher, settings=settings, options=options)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -105,17 +105,6 @@ class Hub:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Follow the store until left."""
-        task = asyncio.create_task(self._follow())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
     async def listen(self, after: FeedCursor | None, ending: anyio.Event) -> AsyncIterator[bytes]:
         """Yield every change after a place, without one from now on, and what is noticed, until the
         server ends.
@@ -172,7 +161,8 @@ class Hub:
                 await asyncio.wait_for(moved.wait(), _POLL)
         return found
 
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
+        """Follow for ever."""
         while True:
             found = False
             try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 
 from registry_api import AgentStatus, AsyncStore
 from registry_api.errors import RegistryError
@@ -28,18 +26,8 @@ class Hour:
         self._every = every
         self.rows: deque[tuple[int, ...]] = deque(maxlen=_KEPT)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Sample until left."""
-        task = asyncio.create_task(self._sample())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _sample(self) -> None:
+    async def sample(self) -> None:
+        """Count for ever."""
         while True:
             try:
                 agents = (await self._store.counts()).agents

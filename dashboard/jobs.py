@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from dashboard.answers import sendable
+from dashboard.refusals import refusal_of
 from registry_api.errors import Refused, RegistryError
 from registry_api.migration import Progress
 
@@ -124,7 +125,7 @@ class Jobs:
         try:
             answer, state = work(tell), JobState.DONE
         except RegistryError as error:
-            answer, state = _refusal(error), JobState.FAILED
+            answer, state = refusal_of(error)[1].model_dump(), JobState.FAILED
         except Exception as error:
             log.exception("%s failed", job.what)
             answer = {"code": "internal", "message": f"{type(error).__name__}: {error}"}
@@ -134,7 +135,3 @@ class Jobs:
             loop.call_soon_threadsafe(self._set, ended)
         except RuntimeError:
             log.warning("%s ended after the server: %s", job.what, state)
-
-
-def _refusal(error: RegistryError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "next_step": error.next_step}

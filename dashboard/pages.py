@@ -29,7 +29,7 @@ from registry_api import (
     jsontext,
 )
 from registry_api.errors import Unavailable
-from registry_api.silence import is_silent, last_sign
+from registry_api.silence import gave_sign, is_silent, last_sign
 from registry_api.status import ACTIVE_AGENT
 
 __all__ = ["router"]
@@ -54,8 +54,7 @@ _templates.env.filters["ago"] = _ago
 
 
 def _silent(agent: Agent, before: datetime) -> bool:
-    sign = last_sign(agent)
-    return agent.status in ACTIVE_AGENT and (sign is None or sign < before)
+    return agent.status in ACTIVE_AGENT and not gave_sign(agent, before)
 
 
 _templates.env.globals["last_sign"] = last_sign

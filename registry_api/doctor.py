@@ -26,8 +26,6 @@ __all__ = ["RECOUNT", "Diagnosis", "examine"]
 
 _DISTRIBUTION = "registry-backend"
 _NAMES = ("registry_api", "backends", "orchestrator", "dashboard", "contract_tests")
-
-
 RECOUNT = "counts"  # the check that reads every record
 
 

@@ -12,7 +12,7 @@ from registry_api.snapshot import TaskSnapshot, TaskSummary
 from registry_api.status import ACTIVE_AGENT, TaskStatus
 from registry_api.store import RegistryStore
 
-__all__ = ["Silence", "all_records", "all_tasks", "is_silent", "silent"]
+__all__ = ["Silence", "all_records", "all_tasks", "gave_sign", "is_silent", "silent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +28,16 @@ def last_sign(agent: Agent) -> datetime | None:
     return agent.last_update or agent.started_at
 
 
+def gave_sign(agent: Agent, since: datetime) -> bool:
+    """Return whether an agent gave a sign of life since a moment."""
+    sign = last_sign(agent)
+    return sign is not None and sign >= since
+
+
 def is_silent(snapshot: TaskSnapshot, before: datetime) -> bool:
     """Return whether one task is silent, as ``silent`` would say of it."""
     active = (a for a in snapshot.agents if a.status in ACTIVE_AGENT)
-    signs = (last_sign(a) for a in active)
-    alive = any(sign is not None and sign >= before for sign in signs)
-    return snapshot.status is TaskStatus.ACTIVE and not alive
+    return snapshot.status is TaskStatus.ACTIVE and not any(gave_sign(a, before) for a in active)
 
 
 def silent(store: RegistryStore, before: datetime) -> Silence:
@@ -42,21 +46,25 @@ def silent(store: RegistryStore, before: datetime) -> Silence:
     A task is silent when it is ACTIVE and no active agent of it is unsilent. The cost follows the
     number of active agents and tasks, not the size of the registry.
     """
-    quiet: list[tuple[datetime | None, Agent]] = []
+    quiet: list[Agent] = []
     alive: set[str] = set()
     for record in all_records(store, Kind.AGENT, RecordQuery(active=True)):
         assert isinstance(record, Agent)
-        sign = last_sign(record)
-        if sign is None or sign < before:
-            quiet.append((sign, record))
-        else:
+        if gave_sign(record, before):
             alive.add(record.task_id)
-    quiet.sort(key=lambda pair: (pair[0].isoformat() if pair[0] else "", pair[1].task_id))
+        else:
+            quiet.append(record)
+    quiet.sort(key=_longest)
     active = all_tasks(store, TaskQuery(status=TaskStatus.ACTIVE))
     return Silence(
-        agents=tuple(agent for _, agent in quiet),
+        agents=tuple(quiet),
         tasks=tuple(t.task_id for t in active if t.task_id not in alive),
     )
+
+
+def _longest(agent: Agent) -> tuple[str, str]:
+    sign = last_sign(agent)
+    return sign.isoformat() if sign else "", agent.task_id
 
 
 def all_tasks(store: RegistryStore, query: TaskQuery) -> Iterator[TaskSummary]:

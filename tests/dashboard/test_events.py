@@ -11,6 +11,7 @@ import pytest
 
 from contract_tests import build
 from dashboard import feed
+from dashboard.background import beside
 from registry_api import AsyncStore, load_settings, open_store
 from tests import legacy
 from tests.dashboard.serving import serving
@@ -123,7 +124,7 @@ def test_a_pause_without_listeners(tmp_path, monkeypatch, forget):
 
     async def play():
         hub = feed.Hub(AsyncStore(store), tmp_path / "phase.json")
-        async with hub.running():
+        async with beside(hub.follow()):
             first = await take(hub, None, 3)
             await asyncio.sleep(0.5)
             for n in range(3):
