@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from registry_api import (
     Capability,
     Movable,
     MoveTarget,
+    RegistryStore,
     errors,
-    facet,
+    find_capability,
     load_settings,
     open_store,
 )
@@ -47,7 +49,27 @@ def test_what_is_declared_is_there(harness: Harness) -> None:
     store = harness.open()
     for capability, protocol in PROTOCOLS.items():
         if capability in harness.info.capabilities:
-            assert facet(store, protocol) is not None, capability
+            assert find_capability(store, protocol) is not None, capability
+
+
+class _Forwarding:
+    """A third party's wrapper: it has what the store has, by ``__getattr__`` alone."""
+
+    def __init__(self, store: RegistryStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_wrapper_that_forwards_keeps_what_is_declared(harness: Harness) -> None:
+    """What a store declares is found through a wrapper that forwards every attribute, and what it
+    does not have is not.
+    """
+    store = harness.open()
+    for protocol in PROTOCOLS.values():
+        there = find_capability(store, protocol) is not None
+        assert (find_capability(_Forwarding(store), protocol) is not None) == there
 
 
 @pytest.mark.needs(Capability.PERSISTENT)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import pytest
 
 from contract_tests.harness import Harness
-from registry_api import facet
+from registry_api import find_capability
 from registry_api.keyvalue import Engine, View
 
 _FIRST, _LAST = b"check\0", b"check\1"
@@ -20,7 +20,6 @@ _KEYS = [
 ]
 
 
-@runtime_checkable
 class _HasEngine(Protocol):
     @property
     def engine(self) -> Engine: ...
@@ -29,7 +28,7 @@ class _HasEngine(Protocol):
 @pytest.fixture
 def engine(harness: Harness) -> Engine:
     """The engine of a key-value store."""
-    store = facet(harness.open(), _HasEngine)
+    store = find_capability(harness.open(), _HasEngine)
     if store is None:
         pytest.skip(f"{harness.name} does not declare an engine")
     found: Engine = store.engine

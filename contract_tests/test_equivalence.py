@@ -25,7 +25,7 @@ from registry_api import (
     TaskSnapshot,
     all_records,
     errors,
-    facet,
+    find_capability,
     new_changeset,
     transact,
 )
@@ -62,7 +62,8 @@ def test_the_feed_rebuilds_the_store(
     assert failures == []
     with Harness("memory", tmp_path / "reference") as other:
         reference = other.open()
-        target: MoveTarget = facet(reference, MoveTarget)
+        target = find_capability(reference, MoveTarget)
+        assert target is not None
         for change in all_changes(store):
             target.apply(change)
         _assert_equal(store, reference)

@@ -24,7 +24,7 @@ from registry_api import (
     RegistryStore,
     all_records,
     errors,
-    facet,
+    find_capability,
     new_changeset,
 )
 
@@ -50,7 +50,8 @@ def source(tmp_path: Path) -> Iterator[RegistryStore]:
 
 def into(store: RegistryStore) -> MoveTarget:
     """The store, or the one that a wrapper holds, as the target of a move."""
-    target: MoveTarget = facet(store, MoveTarget)
+    target = find_capability(store, MoveTarget)
+    assert target is not None
     return target
 
 

@@ -15,11 +15,13 @@ from registry_api import (
     RegistryCounts,
     Settings,
     TaskStatus,
-    facet,
+    find_capability,
 )
 from registry_api.status import FAILED_AGENT
 
 __all__ = ["Truth", "look"]
+
+_COUNTED = 50  # escalated phases that are counted for the headline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Truth:
     counts: RegistryCounts
     quiet: Quiet
     claimed: dict[str, int]
-    waiting: int = 0  # phases that wait for a human; at most 50 are counted
+    waiting: int = 0  # phases that wait for a human, as far as they are counted
 
     def numbers(self) -> dict[str, int]:
         """Return the ten numbers of the summary; none of them is stored anywhere."""
@@ -84,7 +86,8 @@ class Truth:
             said = [f"{_many(working, 'task')} running, {_many(at_work, 'agent')} at work."]
         if self.waiting:
             what = "phase waits" if self.waiting == 1 else "phases wait"
-            said.append(f"{self.waiting} {what} for a human.")
+            more = "At least " if self.waiting == _COUNTED else ""
+            said.append(f"{more}{self.waiting} {what} for a human.")
         if quiet := len(self.quiet.tasks):
             oldest = self.quiet.oldest
             since = f" since {oldest.day} {oldest:%b %Y}" if oldest else ""
@@ -94,10 +97,10 @@ class Truth:
 
 def look(presence: Presence, settings: Settings, now: datetime) -> Truth:
     """Read the registry's truth; its cost follows what has changed since the last look."""
-    legacy: Legacy | None = facet(presence.store, Legacy)
+    legacy = find_capability(presence.store, Legacy)
     escalated = RecordQuery(status=PhaseStatus.ESCALATED)
     return Truth(
-        waiting=len(presence.store.list_records(Kind.PHASE, escalated, limit=50).items),
+        waiting=len(presence.store.list_records(Kind.PHASE, escalated, limit=_COUNTED).items),
         counts=presence.store.counts(),
         quiet=presence.quiet(now - timedelta(seconds=settings.silent_after)),
         claimed=dict(legacy.stored_counts()) if legacy else {},

@@ -26,7 +26,7 @@ from registry_api import (
     ProgressEntry,
     RegistryStore,
     TaskSnapshot,
-    facet,
+    find_capability,
     load_settings,
     open_store,
 )
@@ -93,7 +93,7 @@ def reconcile_task_workspace(task_workspace: Place) -> str | None:
     with _opened(folder.parent) as store:
         if not store.head(folder.name).revision:
             return None
-        logged = facet(store, Logged)
+        logged = find_capability(store, Logged)
         if logged is not None:
             logged.reconcile()
         return store.info.location

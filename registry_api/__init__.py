@@ -59,7 +59,7 @@ from registry_api.store import (
     StoreInfo,
 )
 from registry_api.transact import commit_surely, transact
-from registry_api.wrapper import StoreWrapper, facet
+from registry_api.wrapper import StoreWrapper, find_capability
 
 __all__ = [
     "ALL",
@@ -116,7 +116,7 @@ __all__ = [
     "all_tasks",
     "commit_surely",
     "errors",
-    "facet",
+    "find_capability",
     "follow",
     "hookimpl",
     "load_plugins",

@@ -23,6 +23,7 @@ from registry_api.procs import Process, living
 from registry_api.settings import Settings, load_settings
 from registry_api.store import Capability, MoveTarget, RegistryStore
 from registry_api.switch_journal import SwitchJournal
+from registry_api.wrapper import find_capability
 
 __all__ = ["OpenContext", "has_legacy_registry", "keep_logs", "open_migration", "open_store"]
 
@@ -202,12 +203,13 @@ def _held_by_sqlite(context: OpenContext) -> int:
     except Unavailable:
         return 0  # nothing in it yet, or of an older schema: opened for writing it will tell
     try:
-        if not isinstance(target, MoveTarget):
+        stamped = find_capability(target, MoveTarget)
+        if stamped is None:
             return 0
-        epoch = target.read_stamp("epoch")
+        epoch = stamped.read_stamp("epoch")
         known = int(epoch) if epoch and epoch.isdecimal() else None
         refuse_missing(context.workspace / STATE_DIR, known)
-        return 0 if target.read_stamp("mirrored") else target.counts().total_tasks
+        return 0 if stamped.read_stamp("mirrored") else target.counts().total_tasks
     finally:
         target.close()
 

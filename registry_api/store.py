@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, Limits
 from registry_api.models import Finding, Kind, ProgressEntry, Record
@@ -122,7 +122,6 @@ class RegistryStore(Protocol):
         """Release everything; a second close does nothing, any other call then is StoreClosed."""
 
 
-@runtime_checkable
 class Replica(Protocol):
     """A store that can be brought, revision by revision, to where another one stands."""
 
@@ -167,7 +166,6 @@ class Straggler:
     changes: tuple[str, ...] = ()
 
 
-@runtime_checkable
 class Movable(Replica, Protocol):
     """Capability MOVABLE: a store over files that programs outside the contract may edit.
 
@@ -262,7 +260,6 @@ class Reconciled:
     healed: int = 0
 
 
-@runtime_checkable
 class Logged(Protocol):
     """A store with append-only logs beside it, which other programs read and append to."""
 
@@ -273,7 +270,6 @@ class Logged(Protocol):
         """
 
 
-@runtime_checkable
 class Legacy(Protocol):
     """What a store over an older system's files can say of that system."""
 
@@ -287,7 +283,6 @@ class Legacy(Protocol):
         """Return when the older system's own database was last written, None without one."""
 
 
-@runtime_checkable
 class MoveTarget(Replica, Protocol):
     """Capability MOVE_TARGET: a store that can be the target of a move.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cache
+from typing import TypeGuard, TypeVar
 
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor
 from registry_api.models import Kind, Record
@@ -11,19 +12,40 @@ from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQu
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.store import RegistryStore, StoreInfo
 
-__all__ = ["StoreWrapper", "facet"]
+__all__ = ["StoreWrapper", "find_capability", "provides"]
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
-def facet(store: RegistryStore, protocol: Any) -> Any:
-    """Return the store, or the nearest one it wraps, that has an optional protocol, or None."""
+def provides(store: object, protocol: Callable[..., P]) -> TypeGuard[P]:
+    """Return whether an object has every method of an optional protocol.
+
+    By attribute, also one that ``__getattr__`` forwards: ``isinstance`` of a runtime-checkable
+    protocol looks past ``__getattr__`` since Python 3.12. Another class is asked for by isinstance.
+    """
+    assert isinstance(protocol, type)  # not typed so: mypy takes no protocol as a type
+    if not getattr(protocol, "_is_protocol", False):
+        return isinstance(store, protocol)
+    return all(hasattr(store, name) for name in _members(protocol))
+
+
+@cache
+def _members(protocol: type) -> frozenset[str]:
+    protocols = [c for c in protocol.__mro__ if getattr(c, "_is_protocol", False)]
+    return frozenset(n for c in protocols for n in vars(c) if not n.startswith("_"))
+
+
+def find_capability(store: object, protocol: Callable[..., P]) -> P | None:
+    """Return the store, or the nearest one it wraps (``inner``), that provides an optional
+    protocol, or None.
+    """
     found: object = store
-    while not isinstance(found, protocol):
+    while found is not None:
+        if provides(found, protocol):
+            return found
         found = getattr(found, "inner", None)
-        if found is None:
-            return None
-    return found
+    return None
 
 
 class StoreWrapper:

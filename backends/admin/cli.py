@@ -385,7 +385,7 @@ def reconcile(
     from dataclasses import asdict
 
     from backends.admin.move import progress_shown, show_healed
-    from registry_api import Logged, facet, load_settings, open_migration, open_store
+    from registry_api import Logged, find_capability, load_settings, open_migration, open_store
     from registry_api.opening import has_legacy_registry
 
     settings = load_settings(workspace)
@@ -393,7 +393,7 @@ def reconcile(
     found = {"healed": 0, "taken": 0, "written": 0, "dry_run": dry_run}
     if _recorded(settings) is None and not has_legacy_registry(settings.workspace):
         with closing(open_store(settings)) as store:
-            logs: Logged | None = facet(store, Logged)
+            logs = find_capability(store, Logged)
             if logs is not None:
                 found |= asdict(logs.reconcile(dry_run=dry_run))
     else:  # not by open_store, which heals in passing

@@ -14,7 +14,7 @@ from registry_api import (
     Legacy,
     RegistryStore,
     Settings,
-    facet,
+    find_capability,
     open_migration,
     silent,
 )
@@ -44,7 +44,7 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
     counts = store.counts()
     before = datetime.now(UTC) - timedelta(seconds=settings.silent_after)
     quiet = silent(store, before)
-    legacy: Legacy | None = facet(store, Legacy)
+    legacy = find_capability(store, Legacy)
     older = legacy.older_state() if legacy else None
     move = _move(settings)
     records = move.records if move else {store.info.name: counts.records}

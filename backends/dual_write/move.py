@@ -47,6 +47,7 @@ from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
 from registry_api.store import Capability, Logged, Movable, Reconciled, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
+from registry_api.wrapper import provides
 from registry_api.zone import machine_zone
 
 __all__ = ["Move"]
@@ -123,7 +124,7 @@ class Move:
             records = {record.target: dict(self._mirror().target.counts().records)}
         except (Unavailable, OSError) as error:  # a disk that is read-only, or full
             sides.notes.append(f"what others wrote late cannot be looked for: {error}")
-        kept = source.kept_stragglers() if isinstance(source, Movable) else ()
+        kept = source.kept_stragglers() if provides(source, Movable) else ()
         return MoveStatus(record=record, records=records, notes=tuple(sides.notes), stragglers=kept)
 
     def history(self) -> list[dict[str, Any]]:
@@ -203,7 +204,7 @@ class Move:
         if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
             logged = self._store.logged(self._mirror().target)
             with self._gate.passing():
-                if isinstance(logged, Logged):
+                if provides(logged, Logged):
                     return logged.reconcile(dry_run=dry_run)
                 return Reconciled()
         with self._gate.passing():
@@ -348,7 +349,7 @@ class Move:
     def _retire_rest(self, record: PhaseRecord, *, dry_run: bool, wait: bool) -> tuple[str, ...]:
         """Remove for good what an earlier switch to 4 had to leave."""
         source = self._store.source
-        if record.phase is not MigrationPhase.CLEANUP or not isinstance(source, Movable):
+        if record.phase is not MigrationPhase.CLEANUP or not provides(source, Movable):
             return ()
         left = source.retiring()
         if not left or dry_run:

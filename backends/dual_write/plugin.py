@@ -16,6 +16,7 @@ from registry_api.migration import Migration
 from registry_api.observed import observer
 from registry_api.opening import STATE_DIR, OpenContext, keep_logs
 from registry_api.store import Movable, RegistryStore
+from registry_api.wrapper import provides
 from registry_api.zone import machine_zone
 
 __all__ = ["registry_open_migration", "registry_register_stores"]
@@ -62,7 +63,7 @@ def _refuse_frozen(context: OpenContext, control: FileControl) -> None:
     """Refuse documents that a cut-over froze where no record tells of it: they are no truth."""
     record = control.current()
     with closing(_inner(context, record.source, record)) as source:
-        frozen = source.frozen_documents() if isinstance(source, Movable) else 0
+        frozen = source.frozen_documents() if provides(source, Movable) else 0
     if frozen:
         raise BackendMismatch(
             f"{control.path} is missing, but {frozen} document(s) are frozen by a cut-over",

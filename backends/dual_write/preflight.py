@@ -7,7 +7,7 @@ from pathlib import Path
 
 from registry_api.errors import PreflightFailed
 from registry_api.store import Legacy, RegistryStore
-from registry_api.wrapper import facet
+from registry_api.wrapper import find_capability
 
 __all__ = ["check_older_state", "check_place"]
 
@@ -34,7 +34,7 @@ def check_place(workspace: Path) -> None:
 
 def check_older_state(source: RegistryStore, *, json_is_truth: bool) -> None:
     """Raise PreflightFailed where the older system's own database may know more than the JSON."""
-    legacy: Legacy | None = facet(source, Legacy)
+    legacy = find_capability(source, Legacy)
     written = legacy.older_state() if legacy else None
     if written is not None and not json_is_truth:
         raise PreflightFailed(

@@ -20,6 +20,7 @@ from registry_api.query import TaskQuery
 from registry_api.silence import all_tasks
 from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import Logged, Movable, RegistryStore, Straggler
+from registry_api.wrapper import provides
 
 __all__ = ["Sides", "Step", "step_between"]
 
@@ -56,7 +57,7 @@ class Sides:
     def movable(self) -> Movable:
         """The source as one that can be given up; raises PreflightFailed where it cannot."""
         source = self.mirror.source
-        if not isinstance(source, Movable):
+        if not provides(source, Movable):
             raise PreflightFailed(
                 f"the store {source.info.name!r} cannot be given up as a source",
                 next_step="Stay in phase 2: only a store that declares movable can",
@@ -177,7 +178,7 @@ class _Follow(_Back):
 
     def inside(self) -> int:
         source = self.sides.mirror.source
-        if isinstance(source, Movable):
+        if provides(source, Movable):
             return self._settle(source.moved(self.seen))
         return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
 
@@ -230,7 +231,7 @@ class _Return(_Back):
         sides.put_stragglers_aside()
         sides.movable.reinstate(None)  # what is missing could not be written in phase 2
         logged = sides.keep_logs(sides.mirror.target)
-        if isinstance(logged, Logged):
+        if provides(logged, Logged):
             logged.reconcile()
         heads = self._heads()
         behind = mirror.lagging(list(heads))

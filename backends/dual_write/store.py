@@ -36,6 +36,7 @@ from registry_api.query import (
 from registry_api.silence import all_tasks
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.store import Capability, Movable, MoveTarget, RegistryStore, StoreInfo
+from registry_api.wrapper import provides
 
 __all__ = ["DualWriteStore"]
 
@@ -88,7 +89,7 @@ class DualWriteStore:
 
     @property
     def inner(self) -> RegistryStore:
-        """The source: what it can say of the older system is asked through ``facet``."""
+        """The source: what it can say of the older system is asked through ``find_capability``."""
         return self.source
 
     def record(self) -> PhaseRecord:
@@ -274,7 +275,7 @@ class DualWriteStore:
         """Return where the source's tasks stand, foreign edits taken in first."""
         if task_id is not None:
             return [(task_id, self.source.head(task_id))]
-        if isinstance(self.source, Movable):
+        if provides(self.source, Movable):
             return self.source.absorb()
         tasks = all_tasks(self.source, TaskQuery())
         return [(t.task_id, self.source.head(t.task_id)) for t in tasks]

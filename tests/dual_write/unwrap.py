@@ -1,8 +1,8 @@
 """The two stores behind what a user opens."""
 
 from backends.dual_write.store import DualWriteStore
-from registry_api import facet
+from registry_api import find_capability
 
 
 def dual(store):
-    return facet(store, DualWriteStore)
+    return find_capability(store, DualWriteStore)

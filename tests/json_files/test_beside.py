@@ -18,7 +18,7 @@ from registry_api import (
     Kind,
     Put,
     RecordQuery,
-    facet,
+    find_capability,
     load_settings,
     new_changeset,
     open_store,
@@ -152,7 +152,7 @@ def test_ours_stands_and_theirs_is_kept(workspace):
     report = json.loads(kept[1].read_text())["conflicts"]
     assert any("type" in line for line in report)
     assert any("status" in line for line in report)
-    assert any("conflicts" in p for p in facet(store, Legacy).problems())
+    assert any("conflicts" in p for p in find_capability(store, Legacy).problems())
 
 
 def test_only_foreign_agents_can_be_removed_by_foreign_programs(workspace):
@@ -803,7 +803,7 @@ def test_a_template_is_kept_in_turn(workspace):
     and of two at once one found nothing to rename."""
     store = opened(workspace)
     store.load("TASK-1")
-    movable = facet(store, Movable)
+    movable = find_capability(store, Movable)
     with movable._tasks["TASK-1"]._lock.held(), ThreadPoolExecutor(1) as other:
 
         def prepare():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backends.json_files.inplace import write_in_place
 from backends.json_files.patch import Patch
-from registry_api import Legacy, facet, load_settings, open_store
+from registry_api import Legacy, find_capability, load_settings, open_store
 from tests import legacy
 
 TEXTS = st.binary(min_size=1, max_size=60)
@@ -87,5 +87,5 @@ def test_a_torn_document_that_another_program_overwrites_is_made_anew(tmp_path, 
         value = json.loads(document.read_bytes())
         assert (value["own"], [a["id"] for a in value["agents"]]) == (7, ["a", "ours"])
         assert store.load("TASK-1").revision == 2
-        kept = [p for p in facet(store, Legacy).problems() if "quarantine" in p]
+        kept = [p for p in find_capability(store, Legacy).problems() if "quarantine" in p]
     assert bool(kept) == bool(garbage)

@@ -17,7 +17,7 @@ from registry_api import (
     Reconciled,
     RecordQuery,
     errors,
-    facet,
+    find_capability,
     load_settings,
     new_changeset,
     open_store,
@@ -84,7 +84,7 @@ def test_logs_can_be_switched_off(tmp_path, opened):
     store = opened(REGISTRY_LOGS="off")
     build.make(store, "t", build.agent("t"), build.report("t"))
     assert not (tmp_path / "t").exists()
-    assert facet(store, Logged) is None
+    assert find_capability(store, Logged) is None
 
 
 def test_a_log_that_cannot_be_written_never_fails_the_caller(tmp_path, opened, caplog):
@@ -98,9 +98,9 @@ def test_a_log_that_cannot_be_written_never_fails_the_caller(tmp_path, opened, c
     assert not (tmp_path / "elsewhere").exists()
     (tmp_path / "t").unlink()
     later = opened(now=LATER)
-    assert facet(later, Logged).reconcile(dry_run=True) == Reconciled(written=1)
-    assert facet(later, Logged).reconcile() == Reconciled(written=1)
-    assert facet(later, Logged).reconcile() == Reconciled()
+    assert find_capability(later, Logged).reconcile(dry_run=True) == Reconciled(written=1)
+    assert find_capability(later, Logged).reconcile() == Reconciled(written=1)
+    assert find_capability(later, Logged).reconcile() == Reconciled()
     assert [line["message"] for line in lines_of(log_of(tmp_path))] == ["kept"]
 
 
@@ -110,7 +110,7 @@ def test_a_line_that_may_be_under_way_is_not_written_twice(tmp_path, opened):
         build.make(bare, "t", build.agent("t"))
         young = build.report("t", timestamp=datetime.now(UTC), message="under way")
         build.put(bare, young, expected=None)
-    assert facet(opened(), Logged).reconcile() == Reconciled()
+    assert find_capability(opened(), Logged).reconcile() == Reconciled()
 
 
 def test_foreign_lines_are_taken_in_once_wherever_they_lie(tmp_path, opened):
@@ -121,7 +121,7 @@ def test_foreign_lines_are_taken_in_once_wherever_they_lie(tmp_path, opened):
     log.parent.mkdir(parents=True)
     line = {"timestamp": "2031-01-01T10:00:00+00:00", "agent_id": "a1", "message": "theirs"}
     log.write_text(json.dumps(line) + "\nno json\n" + json.dumps({**line, "agent_id": "../x"}))
-    logs = facet(store, Logged)
+    logs = find_capability(store, Logged)
     assert logs.reconcile(dry_run=True) == Reconciled(taken=1)
     assert logs.reconcile() == Reconciled(taken=1)
     log.parent.with_name("archive").mkdir()
@@ -153,7 +153,7 @@ def test_lines_that_are_too_large_together_are_taken_in_one_by_one(tmp_path, ope
         for size in (9, 9, 17, 1):
             entry = {"agent_id": "a1", "timestamp": "2026-01-04T22:15:30", "status": "working"}
             file.write(json.dumps(entry | {"message": "x" * (size * 2**20)}) + "\n")
-    assert facet(store, Logged).reconcile() == Reconciled(taken=3, written=0)
+    assert find_capability(store, Logged).reconcile() == Reconciled(taken=3, written=0)
     assert sorted(map(len, messages(store))) == [2**20, 9 * 2**20, 9 * 2**20]
 
 
@@ -161,7 +161,7 @@ def test_a_report_made_while_the_logs_are_read_is_not_written_twice(tmp_path, op
     """Reading huge logs takes longer than a writer may take for its line."""
     moment = [LATER]
     store = opened()
-    logged = facet(store, Logged)
+    logged = find_capability(store, Logged)
     monkeypatch.setattr(logged, "_now", lambda: moment[0])
     build.make(store, "t", build.agent("t"))
     build.put(store, build.report("t", message="before"), expected=None)

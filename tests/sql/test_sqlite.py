@@ -26,7 +26,7 @@ from registry_api import (
     RecordQuery,
     TaskQuery,
     TaskStatus,
-    facet,
+    find_capability,
     load_settings,
     new_changeset,
     open_store,
@@ -173,14 +173,14 @@ def test_files_are_private(tmp_path, store):
 def plans(store, call):
     """The query plans of what a call executes."""
     seen = []
-    with facet(store, SqlStore)._engine.reading() as connection:
+    with find_capability(store, SqlStore)._engine.reading() as connection:
         connection.set_trace_callback(seen.append)
     try:
         call()
     finally:
-        with facet(store, SqlStore)._engine.reading() as connection:
+        with find_capability(store, SqlStore)._engine.reading() as connection:
             connection.set_trace_callback(None)
-    with facet(store, SqlStore)._engine.reading() as connection:
+    with find_capability(store, SqlStore)._engine.reading() as connection:
         return [
             (sql, [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")])
             for sql in seen
@@ -259,7 +259,7 @@ def test_a_store_that_nobody_closed_closes_before_its_connections_are_finalized(
     monkeypatch.setattr(sqlite, "Connection", Watched)
     store = opened(tmp_path)
     store.itself = store
-    engine = facet(store, SqlStore)._engine
+    engine = find_capability(store, SqlStore)._engine
     seen, connection, reached_by = weakref.ref(engine), engine._idle[-1], {"store": store}
     del engine
     del store
@@ -288,7 +288,7 @@ def test_a_full_disk_changes_nothing(tmp_path):
     """SQLITE_FULL: Unavailable, nothing of the changeset is there, and later it works."""
     store = opened(tmp_path)
     build.make(store, "t")
-    with facet(store, SqlStore)._engine.reading() as connection:
+    with find_capability(store, SqlStore)._engine.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count={pages + 3}")
     big = build.finding("t", message="x" * 1_000_000)
