@@ -1,15 +1,16 @@
 # Every target sets up what it needs: only Python (3.11 or later) and make must be there.
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 
-.PHONY: help demo test proof pictures lint bench contract-doc lock clean
+.PHONY: help demo test test-pythons proof pictures lint bench contract-doc lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 # The project itself is installed last and alone, so that the lock stays the only source of versions.
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
@@ -17,14 +18,17 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## a live registry moved under load, nothing lost
 	$(BIN)/registry-backend demo $(ARGS)
 
-test: $(READY) ## run all tests
+test: $(READY) ## run all tests; as root: as a user of their own, but for what needs root
 	sh tests/packages.sh
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	VENV=$(VENV) sh tests/run.sh $(ARGS)
+
+test-pythons: ## run all tests on every Python that pyproject.toml names; a missing one is counted
+	sh tests/pythons.sh $(ARGS)
 
 proof: $(READY) ## the long runs: every store, phase and transport; every race as often as promised
 	sh tests/packages.sh
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index examples/registry-backend-lmdb
-	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator $(ARGS)
+	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator tests/dashboard/test_schema.py $(ARGS)
 
 pictures: $(READY) ## the browser tests, which write the pictures of docs/dashboard.md
 	sh tests/packages.sh
@@ -48,4 +52,4 @@ lock: $(READY) ## write requirements.lock anew
 	  --no-emit-index-url --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

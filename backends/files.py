@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Problem", "open_regular"]
+__all__ = ["Problem", "is_writable", "open_frozen", "open_regular", "require_writable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +32,34 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
         os.close(fd)
         raise OSError(f"not a regular file: {path}")
     return fd
+
+
+def open_frozen(path: Path | str) -> int:
+    """Open a file that we made read-only for reading and writing, its mode kept; raises OSError.
+
+    Only its owner can. Callers take turns (a task's side lock): of two at once the slower would
+    keep the mode that the other had set for a moment.
+    """
+    fd = open_regular(path)
+    try:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        os.fchmod(fd, mode | stat.S_IWUSR)
+        try:
+            return open_regular(path, os.O_RDWR)
+        finally:
+            os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def is_writable(fd: int) -> bool:
+    """Whether a descriptor was opened for writing."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
+def require_writable(fd: int, path: Path) -> None:
+    """Raise PermissionError where a file could only be opened for reading."""
+    if not is_writable(fd):
+        raise PermissionError(
+            errno.EACCES, f"it is read-only for this user (uid {os.geteuid()})", str(path)
+        )

@@ -29,6 +29,8 @@ from registry_api.models import record_key
 from tests import legacy
 from tests.disks import mounted
 
+pytestmark = pytest.mark.root
+
 STORES = ["json", "sqlite", "dual1", "dual2"]
 
 

@@ -203,7 +203,7 @@ class FrozenTask(MirroredTask):
                     return
         except (FileNotFoundError, Busy):
             return  # whoever holds it will have written a straggler
-        with suppress(RegistryError), self.writable(), self._lock.held() as deadline:
+        with suppress(RegistryError), self._lock.held() as deadline:
             self._settled(deadline)
         self.set_writable(self._document, writable=False)
 

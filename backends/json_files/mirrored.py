@@ -297,19 +297,9 @@ class MirroredTask(TaskFiles):
                     yield fd
                 self.set_writable(self._document, writable=not self._shared.frozen())
                 return
-            with self.writable(), self._opened(deadline) as fd:
+            with self._opened(deadline) as fd:
                 self._guard(fd, None)
                 yield fd
-
-    @contextmanager
-    def writable(self) -> Iterator[None]:
-        """Let this process open a frozen document for writing, a moment."""
-        self.set_writable(self._document, writable=True)
-        try:
-            yield
-        finally:
-            if self._shared.frozen():
-                self.set_writable(self._document, writable=False)
 
     @staticmethod
     def set_writable(path: os.PathLike[str], *, writable: bool, mode: int | None = None) -> None:
@@ -350,10 +340,11 @@ class MirroredTask(TaskFiles):
         with (
             suppress(FileNotFoundError),
             self._lock.held() as deadline,
-            self.writable(),
             self._opened(deadline) as fd,
         ):
-            return self._guard(fd, now)
+            found_late = self._guard(fd, now)
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & READ_ONLY)
+            return found_late
         return None
 
     @contextmanager

@@ -156,6 +156,7 @@ class MovableJsonStore(JsonFilesStore):
         """See Movable.freeze."""
         pending = pending_numbers(self._intents)
         moved = {}
+        self._shared.freezing.set()
         for name in self._present():
             head, known = self._frozen(name).freeze(settle=name in pending), seen.get(name)
             if head is not known and head != known and head.revision:
@@ -205,6 +206,7 @@ class MovableJsonStore(JsonFilesStore):
             MirroredTask.set_writable(self._shared.layout.document(name), writable=True, mode=mode)
         path = self._shared.layout.global_file
         MirroredTask.set_writable(path, writable=True, mode=modes.get("/", _USUAL_MODE))
+        self._shared.freezing.clear()
         self._projection.mark()  # what it says is from before the cut-over
         self._next_try = 0.0
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backends.files import Problem
+from backends.files import Problem, require_writable
 from backends.json_files.cache import Cached
 from backends.json_files.inplace import write_in_place
 from backends.json_files.intent import IntentFile
@@ -73,7 +73,8 @@ class Recorded:
     @cached_property
     def _lock(self) -> TaskLock:
         path = self.journal.path.with_suffix(".lock")
-        return TaskLock(path, self._document, timeout=self._shared.timeout)
+        shared = self._shared
+        return TaskLock(path, self._document, timeout=shared.timeout, read_only=shared.is_read_only)
 
     @cached_property
     def _intent(self) -> IntentFile:
@@ -245,6 +246,7 @@ class Recorded:
             before, self._without_file_handovers(state, before), document, times=self._shared.times
         )
         written = jsontext.dump(document, indent=True)
+        require_writable(fd, self._document)
         write_in_place(fd, Patch.whole(written), sync=self._shared.sync)
         if content_hash(written) != self.journal.hash:
             line = self.journal.same_line(content_hash(written), self._shared.now(), logs={})

@@ -13,11 +13,11 @@ import os
 import random
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from backends.files import open_regular
+from backends.files import open_frozen, open_regular
 from registry_api.deadline import patience
 from registry_api.errors import Busy
 from registry_api.flock import Flock, ForkSafeLock, holder_of
@@ -31,10 +31,13 @@ _FREE_SHARE = 1 / 3  # of the time held: a quarter of the whole
 class TaskLock:
     """Serialises this process's threads and all processes on one task."""
 
-    def __init__(self, path: Path, document: Path, *, timeout: float) -> None:
+    def __init__(
+        self, path: Path, document: Path, *, timeout: float, read_only: Callable[[], bool]
+    ) -> None:
         self._path = path
         self._document = document
         self._timeout = timeout
+        self._read_only = read_only
         self._thread = ForkSafeLock()
         self._side = Flock(path)
 
@@ -63,7 +66,8 @@ class TaskLock:
 
     @contextmanager
     def document(self, deadline: float, *, create: bool = False) -> Iterator[int]:
-        """Lock the document, inside ``held``; gives its descriptor, open for reading and writing.
+        """Lock the document, inside ``held``; gives its descriptor, open for reading and writing,
+        or for reading where this user may not write it.
 
         Raises FileNotFoundError where there is none (with ``create`` one is made, exclusively),
         Busy when an older program keeps it locked until the deadline.
@@ -86,7 +90,7 @@ class TaskLock:
             if create:
                 fd = os.open(self._document, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             else:
-                fd = open_regular(self._document, os.O_RDWR)
+                fd = self._open()
             _open_documents.add(fd)
             try:
                 lock_document(fd, self._document, deadline)
@@ -98,6 +102,14 @@ class TaskLock:
             # An editor or a checkout replaced the file while we waited: the lock is of the old one.
             _close(fd)
             create = False
+
+    def _open(self) -> int:
+        try:
+            return open_regular(self._document, os.O_RDWR)
+        except PermissionError:
+            if self._read_only():
+                return open_frozen(self._document)
+            return open_regular(self._document)  # who only looks can go on
 
     def _leave_free(self) -> None:
         try:

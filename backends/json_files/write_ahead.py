@@ -10,6 +10,7 @@ import uuid
 from dataclasses import replace
 from typing import NoReturn
 
+from backends.files import require_writable
 from backends.json_files.inplace import is_torn_write, write_in_place
 from backends.json_files.intent import Intent
 from backends.json_files.journal import histories_of
@@ -45,6 +46,8 @@ class WriteAhead(Recorded):
         Returns its feed number. Raises Unavailable where nothing happened, OutcomeUnknown where it
         may have.
         """
+        if data is not None:
+            require_writable(fd, self._document)
         intent = self._prepare(change, before=before, old=old, data=data)
         try:
             self._logs.append(intent.lines)
@@ -186,6 +189,8 @@ class WriteAhead(Recorded):
         made anew from the records.
         """
         whole = data if found == intent.after else intent.patch.applied(data)
+        if whole is not data:
+            require_writable(fd, self._document)
         if content_hash(whole) != intent.after:
             if is_torn_write(data):  # ours over theirs: what else does not parse was kept already
                 self._shared.keep("quarantine", f"{self.task_id}.json", data)

@@ -222,8 +222,8 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
     path = workspace / "registry" / "GLOBAL_REGISTRY.json"
     path.parent.mkdir()
     path.write_text("{}")
-    switch(workspace, 3)
     late = path.open("r+")
+    switch(workspace, 3)
 
     def write(*_):
         late.write('{"late": true}')
@@ -231,7 +231,6 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
         return set()
 
     monkeypatch.setattr(MovableJsonStore, "_wait_until_released", write)
-    path.chmod(0o644)
     notes = switch(workspace, 4, anyway="a test").notes
     assert [n.partition(", kept")[0] for n in notes] == ["the list of tasks: written too late"]
     assert len(status(workspace).stragglers) == 1

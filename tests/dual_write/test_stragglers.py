@@ -113,8 +113,8 @@ def test_what_is_written_to_a_frozen_document_is_kept_and_shown(workspace, capsy
 
 def test_an_open_document_is_not_removed_unseen(workspace, capsys):
     """Phase 4 names who has a document open; all the same, what is written then is kept too."""
-    assert switch(capsys, workspace, 3)[0] == 0
     with holding(document(workspace)) as add:
+        assert switch(capsys, workspace, 3)[0] == 0
         code, found = switch(capsys, workspace, 4)
         assert code == 6
         assert "python" in found["error"]["message"]
@@ -146,10 +146,10 @@ def test_a_registry_made_after_the_cut_over_is_found(workspace, capsys, phase):
 
 def test_a_straggler_is_not_overwritten_on_the_way_back(workspace, capsys):
     """3 to 2 brings a document forward only over the frozen text; what stood there is kept."""
-    assert switch(capsys, workspace, 3)[0] == 0
-    with closing(open_store(load_settings(workspace))) as store:
-        build.put(store, build.agent(TASK, "ours"), expected=1)
     with holding(document(workspace)) as add:
+        assert switch(capsys, workspace, 3)[0] == 0
+        with closing(open_store(load_settings(workspace))) as store:
+            build.put(store, build.agent(TASK, "ours"), expected=1)
         add("late")
         assert switch(capsys, workspace, 2)[0] == 0
     assert reports(workspace)[0]["changes"] == ["changed agent late"]
