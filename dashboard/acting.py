@@ -55,11 +55,12 @@ class Way(Asked):
 
 class Switch(Way):
     """As ``registry-backend switch``: ``anyway`` is the reason to go on where something forbids it;
-    ``timeout`` is in seconds; ``epoch``: do nothing where the record is of another one by now.
+    ``timeout``: seconds, without one as long as operations of just now call for. ``epoch``: do
+    nothing where the record is of another one by now.
     """
 
     anyway: Reason | None = None
-    timeout: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
+    timeout: float | None = Field(default=None, gt=0, le=600, allow_inf_nan=False)
     epoch: int | None = Field(default=None, ge=0, le=2**53)
 
 

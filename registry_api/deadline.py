@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 
-__all__ = ["at_most", "patience"]
+from registry_api.errors import GaveWay
+
+__all__ = ["at_most", "give_way", "giving_way", "patience", "within"]
 
 _limit: ContextVar[float | None] = ContextVar("registry_patience", default=None)
+_end: ContextVar[float | None] = ContextVar("registry_waits_end", default=None)
+_wanted: ContextVar[Callable[[], bool] | None] = ContextVar("registry_gate_wanted", default=None)
 
 
 class at_most:  # noqa: N801  (reads as a function)
@@ -24,7 +31,52 @@ class at_most:  # noqa: N801  (reads as a function)
         _limit.reset(self._token)
 
 
+class within:  # noqa: N801  (reads as a function)
+    """Within this context all waits for locks together end after ``seconds``."""
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _end.set(time.monotonic() + self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        _end.reset(self._token)
+
+
 def patience(default: float) -> float:
     """Return the seconds that a wait may take: the context's bound, else ``default``."""
-    limit = _limit.get()
-    return default if limit is None else min(limit, default)
+    limit, end = _limit.get(), _end.get()
+    if limit is not None:
+        default = min(limit, default)
+    return default if end is None else max(0.0, min(default, end - time.monotonic()))
+
+
+class giving_way:  # noqa: N801  (reads as a function)
+    """Within this context who waits for a lock gives up as soon as ``wanted`` says that a switch
+    wants the gate: queueing inside would hold the switch up for as long as the queue is.
+    """
+
+    __slots__ = ("_token", "_wanted")
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self._wanted = wanted
+
+    def __enter__(self) -> None:
+        self._token = _wanted.set(self._wanted)
+
+    def __exit__(self, *_: object) -> None:
+        _wanted.reset(self._token)
+
+
+def give_way(path: Path) -> None:
+    """Raise GaveWay where a switch wants the gate; called by who waits for ``path``, between two
+    looks, before anything durable was begun.
+    """
+    wanted = _wanted.get()
+    if wanted is not None and wanted():
+        raise GaveWay(
+            f"{path} is locked, and a switch wants the gate", next_step="Try again", path=str(path)
+        )

@@ -239,6 +239,10 @@ class Busy(Unavailable):
     code = "busy"
 
 
+class GaveWay(Busy):
+    """A wait for a lock was given up for a switch; the gate tries the call again by itself."""
+
+
 class SwitchTimedOut(Busy):
     """A switch could not close the gate before its deadline: nothing was changed."""
 

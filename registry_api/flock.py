@@ -19,12 +19,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
+from registry_api.deadline import give_way
 from registry_api.errors import Busy, Unavailable
 
-__all__ = ["Flock", "ForkSafeLock", "holder_of"]
+__all__ = ["Flock", "ForkSafeLock", "acquire_within", "holder_of", "holders_in_words"]
 
 _MOMENT = struct.Struct("<d")
+_LOOK = 0.02  # seconds between two looks whether a switch wants the gate
 _all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
 
@@ -57,6 +60,16 @@ class Flock:
 
     def try_acquire(self, *, exclusive: bool = True) -> bool:
         """Lock if nobody else holds it; return whether it was locked."""
+        self.open()
+        mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        try:
+            fcntl.flock(self._fd, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def open(self) -> Flock:
+        """Open the lock file, made where it is missing; raises Unavailable."""
         if self._fd < 0:
             try:
                 self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -64,12 +77,7 @@ class Flock:
                 raise Unavailable(
                     f"{self.path} cannot be opened: {error.strerror}", next_step="Check the folder"
                 ) from error
-        mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-        try:
-            fcntl.flock(self._fd, mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return self
 
     def _wait(self, timeout: float, pace: Callable[[float], float], *, exclusive: bool) -> None:
         start = time.monotonic()
@@ -82,6 +90,7 @@ class Flock:
                     next_step="Try again; if it lasts, see what that process waits for",
                     path=str(self.path),
                 )
+            give_way(self.path)
             pause = pace(waited)
             time.sleep(min(left, random.uniform(pause / 2, pause)))
             if self.try_acquire(exclusive=exclusive):
@@ -104,9 +113,13 @@ class Flock:
         if self._fd >= 0:
             os.pwrite(self._fd, data, place)
 
+    def read(self, size: int) -> bytes:
+        """Return the beginning of the lock file; nothing where it is closed."""
+        return os.pread(self._fd, size, 0) if self._fd >= 0 else b""
+
     def promised(self) -> float:
         """Return the moment that the last holder promised, 0 without one."""
-        data = os.pread(self._fd, _MOMENT.size, 0) if self._fd >= 0 else b""
+        data = self.read(_MOMENT.size)
         return float(_MOMENT.unpack(data)[0]) if len(data) == _MOMENT.size else 0.0
 
     def close(self) -> None:
@@ -145,6 +158,25 @@ class _Held:
         self._lock.release()
 
 
+class _Lock(Protocol):
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+
+def acquire_within(lock: _Lock, timeout: float, path: Path | None = None) -> bool:
+    """Take a lock between threads within ``timeout`` seconds; return whether it was taken. With a
+    ``path`` the wait is given up, GaveWay, when a switch wants the gate.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        if lock.acquire(timeout=left if path is None else min(left, _LOOK)):
+            return True
+        if left <= _LOOK:
+            return False
+        if path is not None:
+            give_way(path)
+
+
 class ForkSafeLock:
     """A lock between threads that a fork child finds free: whoever held it did not come along."""
 
@@ -152,9 +184,9 @@ class ForkSafeLock:
         self._lock = threading.RLock()
         _thread_locks.add(self)
 
-    def acquire(self, *, timeout: float) -> bool:
-        """Lock within ``timeout`` seconds; return whether it was."""
-        return self._lock.acquire(timeout=max(0.0, timeout))
+    def acquire(self, *, timeout: float, path: Path | None = None) -> bool:
+        """Lock within ``timeout`` seconds; return whether it was. ``path``: what it stands for."""
+        return acquire_within(self._lock, timeout, path)
 
     def release(self) -> None:
         """Unlock."""
@@ -195,9 +227,29 @@ def holder_of(path: Path) -> list[int]:
     return sorted(pids - {0})
 
 
+_STATES = {"T": "stopped", "D": "waiting for the disk", "R": "computing"}
+
+
+def holders_in_words(path: Path) -> str:
+    """Return who holds a flock on a file and what each is doing; ``unknown`` where nobody tells."""
+    return ", ".join(map(_in_words, holder_of(path))) or "unknown"
+
+
+def _in_words(pid: int) -> str:
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        # The state is the first word behind the name, which may hold blanks and brackets itself.
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        states = {p.read_text().rpartition(") ")[2][:1] for p in threads}
+    except OSError:
+        return f"process {pid}"
+    doing = next((words for state, words in _STATES.items() if state in states), "waiting")
+    return f"process {pid} ({name}, {doing})"
+
+
 def _named(path: Path) -> str:
-    pids = holder_of(path)
-    return f" by process {', '.join(map(str, pids))}" if pids else ""
+    who = holders_in_words(path)
+    return "" if who == "unknown" else f" by {who}"
 
 
 def _forget_in_child() -> None:

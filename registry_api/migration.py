@@ -111,7 +111,7 @@ class Migration(Protocol):
         *,
         actor: str,
         dry_run: bool = False,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         json_is_truth: bool = False,
         only_from_epoch: int | None = None,
         anyway: str | None = None,
@@ -119,8 +119,10 @@ class Migration(Protocol):
     ) -> SwitchReport:
         """Walk to a phase, a step at a time, each verified before it commits.
 
-        ``only_from_epoch``: do nothing where the record is of another epoch by now. ``anyway``: why
-        to go on where stragglers or foreign holders forbid it; recorded.
+        ``timeout``: seconds for the gate to become free, and for any lock; None: 5, or more where
+        operations take long just now. ``only_from_epoch``: do nothing where the record is of
+        another epoch by now. ``anyway``: why to go on where stragglers or foreign holders forbid
+        it; recorded.
 
         Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),
         PreflightFailed or VerificationFailed; nothing is changed beyond the steps before.

@@ -225,7 +225,10 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
         _recover_dead_switch(context)
         _act_on_wish(context)
         gate = Gate(
-            folder, timeout=context.settings.lock_timeout, waited=partial(process.time, "gate")
+            folder,
+            timeout=context.settings.lock_timeout,
+            waited=partial(process.time, "gate"),
+            worked=partial(process.time, "inside"),
         )
         with gate.passing():
             store = context.plugins.factory("dual")(context)

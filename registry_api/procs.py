@@ -17,6 +17,7 @@ import time
 import uuid
 import weakref
 from array import array
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,11 +53,12 @@ COUNTS = (
 SAMPLED = ("load", "list_tasks", "list_records", "counts")
 OUTCOMES = ("matched", "mismatched", "in_flight")
 PER_OPERATION = tuple(f"{op}.{outcome}" for op in SAMPLED for outcome in OUTCOMES)
-TIMES = ("write", "read", "gate")
+TIMES = ("write", "read", "gate", "inside")
+_RECENT = 128  # operations that "slow" is the 99th percentile of
 _PER_OCTAVE, _OCTAVES = 4, 24  # 1 µs to 16 s, within a fifth
 _BUCKETS = _PER_OCTAVE * _OCTAVES
 _HEAD = 512
-_NAMES = COUNTS + PER_OPERATION
+_NAMES = (*COUNTS, *PER_OPERATION, "slow")
 _CELLS = len(_NAMES) + len(TIMES) * _BUCKETS
 _SIZE = _HEAD + 8 * _CELLS
 _PLACE = {name: n for n, name in enumerate(_NAMES)}
@@ -78,6 +80,7 @@ class Process:
         self._lock = threading.Lock()
         self._file: Flock | None = None
         self._cells = array("Q", bytes(8 * _CELLS))
+        self._recent = deque[float](maxlen=_RECENT)
         self._open()
         _entries.add(self)
 
@@ -107,17 +110,22 @@ class Process:
 
     def time(self, name: str, seconds: float) -> None:
         """Add a duration to one of TIMES."""
-        self._add(_START[name] + _bucket(seconds), 1)
+        self._add(_START[name] + _bucket(seconds), 1, inside=seconds if name == "inside" else None)
 
-    def _add(self, place: int, n: int) -> None:
+    def _add(self, place: int, n: int, *, inside: float | None = None) -> None:
         with self._lock:
             if self._file is None:
                 return
             self._cells[place] += n
+            if inside is not None:
+                self._recent.append(inside)
             now = time.monotonic()
             if now < self._due:
                 return
             self._due = now + self._every
+            recent = sorted(self._recent)
+            if recent:
+                self._cells[_PLACE["slow"]] = int(1e6 * recent[int(0.99 * (len(recent) - 1))])
             with suppress(OSError):
                 self._file.write(self._cells.tobytes(), _HEAD)
 
@@ -140,7 +148,7 @@ class Process:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Living:
     """A live process as it counts: ``counts`` by COUNTS and PER_OPERATION, ``times`` by TIMES
-    (buckets).
+    (buckets); ``slow``: seconds inside the gate that 99 % of its newest operations did not exceed.
     """
 
     name: str
@@ -149,6 +157,7 @@ class Living:
     wish: int | None
     counts: Mapping[str, int]
     times: Mapping[str, Sequence[int]]
+    slow: float = 0.0
 
 
 def living(folder: Path) -> list[Living]:
@@ -166,8 +175,9 @@ def living(folder: Path) -> list[Living]:
                         pid=head["pid"],
                         at=head["at"],
                         wish=head["wish"],
-                        counts={name: cells[n] for name, n in _PLACE.items()},
+                        counts={name: cells[n] for name, n in _PLACE.items() if name != "slow"},
                         times={n: cells[s : s + _BUCKETS].tolist() for n, s in _START.items()},
+                        slow=cells[_PLACE["slow"]] / 1e6,
                     )
                 )
     return out

@@ -206,7 +206,10 @@ def switch(
     guard: Annotated[
         str | None, Parameter(help="watch so long afterwards, and step back if it goes ill: 10m")
     ] = None,
-    timeout: Annotated[float, Parameter(help="seconds to wait for a lock, and for the gate")] = 5.0,
+    timeout: Annotated[
+        float | None,
+        Parameter(help="seconds to wait for the gate and for locks; else 5, more on a slow host"),
+    ] = None,
 ) -> int:
     """Move to another migration phase: 0 to 4, next, back, a name; without one: REGISTRY_PHASE.
 
@@ -224,7 +227,7 @@ def switch(
     from registry_api import load_settings, open_migration
     from registry_api.control import PhaseRecord
 
-    if not 0 < timeout <= 600:  # NaN is no time either
+    if timeout is not None and not 0 < timeout <= 600:  # NaN is no time either
         raise UsageError(
             f"--timeout {timeout:g} is not more than 0 and at most 600 seconds",
             next_step="registry-backend switch --help",
@@ -533,8 +536,9 @@ def demo(
     import tempfile
 
     from backends.admin.demo.run import LEAST, run_demo
-    from backends.admin.demo.show import show_demo
+    from backends.admin.demo.show import show_demo, warnings_kept
     from backends.admin.demo.workspace import make_workspace
+    from backends.admin.move import progress_shown
     from registry_api.opening import has_legacy_registry
 
     if not 0 <= seconds <= 3600 or not 1 <= writers <= 100:
@@ -552,13 +556,15 @@ def demo(
             make_workspace(workspace)
         if not json:
             _said(f"Moving {workspace} under load of {writers} writers …")
-        rows = run_demo(
-            workspace,
-            writers=writers,
-            seconds=seconds,
-            sabotage=sabotage,
-            say=lambda step: None if json else _said(f"  {step}"),
-        )
+        with warnings_kept() as left, progress_shown() as progress:
+            rows = run_demo(
+                workspace,
+                writers=writers,
+                seconds=seconds,
+                sabotage=sabotage,
+                say=lambda step: None if json else _said(f"  {step}"),
+                progress=None if json else progress,
+            )
     lost, mismatches = sum(r.lost for r in rows), sum(r.mismatches for r in rows)
     found = {
         "steps": [
@@ -574,6 +580,7 @@ def demo(
             for r in rows
         ],
         "least": LEAST,
+        "left": [text.replace(f"{workspace}/", "") for text in left],
     }
     code = MISMATCH if lost or mismatches else OK
     if any(r.acknowledged < LEAST for r in rows):

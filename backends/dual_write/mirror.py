@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 from registry_api.changeset import Change, FeedCursor, Put
 from registry_api.errors import CursorExpired, NotNext, TaskNotFound
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
-from registry_api.query import RecordQuery
-from registry_api.silence import all_records
+from registry_api.query import MAX_LIMIT, RecordQuery
 from registry_api.snapshot import Head
 from registry_api.store import MoveTarget, RegistryStore
 
@@ -26,11 +25,19 @@ class Mirror:
     times and numbers.
     """
 
-    def __init__(self, source: RegistryStore, target: RegistryStore) -> None:
+    def __init__(
+        self,
+        source: RegistryStore,
+        target: RegistryStore,
+        *,
+        copied: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """``copied`` is told of each page: how many changes, and the source's newest number."""
         self.source = source
         self.target = target
         self._into = cast(MoveTarget, target)
         self._feed_id: str | None = None
+        self.copied = copied
 
     def apply(self, change: Change) -> None:
         """Mirror one change that the source has just committed, healing what lies before it."""
@@ -75,9 +82,15 @@ class Mirror:
         try:
             if changes:
                 self._into.apply_all(changes)
+                self._tell(changes)
         except NotNext:  # a writer mirrors beside us: it was faster with one of them
             for task_id in dict.fromkeys(c.changeset.task_id for c in changes):
                 self.heal(task_id)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        if self.copied is not None:
+            newest = self.source.head(changes[-1].changeset.task_id).number
+            self.copied(len(changes), newest)
 
     def cursor(self, task_id: str, number: int) -> FeedCursor | None:
         """Return the place in the source's feed behind a number, None for its beginning."""
@@ -90,9 +103,11 @@ class Mirror:
             self._feed_id = first[0].cursor.feed_id
         return FeedCursor(feed_id=self._feed_id, number=number)
 
-    def heal(self, task_id: str) -> bool:
-        """Bring one task to where the source stands; returns whether anything was to do."""
-        source = self.source.head(task_id)
+    def heal(self, task_id: str, *, upto: Head | None = None) -> bool:
+        """Bring one task to where the source stands, or stood at ``upto``; returns whether anything
+        was to do.
+        """
+        source = upto or self.source.head(task_id)
         mark = self.target.head(task_id)
         if (mark.lineage, mark.revision) == (source.lineage, source.revision):
             return False
@@ -118,10 +133,12 @@ class Mirror:
         cursor = self.cursor(task_id, mark.number)
         revision = mark.revision
         while revision < upto:
-            page = self.source.changes(cursor, task_id=task_id, limit=_PAGE)
+            limit = min(_PAGE, upto - revision)
+            page = self.source.changes(cursor, task_id=task_id, limit=limit)
             if not page:
                 return
             self._into.apply_all(page)
+            self._tell(page)
             cursor, revision = page[-1].cursor, page[-1].revision
 
     def replace(self, task_id: str) -> None:
@@ -129,31 +146,27 @@ class Mirror:
         lost something of its own.
         """
         snapshot = self.source.load(task_id)
-        feed = tuple(self._feed(task_id))
-        tail = tuple(c for c in feed if c.revision <= snapshot.revision)
-        # What came while we read is in the histories already, but is not part of this revision.
-        later = {
-            (KINDS[type(op.record)], record_key(op.record))
-            for change in feed
-            if change.revision > snapshot.revision
-            for op in change.changeset.ops
-            if isinstance(op, Put)
-        }
-        self._into.replace(snapshot, self._histories(task_id, later), feed=tail)
+        newer, tail = _Newer(self.source, task_id, snapshot.revision), list[Change]()
+        for change in newer.read():
+            if change.revision <= snapshot.revision:
+                tail.append(change)
+        self._into.replace(snapshot, self._histories(task_id, newer), feed=tuple(tail))
 
-    def _feed(self, task_id: str) -> Iterator[Change]:
-        cursor = None
-        while page := self.source.changes(cursor, task_id=task_id, limit=_PAGE):
-            yield from page
-            cursor = page[-1].cursor
-
-    def _histories(
-        self, task_id: str, later: set[tuple[Kind, str]]
-    ) -> Iterator[ProgressEntry | Finding]:
+    def _histories(self, task_id: str, newer: _Newer) -> Iterator[ProgressEntry | Finding]:
+        """Yield the records of a revision: what was committed after it is left out, whenever."""
+        query = RecordQuery(task_id=task_id)
         for kind in (Kind.PROGRESS, Kind.FINDING):
-            for record in all_records(self.source, kind, RecordQuery(task_id=task_id)):
-                if (kind, record_key(record)) not in later:
-                    yield cast(ProgressEntry | Finding, record)
+            after: str | None = None
+            while True:
+                page = self.source.list_records(kind, query, after=after, limit=MAX_LIMIT)
+                for _ in newer.read():  # what is in this page is in the feed by now
+                    pass
+                for record in page.items:
+                    if (kind, record_key(record)) not in newer.keys:
+                        yield cast(ProgressEntry | Finding, record)
+                after = page.next
+                if after is None:
+                    break
 
     def lagging(self, task_ids: list[str]) -> list[str]:
         """Return the tasks whose target is not where the source stands."""
@@ -166,3 +179,25 @@ class Mirror:
             if (source.lineage, source.revision) != (mark.lineage, mark.revision):
                 out.append(task_id)
         return out
+
+
+class _Newer:
+    """The records that came after a revision of a task, as far as its feed was read."""
+
+    def __init__(self, store: RegistryStore, task_id: str, revision: int) -> None:
+        self.keys = set[tuple[Kind, str]]()
+        self._store, self._task_id, self._revision = store, task_id, revision
+        self._cursor: FeedCursor | None = None
+
+    def read(self) -> Iterator[Change]:
+        """Read on in the feed; yields its changes."""
+        while page := self._store.changes(self._cursor, task_id=self._task_id, limit=_PAGE):
+            for change in page:
+                if change.revision > self._revision:
+                    self.keys |= {
+                        (KINDS[type(op.record)], record_key(op.record))
+                        for op in change.changeset.ops
+                        if isinstance(op, Put)
+                    }
+                yield change
+            self._cursor = page[-1].cursor

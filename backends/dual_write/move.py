@@ -19,13 +19,14 @@ from backends.dual_write.mirror import Mirror
 from backends.dual_write.preflight import check_older_state, check_place
 from backends.dual_write.steps import Sides, Step, step_between, target_heads
 from backends.dual_write.store import DualWriteStore, stamp_target
+from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import (
     compare_task,
     surplus_tasks,
     verify_tasks,
 )
 from registry_api.control import FileControl, PhaseRecord
-from registry_api.deadline import at_most
+from registry_api.deadline import at_most, within
 from registry_api.errors import (
     Busy,
     PreflightFailed,
@@ -53,8 +54,8 @@ from registry_api.zone import machine_zone
 __all__ = ["Move"]
 
 _AT_ONCE = 20  # tasks brought over between two reports of progress
-_RECOVERY = 5.0  # seconds for the gate to become free
-_MOMENT = 0.05  # seconds that anything waits for a lock while the gate is closed
+_MOMENT = 0.05  # seconds of all waits for locks while the gate is closed, at least
+_LONGEST_MOMENT = 0.2  # on a slow host: as long as an operation takes there
 
 
 class Move:
@@ -232,7 +233,7 @@ class Move:
         *,
         actor: str,
         dry_run: bool = False,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         json_is_truth: bool = False,
         only_from_epoch: int | None = None,
         anyway: str | None = None,
@@ -329,7 +330,7 @@ class Move:
         sides = self._sides(progress, reason=died.reason, wait=wait)
         step = step_between(died.before, died.after, sides)
         if died.epoch >= 0 and died.before != died.after:
-            with self._gate.closed(timeout=_RECOVERY):
+            with self._gate.closed():
                 if not committed:
                     step.undo()
                 elif died.inside:  # else it is sealed, and writers have been in since
@@ -339,7 +340,7 @@ class Move:
                 step.after(record)
         elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
             # A power loss took what it said: it may have been on its way to phase 3, or from there.
-            with self._gate.closed(timeout=_RECOVERY):
+            with self._gate.closed():
                 sides.movable.thaw()
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
@@ -382,6 +383,7 @@ class Move:
         retire_seconds = self._context.settings.retire_seconds
         return Sides(
             open_mirror=self._mirror,
+            throttle=Throttle(self._gate.slow_down),
             keep_logs=self._with_logs,
             heads=lambda: dict(self._store.heads()),
             catch_up=self._catch_up,
@@ -406,7 +408,7 @@ class Move:
         after: MigrationPhase,
         *,
         actor: str,
-        timeout: float,
+        timeout: float | None,
         json_is_truth: bool,
         reason: str | None,
         progress: Progress | None,
@@ -419,7 +421,7 @@ class Move:
         step = step_between(before, after, sides)
         try:
             # The long part, beside the writers: nobody waits for it.
-            with _in_time(timeout):
+            with _in_time(self._gate.timeout() if timeout is None else timeout):
                 caught_up = step.beside()
             new = replace(
                 record,
@@ -442,6 +444,8 @@ class Move:
                         step.undo()
                 self._journal.clear()
             raise
+        finally:
+            sides.throttle.end()
         step.after(new)
         self._journal.clear()
         done = SwitchStep(
@@ -456,29 +460,32 @@ class Move:
         return done, sides.notes
 
     def _commit_closed(
-        self, new: PhaseRecord, step: Step, under_way: Switching, timeout: float
+        self, new: PhaseRecord, step: Step, under_way: Switching, timeout: float | None
     ) -> tuple[int, float]:
         """Close the gate, do the step's part inside, replace the record, open it again.
 
         Nothing inside waits longer than a moment for a lock: else the gate is opened, callers get
         in, and it is tried again until the timeout. Returns (tasks healed, pause in ms).
         """
-        deadline = time.monotonic() + timeout
+        start = time.monotonic()
         while True:
-            with self._gate.closed(timeout=max(0.0, deadline - time.monotonic())) as since:
-                done = self._try_closed(new, step, under_way, deadline)
+            moment = max(_MOMENT, min(_LONGEST_MOMENT, self._gate.slow()))
+            left = None if timeout is None else max(0.0, start + timeout - time.monotonic())
+            with self._gate.closed(timeout=left) as since:
+                deadline = start + (self._gate.timeout() if timeout is None else timeout)
+                done = self._try_closed(new, step, under_way, deadline=deadline, moment=moment)
             if done is not None:
                 return done, (time.monotonic() - since) * 1000
-            time.sleep(0.01)
+            time.sleep(max(0.01, moment / 2))
 
     def _try_closed(
-        self, new: PhaseRecord, step: Step, under_way: Switching, deadline: float
+        self, new: PhaseRecord, step: Step, under_way: Switching, *, deadline: float, moment: float
     ) -> int | None:
         """Behind the gate; None where something was locked and may be free the next time."""
         if step.touches_files:
             self._journal.write(replace(under_way, inside=True), durable=False)
         try:
-            with at_most(_MOMENT):
+            with within(moment):
                 healed = step.inside()
             self._control.advance(new.epoch - 1, new)
         except BaseException as error:

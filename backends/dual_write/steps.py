@@ -6,11 +6,14 @@ finished (``seal`` behind the gate, then ``after``); both may be repeated.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from backends.dual_write.mirror import Mirror
+from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import compare_tail, verify_tasks
 from registry_api.control import PhaseRecord
 from registry_api.deadline import at_most
@@ -25,7 +28,8 @@ from registry_api.wrapper import provides
 __all__ = ["Sides", "Step", "step_between"]
 
 _AT_ONCE = 20  # tasks brought over between two reports of progress
-_ROUNDS = 3
+_ROUNDS = 6
+_SHORT = 0.02  # seconds of a round that leaves next to nothing
 _MOMENT = 0.05  # seconds that a locked document is waited for while everybody waits
 
 
@@ -38,6 +42,7 @@ class Sides:
     """
 
     open_mirror: Callable[[], Mirror]
+    throttle: Throttle
     keep_logs: Callable[[RegistryStore], RegistryStore]
     heads: Callable[[], dict[str, Head]]
     catch_up: Callable[[list[str], Progress | None], int]
@@ -51,7 +56,9 @@ class Sides:
     @property
     def mirror(self) -> Mirror:
         """Source and target."""
-        return self.open_mirror()
+        mirror = self.open_mirror()
+        mirror.copied = self.throttle.copied
+        return mirror
 
     @property
     def movable(self) -> Movable:
@@ -165,15 +172,15 @@ class _Follow(_Back):
     seen: dict[str, Head] = field(default_factory=dict)
 
     def beside(self) -> int:
-        sides = self.sides
+        sides, mirror = self.sides, self.sides.mirror
         task_ids = list(sides.heads())
         done = sides.catch_up(task_ids, sides.progress)
         seen = sides.heads()
-        self.verified = verify_tasks(sides.mirror, task_ids, progress=sides.progress)
+        self.verified = verify_tasks(mirror, task_ids, progress=sides.progress)
         require_equal(self.verified)
         # What never stood still is compared from its beginning, still beside the writers.
         self.seen = {t: h for t, h in seen.items() if t not in self.verified.in_flight}
-        narrow(sides.mirror, self.seen, sides.heads)
+        narrow(mirror, self.seen, sides.heads, sides.throttle)
         return done
 
     def inside(self) -> int:
@@ -221,7 +228,7 @@ class _Return(_Back):
 
     def _mirror(self) -> Mirror:
         mirror = self.sides.mirror
-        return Mirror(mirror.target, mirror.source)
+        return Mirror(mirror.target, mirror.source, copied=self.sides.throttle.copied)
 
     def _heads(self) -> dict[str, Head]:
         return target_heads(self.sides.mirror.target)
@@ -248,7 +255,7 @@ class _Return(_Back):
             self.verified = verify_tasks(mirror, list(heads), progress=sides.progress)
         require_equal(self.verified)
         self.seen = {t: h for t, h in heads.items() if t not in self.verified.in_flight}
-        narrow(mirror, self.seen, self._heads)
+        narrow(mirror, self.seen, self._heads, sides.throttle)
         return len(behind)
 
     def inside(self) -> int:
@@ -344,20 +351,33 @@ def target_heads(target: RegistryStore) -> dict[str, Head]:
     return {t.task_id: target.head(t.task_id) for t in all_tasks(target, TaskQuery())}
 
 
-def narrow(mirror: Mirror, seen: dict[str, Head], heads: Callable[[], dict[str, Head]]) -> None:
+def narrow(
+    mirror: Mirror,
+    seen: dict[str, Head],
+    heads: Callable[[], dict[str, Head]],
+    throttle: Throttle,
+) -> None:
     """Bring over and compare, beside the writers, what moved since ``seen``, or is not in it;
     ``seen`` moves on.
 
     Each round takes less time than the one before, and so leaves less to the next, and at last
-    to the moment behind the gate. What differs here is left to be told there.
+    to the moment behind the gate; where one does not take much less, writers are slowed down. What
+    differs here is left to be told there.
     """
+    before = math.inf
     for _ in range(_ROUNDS):
+        start = time.monotonic()
         moved = [t for t, h in heads().items() if seen.get(t) != h]
-        mirror.heal_all(moved)
         for task_id in moved:
             head, differences = compare_tail(mirror, task_id, seen.get(task_id, Head()))
             if not differences:
                 seen[task_id] = head
+        took = time.monotonic() - start
+        if took < _SHORT:
+            break
+        if took > before / 2:
+            throttle.slower()
+        before = took
     mirror.heal_all(heads())
 
 

@@ -20,7 +20,7 @@ from backends.dual_write.verify import compare_snapshots
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import at_most
-from registry_api.errors import BackendMismatch, Busy, RegistryError, TaskNotFound
+from registry_api.errors import BackendMismatch, Busy, GaveWay, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, Mismatch
 from registry_api.models import Kind, Record
 from registry_api.query import (
@@ -225,11 +225,13 @@ class DualWriteStore:
             other = ask(self.source if self._reads_target() else mirror.target)
             outcome = "matched"
             if other != answer:
-                # Only where both still say the same, and the target is not behind, it is a
-                # difference: else a write came in between.
+                # Both are asked again, and it is a difference only where they stood at one position
+                # before and after that: else a write, or a lag that was made up for, came between.
+                before = self._positions(mirror, task_id)
                 still = ask(self.source), ask(mirror.target)
-                behind = any(head != mirror.target.head(name) for name, head in self.heads(task_id))
-                outcome = "in_flight" if behind or still[0] == still[1] else "mismatched"
+                level = all(mine == theirs for mine, theirs in before.values())
+                level = level and before == self._positions(mirror, task_id)
+                outcome = "mismatched" if level and still[0] != still[1] else "in_flight"
                 if outcome == "mismatched":
                     self._on_mismatch(_named(op, task_id, *still))
             self._count("compared")
@@ -237,6 +239,10 @@ class DualWriteStore:
                 self._count(outcome)
             self._count(f"{op}.{outcome}")
             self._observe(f"compare.{op}", time.monotonic() - start, outcome)
+
+    def _positions(self, mirror: Mirror, task_id: str | None) -> dict[str, tuple[Head, Head]]:
+        """Return where each task asked for stands in the source and in the target."""
+        return {name: (head, mirror.target.head(name)) for name, head in self.heads(task_id)}
 
     def _list(self, op: str, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
         """Ask the target when it follows in everything asked for, else the source."""
@@ -349,7 +355,7 @@ class _Attempt:
         self._bound.__exit__()
         if kind is None:
             return False
-        if issubclass(kind, Busy) and not self._resting:
+        if issubclass(kind, Busy) and not issubclass(kind, GaveWay) and not self._resting:
             self._store.rests_until = time.monotonic() + _REST
         return issubclass(kind, RegistryError | OSError)
 

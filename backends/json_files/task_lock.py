@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backends.files import open_frozen, open_regular
-from registry_api.deadline import patience
+from registry_api.deadline import give_way, patience
 from registry_api.errors import Busy
-from registry_api.flock import Flock, ForkSafeLock, holder_of
+from registry_api.flock import Flock, ForkSafeLock, holders_in_words
 
 __all__ = ["TaskLock", "lock_document"]
 
@@ -45,7 +45,7 @@ class TaskLock:
     def held(self) -> Iterator[float]:
         """Hold the side lock; gives the monotonic deadline for what is waited for inside."""
         deadline = time.monotonic() + patience(self._timeout)
-        if not self._thread.acquire(timeout=deadline - time.monotonic()):
+        if not self._thread.acquire(timeout=deadline - time.monotonic(), path=self._path):
             raise Busy(f"another thread works on {self._document.parent}", next_step="Try again")
         try:
             with self._side.exclusive(max(0.0, deadline - time.monotonic())):
@@ -143,13 +143,12 @@ def lock_document(fd: int, path: Path, deadline: float) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                pids = ", ".join(map(str, holder_of(path)))
-                who = f" by process {pids}" if pids else ""
                 raise Busy(
-                    f"{path} is locked{who}",
+                    f"{path} is locked by {holders_in_words(path)}",
                     next_step="Try again; if it lasts, see what that process waits for",
                     path=str(path),
                 ) from None
+            give_way(path)
             time.sleep(random.uniform(_PAUSE / 2, _PAUSE))
         else:
             return

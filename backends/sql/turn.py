@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from registry_api.errors import Busy
-from registry_api.flock import Flock
+from registry_api.flock import Flock, acquire_within
 
 __all__ = ["Turn"]
 
@@ -40,7 +40,7 @@ class Turn:
 
     def take(self, deadline: float) -> None:
         """Wait for the turn and take it; raises Busy when it does not come in time."""
-        if not self._thread.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not acquire_within(self._thread, deadline - time.monotonic(), self._path):
             raise Busy(f"another thread writes to {self._path}", next_step="Try again")
         try:
             if time.monotonic() < self._burst_until and self._turn.try_acquire():

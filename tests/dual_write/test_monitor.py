@@ -88,6 +88,32 @@ def test_what_a_write_overtook_is_no_difference(workspace, capsys):
         assert dual(store).followed["mismatched"] == 0
 
 
+def test_a_lag_that_is_made_up_for_meanwhile_is_no_difference(workspace, capsys):
+    """The target answers while it lags, and follows before anybody looks where it stands."""
+    assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0
+    with closing(open_store(load_settings(workspace, env={"REGISTRY_COMPARE": "1"}))) as store:
+        mirror = dual(store).mirror()
+        target = mirror.target
+        apply, load = target.apply, target.load
+        target.apply = lambda change: (_ for _ in ()).throw(OSError())
+        build.put(store, build.report("TASK-0"), expected=None)
+        target.apply = apply
+        asked = []
+
+        def answering(task_id, *, only=None):
+            found = load(task_id, only=only)
+            asked.append(found.revision)
+            if len(asked) == 2:
+                mirror.heal(task_id)
+            return found
+
+        target.load = answering
+        store.load("TASK-0")
+        assert asked == [asked[0]] * 2
+        assert dual(store).followed["load.in_flight"] == 1
+        assert dual(store).followed["mismatched"] == 0
+
+
 def test_a_guarded_switch_steps_back_by_itself(workspace, capsys):
     """Calls that fail after it: back to where it began, exit 3, said why."""
     assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0

@@ -567,9 +567,9 @@ def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
     migration = open_migration(load_settings(workspace, env={}))
     original, closed = migration._try_closed, threading.Event()
 
-    def behind(*args):
+    def behind(*args, **more):
         closed.set()
-        return original(*args)
+        return original(*args, **more)
 
     migration._try_closed = behind
     options = {"actor": "test", "timeout": 60.0}
@@ -649,9 +649,9 @@ def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
     closed, held_up = [], []
     behind, compare = move.Move._try_closed, steps.compare_tail
 
-    def settling(self, *args):
+    def settling(self, *args, **more):
         closed.append(True)
-        return behind(self, *args)
+        return behind(self, *args, **more)
 
     def comparing(mirror, task_id, since):
         if closed:

@@ -7,15 +7,30 @@ import pytest
 from backends.dual_write.mirror import Mirror
 from backends.dual_write.verify import compare_tail, verify_tasks
 from contract_tests import build
-from registry_api import Head, StoreWrapper, load_settings, open_store
+from registry_api import (
+    Head,
+    MoveTarget,
+    StoreWrapper,
+    find_capability,
+    load_settings,
+    open_store,
+)
 
 
 class Restless(StoreWrapper):
-    """Moves on just before each load."""
+    """Moves on before and after each load, and its target follows at once."""
+
+    target = None
 
     def load(self, task_id, *, only=None):
+        self._move(task_id)
+        found = super().load(task_id, only=only)
+        self._move(task_id)
+        Mirror(self.inner, self.target).heal(task_id)
+        return found
+
+    def _move(self, task_id):
         build.put(self.inner, build.finding(task_id), expected=None)
-        return super().load(task_id, only=only)
 
 
 @pytest.fixture
@@ -29,7 +44,9 @@ def stores(tmp_path):
 def test_a_task_that_never_stands_still_is_named(stores):
     """It is in flight: neither equal nor different."""
     source, target = stores
-    report = verify_tasks(Mirror(Restless(source), target), ["t"])
+    restless = Restless(source)
+    restless.target = target
+    report = verify_tasks(Mirror(restless, target), ["t"])
     assert (report.in_flight, report.mismatches) == (("t",), ())
     assert verify_tasks(Mirror(source, target), ["t"]).in_flight == ()
 
@@ -45,3 +62,26 @@ def test_behind_the_gate_it_is_compared_from_its_beginning(stores):
     assert compare_tail(mirror, "t", source.head("t")) == (source.head("t"), [])
     _, differences = compare_tail(mirror, "t", Head())
     assert [m.pointer for m in differences] == [f"/feed/{lost.revision}"]
+
+
+class Interrupted(StoreWrapper):
+    """Somebody commits a record between the reading of the feed and of the histories, each time."""
+
+    def list_records(self, kind, query, *, after=None, limit=100):
+        build.put(self.inner, build.report("t", message="late"), build.finding("t"), expected=None)
+        return super().list_records(kind, query, after=after, limit=limit)
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite"])
+def test_a_task_set_whole_beside_writers_can_be_caught_up(stores, tmp_path, name):
+    """What is committed while histories are read is left out, and comes with the next catch-up."""
+    source, _ = stores
+    settings = load_settings(tmp_path, env={}, backend=name)
+    with closing(open_store(settings)) as store:
+        target = find_capability(store, MoveTarget)
+        Mirror(Interrupted(source), target).replace("t")
+        assert target.head("t").revision < source.head("t").revision
+        mirror = Mirror(source, target)
+        assert mirror.heal("t")
+        assert verify_tasks(mirror, ["t"]).mismatches == ()
+        assert target.head("t") == source.head("t")

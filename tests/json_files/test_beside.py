@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -21,10 +22,12 @@ from registry_api import (
     find_capability,
     load_settings,
     new_changeset,
+    open_migration,
     open_store,
 )
 from registry_api.deadline import at_most
-from registry_api.errors import Busy, CorruptDocument, TaskNotFound, Unavailable
+from registry_api.errors import Busy, Conflict, CorruptDocument, TaskNotFound, Unavailable
+from registry_api.migration import MigrationPhase
 from registry_api.store import Legacy, Movable
 from tests import legacy, processes, strace
 
@@ -757,7 +760,8 @@ def test_an_unlocked_write_right_behind_ours_is_seen_on_a_slow_disk(workspace, m
 
 
 def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatch):
-    """An unlocked write while our intent is made durable: ours is refused, theirs is taken in."""
+    """An unlocked write while our intent is made durable: theirs is taken in, and ours, which the
+    gate tries again, is no longer for the state it was made for."""
     room = Journal.make_room
 
     def then_theirs(self, size):
@@ -768,7 +772,7 @@ def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatc
     store.load("TASK-1")
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(Journal, "make_room", then_theirs)
-        with pytest.raises(Busy):
+        with pytest.raises(Conflict):
             build.put(store, build.agent("TASK-1", "ours"), expected=1)
     found = store.load("TASK-1")
     assert [(a.agent_id, a.progress) for a in found.agents] == [("old", 7)]
@@ -813,3 +817,43 @@ def test_a_template_is_kept_in_turn(workspace):
         with pytest.raises(Busy):
             other.submit(prepare).result()
     movable.prepare_freeze()
+
+
+def test_a_document_that_we_may_not_write_is_read(workspace):
+    """Read-only by whoever, in phase 0: every read goes on; a write to it is refused before
+    anything is begun, naming the user and the file, and succeeds when it may be written again.
+    """
+    if os.geteuid() == 0:
+        pytest.skip("root may write it")
+    path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    store = opened(workspace)
+    store.load("TASK-1")
+    path.chmod(0o444)
+    before = path.read_bytes()
+    seen = store.load("TASK-1"), store.counts(), store.changes()
+    with pytest.raises(Unavailable) as found:
+        build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    assert str(path) in found.value.message
+    assert f"uid {os.geteuid()}" in found.value.message
+    assert (store.load("TASK-1"), store.counts(), store.changes()) == seen
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o444
+    path.chmod(0o644)
+    build.put(store, build.agent("TASK-1", "ours"), expected=1)
+    assert store.load("TASK-1").revision == 2
+    store.close()
+
+
+@pytest.mark.parametrize("phase", [2, 3])
+def test_a_frozen_document_stays_read_only(workspace, phase):
+    """Ways over the cut-over and back leave no document writable where it is frozen, and none
+    read-only where it is the record; its owner needs no more rights than that.
+    """
+    path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
+    with closing(open_migration(load_settings(workspace))) as migration:
+        for to in (3, 2, 3, phase):
+            migration.switch(MigrationPhase(to), actor="test")
+            with closing(open_store(load_settings(workspace))) as store:
+                build.put(store, build.report("TASK-1", "old"), expected=None)
+            assert bool(path.stat().st_mode & 0o200) == (to < 3)
+        assert migration.verify().mismatches == ()
