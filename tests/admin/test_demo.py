@@ -1,11 +1,15 @@
 """registry-backend demo: the move under load, and that its check can fail."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from backends.admin.cli import main
 from tests import samples
+from tests.proof import PROVING
+from tests.slow_disk import slow_syncs
 
 
 def demo(capsys, *tokens):
@@ -36,3 +40,16 @@ def test_nothing_is_lost_in_a_copy_of_a_real_registry(name, tmp_path, capsys):
     code, steps = demo(capsys, "--workspace", str(samples.copy_of(name, tmp_path)))
     assert code == 0
     assert all(s["lost"] == s["mismatches"] == 0 for s in steps)
+
+
+@pytest.mark.skipif(not PROVING, reason="make proof")
+def test_nothing_is_lost_on_a_slow_disk(tmp_path):
+    """Each sync 10 ms longer: the same twelve switches, and it says why they take long."""
+    command = [sys.executable, "-m", "backends.admin", "demo", "--writers", "2", "--seconds", "0.2"]
+    slow = slow_syncs(tmp_path, 10)
+    done = subprocess.run(command, env=slow, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a sync takes" in done.stdout
+    assert "lost 0" in done.stdout.splitlines()[-1]
+    assert "left as it was found" in done.stdout
+    assert done.stderr == ""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -13,7 +16,7 @@ from pathlib import Path
 
 from registry_api import load_settings, open_migration
 from registry_api.errors import VerificationFailed
-from registry_api.migration import Migration, MigrationPhase
+from registry_api.migration import Migration, MigrationPhase, Progress
 
 __all__ = ["LEAST", "Row", "run_demo"]
 
@@ -21,6 +24,7 @@ LEAST = 100  # acknowledged writes a step: fewer would prove nothing
 WAY = (1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4)
 _OLDER = 2  # un-migrated programs, at work in phases 0 to 2
 _RETIRE = 2.0  # seconds that a removed document must be unused: 15 outside a demo
+_SLOW_SYNC = 0.005  # seconds
 _HERE = "backends.admin.demo"
 
 
@@ -50,11 +54,15 @@ def run_demo(
     seconds: float,
     sabotage: bool,
     say: Callable[[str], None],
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Run writers, an un-migrated program and the move; return the table.
 
     Raises RegistryError when a program died or a switch failed.
     """
+    slow = _slowness(workspace)
+    if slow:
+        say(f"this host is slow just now ({slow}): each step takes longer")
     acks = workspace / ".registry" / "demo"
     acks.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"writer{n}" for n in range(writers)]
@@ -72,7 +80,7 @@ def run_demo(
                 _load(rows[-1], seconds, acks, say)
                 if phase == MigrationPhase.WRITE_CUTOVER:
                     older.stop()
-                rows.append(_switched(migration, MigrationPhase(phase), rows[-1]))
+                rows.append(_switched(migration, MigrationPhase(phase), rows[-1], progress))
                 if phase == MigrationPhase.READ_MIGRATION:
                     older.start()
                 if phase == MigrationPhase.JSON_ONLY:
@@ -87,8 +95,28 @@ def run_demo(
     return rows
 
 
-def _switched(migration: Migration, phase: MigrationPhase, row: Row) -> Row:
-    done = migration.switch(phase, actor="demo").steps[-1]
+def _slowness(workspace: Path) -> str:
+    """Say what makes this host slow, nothing where it is not."""
+    found, cores = [], os.cpu_count() or 1
+    if (load := os.getloadavg()[0]) > 1.5 * cores:
+        found.append(f"load {load:.0f} on {cores} cores")
+    taken = []
+    with tempfile.TemporaryFile(dir=workspace) as file:
+        for _ in range(5):
+            start = time.monotonic()
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+            taken.append(time.monotonic() - start)
+    if (sync := statistics.median(taken)) > _SLOW_SYNC:
+        found.append(f"a sync takes {1000 * sync:.0f} ms")
+    return ", ".join(found)
+
+
+def _switched(
+    migration: Migration, phase: MigrationPhase, row: Row, progress: Progress | None
+) -> Row:
+    done = migration.switch(phase, actor="demo", progress=progress).steps[-1]
     row.seconds = time.monotonic() - row.since
     return Row(
         step=f"{done.from_phase:d} -> {done.to_phase:d}, phase {phase:d}",

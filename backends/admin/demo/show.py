@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["show_demo"]
+__all__ = ["show_demo", "warnings_kept"]
+
+
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.lines:
+            self.lines.append(text)
+
+
+@contextmanager
+def warnings_kept() -> Iterator[list[str]]:
+    """Keep this process's warnings for the table: the workspace is made with torn pieces."""
+    log, handler = logging.getLogger("registry_backend"), _Kept()
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield handler.lines
+    finally:
+        log.propagate = before
+        log.removeHandler(handler)
 
 
 def show_demo(found: dict[str, Any]) -> None:
@@ -30,5 +58,7 @@ def show_demo(found: dict[str, Any]) -> None:
     for s in steps:
         if s["acknowledged"] < found["least"]:
             console.print(f"step {s['step']}: fewer than {found['least']} writes prove nothing")
+    for text in found["left"]:
+        console.print(f"left as it was found: {text}", soft_wrap=True)
     acknowledged, there = (sum(s[k] for s in steps) for k in ("acknowledged", "found"))
     print(f"acknowledged {acknowledged}, found {there}, lost {acknowledged - there}")  # noqa: T201

@@ -28,6 +28,10 @@ from registry_api import (
 )
 from registry_api.query import ALL
 
+# Writes a second, at most, and a pause after each in proportion to it: a slow host has less to
+# copy, and each further step not ever more.
+_RATE = 50
+_PAUSE = 2
 _SABOTAGE = 500  # with --sabotage one write in so many is acknowledged and not made
 
 
@@ -36,19 +40,23 @@ def main(workspace: str, acks: str, name: str, sabotage: str) -> None:
     store = open_store(load_settings(workspace))
     tasks = [t.task_id for t in all_tasks(store, ALL)]
     rng = random.Random(name)
+    took = 0.0
     with Path(acks).open("w", buffering=1) as out:
         for n in range(10**9):
-            if _stopped():
+            if _stopped(max(1 / _RATE - took, _PAUSE * took)):
                 break
+            start = time.monotonic()
             task_id = rng.choice(tasks)
             drop = sabotage == "yes" and n % _SABOTAGE == _SABOTAGE // 2
             kind, key = _write(store, task_id, name, n, drop=drop)
             out.write(f"{kind} {task_id} {key} {time.monotonic()}\n")
+            took = time.monotonic() - start
     store.close()
 
 
-def _stopped() -> bool:
-    return bool(select.select([sys.stdin], [], [], 0)[0])
+def _stopped(seconds: float) -> bool:
+    """Wait for the next write's turn; return whether there is to be none."""
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 
 def _write(store: RegistryStore, task_id: str, name: str, n: int, *, drop: bool) -> tuple[str, str]:
