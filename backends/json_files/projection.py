@@ -124,8 +124,9 @@ class Projection:
                     "type": agent.type,
                     "parent": agent.parent,
                     "started_at": write(agent.started_at) if agent.started_at else None,
-                    "tmux_session": agent.tmux_session,
                 }
+                if agent.tmux_session is not None:  # its presence means that it runs
+                    agents[agent.agent_id]["tmux_session"] = agent.tmux_session
             entry = agents[agent.agent_id]
             # One id in two tasks: the entry is the first one's, and stays what it says.
             if isinstance(entry, dict) and entry.get("task_id") == task.task_id:

@@ -2,14 +2,17 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.json_files.lens.dialects import dialect_of
 from backends.json_files.lens.document import decode, encode
 from backends.jsonl.times import Times
+from contract_tests import build
 from contract_tests.test_model import DELETES, records
 from registry_api import jsontext
 from registry_api.changeset import Delete, Put
@@ -229,3 +232,79 @@ def test_an_id_of_another_type_stops_no_write(odd):
     encode(before, after, document, times=TIMES)
     found = read(document)
     assert (found.reviews["s"].reviewers, list(found.handovers)) == (("a2",), ["h"])
+
+
+def made(task, **more):
+    """A document of ours, new: a task and one agent."""
+    state = TaskState(task, agents={"a": build.agent(task.task_id, "a", **more)})
+    document = {}
+    encode(TaskState(task), state, document, times=TIMES)
+    return document, state
+
+
+def test_what_legacy_tools_read_without_asking_is_there():
+    """Limits and the current phase, with the legacy defaults, in every document of ours; they are
+    no values of the record until somebody sets them.
+    """
+    document, state = made(Task(task_id="t1", created_at=build.T0))
+    limits = {k: document[k] for k in ("max_agents", "max_depth", "max_concurrent")}
+    assert limits == {"max_agents": 45, "max_depth": 5, "max_concurrent": 20}
+    assert document["current_phase_index"] == 0
+    found = read(document)
+    assert found == state
+    assert (found.task.max_concurrent, found.task.current_phase_index) == (None, None)
+    document["max_concurrent"] = 7  # a legacy program sets one
+    assert read(document).task.max_concurrent == 7
+    document["max_concurrent"] = 20
+
+
+@pytest.mark.parametrize("value", [20, 7, None])
+def test_a_limit_of_ours_is_a_value(value):
+    """Also where it is the legacy default; and taken back it is none again."""
+    document, before = made(Task(task_id="t1", created_at=build.T0))
+    after = replace(before, task=replace(before.task, max_concurrent=value, current_phase_index=0))
+    encode(before, after, document, times=TIMES)
+    assert read(document) == after
+    assert document["max_concurrent"] == (20 if value is None else value)
+    encode(after, before, document, times=TIMES)
+    assert read(document).task.max_concurrent is None
+
+
+def test_a_key_whose_presence_says_something_is_not_there_without_a_value():
+    """`'tmux_session' in agent` makes its status tool look for that session, and end the agent;
+    a null that a legacy program wrote stays.
+    """
+    document, state = made(Task(task_id="t1", created_at=build.T0))
+    agent = document["agents"][0]
+    assert "tmux_session" not in agent
+    named = replace(state, agents={"a": replace(state.agents["a"], tmux_session="s")})
+    encode(state, named, document, times=TIMES)
+    assert agent["tmux_session"] == "s"
+    encode(named, state, document, times=TIMES)
+    assert "tmux_session" not in agent
+    agent["tmux_session"] = None
+    assert read(document) == state
+    moved = replace(state, agents={"a": replace(state.agents["a"], progress=5)})
+    encode(state, moved, document, times=TIMES)
+    assert agent["tmux_session"] is None
+
+
+@pytest.mark.parametrize(
+    ("document", "dialect"),
+    [
+        ({"phases": [{"status": "ACTIVE"}], "version": 3}, "server"),
+        ({"phases": [{"status": "active"}], "current_phase_index": 0, "version": 1}, "server"),
+        ({"phases": [], "current_phase_index": 0, "version": 1}, "server"),
+        ({"phases": [{"status": "active"}], "version": 3}, "library"),
+        (
+            {"phases": [{"status": "ACTIVE"}, {"status": "pending"}, {"status": "pending"}]},
+            "library",
+        ),
+        ({"current_phase_id": "p"}, "library"),
+        ({"version": 1}, "library"),
+        ({}, "server"),
+    ],
+)
+def test_one_key_does_not_change_the_dialect(document, dialect):
+    """A stray `version`, which its helper functions set, outweighs no other sign."""
+    assert dialect_of(document) == dialect

@@ -27,9 +27,13 @@ from backends.json_files.lens.values import (
 from registry_api.models import Kind
 from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
 
-__all__ = ["DERIVED", "FIELDS", "OURS", "Dialect", "Field", "fields_of"]
+__all__ = ["DEFAULTS", "DERIVED", "FIELDS", "OURS", "Dialect", "Field", "fields_of"]
 
 OURS = "registry_backend"  # the one key that is ours, for what a dialect has no place for
+
+# What legacy programs read of a task without asking whether it is there (KeyError, TypeError), with
+# their own defaults. Ours names under OURS which of them it wrote without having a value.
+DEFAULTS = {"max_agents": 45, "max_depth": 5, "max_concurrent": 20, "current_phase_index": 0}
 
 
 class Dialect(StrEnum):
@@ -126,7 +130,7 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("agent_id", "id", text, always=True),
         Field("type", "type", text, always=True),
         Field("model", "model", optional_text),
-        Field("tmux_session", "tmux_session", optional_text, always=True),
+        Field("tmux_session", "tmux_session", optional_text),  # its presence means that it runs
         Field("parent", "parent", optional_text, always=True),
         Field("depth", "depth", optional_integer),
         Field("status", "status", choice(_AGENT_WORDS, _same(AgentStatus)), always=True),
@@ -212,10 +216,17 @@ _LIBRARY_PHASE_FIELDS = tuple(
 
 
 def dialect_of(document: dict[str, Any]) -> Dialect:
-    """Tell the dialect of a document; one without phases is the server's."""
+    """Tell the dialect of a document by all of its signs; one without any is the server's.
+
+    The case of its phases' statuses and how it names the current phase; ``version`` counts only
+    where nothing else tells: helper functions set it in the server's documents too.
+    """
     phases = document.get("phases")
     listed = phases if isinstance(phases, list) else []
     statuses = [p.get("status") for p in listed if isinstance(p, dict)]
-    lower = any(isinstance(s, str) and s.islower() for s in statuses)
-    library = lower or "version" in document or "current_phase_id" in document
-    return Dialect.LIBRARY if library else Dialect.SERVER
+    words = [s for s in statuses if isinstance(s, str)]
+    server = sum(w.isupper() for w in words) + ("current_phase_index" in document)
+    library = sum(w.islower() for w in words) + ("current_phase_id" in document)
+    if server or library:
+        return Dialect.LIBRARY if library > server else Dialect.SERVER
+    return Dialect.LIBRARY if "version" in document else Dialect.SERVER

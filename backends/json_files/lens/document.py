@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from backends.files import Problem
-from backends.json_files.lens.dialects import OURS, Dialect, dialect_of
-from backends.json_files.lens.element import Json, ours_of, read_element, write_element
+from backends.json_files.lens.dialects import DEFAULTS, OURS, Dialect, dialect_of
+from backends.json_files.lens.element import (
+    Json,
+    is_default,
+    ours_of,
+    read_element,
+    write_element,
+)
 from backends.jsonl.times import Times
 from registry_api.models import (
     SAFE_INT,
@@ -124,6 +130,8 @@ def _first_moment(reader: _Reader) -> datetime:
 
 
 def _current(document: Json, by_id: dict[str, int]) -> int | None:
+    if is_default(document, "current_phase_index"):
+        return None
     if "current_phase_index" in document:
         value = document["current_phase_index"]
         return value if type(value) is int and abs(value) <= SAFE_INT else None
@@ -308,6 +316,9 @@ class _Writer:
             "completed_count": 0,
             "reviews": [],
         }
+        missing = [k for k in DEFAULTS if self.document.get(k) is None]
+        self.document |= {k: DEFAULTS[k] for k in missing}
+        self.document[OURS] = {**ours_of(self.document), "defaults": missing}
 
     def element(self, kind: Kind, record: Any, element: Json, **options: Any) -> None:
         write_element(kind, record, element, dialect=self.dialect, times=self.times, **options)
@@ -324,6 +335,7 @@ class _Writer:
             self.element(Kind.TASK, task, self.document)
         by_id = self._by_id()
         if _current(self.document, by_id) != task.current_phase_index:
+            self._no_default("current_phase_index")
             ids = {index: phase_id for phase_id, index in by_id.items()}
             named = ids.get(task.current_phase_index or 0)
             if self.dialect is Dialect.LIBRARY and named and task.current_phase_index is not None:
@@ -331,6 +343,11 @@ class _Writer:
                 self.document["current_phase_id"] = named
             else:
                 self.document["current_phase_index"] = task.current_phase_index
+
+    def _no_default(self, key: str) -> None:
+        named = ours_of(self.document).get("defaults")
+        if isinstance(named, list) and key in named:
+            named.remove(key)
 
     def _by_id(self) -> dict[str, int]:
         return {p.phase_id: p.phase_index for p in self.after.phases.values() if p.phase_id}

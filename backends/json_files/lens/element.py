@@ -6,13 +6,13 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from backends.json_files.lens.dialects import DERIVED, OURS, Dialect, Field, fields_of
+from backends.json_files.lens.dialects import DEFAULTS, DERIVED, OURS, Dialect, Field, fields_of
 from backends.json_files.lens.values import UNREADABLE
 from backends.jsonl.times import Times
 from registry_api import jsontext
 from registry_api.models import CLASSES, Kind, Record
 
-__all__ = ["read_element", "write_element"]
+__all__ = ["is_default", "read_element", "write_element"]
 
 Json = dict[str, Any]
 
@@ -28,6 +28,12 @@ def _defaults(kind: Kind) -> dict[str, Any]:
 @cache
 def _plain_keys(kind: Kind, dialect: Dialect) -> frozenset[str]:
     return frozenset(f.key for f in fields_of(kind, dialect) if not f.ours)
+
+
+def is_default(element: Json, key: str) -> bool:
+    """Whether a value stands there for legacy programs alone: the record has none."""
+    named = ours_of(element).get("defaults")
+    return isinstance(named, list) and key in named and element.get(key) == DEFAULTS.get(key)
 
 
 def ours_of(element: Json) -> Json:
@@ -73,7 +79,7 @@ _ABSENT = object()
 
 def _read(field: Field, element: Json, times: Times) -> Any:
     place = ours_of(element) if field.ours else element
-    if field.key not in place:
+    if field.key not in place or is_default(element, field.key):
         return _ABSENT
     value = field.converter.read(place[field.key], times)
     return _ABSENT if value is UNREADABLE and field.ours else value
@@ -106,10 +112,18 @@ def write_element(
                     continue
             elif found is _ABSENT and not (new and field.always):
                 continue
-        if found is UNREADABLE or found != wanted:
+        if wanted is None and found is not UNREADABLE and found is not None and not field.always:
+            # Legacy programs ask whether the key is there; a null of theirs stays.
+            (ours if field.ours else element).pop(field.key)
+        elif found is UNREADABLE or found != wanted:
             (ours if field.ours else element)[field.key] = field.converter.write(wanted, times)
     known = _plain_keys(kind, dialect) | DERIVED[kind] | derived
     _write_unknown(element, {k: v for k, v in extra.items() if k not in known}, known)
+    if "defaults" in ours:
+        missing = {f.key for f in fields_of(kind, dialect) if getattr(record, f.name) is None}
+        ours["defaults"] = [
+            k for k in ours["defaults"] if k in missing or k == "current_phase_index"
+        ]
     ours.pop("extra", None)
     if list(extra) != [k for k in element if k not in known] + unread:
         # A key's place is taken by a field, or the order would change: all of it is kept aside.
