@@ -13,12 +13,12 @@ fi
 
 as_user() {
   setpriv --reuid="$user" --regid="$user" --init-groups \
-    env HOME="$home" USER="$user" LOGNAME="$user" VENV="$venv" LD_LIBRARY_PATH="${libraries:-}" \
+    env HOME="$home" USER="$user" LOGNAME="$user" VENV="$venv" \
     PATH=/usr/local/bin:/usr/bin:/bin LEGACY_SAMPLES="$home/legacy_samples" "$@"
 }
 
 # Set `interpreter` to one of the same version that the user can run. Where root's own lies in
-# root's home and there is no other, it is copied; its shared library is found by `libraries`.
+# root's home and there is no other, it is copied, and finds its shared library beside itself.
 find_interpreter() {
   own=$("$python" -c 'import os, sys; print(os.path.realpath(sys._base_executable))')
   name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
@@ -29,7 +29,13 @@ find_interpreter() {
   copy="$home/$name"
   mkdir -p "$copy"
   tar -c -C "$prefix" --exclude=site-packages --exclude=test bin lib | tar -x -C "$copy"
-  interpreter="$copy/bin/$name" libraries="$copy/lib"
+  interpreter="$copy/bin/$name"
+  "$python" - "$interpreter" "$prefix/lib" <<'END'
+import pathlib, sys
+program, library = pathlib.Path(sys.argv[1]), sys.argv[2].encode()
+beside = b"$ORIGIN/../lib".ljust(len(library), b"\0")
+program.write_bytes(program.read_bytes().replace(library + b"\0", beside + b"\0"))
+END
 }
 
 command -v setpriv >/dev/null || {
