@@ -9,7 +9,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Problem", "is_writable", "open_frozen", "open_regular", "require_writable"]
+__all__ = [
+    "Problem",
+    "is_writable",
+    "open_frozen",
+    "open_inside",
+    "open_regular",
+    "require_writable",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +41,39 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
-def open_frozen(path: Path | str) -> int:
+def open_inside(path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644) -> int:
+    """Open a regular file without following a link, neither its own nor its folder's.
+
+    A folder that is a link leads to files of somebody else: they would be adopted, and removed with
+    ours in phase 4. Raises OSError.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError as error:
+        raise OSError(errno.ELOOP, "a link, not followed", str(path.parent)) from error
+    try:
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(path.name, flags, mode, dir_fd=folder)
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"not a regular file: {path}")
+    return fd
+
+
+def open_frozen(path: Path) -> int:
     """Open a file that we made read-only for reading and writing, its mode kept; raises OSError.
 
     Only its owner can. Callers take turns (a task's side lock): of two at once the slower would
     keep the mode that the other had set for a moment.
     """
-    fd = open_regular(path)
+    fd = open_inside(path)
     try:
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
         os.fchmod(fd, mode | stat.S_IWUSR)
         try:
-            return open_regular(path, os.O_RDWR)
+            return open_inside(path, os.O_RDWR)
         finally:
             os.fchmod(fd, mode)
     finally:

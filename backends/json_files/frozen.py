@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from backends.files import open_regular
+from backends.files import open_inside, open_regular
 from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
 from backends.json_files.recorded import content_hash, read_document
 from backends.json_files.stamp import stamp_of
@@ -39,6 +39,8 @@ class FrozenTask(MirroredTask):
             found = os.lstat(self._document).st_mode
         except OSError:
             return None
+        if os.path.islink(self._document.parent):  # noqa: PTH114  (hot path)
+            return None
         return stat.S_IMODE(found) if stat.S_ISREG(found) else None
 
     def text(self) -> bytes | None:
@@ -57,7 +59,7 @@ class FrozenTask(MirroredTask):
     def _bytes(self) -> bytes | None:
         self.journal.refresh()
         try:
-            with open(open_regular(self._document), "rb") as file:  # noqa: PTH123
+            with open(open_inside(self._document), "rb") as file:  # noqa: PTH123
                 return file.read()
         except FileNotFoundError:
             return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from backends.files import open_regular
+from backends.files import open_inside
 from backends.json_files.inplace import is_torn_write, write_in_place
 from backends.json_files.intent import AppendedLine, Intent
 from backends.json_files.journal import Journal, histories_of
@@ -350,7 +350,7 @@ class MirroredTask(TaskFiles):
     @contextmanager
     def _held(self) -> Iterator[int]:
         """Lock the document for a look at it, as older programs do; raises Busy, OSError."""
-        fd = open_regular(self._document)
+        fd = open_inside(self._document)
         try:
             lock_document(fd, self._document, time.monotonic() + patience(self._shared.timeout))
             yield fd

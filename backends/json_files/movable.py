@@ -168,7 +168,7 @@ class MovableJsonStore(JsonFilesStore):
         """Return the tasks that have a document; those never seen before are judged."""
         new = set[str]()
         with os.scandir(self._shared.layout.workspace) as entries:
-            names = [e.name for e in entries if not e.name.startswith(".")]
+            names = [e.name for e in entries if e.name[0] != "." and not e.is_symlink()]
         if any(name not in self._tasks for name in names):
             new = set(self._shared.layout.tasks()) - self._tasks.keys()
         return sorted({n for n in names if n in self._tasks} | new)

@@ -118,13 +118,17 @@ class JsonFilesStore:
             self._awake.ask_for(task)
             return task
 
+    def _is_link(self, task_id: str) -> bool:
+        folder = f"{self._shared.layout.workspace}/{task_id}"
+        return os.path.islink(folder)  # noqa: PTH114  (hot path)
+
     def _existing(self, task_id: str) -> TaskFiles:
         """Return a task that has left a trace; asking for any other makes no files."""
         if self._closed or not is_id(task_id):
             return self._task(task_id)
         known = task_id in self._tasks
         layout = self._shared.layout
-        if os.path.islink(f"{layout.workspace}/{task_id}"):  # noqa: PTH114  (hot path)
+        if self._is_link(task_id):
             raise TaskNotFound(
                 f"the folder of task {task_id} is a link, not followed", next_step="Move it away"
             )
@@ -159,7 +163,9 @@ class JsonFilesStore:
         task_id = change.changeset.task_id
         try:
             task = self._task(task_id) if changeset.expected == 0 else self._existing(task_id)
-        except TaskNotFound:
+        except TaskNotFound as error:
+            if self._is_link(task_id):
+                raise Unavailable(error.message, next_step="Move it away, then try again") from None
             if changeset.expected is None:
                 raise
             raise Conflict(task_id, expected=changeset.expected, actual=0) from None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from backends.files import open_frozen, open_regular
+from backends.files import open_frozen, open_inside
 from registry_api.deadline import give_way, patience
 from registry_api.errors import Busy
 from registry_api.flock import Flock, ForkSafeLock, holders_in_words
@@ -86,9 +86,8 @@ class TaskLock:
 
     def _open_locked(self, deadline: float, *, create: bool) -> int:
         while True:
-            flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
             if create:
-                fd = os.open(self._document, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+                fd = open_inside(self._document, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             else:
                 fd = self._open()
             _open_documents.add(fd)
@@ -105,11 +104,11 @@ class TaskLock:
 
     def _open(self) -> int:
         try:
-            return open_regular(self._document, os.O_RDWR)
+            return open_inside(self._document, os.O_RDWR)
         except PermissionError:
             if self._read_only():
                 return open_frozen(self._document)
-            return open_regular(self._document)  # who only looks can go on
+            return open_inside(self._document)  # who only looks can go on
 
     def _leave_free(self) -> None:
         try:
