@@ -9,6 +9,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry_api.ownership import open_owned
+
 __all__ = [
     "Problem",
     "is_writable",
@@ -53,7 +55,7 @@ def open_inside(path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644) -> i
         raise OSError(errno.ELOOP, "a link, not followed", str(path.parent)) from error
     try:
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        fd = os.open(path.name, flags, mode, dir_fd=folder)
+        fd = open_owned(path.name, flags, mode, dir_fd=folder)
     finally:
         os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -18,6 +18,7 @@ from registry_api.durable import replace_file
 from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
 from registry_api.flock import Flock
 from registry_api.migration import MigrationPhase
+from registry_api.ownership import make_folder
 
 __all__ = ["FileControl", "PhaseRecord"]
 
@@ -115,7 +116,7 @@ class FileControl:
     def _alone(self) -> Iterator[None]:
         """Serialise all who replace the record: what was read inside is what is replaced."""
         try:
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            make_folder(self.path.parent, mode=0o700)
         except OSError as error:
             raise Unavailable(
                 f"{self.path.parent}: {error.strerror}", next_step="Check the folder"

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from registry_api.ownership import open_owned
+
 __all__ = ["replace_file", "sync_folder", "write_file"]
 
 Sync = Callable[[int], None]
@@ -16,7 +18,7 @@ def write_file(
 ) -> None:
     """Write a whole file; ``new``: only where there is none. Raises OSError."""
     flags = os.O_EXCL if new else os.O_TRUNC
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
+    fd = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
         file.write(data)
         file.flush()

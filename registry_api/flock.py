@@ -23,6 +23,7 @@ from typing import Protocol
 
 from registry_api.deadline import give_way
 from registry_api.errors import Busy, Unavailable
+from registry_api.ownership import open_owned
 
 __all__ = ["Flock", "ForkSafeLock", "acquire_within", "holder_of", "holders_in_words"]
 
@@ -72,7 +73,7 @@ class Flock:
         """Open the lock file, made where it is missing; raises Unavailable."""
         if self._fd < 0:
             try:
-                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._fd = open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
             except OSError as error:
                 raise Unavailable(
                     f"{self.path} cannot be opened: {error.strerror}", next_step="Check the folder"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from registry_api.errors import InvalidInput, Unavailable
 from registry_api.models import is_id
+from registry_api.ownership import open_owned
 
 __all__ = ["APPEND", "NEW", "open_file", "open_folder", "read_tail", "task_file"]
 
@@ -37,7 +38,7 @@ def open_file(workspace: Path, task_id: str, *parts: str, flags: int) -> int:
     folder = _descend(workspace, path.parent, make=bool(flags & os.O_CREAT))
     safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path.name, flags | safe, 0o600, dir_fd=folder)
+        fd = open_owned(path.name, flags | safe, 0o600, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -79,6 +80,11 @@ def _descend(workspace: Path, folder: Path, *, make: bool) -> int:
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=here)
+                    if os.geteuid() == 0:
+                        above = os.fstat(here)
+                        os.chown(
+                            part, above.st_uid, above.st_gid, dir_fd=here, follow_symlinks=False
+                        )
             below = os.open(part, _FOLDER, dir_fd=here)
         except FileNotFoundError:
             raise

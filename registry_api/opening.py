@@ -18,6 +18,7 @@ from registry_api.gate import Gate, GatedStore
 from registry_api.metered import MeteredStore
 from registry_api.migration import Migration, MigrationPhase
 from registry_api.observed import observed
+from registry_api.ownership import make_folder
 from registry_api.plugins import Plugins, load_plugins
 from registry_api.procs import Process, living
 from registry_api.settings import Settings, load_settings
@@ -217,7 +218,7 @@ def _held_by_sqlite(context: OpenContext) -> int:
 def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     """Open the move behind its gate, and act on a wish that differs from the record."""
     folder = context.workspace / STATE_DIR
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_folder(folder, mode=0o700)
     context = _counted(context)
     process = context.process
     assert process is not None

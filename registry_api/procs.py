@@ -27,6 +27,7 @@ from pathlib import Path
 import orjson
 
 from registry_api.flock import Flock
+from registry_api.ownership import make_folder
 
 __all__ = [
     "COUNTS",
@@ -86,7 +87,7 @@ class Process:
 
     def _open(self) -> None:
         with suppress(OSError):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder, mode=0o700, parents=True)
             _bury(self._folder)
         for _ in range(3):  # until it is locked another one may take it for what the dead left
             if self._file is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from registry_api.durable import write_file
 from registry_api.errors import SettingsError
+from registry_api.ownership import make_folder
 
 __all__ = ["operator_token", "reader_token"]
 
@@ -22,7 +23,7 @@ def reader_token(workspace: Path) -> str:
 
 
 def _token(path: Path) -> str:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    make_folder(path.parent, mode=0o700)
     try:
         write_file(path, secrets.token_urlsafe(32).encode(), new=True)
     except FileExistsError:

@@ -46,6 +46,7 @@ from registry_api.migration import (
 )
 from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
+from registry_api.ownership import make_folder, open_owned
 from registry_api.store import Capability, Logged, Movable, Reconciled, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.wrapper import provides
@@ -67,7 +68,7 @@ class Move:
         self._store = store
         self._control = control
         if not context.read_only:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            make_folder(self._folder, mode=0o700)
         self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
         self._filling: Mirror | None = None
         self._journal = SwitchJournal(self._folder)
@@ -281,8 +282,10 @@ class Move:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = FileLock(self._folder / "switch.lock", mode=0o600, fallback_to_soft=False)
+        path = self._folder / "switch.lock"
+        lock = FileLock(path, mode=0o600, fallback_to_soft=False)
         try:
+            os.close(open_owned(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC))
             lock.acquire(timeout=0)
             yield
         except Timeout:
@@ -516,7 +519,7 @@ class Move:
         path = self._folder / "history.jsonl"
         # The switch is committed: a history that cannot be written must not say otherwise.
         with suppress(OSError):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
             try:
                 os.write(fd, line)
                 os.fsync(fd)
@@ -579,6 +582,6 @@ def keep_mismatches(path: Path, found: list[Mismatch], *, most: int = 100) -> No
     """Append differences that a sample found, keeping the last hundred."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     lines += [orjson.dumps(asdict(m) | {"at": _now()}) for m in found]
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
     with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
         file.write(b"\n".join(lines[-most:]) + b"\n")

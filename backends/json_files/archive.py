@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from registry_api.errors import CorruptDocument
+from registry_api.ownership import open_owned
 
 __all__ = ["Archive", "Member"]
 
@@ -41,7 +42,7 @@ class Archive:
     ) -> str:
         """Write the archive durably; returns its SHA-256 (hex). Raises OSError."""
         manifest: dict[str, str] = {}
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
             with open(fd, "w+b") as file:  # noqa: PTH123  (an open descriptor)
                 with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -15,6 +15,7 @@ import orjson
 from registry_api.deadline import patience
 from registry_api.errors import Busy, CorruptDocument
 from registry_api.flock import Flock, ForkSafeLock
+from registry_api.ownership import open_owned
 
 __all__ = ["FeedNumbers"]
 
@@ -121,7 +122,7 @@ class FeedNumbers:
             sync = True
         self._feed_id = state["feed_id"]
         data = orjson.dumps(state).ljust(_SIZE)
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_owned(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
         try:
             os.pwrite(fd, data, 0)
             if sync or not boot:

@@ -15,6 +15,7 @@ from backends.json_files.recorded import content_hash, read_document
 from backends.json_files.stamp import stamp_of
 from registry_api.deadline import at_most
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
+from registry_api.ownership import make_folder
 from registry_api.snapshot import Head
 from registry_api.store import Straggler
 
@@ -88,7 +89,7 @@ class FrozenTask(MirroredTask):
         self.journal.refresh()
         if self.journal.is_empty:
             if not os.path.lexists(self._document):
-                self._document.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._document.parent, parents=True)
                 fresh = self._document.with_name(f".{self._document.name}.back")
                 self._shared.write_file(fresh, data, mode=mode)
                 fresh.rename(self._document)
@@ -240,7 +241,7 @@ class FrozenTask(MirroredTask):
                         path=str(self._document),
                     )
                 return
-            self._document.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._document.parent, parents=True)
             if aside is not None:
                 aside.rename(self._document)
                 self._shared.sync_folder(self._document.parent)

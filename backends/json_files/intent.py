@@ -19,6 +19,7 @@ import orjson
 
 from backends.json_files.patch import Patch
 from registry_api.models import Kind
+from registry_api.ownership import open_owned
 
 __all__ = ["AppendedLine", "Intent", "IntentFile", "pending_numbers"]
 
@@ -67,7 +68,7 @@ class IntentFile:
     def reserve(self, number: int) -> None:
         """Show that a feed number was drawn, while the counter is still locked."""
         self._note_if_new()
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = open_owned(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(fd, _NUMBER.pack(number))
         finally:
@@ -93,7 +94,7 @@ class IntentFile:
         body = orjson.dumps(head) + b"\n" + intent.journal + intent.patch.data
         number = _NUMBER.pack(intent.number)
         data = number + hashlib.sha256(number + body).digest() + body
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_owned(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
         try:
             rest = memoryview(data)
             while rest:

@@ -41,6 +41,7 @@ from registry_api.codec import decode_record, dump, encode_record, unstamp
 from registry_api.errors import CorruptDocument
 from registry_api.flock import ForkSafeLock
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
+from registry_api.ownership import open_owned
 from registry_api.retention import KEEP, KEEP_CHANGES
 from registry_api.snapshot import Head
 from registry_api.state import TaskState
@@ -512,7 +513,7 @@ class Journal:
         return dump(line) + b"\n"
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
 
     def make_room(self, size: int) -> None:
         """Take the space of a line that is to come, so that a full disk shows before the write.

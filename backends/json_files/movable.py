@@ -27,6 +27,7 @@ from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
 from registry_api.errors import CorruptDocument, RegistryError
 from registry_api.models import Finding, ProgressEntry
+from registry_api.ownership import make_folder
 from registry_api.snapshot import Head, TaskSnapshot
 from registry_api.store import Straggler
 
@@ -383,7 +384,7 @@ class MovableJsonStore(JsonFilesStore):
             task.reinstate(None)
         path, base = self._shared.layout.global_file, _read(self._global_base)
         if base is not None and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, parents=True)
             fresh = path.with_name(f".{path.name}.back")
             self._shared.write_file(fresh, base, mode=0o644)
             MirroredTask.set_writable(fresh, writable=False)

@@ -17,6 +17,7 @@ from typing import Any
 from backends.files import open_regular
 from backends.json_files.shared import Shared
 from registry_api import jsontext
+from registry_api.ownership import make_folder, open_owned
 from registry_api.snapshot import RegistryCounts, TaskSnapshot
 
 __all__ = ["Projection"]
@@ -38,15 +39,15 @@ class Projection:
 
     def mark(self) -> None:
         """Note, before a change, that the file will be out of date."""
-        self._mark.touch(mode=0o600)
+        os.close(open_owned(self._mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
 
     def update(self, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> bool:
         """Write the counts and the entries of some tasks; return whether it got through."""
         path = self._shared.layout.global_file
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, parents=True)
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                fd = open_owned(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             except FileExistsError:
                 fd = open_regular(path, os.O_RDWR)
             try:

@@ -15,6 +15,7 @@ from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.layout import Layout
 from backends.jsonl.times import Times
 from registry_api.durable import replace_file, sync_folder, write_file
+from registry_api.ownership import make_folder
 
 __all__ = ["Shared"]
 
@@ -54,7 +55,7 @@ class Shared:
     def folder(self, name: str) -> Path:
         """Return a folder below ``.registry``, made with mode 0700 where it is missing."""
         path = self.layout.state / name
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path, mode=0o700, parents=True)
         if path.is_symlink():
             raise OSError(errno.ELOOP, "a link in place of a folder of ours", str(path))
         return path

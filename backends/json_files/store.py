@@ -36,6 +36,7 @@ from registry_api.errors import (
 )
 from registry_api.flock import ForkSafeLock
 from registry_api.models import Kind, Record, is_id
+from registry_api.ownership import make_folder
 from registry_api.query import (
     ALL,
     ALL_RECORDS,
@@ -78,8 +79,8 @@ class JsonFilesStore:
     ) -> None:
         layout = Layout(workspace)
         folder = layout.state / "json"
-        layout.state.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(layout.state, mode=0o700)
+        make_folder(folder, mode=0o700)
         self._shared = Shared(
             layout=layout,
             times=times,

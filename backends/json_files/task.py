@@ -33,6 +33,7 @@ from registry_api.errors import (
     Unavailable,
 )
 from registry_api.models import Finding, Kind, ProgressEntry
+from registry_api.ownership import make_folder
 from registry_api.retention import check_fresh
 from registry_api.state import TaskState
 
@@ -325,7 +326,7 @@ class TaskFiles(Foreign):
                 f"{parent} is a link", next_step="Move it away; links are not followed"
             )
         for name in reversed(_FOLDERS):
-            (parent / name).mkdir(parents=True, exist_ok=True)
+            make_folder(parent / name, parents=True)
         self._shared.sync_folder(self._shared.layout.workspace)
 
     @contextmanager

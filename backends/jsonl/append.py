@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry_api.flock import ForkSafeLock
+from registry_api.ownership import make_folder, open_owned
 
 __all__ = ["Appender", "append_line", "open_log"]
 
@@ -27,14 +28,14 @@ def open_log(folder: str, name: str, *, made: Callable[[Path], None] | None = No
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path, parents=True)
             if made is not None:
                 made(path.parent)
             continue
         if not stat.S_ISDIR(mode):
             raise OSError(errno.ELOOP, "no folder, or a link in place of one", str(path))
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(f"{folder}/{name}", flags, 0o644)
+    return open_owned(f"{folder}/{name}", flags, 0o644)
 
 
 def append_line(fd: int, data: bytes, *, mend: bool = True) -> None:

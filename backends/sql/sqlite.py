@@ -14,7 +14,7 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backends.sql.sqlite_sql import DDL
@@ -30,6 +30,7 @@ from registry_api.errors import (
     StoreClosed,
     Unavailable,
 )
+from registry_api.ownership import make_folder, open_owned
 
 __all__ = ["SqliteEngine"]
 
@@ -309,7 +310,10 @@ class SqliteEngine:
         """Make an empty database, upgrade an older one, refuse a newer one."""
         try:
             if not self._read_only:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(self.path.parent, mode=0o700, parents=True)
+                if os.geteuid() == 0 and not self.path.exists():
+                    with suppress(FileExistsError):  # SQLite's other files get its owner
+                        os.close(open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         except OSError as error:
             raise Unavailable(
                 f"{self.path} cannot be opened: {error.strerror}", next_step="Check the folder"
