@@ -308,3 +308,45 @@ def test_a_key_whose_presence_says_something_is_not_there_without_a_value():
 def test_one_key_does_not_change_the_dialect(document, dialect):
     """A stray `version`, which its helper functions set, outweighs no other sign."""
     assert dialect_of(document) == dialect
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("COMPLETED ", "completed"),
+        ("Done", "completed"),
+        ("cancelled", "terminated"),
+        ("stopped", "terminated"),
+        ("crashed", "failed"),
+        ("in progress", "running"),
+    ],
+)
+def test_a_word_that_can_mean_one_thing_is_read_as_it(word, status):
+    """And its text stays in the document until somebody gives the agent another status."""
+    document, _ = made(Task(task_id="t1", created_at=build.T0))
+    document["agents"][0]["status"] = word
+    found = read(document)
+    assert found.agents["a"].status == status
+    before = copy.deepcopy(document)
+    encode(found, replace(found, task=replace(found.task, priority="P9")), document, times=TIMES)
+    assert document["agents"] == before["agents"]
+
+
+@pytest.mark.parametrize(("said", "progress"), [("55", 55), (" 55 %", 55), (66.6, 67), (7, 7)])
+def test_progress_is_read_as_people_write_it(said, progress):
+    """Numeric strings and floats; what stands there stays."""
+    document, _ = made(Task(task_id="t1", created_at=build.T0))
+    document["agents"][0]["progress"] = said
+    assert read(document).agents["a"].progress == progress
+
+
+@pytest.mark.parametrize("key", ["status", "progress"])
+@pytest.mark.parametrize("said", ["erledigt", None, [], "nan", 1e400])
+def test_an_unknown_word_is_named(key, said):
+    """With its place and what it is taken for."""
+    document, _ = made(Task(task_id="t1", created_at=build.T0))
+    document["agents"][0][key] = said
+    problems = []
+    decode(document, task_id="t1", times=TIMES, path=PATH, problems=problems)
+    assert len(problems) == 1
+    assert f"agents[0] has an unknown {key}" in str(problems[0])

@@ -20,6 +20,7 @@ from backends.json_files.lens.values import (
     moment,
     optional_integer,
     optional_text,
+    percent,
     required_moment,
     text,
     texts,
@@ -84,6 +85,11 @@ _AGENT_WORDS: dict[str, StrEnum] = {
     **{status.value: status for status in AgentStatus},
     "pending": AgentStatus.RUNNING,
     "starting": AgentStatus.RUNNING,
+    # What people and models write for them, as far as it can mean only one thing.
+    **dict.fromkeys(("started", "active", "in_progress", "in progress"), AgentStatus.RUNNING),
+    **dict.fromkeys(("done", "complete", "finished", "succeeded"), AgentStatus.COMPLETED),
+    **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), AgentStatus.TERMINATED),
+    **dict.fromkeys(("crashed", "failure", "dead"), AgentStatus.FAILED),
 }
 _TASK_WORDS: dict[str, StrEnum] = {status.value.lower(): status for status in TaskStatus}
 _REVIEW_WORDS: dict[str, StrEnum] = {status.value: status for status in ReviewStatus}
@@ -135,7 +141,7 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("depth", "depth", optional_integer),
         Field("status", "status", choice(_AGENT_WORDS, _same(AgentStatus)), always=True),
         Field("started_at", "started_at", moment, always=True),
-        Field("progress", "progress", integer, always=True),
+        Field("progress", "progress", percent, always=True),
         Field("last_update", "last_update", moment, always=True),
         Field("prompt", "prompt", text, always=True),
         Field("completed_at", "completed_at", moment),

@@ -20,6 +20,7 @@ from backends.json_files.lens.element import (
     write_element,
 )
 from backends.jsonl.times import Times
+from registry_api import jsontext
 from registry_api.models import (
     SAFE_INT,
     Agent,
@@ -50,6 +51,17 @@ class _Reader:
 
     def problem(self, what: str) -> None:
         self.problems.append(Problem(path=self.path, what=what))
+
+    def unknown_words(self, where: str, record: Agent | Phase) -> None:
+        """Name a status or progress that is no word or number of ours."""
+        if record.extra == "{}":
+            return
+        extra = jsontext.parse_trusted(record.extra.encode())
+        for key in ("status", "progress"):
+            if key in extra:
+                said = jsontext.dump_text(extra[key])[:80]
+                taken = getattr(record, key)
+                self.problem(f"{where} has an unknown {key} {said}, taken for {taken}")
 
     def elements(self, key: str) -> Iterator[tuple[int, Json]]:
         """Yield the objects of a top-level list with their places; name what is none."""
@@ -82,7 +94,9 @@ def decode(
         elif key in state.agents:
             reader.problem(f"agents[{place}] repeats agent {key}, not read")
         else:
-            state.agents[cast(str, key)] = _agent(element, task_id, times, dialect, by_id)
+            agent = _agent(element, task_id, times, dialect, by_id)
+            state.agents[agent.agent_id] = agent
+            reader.unknown_words(f"agents[{place}]", agent)
     for place, element in reader.elements("reviews"):
         key = element.get("review_id")
         if not is_id(key):
@@ -153,6 +167,7 @@ def _phases(reader: _Reader, dialect: Dialect) -> dict[int, Phase]:
         fixed: Json = {"task_id": reader.task_id, "phase_index": index}
         phase = read_element(Kind.PHASE, element, dialect=dialect, times=reader.times, **fixed)
         out[index] = cast(Phase, phase)
+        reader.unknown_words(f"phases[{place}]", out[index])
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ __all__ = [
     "integer",
     "json_of",
     "moment",
+    "percent",
     "text",
     "texts",
 ]
@@ -62,6 +64,21 @@ optional_integer = Converter(_integer)
 integer = Converter(lambda v, t: UNREADABLE if v is None else _integer(v, t))
 
 
+def _percent(value: Any, times: Times) -> Any:
+    """Read numbers as people and models write them: 55, "55", "55%", 66.6."""
+    if isinstance(value, str):
+        try:
+            value = float(value.strip().removesuffix("%"))
+        except ValueError:
+            return UNREADABLE
+    if isinstance(value, float):
+        value = round(value) if math.isfinite(value) else None
+    return UNREADABLE if value is None else _integer(value, times)
+
+
+percent = Converter(_percent)
+
+
 def _read_moment(value: Any, times: Times) -> Any:
     if value is None:
         return None
@@ -80,9 +97,12 @@ required_moment = Converter(
 
 
 def choice(words: dict[str, StrEnum], names: dict[StrEnum, str]) -> Converter:
-    """Return the converter of a vocabulary: the words read (lower case) and the one written."""
+    """Return the converter of a vocabulary: the words read (lower case) and the one written.
+
+    Case and blanks round a word do not count.
+    """
     return Converter(
-        lambda v, _: words.get(v.lower(), UNREADABLE) if isinstance(v, str) else UNREADABLE,
+        lambda v, _: words.get(v.strip().lower(), UNREADABLE) if isinstance(v, str) else UNREADABLE,
         lambda v, _: names[v],
     )
 
