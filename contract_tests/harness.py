@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pkgutil
 import subprocess
@@ -56,6 +57,11 @@ class Harness:
             self._only = first
         self.info: StoreInfo = first.info
         self.history.clear()
+
+    @property
+    def key(self) -> str:
+        """A name that no other test's harness has: of a database, or a prefix on a server."""
+        return hashlib.sha256(str(self.workspace.resolve()).encode()).hexdigest()[:16]
 
     def set_up(self) -> None:
         """Prepare what the store needs, before it is opened for the first time."""

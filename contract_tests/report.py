@@ -100,7 +100,7 @@ class _Run:
                     "test": test,
                     "semantics": self.semantics[report.nodeid],
                     "after": round(time.monotonic() - self.start, 1),
-                    "error": report.longreprtext,
+                    "error": _writable(report.longreprtext),
                     "history": _section(report, "what was asked of the store last"),
                     "seed": _section(report, "seed"),
                 }
@@ -108,7 +108,8 @@ class _Run:
         elif report.skipped:
             found["skipped"] += 1
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-            self.skipped.append({"store": store, "test": test, "reason": str(reason)})
+            reason = _writable(str(reason))
+            self.skipped.append({"store": store, "test": test, "reason": reason})
             self.incomplete |= "does not declare" not in str(reason)
         elif report.when == "call":
             found["passed"] += 1
@@ -132,7 +133,12 @@ def _not_run(what: str, error: str) -> dict[str, Any]:
 
 
 def _section(report: pytest.TestReport, name: str) -> str:
-    return "\n".join(text for title, text in report.sections if title == name)
+    return _writable("\n".join(text for title, text in report.sections if title == name))
+
+
+def _writable(text: str) -> str:
+    """Return text that can be printed and sent: a test may have shown a store a lone surrogate."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stores_of(name: str) -> list[str]:
