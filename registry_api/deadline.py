@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
 from registry_api.errors import GaveWay
 
-__all__ = ["at_most", "give_way", "giving_way", "patience", "within"]
+__all__ = ["at_most", "give_way", "giving_way", "note_wait", "patience", "waited", "within"]
 
 _limit: ContextVar[float | None] = ContextVar("registry_patience", default=None)
-_end: ContextVar[float | None] = ContextVar("registry_waits_end", default=None)
+_budget: ContextVar[float | None] = ContextVar("registry_waits_budget", default=None)
+_waits = threading.local()
 _wanted: ContextVar[Callable[[], bool] | None] = ContextVar("registry_gate_wanted", default=None)
 
 
@@ -31,8 +32,19 @@ class at_most:  # noqa: N801  (reads as a function)
         _limit.reset(self._token)
 
 
+def note_wait(seconds: float) -> None:
+    """Count what a thread has waited for a lock."""
+    _waits.total = waited() + seconds
+
+
+def waited() -> float:
+    """Return the seconds that this thread has waited for locks, in all."""
+    total: float = getattr(_waits, "total", 0.0)
+    return total
+
+
 class within:  # noqa: N801  (reads as a function)
-    """Within this context all waits for locks together end after ``seconds``."""
+    """Within this context all waits for locks together take at most ``seconds``."""
 
     __slots__ = ("_seconds", "_token")
 
@@ -40,28 +52,29 @@ class within:  # noqa: N801  (reads as a function)
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._token = _end.set(time.monotonic() + self._seconds)
+        self._token = _budget.set(waited() + patience(self._seconds))
 
     def __exit__(self, *_: object) -> None:
-        _end.reset(self._token)
+        _budget.reset(self._token)
 
 
 def patience(default: float) -> float:
     """Return the seconds that a wait may take: the context's bound, else ``default``."""
-    limit, end = _limit.get(), _end.get()
+    limit, budget = _limit.get(), _budget.get()
     if limit is not None:
         default = min(limit, default)
-    return default if end is None else max(0.0, min(default, end - time.monotonic()))
+    return default if budget is None else max(0.0, min(default, budget - waited()))
 
 
 class giving_way:  # noqa: N801  (reads as a function)
     """Within this context who waits for a lock gives up as soon as ``wanted`` says that a switch
-    wants the gate: queueing inside would hold the switch up for as long as the queue is.
+    wants the gate: queueing inside would hold the switch up for as long as the queue is. None:
+    nobody does, from where a call has begun something durable.
     """
 
     __slots__ = ("_token", "_wanted")
 
-    def __init__(self, wanted: Callable[[], bool]) -> None:
+    def __init__(self, wanted: Callable[[], bool] | None) -> None:
         self._wanted = wanted
 
     def __enter__(self) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from registry_api.deadline import give_way
+from registry_api.deadline import give_way, note_wait
 from registry_api.errors import Busy, Unavailable
 from registry_api.ownership import open_owned
 
@@ -57,7 +57,11 @@ class Flock:
         ``pace`` gives, for the seconds waited so far, the longest pause until the next look.
         """
         if not self.try_acquire(exclusive=exclusive):
-            self._wait(timeout, pace, exclusive=exclusive)
+            start = time.monotonic()
+            try:
+                self._wait(timeout, pace, exclusive=exclusive)
+            finally:
+                note_wait(time.monotonic() - start)
 
     def try_acquire(self, *, exclusive: bool = True) -> bool:
         """Lock if nobody else holds it; return whether it was locked."""
@@ -167,15 +171,20 @@ def acquire_within(lock: _Lock, timeout: float, path: Path | None = None) -> boo
     """Take a lock between threads within ``timeout`` seconds; return whether it was taken. With a
     ``path`` the wait is given up, GaveWay, when a switch wants the gate.
     """
-    deadline = time.monotonic() + timeout
-    while True:
-        left = max(0.0, deadline - time.monotonic())
-        if lock.acquire(timeout=left if path is None else min(left, _LOOK)):
-            return True
-        if left <= _LOOK:
-            return False
-        if path is not None:
-            give_way(path)
+    if lock.acquire(blocking=False):
+        return True
+    start = time.monotonic()
+    try:
+        while True:
+            left = max(0.0, start + timeout - time.monotonic())
+            if lock.acquire(timeout=left if path is None else min(left, _LOOK)):
+                return True
+            if left <= _LOOK:
+                return False
+            if path is not None:
+                give_way(path)
+    finally:
+        note_wait(time.monotonic() - start)
 
 
 class ForkSafeLock:

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from registry_api.deadline import giving_way, patience
+from registry_api.deadline import giving_way, patience, waited
 from registry_api.errors import Busy, GaveWay, StoreClosed, SwitchTimedOut
 from registry_api.flock import Flock, holders_in_words
 from registry_api.procs import living
@@ -96,7 +96,7 @@ class Gate:
             seconds, until = _PACE.unpack(data)
             # Monotonic time begins anew with each boot: what is far ahead is of an earlier one.
             if 0 < until - time.monotonic() <= _PACE_SECONDS and 0 < seconds <= 1:
-                time.sleep(seconds)
+                time.sleep(patience(seconds))
 
     def passing(self) -> _Inside:
         """Be inside, with any number of others; raises Busy when a switch keeps it closed."""
@@ -185,18 +185,20 @@ class Gate:
 class _Inside:
     """Inside the gate for as long as the context lasts: every operation passes here."""
 
-    __slots__ = ("_gate", "_lock", "_since")
+    __slots__ = ("_gate", "_lock", "_since", "_waited")
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
     def __enter__(self) -> None:
         self._lock = self._gate.enter()
-        self._since = time.monotonic()
+        self._since, self._waited = time.monotonic(), waited()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._lock.release()
-        self._gate.worked(time.monotonic() - self._since)
+        if kind is None:  # a lock that stays taken says nothing of how long operations take
+            took = time.monotonic() - self._since - (waited() - self._waited)
+            self._gate.worked(max(0.0, took))
 
 
 class GatedStore(StoreWrapper):
@@ -219,9 +221,10 @@ class GatedStore(StoreWrapper):
         """Run one call inside the gate; a switch that died behind it is recovered first.
 
         A call that found a lock taken has changed nothing: it is tried again, at once where it gave
-        way to a switch, else until callers of just now no longer wait.
+        way to a switch, else until callers of just now no longer wait. One that gave way for as
+        long waits inside at last, as long as it may.
         """
-        start = 0.0
+        start, patient = 0.0, False
         if op == "commit":
             self._gate.keep_pace()
         while True:
@@ -231,13 +234,15 @@ class GatedStore(StoreWrapper):
             try:
                 with self._gate.passing():
                     if not self._died():
-                        with giving_way(self._gate.wanted):
+                        with giving_way(None if patient else self._gate.wanted):
                             return call()
             except GaveWay:
+                patient = self._is_over(start)
                 continue
             except Busy:
-                if time.monotonic() - start >= patience(self._gate.timeout()):
+                if self._is_over(start):
                     raise
+                time.sleep(0.005)
                 continue
             self._recover_or_wait(start)
 
@@ -245,9 +250,12 @@ class GatedStore(StoreWrapper):
         try:
             self._recover()
         except Busy:  # another process is at it
-            if time.monotonic() - start >= patience(self._gate.timeout()):
+            if self._is_over(start):
                 raise
             time.sleep(0.005)
+
+    def _is_over(self, start: float) -> bool:
+        return time.monotonic() - start >= patience(self._gate.timeout())
 
     def close(self) -> None:
         """Close the store and the gate's descriptors."""

@@ -56,7 +56,7 @@ def make_folder(path: Path, *, mode: int = 0o777, parents: bool = False) -> None
         make_folder(path.parent, parents=True)
     try:
         path.mkdir(mode=mode)
-    except FileExistsError:
+    except OSError:  # as pathlib judges it: a full disk does not matter where it is there
         if not path.is_dir():
             raise
         return

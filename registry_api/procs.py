@@ -56,6 +56,7 @@ OUTCOMES = ("matched", "mismatched", "in_flight")
 PER_OPERATION = tuple(f"{op}.{outcome}" for op in SAMPLED for outcome in OUTCOMES)
 TIMES = ("write", "read", "gate", "inside")
 _RECENT = 128  # operations that "slow" is the 99th percentile of
+_FRESH = 10.0  # seconds after which they no longer count
 _PER_OCTAVE, _OCTAVES = 4, 24  # 1 µs to 16 s, within a fifth
 _BUCKETS = _PER_OCTAVE * _OCTAVES
 _HEAD = 512
@@ -81,7 +82,7 @@ class Process:
         self._lock = threading.Lock()
         self._file: Flock | None = None
         self._cells = array("Q", bytes(8 * _CELLS))
-        self._recent = deque[float](maxlen=_RECENT)
+        self._recent = deque[tuple[float, float]](maxlen=_RECENT)
         self._open()
         _entries.add(self)
 
@@ -118,15 +119,15 @@ class Process:
             if self._file is None:
                 return
             self._cells[place] += n
-            if inside is not None:
-                self._recent.append(inside)
             now = time.monotonic()
+            if inside is not None:
+                self._recent.append((now, inside))
             if now < self._due:
                 return
             self._due = now + self._every
-            recent = sorted(self._recent)
+            recent = sorted(seconds for at, seconds in self._recent if now - at < _FRESH)
             if recent:
-                self._cells[_PLACE["slow"]] = int(1e6 * recent[int(0.99 * (len(recent) - 1))])
+                self._cells[_PLACE["slow"]] = int(1e6 * recent[math.ceil(0.99 * len(recent)) - 1])
             with suppress(OSError):
                 self._file.write(self._cells.tobytes(), _HEAD)
 
@@ -134,6 +135,7 @@ class Process:
         """Go on under an entry of its own: the lock and the cells are the parent's."""
         self._lock = threading.Lock()
         self._cells, self._file = array("Q", bytes(8 * _CELLS)), None
+        self._recent.clear()
         self._open()
 
     def close(self) -> None:
@@ -178,10 +180,15 @@ def living(folder: Path) -> list[Living]:
                         wish=head["wish"],
                         counts={name: cells[n] for name, n in _PLACE.items() if name != "slow"},
                         times={n: cells[s : s + _BUCKETS].tolist() for n, s in _START.items()},
-                        slow=cells[_PLACE["slow"]] / 1e6,
+                        slow=cells[_PLACE["slow"]] / 1e6 if _is_fresh(path) else 0.0,
                     )
                 )
     return out
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether a process has counted anything of late: what it does not do is not slow."""
+    return time.time() - path.stat().st_mtime < _FRESH
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:

@@ -26,4 +26,4 @@ for version in $(sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*
   fi
 done
 echo "Pythons passed:${passed:- none}; failed:${failed:- none}; not installed, skipped:${missing:- none}"
-[ -z "$failed" ]
+[ -z "$failed" ] && { [ -n "$passed" ] || [ -n "${OTHERS:-}" ]; }

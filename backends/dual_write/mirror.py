@@ -30,9 +30,9 @@ class Mirror:
         source: RegistryStore,
         target: RegistryStore,
         *,
-        copied: Callable[[int, int], None] | None = None,
+        copied: Callable[[int, str, Head], None] | None = None,
     ) -> None:
-        """``copied`` is told of each page: how many changes, and the source's newest number."""
+        """``copied`` is told of each page: how many changes, of which task, where it stands now."""
         self.source = source
         self.target = target
         self._into = cast(MoveTarget, target)
@@ -89,8 +89,8 @@ class Mirror:
 
     def _tell(self, changes: Sequence[Change]) -> None:
         if self.copied is not None:
-            newest = self.source.head(changes[-1].changeset.task_id).number
-            self.copied(len(changes), newest)
+            task_id = changes[-1].changeset.task_id
+            self.copied(len(changes), task_id, self.source.head(task_id))
 
     def cursor(self, task_id: str, number: int) -> FeedCursor | None:
         """Return the place in the source's feed behind a number, None for its beginning."""
@@ -113,6 +113,8 @@ class Mirror:
             return False
         if source.revision == 0:
             return False
+        if upto and mark.lineage == source.lineage and mark.revision > source.revision:
+            return False  # a writer was faster
         if mark.revision == 0 or (
             mark.lineage == source.lineage and mark.revision <= source.revision
         ):

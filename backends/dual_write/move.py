@@ -331,20 +331,23 @@ class Move:
             return (f"a switch that died would be recovered: the phase is {record.phase:d}",)
         committed = record.epoch != died.epoch
         sides = self._sides(progress, reason=died.reason, wait=wait)
-        step = step_between(died.before, died.after, sides)
-        if died.epoch >= 0 and died.before != died.after:
-            with self._gate.closed():
-                if not committed:
-                    step.undo()
-                elif died.inside:  # else it is sealed, and writers have been in since
-                    step.seal()
-                self._journal.write(replace(died, inside=False))
-            if committed:
-                step.after(record)
-        elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
-            # A power loss took what it said: it may have been on its way to phase 3, or from there.
-            with self._gate.closed():
-                sides.movable.thaw()
+        try:
+            step = step_between(died.before, died.after, sides)
+            if died.epoch >= 0 and died.before != died.after:
+                with self._gate.closed():
+                    if not committed:
+                        step.undo()
+                    elif died.inside:  # else it is sealed, and writers have been in since
+                        step.seal()
+                    self._journal.write(replace(died, inside=False))
+                if committed:
+                    step.after(record)
+            elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
+                # A power loss took what it said: it may have been on its way to phase 3, or back.
+                with self._gate.closed():
+                    sides.movable.thaw()
+        finally:
+            sides.throttle.end()
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
         self._journal.clear()

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from registry_api.deadline import patience
+from registry_api.deadline import giving_way, patience
 from registry_api.errors import Busy, CorruptDocument
 from registry_api.flock import Flock, ForkSafeLock
 from registry_api.ownership import open_owned
@@ -52,8 +52,12 @@ class FeedNumbers:
         if not self._thread.acquire(timeout=deadline - time.monotonic()):
             raise Busy(f"another thread holds {self._path}", next_step="Try again")
         try:
-            with self._lock.exclusive(deadline - time.monotonic()):
+            with giving_way(None):  # held for a moment only, and drawn when much has been begun
+                self._lock.acquire(timeout=deadline - time.monotonic())
+            try:
                 yield
+            finally:
+                self._lock.release()
         finally:
             self._thread.release()
 

@@ -311,7 +311,7 @@ class MirroredTask(TaskFiles):
             found = os.lstat(path).st_mode
             if not stat.S_ISREG(found):
                 return
-            if writable and found & 0o200:
+            if writable and found & 0o200 and not _left_open(found, mode):
                 return
             wanted = found & READ_ONLY
             if writable:
@@ -414,6 +414,11 @@ class MirroredTask(TaskFiles):
             write_in_place(fd, Patch.whole(frozen), sync=self._shared.sync)
         else:
             self._rebuild(fd)
+
+
+def _left_open(found: int, mode: int | None) -> bool:
+    """Whether a file is frozen but for its owner: who let it in was killed at that moment."""
+    return mode is not None and stat.S_IMODE(found) & ~0o200 == mode & READ_ONLY
 
 
 def _three_way(

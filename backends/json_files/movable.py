@@ -157,7 +157,7 @@ class MovableJsonStore(JsonFilesStore):
         """See Movable.freeze."""
         pending = pending_numbers(self._intents)
         moved = {}
-        self._shared.freezing.set()
+        self._shared.freezing.add(self._shared.epoch())
         for name in self._present():
             head, known = self._frozen(name).freeze(settle=name in pending), seen.get(name)
             if head is not known and head != known and head.revision:

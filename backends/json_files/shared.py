@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +23,8 @@ __all__ = ["Shared"]
 class Shared:
     """``timeout`` bounds waits for locks (seconds); ``epoch`` is that of the move, 0 without;
     ``frozen``: another store has taken over, what others write to documents is put aside;
-    ``freezing``: documents are read-only already, behind the gate of the switch that does it.
+    ``freezing``: the epoch in which documents are read-only already, behind the gate of the switch
+    that does it.
     """
 
     layout: Layout
@@ -35,12 +35,12 @@ class Shared:
     durable: bool
     epoch: Callable[[], int]
     frozen: Callable[[], bool] = lambda: False
-    freezing: threading.Event = field(default_factory=threading.Event)
+    freezing: set[int] = field(default_factory=set)
     documents: DocumentCache = field(default_factory=DocumentCache)
 
     def is_read_only(self) -> bool:
         """Return whether it is we who made the documents read-only."""
-        return self.freezing.is_set() or self.frozen()
+        return self.frozen() or (bool(self.freezing) and self.epoch() in self.freezing)
 
     def sync(self, fd: int) -> None:
         """Make a file's content durable, where the store is to be."""

@@ -14,11 +14,11 @@ import random
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from backends.files import open_frozen, open_inside
-from registry_api.deadline import give_way, patience
+from registry_api.deadline import give_way, giving_way, note_wait, patience
 from registry_api.errors import Busy
 from registry_api.flock import Flock, ForkSafeLock, holders_in_words
 
@@ -92,7 +92,8 @@ class TaskLock:
                 fd = self._open()
             _open_documents.add(fd)
             try:
-                lock_document(fd, self._document, deadline)
+                with giving_way(None) if create else nullcontext():  # the name is there by now
+                    lock_document(fd, self._document, deadline)
                 if os.fstat(fd).st_ino == os.lstat(self._document).st_ino:
                     return fd
             except BaseException:
@@ -107,7 +108,8 @@ class TaskLock:
             return open_inside(self._document, os.O_RDWR)
         except PermissionError:
             if self._read_only():
-                return open_frozen(self._document)
+                with suppress(PermissionError):  # another user's
+                    return open_frozen(self._document)
             return open_inside(self._document)  # who only looks can go on
 
     def _leave_free(self) -> None:
@@ -137,6 +139,14 @@ class TaskLock:
 
 def lock_document(fd: int, path: Path, deadline: float) -> None:
     """Lock an open document as older programs do; raises Busy, naming who holds it."""
+    start = time.monotonic()
+    try:
+        _poll(fd, path, deadline)
+    finally:
+        note_wait(time.monotonic() - start)
+
+
+def _poll(fd: int, path: Path, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ comes next, holding the document's lock, finds one of five cases and settles it 
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from registry_api.changeset import (
 )
 from registry_api.errors import (
     OutcomeUnknown,
+    RegistryError,
     Unavailable,
 )
 from registry_api.state import TaskState
@@ -129,7 +131,8 @@ class WriteAhead(Recorded):
         self.journal.append(intent.journal.replace(_NO_LOGS, logs, 1))
         self._intent.clear()
         if not whole:
-            self._absorb_logs()
+            with suppress(RegistryError, OSError):  # the write stands; the next one takes them in
+                self._absorb_logs()
 
     def _give_up(self, intent: Intent, error: OSError) -> NoReturn:
         self._drop(intent)

@@ -85,3 +85,16 @@ def test_a_task_set_whole_beside_writers_can_be_caught_up(stores, tmp_path, name
         assert mirror.heal("t")
         assert verify_tasks(mirror, ["t"]).mismatches == ()
         assert target.head("t") == source.head("t")
+
+
+def test_a_target_that_is_ahead_is_not_set_whole(stores):
+    """A writer mirrored a commit between two looks: nothing is to do, least of all everything."""
+    source, target = stores
+    mirror = Mirror(source, target)
+    mirror.heal("t")
+    seen = source.head("t")
+    build.put(source, build.finding("t"), expected=None)
+    mirror.heal("t")
+    target.replace = None  # it would be a TypeError
+    assert not mirror.heal("t", upto=seen)
+    assert target.head("t") == source.head("t")

@@ -857,3 +857,18 @@ def test_a_frozen_document_stays_read_only(workspace, phase):
                 build.put(store, build.report("TASK-1", "old"), expected=None)
             assert bool(path.stat().st_mode & 0o200) == (to < 3)
         assert migration.verify().mismatches == ()
+
+
+def test_a_document_that_was_left_open_gets_its_mode_back(workspace):
+    """Whoever wrote a frozen document was killed before it was read-only again: the way back gives
+    it the mode that it had, and leaves others alone.
+    """
+    path, other = (workspace / f"TASK-{n}" / "AGENT_REGISTRY.json" for n in (1, 2))
+    legacy.write_task(workspace, "TASK-2", agents=[])
+    path.chmod(0o664)
+    other.chmod(0o600)
+    with closing(open_migration(load_settings(workspace))) as migration:
+        migration.switch(MigrationPhase(3), actor="test")
+        path.chmod(0o644)
+        migration.switch(MigrationPhase(2), actor="test")
+    assert [p.stat().st_mode & 0o777 for p in (path, other)] == [0o664, 0o600]

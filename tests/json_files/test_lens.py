@@ -350,3 +350,33 @@ def test_an_unknown_word_is_named(key, said):
     decode(document, task_id="t1", times=TIMES, path=PATH, problems=problems)
     assert len(problems) == 1
     assert f"agents[0] has an unknown {key}" in str(problems[0])
+
+
+@pytest.mark.parametrize("marker", [1, None, [[]], {"a": 1}])
+def test_a_marker_that_somebody_broke_stops_no_write(marker):
+    """What stands under our key may be anything; the task can be written all the same."""
+    document, state = made(Task(task_id="t1", created_at=build.T0))
+    document["registry_backend"]["defaults"] = marker
+    before = read(document)
+    after = replace(before, task=replace(before.task, priority="P9"))
+    encode(before, after, document, times=TIMES)
+    assert read(document).task.priority == "P9"
+    assert read(document).agents == state.agents
+
+
+def test_a_phase_of_a_legacy_program_is_the_current_one():
+    """It adds phase 0 to a task of ours and makes it current: index 0 is a value then."""
+    document, _ = made(Task(task_id="t1", created_at=build.T0))
+    document["phases"].append({"id": "p", "name": "x", "status": "ACTIVE"})
+    document["current_phase_index"] = 0
+    assert read(document).task.current_phase_index == 0
+
+
+def test_a_limit_that_is_taken_back_is_the_legacy_default():
+    """Legacy tools read it unasked: the key stays, also in a document that is not of our making."""
+    document = {"task_id": "t1", "created_at": "2026-01-04T22:15:30", "max_concurrent": 7}
+    before = read(document)
+    after = replace(before, task=replace(before.task, max_concurrent=None))
+    encode(before, after, document, times=TIMES)
+    assert document["max_concurrent"] == 20
+    assert read(document).task.max_concurrent is None

@@ -1,11 +1,12 @@
 """The gate on a host that is busy: it closes all the same, and nobody is turned away for it."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -106,6 +107,58 @@ def test_waits_grow_with_what_operations_take(tmp_path):
     assert gate.timeout() == 5
     process.close()
     gate.close()
+
+
+def test_a_lock_that_stays_taken_makes_no_wait_longer(tmp_path):
+    """Waiting is no work: calls that end in Busy, or waited long, do not count as slow ones, nor
+    does what was slow ten seconds ago.
+    """
+    process = Process(tmp_path, every=0)
+    gate = Gate(tmp_path, timeout=0.3, worked=partial(process.time, "inside"))
+    store = Waiting(tmp_path / "lock")
+    holder = Flock(store.path)
+    with holder.exclusive(1):
+        for _ in range(3):
+            with pytest.raises(Busy):
+                GatedStore(_Impatient(store), gate).head("t")
+        assert gate.timeout() == 0.3
+        threading.Timer(0.2, holder.release).start()
+        assert GatedStore(store, gate).head("t") == "t"
+    assert gate.slow() < 0.15
+    process.time("inside", 9.0)
+    assert gate.timeout() > 60
+    entry = next((tmp_path / "procs").iterdir())
+    os.utime(entry, (0, time.time() - 11))
+    assert gate.timeout() == 0.3
+    process.close()
+    gate.close()
+    holder.close()
+
+
+def test_a_call_that_gave_way_for_long_waits_inside(gate, tmp_path):
+    """A switch that comes again and again keeps nobody from a lock for ever."""
+    gate = Gate(tmp_path, timeout=0.2)
+    store, answers = Waiting(tmp_path / "lock"), []
+    holder, switch = Flock(store.path), Gate(tmp_path, timeout=1)
+    done = threading.Event()
+
+    def closing():
+        while not done.is_set():
+            with suppress(SwitchTimedOut), switch.closed(timeout=0.05):
+                pass
+
+    with holder.exclusive(1), running(closing):
+        try:
+            with running(lambda: answers.append(GatedStore(store, gate).head("t"))):
+                assert store.tried.wait(30)
+                while store.calls < 20:
+                    time.sleep(0.01)
+                holder.release()
+        finally:
+            done.set()
+    assert answers == ["t"]
+    for each in (holder, gate, switch):
+        each.close()
 
 
 def test_a_time_out_says_for_how_long_and_for_whom(gate, tmp_path):

@@ -144,7 +144,7 @@ def _first_moment(reader: _Reader) -> datetime:
 
 
 def _current(document: Json, by_id: dict[str, int]) -> int | None:
-    if is_default(document, "current_phase_index"):
+    if is_default(document, "current_phase_index") and not document.get("phases"):
         return None
     if "current_phase_index" in document:
         value = document["current_phase_index"]

@@ -115,15 +115,18 @@ def write_element(
         if wanted is None and found is not UNREADABLE and found is not None and not field.always:
             # Legacy programs ask whether the key is there; a null of theirs stays.
             (ours if field.ours else element).pop(field.key)
+            if kind is Kind.TASK and field.key in DEFAULTS:
+                named = ours.get("defaults")
+                ours["defaults"] = [*(named if isinstance(named, list) else []), field.key]
+                element[field.key] = DEFAULTS[field.key]
         elif found is UNREADABLE or found != wanted:
             (ours if field.ours else element)[field.key] = field.converter.write(wanted, times)
     known = _plain_keys(kind, dialect) | DERIVED[kind] | derived
     _write_unknown(element, {k: v for k, v in extra.items() if k not in known}, known)
     if "defaults" in ours:
         missing = {f.key for f in fields_of(kind, dialect) if getattr(record, f.name) is None}
-        ours["defaults"] = [
-            k for k in ours["defaults"] if k in missing or k == "current_phase_index"
-        ]
+        named = ours["defaults"] if isinstance(ours["defaults"], list) else []
+        ours["defaults"] = [k for k in named if k in (*missing, "current_phase_index")]
     ours.pop("extra", None)
     if list(extra) != [k for k in element if k not in known] + unread:
         # A key's place is taken by a field, or the order would change: all of it is kept aside.
