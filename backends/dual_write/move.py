@@ -175,7 +175,7 @@ class Move:
                 sides.movable.check_archive(record.archive)
         mirror = self._mirror()
         still = [t for t in self._task_ids() if mirror.source.head(t) == mirror.target.head(t)]
-        back = Mirror(mirror.target, mirror.source)
+        back = Mirror(mirror.target, mirror.source, exact=False)
         report = verify_tasks(
             back, [] if gone else still, inside=self._gate.passing, progress=progress
         )
@@ -194,7 +194,9 @@ class Move:
             if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
                 mirror = self._mirror()
                 mirror.target.load(task_id)
-                found = compare_task(Mirror(mirror.target, mirror.source), task_id, heal=False)[1]
+                found = compare_task(
+                    Mirror(mirror.target, mirror.source, exact=False), task_id, heal=False
+                )[1]
                 return [_turned(m) for m in found]
             self._store.source.load(task_id)
             if self._record().phase is MigrationPhase.JSON_ONLY:

@@ -228,7 +228,8 @@ class _Return(_Back):
 
     def _mirror(self) -> Mirror:
         mirror = self.sides.mirror
-        return Mirror(mirror.target, mirror.source, copied=self.sides.throttle.copied)
+        copied = self.sides.throttle.copied
+        return Mirror(mirror.target, mirror.source, copied=copied, exact=False)
 
     def _heads(self) -> dict[str, Head]:
         return target_heads(self.sides.mirror.target)

@@ -210,7 +210,7 @@ def test_writers_go_on_while_it_moves(workspace):
     ):
         for to in (3, 0):
             name, job = act(served, "switch", {"to": to, "timeout": 60})
-            assert name == "done", job
+            assert name == "done", json.dumps(job)
             time.sleep(0.2)
 
 
