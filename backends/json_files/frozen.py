@@ -60,7 +60,7 @@ class FrozenTask(MirroredTask):
     def _bytes(self) -> bytes | None:
         self.journal.refresh()
         try:
-            with open(open_inside(self._document), "rb") as file:  # noqa: PTH123
+            with open(open_inside(self._document), "rb") as file:  # noqa: PTH123  (a descriptor)
                 return file.read()
         except FileNotFoundError:
             return None
