@@ -51,6 +51,7 @@ class Way(Asked):
 
     to: MigrationPhase
     json_is_truth: bool = False
+    leave_unreadable: bool = False
 
 
 class Switch(Way):
@@ -82,9 +83,14 @@ async def plan(request: Request, settings: Configured, asked: Way) -> EventSourc
 
     def work(_: Progress) -> dict[str, Any]:
         with closing(open_migration(settings, read_only=True)) as migration:
-            truth = asked.json_is_truth
             return _report(
-                migration.switch(asked.to, actor=_ACTOR, dry_run=True, json_is_truth=truth)
+                migration.switch(
+                    asked.to,
+                    actor=_ACTOR,
+                    dry_run=True,
+                    json_is_truth=asked.json_is_truth,
+                    leave_unreadable=asked.leave_unreadable,
+                )
             )
 
     return _begun(request, f"plan {asked.to:d}", work)
@@ -101,6 +107,7 @@ async def switch(request: Request, settings: Configured, asked: Switch) -> Event
                 actor=_ACTOR,
                 timeout=asked.timeout,
                 json_is_truth=asked.json_is_truth,
+                leave_unreadable=asked.leave_unreadable,
                 only_from_epoch=asked.epoch,
                 anyway=asked.anyway,
                 progress=progress,

@@ -29,7 +29,8 @@ class PhaseRecord:
 
     ``wish`` is the last wished-for phase that was acted on. ``zone`` is the zone in which the older
     programs' timestamps are read. ``verified`` is when both stores were last found equal.
-    ``archive``: the name and SHA-256 of the one that holds the removed documents.
+    ``archive``: the name and SHA-256 of the one that holds the removed documents. ``unreadable``:
+    files of the source that could not be read and that the operator chose to leave behind.
     """
 
     phase: MigrationPhase = MigrationPhase.JSON_ONLY
@@ -42,6 +43,7 @@ class PhaseRecord:
     verified: str | None = None
     json_is_truth: bool = False
     archive: str | None = None
+    unreadable: tuple[str, ...] = ()
     at: str = ""
     by: str = ""
 

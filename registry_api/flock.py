@@ -245,12 +245,25 @@ def holders_in_words(path: Path) -> str:
     return ", ".join(map(_in_words, holder_of(path))) or "unknown"
 
 
+def holders_work(path: Path) -> bool:
+    """Whether whoever holds a flock on a file is at work, none of them stopped: it will end."""
+    states = set[str]()
+    for pid in holder_of(path):
+        with suppress(OSError):
+            states |= _states(pid)
+    return "T" not in states and bool(states & {"R", "D"})
+
+
+def _states(pid: int) -> set[str]:
+    # The state is the first word behind the name, which may hold blanks and brackets itself.
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {p.read_text().rpartition(") ")[2][:1] for p in threads}
+
+
 def _in_words(pid: int) -> str:
     try:
         name = Path(f"/proc/{pid}/comm").read_text().strip()
-        # The state is the first word behind the name, which may hold blanks and brackets itself.
-        threads = Path(f"/proc/{pid}/task").glob("*/stat")
-        states = {p.read_text().rpartition(") ")[2][:1] for p in threads}
+        states = _states(pid)
     except OSError:
         return f"process {pid}"
     doing = next((words for state, words in _STATES.items() if state in states), "waiting")

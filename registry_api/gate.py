@@ -9,7 +9,9 @@ now, as every process counts it: with rounds of one length the gate never closed
 operation inside took longer (eight writers on a slow host). A process that stands still inside
 publishes nothing, and so holds callers off for no more than the first round. Who waits for a lock
 inside leaves as soon as a switch wants the gate, and comes in again. All waits grow in the same
-measure, so that no caller gives up for a round.
+measure, so that no caller gives up for a round. What takes longer inside than anything of late,
+as reading a long journal for the first time does, is told by what its process is doing: a switch
+waits on for who is computing, in short rounds, so that it holds nobody off meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import TypeVar
 
 from registry_api.deadline import giving_way, patience, waited
 from registry_api.errors import Busy, GaveWay, StoreClosed, SwitchTimedOut
-from registry_api.flock import Flock, holders_in_words
+from registry_api.flock import Flock, holders_in_words, holders_work
 from registry_api.procs import living
 from registry_api.store import RegistryStore
 from registry_api.wrapper import StoreWrapper
@@ -39,6 +41,7 @@ ROUND = 0.1  # seconds of the first round
 _PER_P99 = 60  # a wait is at least so many times what operations take (99th percentile)
 _PER_ROUND = 2  # and a round at most so many times
 _LONGEST = 600.0  # seconds of any wait
+_AT_WORK = 60.0  # that a switch waits for who is at work inside
 
 
 class Gate:
@@ -141,12 +144,14 @@ class Gate:
         turnstile, gate = self._locks()
         start, length, wait = time.monotonic(), ROUND, self._timeout
         while True:
-            deadline = start + (wait if timeout is None else timeout)
             since = time.monotonic()
-            if self._try_round(turnstile, gate, min(since + length, deadline)):
+            ends = since + length if timeout is None else min(since + length, start + timeout)
+            if self._try_round(turnstile, gate, ends):
                 break
             wait = self.timeout()
             deadline = start + (wait if timeout is None else timeout)
+            if timeout is None and time.monotonic() >= deadline and holders_work(gate.path):
+                deadline = max(deadline, start + _AT_WORK)
             if time.monotonic() >= deadline:
                 raise SwitchTimedOut(
                     f"the gate did not become free in {deadline - start:.1f} s; the last round "

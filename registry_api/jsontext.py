@@ -2,13 +2,14 @@
 
 A number whose text Python would not write back the same is kept as its text (``Number``), so that
 ``dump`` gives every value as it was. Refused: duplicate keys, NaN and infinities, lone surrogates,
-anything but one document, nesting beyond 64 levels.
+anything but one document, nesting beyond 64 levels. A byte order mark in front is passed over.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from functools import cache
 from typing import Any
 
@@ -42,10 +43,11 @@ class Number:
 
 def parse(data: bytes) -> Any:
     """Parse one document of unknown origin; raises ValueError whose text says what and where."""
+    data = data.removeprefix(BOM_UTF8)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"{_encoding(data)} at byte {error.start}") from None
     if not text.strip():
         raise ValueError("empty")
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
@@ -62,6 +64,7 @@ def parse(data: bytes) -> Any:
 
 def parse_trusted(data: bytes) -> Any:
     """Parse a document that ``parse`` accepted or ``dump`` wrote: the same value, faster."""
+    data = data.removeprefix(BOM_UTF8)
     if _DELICATE.search(data):
         return _strict().decode(data.decode("utf-8"))
     return orjson.loads(data)
@@ -78,6 +81,11 @@ def dump_text(value: object) -> str:
 
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _encoding(data: bytes) -> str:
+    """Say what a text that is not UTF-8 probably is."""
+    return "UTF-16, not UTF-8," if data[:2] in {BOM_UTF16_LE, BOM_UTF16_BE} else "not UTF-8"
 
 
 def _depth(text: str) -> int:
@@ -111,7 +119,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = set[str]()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"duplicate key {key!r}")
+                raise ValueError(f"the key {key!r} twice in one object")
             seen.add(key)
     return value
 

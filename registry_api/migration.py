@@ -113,6 +113,7 @@ class Migration(Protocol):
         dry_run: bool = False,
         timeout: float | None = None,
         json_is_truth: bool = False,
+        leave_unreadable: bool = False,
         only_from_epoch: int | None = None,
         anyway: str | None = None,
         progress: Progress | None = None,
@@ -120,7 +121,8 @@ class Migration(Protocol):
         """Walk to a phase, a step at a time, each verified before it commits.
 
         ``timeout``: seconds for the gate to become free, and for any lock; None: 5, or more where
-        operations take long just now. ``only_from_epoch``: do nothing where the record is of
+        operations take long just now. ``leave_unreadable``: go on though files of the source cannot
+        be read; recorded. ``only_from_epoch``: do nothing where the record is of
         another epoch by now. ``anyway``: why to go on where stragglers or foreign holders forbid
         it; recorded.
 

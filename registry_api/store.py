@@ -203,6 +203,9 @@ class Movable(Replica, Protocol):
     def thaw(self) -> None:
         """Let other programs write the documents again; also after a freeze that died half-way."""
 
+    def project(self) -> None:
+        """Bring the other programs' list of all tasks up to date, as far as it can be at once."""
+
     def stragglers(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[Straggler, ...]:
         """Put aside what others wrote to frozen documents, or made anew, since it was last looked;
         the frozen text is restored. ``now`` tells where a task stands in the store that took over.
@@ -278,6 +281,14 @@ class Legacy(Protocol):
 
     def problems(self) -> tuple[str, ...]:
         """Return, a line each, what in the files could not be taken, with file and position."""
+
+    def removed(self) -> Mapping[str, int]:
+        """Return per file that somebody removed or cut short how many records it lacks; they are
+        kept, and Logged.reconcile writes the file again.
+        """
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Return per file that no task could be made of what is wrong with it: a move leaves it."""
 
     def older_state(self) -> datetime | None:
         """Return when the older system's own database was last written, None without one."""

@@ -199,6 +199,9 @@ def switch(
     json_is_truth: Annotated[
         bool, Parameter(negative="", help="although the older system's own database exists")
     ] = False,
+    leave_unreadable: Annotated[
+        bool, Parameter(negative="", help="although documents cannot be read: leave them behind")
+    ] = False,
     anyway: Annotated[
         bool, Parameter(negative="", help="although stragglers or open documents forbid it")
     ] = False,
@@ -254,6 +257,7 @@ def switch(
                 dry_run=dry_run,
                 timeout=timeout,
                 json_is_truth=json_is_truth,
+                leave_unreadable=leave_unreadable,
                 anyway=reason,
                 progress=progress,
             )
@@ -289,12 +293,20 @@ def plan(
     workspace: Workspace = None,
     json: Json = False,
     json_is_truth: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
+    leave_unreadable: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
 ) -> int:
     """Check a switch and say which steps it would take; the same as switch --dry-run.
 
     Example: registry-backend plan 2
     """
-    return switch(to, workspace=workspace, json=json, dry_run=True, json_is_truth=json_is_truth)
+    return switch(
+        to,
+        workspace=workspace,
+        json=json,
+        dry_run=True,
+        json_is_truth=json_is_truth,
+        leave_unreadable=leave_unreadable,
+    )
 
 
 @app.command

@@ -83,6 +83,12 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
 def _warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
     found = list(legacy.problems()) if legacy else []
     late = move.stragglers if move else ()
+    left = move.record.unreadable if move else ()
+    found += [
+        f"{path}: could not be read, and is left behind by the move"
+        for path in left
+        if not any(problem.startswith(path) for problem in found)
+    ]
     return found + [f"{path}: written by another program after the cut-over" for path in late]
 
 

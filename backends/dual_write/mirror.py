@@ -31,18 +31,13 @@ class Mirror:
         target: RegistryStore,
         *,
         copied: Callable[[int, str, Head], None] | None = None,
-        exact: bool = True,
     ) -> None:
-        """``copied`` is told of each page: how many changes, of which task, where it stands now.
-
-        ``exact``: the target can be read at any revision of the source, also beside its writers.
-        """
+        """``copied`` is told of each page: how many changes, of which task, where it stands now."""
         self.source = source
         self.target = target
         self._into = cast(MoveTarget, target)
         self._feed_id: str | None = None
         self.copied = copied
-        self.exact = exact
 
     def apply(self, change: Change) -> None:
         """Mirror one change that the source has just committed, healing what lies before it."""

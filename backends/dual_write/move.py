@@ -16,7 +16,7 @@ import orjson
 from filelock import FileLock, Timeout
 
 from backends.dual_write.mirror import Mirror
-from backends.dual_write.preflight import check_older_state, check_place
+from backends.dual_write.preflight import check_older_state, check_place, check_unreadable
 from backends.dual_write.steps import Sides, Step, step_between, target_heads
 from backends.dual_write.store import DualWriteStore, stamp_target
 from backends.dual_write.throttle import Throttle
@@ -175,7 +175,7 @@ class Move:
                 sides.movable.check_archive(record.archive)
         mirror = self._mirror()
         still = [t for t in self._task_ids() if mirror.source.head(t) == mirror.target.head(t)]
-        back = Mirror(mirror.target, mirror.source, exact=False)
+        back = Mirror(mirror.target, mirror.source)
         report = verify_tasks(
             back, [] if gone else still, inside=self._gate.passing, progress=progress
         )
@@ -194,9 +194,7 @@ class Move:
             if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
                 mirror = self._mirror()
                 mirror.target.load(task_id)
-                found = compare_task(
-                    Mirror(mirror.target, mirror.source, exact=False), task_id, heal=False
-                )[1]
+                found = compare_task(Mirror(mirror.target, mirror.source), task_id, heal=False)[1]
                 return [_turned(m) for m in found]
             self._store.source.load(task_id)
             if self._record().phase is MigrationPhase.JSON_ONLY:
@@ -212,12 +210,14 @@ class Move:
                     return logged.reconcile(dry_run=dry_run)
                 return Reconciled()
         with self._gate.passing():
+            source = self._store.source
+            found = source.reconcile(dry_run=dry_run) if provides(source, Logged) else Reconciled()
             task_ids = self._task_ids()
         if self._record().phase is MigrationPhase.JSON_ONLY:
-            return Reconciled()
+            return found
         if dry_run:
-            return Reconciled(healed=len(self._mirror().lagging(task_ids)))
-        return Reconciled(healed=self._catch_up(task_ids, progress))
+            return replace(found, healed=len(self._mirror().lagging(task_ids)))
+        return replace(found, healed=self._catch_up(task_ids, progress))
 
     def _catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
         mirror, healed = self._mirror(), 0
@@ -238,13 +238,14 @@ class Move:
         dry_run: bool = False,
         timeout: float | None = None,
         json_is_truth: bool = False,
+        leave_unreadable: bool = False,
         only_from_epoch: int | None = None,
         anyway: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """See Migration.switch."""
         if dry_run:
-            return self._plan(to, json_is_truth=json_is_truth)
+            return self._plan(to, json_is_truth=json_is_truth, leave_unreadable=leave_unreadable)
         with self._alone():
             notes = self._recover(progress=progress)
             steps: list[SwitchStep] = []
@@ -254,6 +255,7 @@ class Move:
                 for phase in _way(self._record().phase, to):
                     before = self._record().phase
                     self._preflight(before, phase, json_is_truth=json_is_truth)
+                    left = self._unreadable(before, phase, leave=leave_unreadable)
                     self._check_target(before)
                     step, said = self._step(
                         before,
@@ -261,6 +263,7 @@ class Move:
                         actor=actor,
                         timeout=timeout,
                         json_is_truth=json_is_truth,
+                        unreadable=left,
                         reason=anyway,
                         progress=progress,
                     )
@@ -272,12 +275,15 @@ class Move:
                 raise
         return SwitchReport(steps=tuple(steps), notes=notes)
 
-    def _plan(self, to: MigrationPhase, *, json_is_truth: bool) -> SwitchReport:
+    def _plan(
+        self, to: MigrationPhase, *, json_is_truth: bool, leave_unreadable: bool
+    ) -> SwitchReport:
         """Check the first step and name all; leaves no trace."""
         now = self._record().phase
         steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(now, to))
         if steps:
             self._preflight(now, steps[0].to_phase, json_is_truth=json_is_truth)
+            self._unreadable(now, steps[0].to_phase, leave=leave_unreadable)
         pending = self._journal.path.exists()
         notes = ("a switch is under way, or died",) if pending else ()
         return SwitchReport(steps=steps, dry_run=True, notes=notes)
@@ -376,6 +382,18 @@ class Move:
         recorded = self._record().json_is_truth
         check_older_state(self._store.source, json_is_truth=json_is_truth or recorded)
 
+    def _unreadable(
+        self, before: MigrationPhase, after: MigrationPhase, *, leave: bool
+    ) -> tuple[str, ...]:
+        """Return the files that are left behind because they cannot be read; raises PreflightFailed
+        where the operator has not said so. On the way back, and where the source is frozen, what
+        was recorded stands.
+        """
+        left = self._record().unreadable
+        if after < before or before >= MigrationPhase.WRITE_CUTOVER:
+            return left
+        return check_unreadable(self._store.source, left=left, leave=leave)
+
     def _check_target(self, before: MigrationPhase) -> None:
         if before is MigrationPhase.JSON_ONLY:
             target = self._mirror().target
@@ -402,6 +420,13 @@ class Move:
             patience=4 * retire_seconds if wait else 0.0,
         )
 
+    def _project(self, before: MigrationPhase, after: MigrationPhase) -> None:
+        """On a way back, let older programs find the list of all tasks as it is now."""
+        source = self._store.source
+        if before > after < MigrationPhase.WRITE_CUTOVER and provides(source, Movable):
+            with suppress(RegistryError, OSError), self._gate.passing():
+                source.project()
+
     def _with_logs(self, target: RegistryStore) -> RegistryStore:
         settings, record = self._context.settings, self._record()
         if settings.logs != "off":
@@ -418,6 +443,7 @@ class Move:
         actor: str,
         timeout: float | None,
         json_is_truth: bool,
+        unreadable: tuple[str, ...],
         reason: str | None,
         progress: Progress | None,
     ) -> tuple[SwitchStep, list[str]]:
@@ -439,6 +465,7 @@ class Move:
                 zone=record.zone or self._context.settings.legacy_tz or machine_zone(),
                 verified=_now() if step.verified is not None else record.verified,
                 json_is_truth=record.json_is_truth or json_is_truth,
+                unreadable=unreadable,
                 at=_now(),
                 by=actor if reason is None else f"{actor}, all the same: {reason}",
             )
@@ -456,6 +483,7 @@ class Move:
             sides.throttle.end()
         step.after(new)
         self._journal.clear()
+        self._project(before, after)
         done = SwitchStep(
             from_phase=before,
             to_phase=after,

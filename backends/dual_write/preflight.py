@@ -9,7 +9,7 @@ from registry_api.errors import PreflightFailed
 from registry_api.store import Legacy, RegistryStore
 from registry_api.wrapper import find_capability
 
-__all__ = ["check_older_state", "check_place"]
+__all__ = ["check_older_state", "check_place", "check_unreadable"]
 
 # flock and SQLite's log both need what these do not promise between hosts.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
@@ -42,6 +42,24 @@ def check_older_state(source: RegistryStore, *, json_is_truth: bool) -> None:
             " may know more than the JSON",
             next_step="If the JSON is the truth: registry-backend switch 1 --json-is-truth",
         )
+
+
+def check_unreadable(
+    source: RegistryStore, *, left: tuple[str, ...], leave: bool
+) -> tuple[str, ...]:
+    """Return the files of the source that cannot be read, by their paths; those ``left`` before are
+    among them. Raises PreflightFailed where others are and they are not to be left.
+    """
+    legacy = find_capability(source, Legacy)
+    found = dict(legacy.unreadable()) if legacy else {}
+    new = {path: what for path, what in found.items() if path not in left}
+    if new and not leave:
+        named = "; ".join(f"{path}: {what}" for path, what in sorted(new.items()))
+        raise PreflightFailed(
+            f"{len(new)} document(s) cannot be read, and their tasks would not be moved: {named}",
+            next_step="Repair each file, or move it away; or go on without: --leave-unreadable",
+        )
+    return tuple(sorted(found))
 
 
 def _file_system(path: Path) -> str:

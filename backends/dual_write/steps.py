@@ -229,7 +229,7 @@ class _Return(_Back):
     def _mirror(self) -> Mirror:
         mirror = self.sides.mirror
         copied = self.sides.throttle.copied
-        return Mirror(mirror.target, mirror.source, copied=copied, exact=False)
+        return Mirror(mirror.target, mirror.source, copied=copied)
 
     def _heads(self) -> dict[str, Head]:
         return target_heads(self.sides.mirror.target)

@@ -71,7 +71,6 @@ def compare_task(
     """
     source, target = mirror.source, mirror.target
     for _ in range(_ATTEMPTS):
-        before = Head() if mirror.exact else source.head(task_id)
         try:
             mine, other = _both(mirror, task_id, heal=heal)
         except TaskNotFound:
@@ -79,8 +78,7 @@ def compare_task(
         if other is not None and _mark(mine) == _mark(other):
             return _compare(source, target, mine, other)
         still = source.head(task_id)
-        begun = mirror.exact or _mark(mine) == (before.lineage, before.revision)
-        if begun and _mark(mine) == (still.lineage, still.revision):
+        if _mark(mine) == (still.lineage, still.revision):
             # Nothing moved, and healing did not help: that is a difference, not a delay.
             revision = other.revision if other else None
             lag = Mismatch(
@@ -95,13 +93,8 @@ def _both(mirror: Mirror, task_id: str, *, heal: bool) -> tuple[TaskSnapshot, Ta
 
     The source is read first: each look at it may have to wait for its writers' turn, and the target
     is then brought to just that revision (the other way round the source had moved on each time:
-    20 s for five tasks under eight writers, each sync 10 ms). A target over logs that its writers
-    append to is brought to the newest one first: a line of a later revision may stand before one
-    that is asked for, and hides it.
+    20 s for five tasks under eight writers, each sync 10 ms).
     """
-    if heal and not mirror.exact:
-        mirror.heal(task_id)
-        return mirror.source.load(task_id), _found(mirror.target, task_id)
     mine, other = mirror.source.load(task_id), _found(mirror.target, task_id)
     if heal and (other is None or _mark(mine) != _mark(other)):
         mirror.heal(task_id, upto=Head(lineage=mine.lineage, revision=mine.revision))

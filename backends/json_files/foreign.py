@@ -138,7 +138,8 @@ class Foreign(WriteAhead):
 
     def _restore(self, fd: int, data: bytes) -> None:
         """Put back a document that another program tore: its bytes are kept, the state is ours."""
-        self._shared.keep("quarantine", f"{self.task_id}.json", data)
+        if data:
+            self._shared.keep("quarantine", f"{self.task_id}.json", data)
         self._rebuild(fd)
 
     def _keep_conflict(self, data: bytes, conflicts: list[str]) -> None:

@@ -44,6 +44,11 @@ class FrozenTask(MirroredTask):
             return None
         return stat.S_IMODE(found) if stat.S_ISREG(found) else None
 
+    def is_archived(self) -> bool:
+        """Whether the document is removed with phase 4: one that no task was made of stays."""
+        self.journal.refresh()
+        return not self.journal.is_empty and self.mode() is not None
+
     def text(self) -> bytes | None:
         """Return the document's bytes, which are the frozen ones; raises CorruptDocument if not."""
         data = self._bytes()
@@ -66,15 +71,16 @@ class FrozenTask(MirroredTask):
             return None
 
     def difference(self) -> str | None:
-        """Return what of the frozen document is not as it was, None: nothing."""
+        """Return what of the frozen document is not as it was, None: nothing.
+
+        One that somebody removed is no difference: the way back writes it from the records.
+        """
         try:
             data = self._bytes()
         except OSError:
             return "is no regular file"
-        if self.journal.is_empty:
+        if self.journal.is_empty or data is None:
             return None
-        if data is None:
-            return "is gone"
         return None if content_hash(data) == self.journal.hash else "is not what was frozen"
 
     def stranger(self) -> str | None:

@@ -8,10 +8,14 @@ import orjson
 
 from backends.json_files.claims import listed_tasks
 from backends.json_files.intent import pending_numbers
-from backends.json_files.layout import Layout
+from backends.json_files.journal import Journal
+from backends.json_files.layout import DOCUMENT, Layout
+from backends.json_files.removed import removed_files
+from backends.json_files.unreadable import unreadable_documents
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.control import FileControl
+from registry_api.errors import CorruptDocument
 from registry_api.health import Issue
 from registry_api.migration import MigrationPhase
 from registry_api.opening import OpenContext, has_legacy_registry
@@ -28,8 +32,20 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
     if not has_legacy_registry(context.workspace):
         return
     times = Times.named(context.settings.legacy_tz)
+    unreadable = unreadable_documents(layout)
     for problem in JsonView(context.workspace, times=times).problems():
-        yield Issue(what=problem)
+        if not any(problem.startswith(path) for path in unreadable):
+            yield Issue(what=problem)
+    record = FileControl(layout.state).read()
+    for path, what in sorted(unreadable.items()):
+        left = record is not None and path in record.unreadable
+        yield Issue(
+            what=f"{path}: {what}" + ("; left behind by the move" if left else ""),
+            next_step=""
+            if left
+            else "Repair the file, or move it away; a move leaves it behind "
+            "with: registry-backend switch next --leave-unreadable",
+        )
     unknown = sorted(listed_tasks(layout.global_file) - set(layout.tasks()))
     if unknown:
         some = ", ".join(unknown[:3]) + (" …" if len(unknown) > 3 else "")
@@ -38,6 +54,7 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
             f"counted: {some}"
         )
     yield from _read_only(layout)
+    yield from _removed(layout, times)
     if (layout.state / "intents").is_dir():
         for name in sorted(pending_numbers(layout.state / "intents")):
             yield Issue(
@@ -62,6 +79,27 @@ def _read_only(layout: Layout) -> Iterator[Issue]:
         )
 
 
+def _removed(layout: Layout, times: Times) -> Iterator[Issue]:
+    """Documents that are gone, logs that are gone or were cut short: the registry has it all."""
+    record = FileControl(layout.state).read()
+    if record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER:
+        return
+    for path in sorted((layout.state / "json").glob("*.journal")):
+        journal = Journal(path, path.stem, lambda _: None, lambda _: None)
+        try:
+            journal.refresh()
+            lacking = removed_files(layout, journal, times) if not journal.is_empty else {}
+        except CorruptDocument:
+            continue  # named as damaged
+        for name, count in lacking.items():
+            file = layout.folder(path.stem) / name
+            what = "was removed" if name == DOCUMENT else f"lacks {count} line(s) that it had"
+            yield Issue(
+                what=f"task {path.stem}: {file} {what}; the registry still has what was in it",
+                next_step="registry-backend reconcile writes it again",
+            )
+
+
 def _damaged(layout: Layout) -> Iterator[Issue]:
     """Finished lines of journals that are none."""
     for path in sorted((layout.state / "json").glob("*.journal")):
@@ -70,7 +108,7 @@ def _damaged(layout: Layout) -> Iterator[Issue]:
             for raw in file:
                 if raw.endswith(b"\n") and b"\x00" not in raw:
                     try:
-                        if orjson.loads(raw)["k"] not in {"base", "change", "same"}:
+                        if orjson.loads(raw)["k"] not in {"base", "change", "same", "history"}:
                             raise ValueError("no line of a journal")
                     except (ValueError, KeyError, TypeError) as error:
                         yield Issue(

@@ -6,6 +6,9 @@ They are never in separate files, which a crash could part. A line is a JSON obj
             the document after it, ``logs`` how far it read the logs, ``cs``
 ``same``    a foreign write that changed no record: only the document's hash
 ``base``    the whole state, so that a reader need not begin at the beginning
+``history`` history records of a task that was replaced as a whole, which its feed does not reach
+
+So every record is in it: the logs are an export and an inbox, and who tidies them up takes nothing.
 
 Every line holds ``b``, the offset of the newest base line before it. A line counts when its newline
 is there; what a kill left of one is cut off by the next writer. Under the task's lock.
@@ -23,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -53,15 +56,17 @@ _MOST_RECORDS = 500_000  # in all recent states together; they share the records
 _BASE_FACTOR = 4
 _ATTEMPTS = 3
 _MOST_PLACES = 10_000
+_LONG_TAIL = 2**20  # bytes that others appended, from which on reading each line takes too long
 _BASE = b'{"k":"base"'
 _IDS_A_RECORD = 8  # ids that take about the room of a record
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
 )
-# As dump_changeset writes them; inside a text the quotes would be escaped.
-_HISTORY = re.compile(
-    rb'\["put","(progress|finding)",\{"task_id":"[^"]*","(?:entry|finding)_id":"([^"]+)"'
-)
+# As encode_record writes them; inside a text the quotes would be escaped.
+_HISTORY = re.compile(rb'"(progress|finding)",\{"task_id":"[^"]*","(?:entry|finding)_id":"([^"]+)"')
+_MARKS = {kind: f'"{kind}",{{"task_id":'.encode() for kind in (Kind.PROGRESS, Kind.FINDING)}
+_KEEPING = (b'{"k":"change"', b'{"k":"history"')
+_BATCH = 500  # records a history line
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,18 @@ class Journal:
             self._head = Head()
         self._rests = False
 
+    def _skip_to_base(self) -> None:
+        """Read on from the newest base: others wrote so much that each line would take too long, as
+        a way back does. What is known of the ids is kept.
+        """
+        size, ids, entry_ids = self.size, self.ids, self.entry_ids
+        fresh = self._read_afresh()
+        if fresh.inode == self.inode and entry_ids is not None:
+            fresh.entry_ids = entry_ids | fresh.entries_behind(size)
+        if fresh.inode == self.inode and ids is not None:
+            fresh.ids = ids | fresh.ids_behind(size)
+        self._become(fresh)
+
     # -- reading -----------------------------------------------------------------------------
 
     def refresh(self) -> None:
@@ -248,6 +265,8 @@ class Journal:
         replaced = found.st_ino != self.inode or found.st_size < self.size
         if replaced or (self._rests and found.st_size > self.size):
             self._become(self._read_afresh())
+        elif found.st_size > self.size + _LONG_TAIL:
+            self._skip_to_base()
         elif found.st_size > self.size:
             self.read_on()
 
@@ -327,6 +346,8 @@ class Journal:
     def take(self, line: dict[str, Any], *, offset: int, length: int) -> None:
         """Bring the state forward by one line."""
         kind = line["k"]
+        if kind == "history":
+            return
         if kind == "base":
             self.base, self._tail = offset, 0
             if self.held is not None:
@@ -419,22 +440,46 @@ class Journal:
         """Return per changeset id (revision, feed number, digest); read once a process."""
         ids = self.ids
         if ids is None:
-            ids = {}
-            for raw, _ in self._lines(0):
-                found = _IDS.match(raw)
-                if found and int(found[2]) > self.floor:
-                    key = uuid.UUID(found[3].decode())
-                    ids[key] = (int(found[1]), int(found[2]), found[4].decode())
-            self.ids = ids
+            ids = self.ids = self.ids_behind(0)
+        return ids
+
+    def ids_behind(self, offset: int) -> dict[uuid.UUID, tuple[int, int, str]]:
+        """Read what ``known_ids`` tells of the lines behind an offset."""
+        ids = {}
+        for raw, _ in self._lines(offset):
+            found = _IDS.match(raw)
+            if found and int(found[2]) > self.floor:
+                key = uuid.UUID(found[3].decode())
+                ids[key] = (int(found[1]), int(found[2]), found[4].decode())
         return ids
 
     def history_ids(self) -> set[tuple[Kind, str]]:
-        """Return the ids of the progress entries and findings in the change lines."""
-        out = set[tuple[Kind, str]]()
+        """Return the ids of the task's progress entries and findings, read once a process."""
+        if self.entry_ids is None:
+            self.entry_ids = self.entries_behind(0)
+        return self.entry_ids
+
+    def entries_behind(self, offset: int) -> set[tuple[Kind, str]]:
+        """Read what ``history_ids`` tells of the lines behind an offset."""
+        return {
+            (Kind(kind.decode()), key.decode())
+            for raw, _ in self._lines(offset)
+            if raw.startswith(_KEEPING)
+            for kind, key in _HISTORY.findall(raw)
+        }
+
+    def histories(self, kind: Kind) -> Iterator[ProgressEntry | Finding]:
+        """Yield the task's history records of one kind in the order of their commits, streaming."""
+        mark = _MARKS[kind]
         for raw, _ in self._lines(0):
-            if raw.startswith(b'{"k":"change"'):
-                out |= {(Kind(k.decode()), key.decode()) for k, key in _HISTORY.findall(raw)}
-        return out
+            if raw.startswith(_KEEPING) and mark in raw:
+                line = orjson.loads(raw)
+                puts = (
+                    (op[1:] for op in line["cs"]["ops"] if op[0] == "put") if "cs" in line else ()
+                )
+                for item in (*line.get("records", ()), *puts):
+                    if item[0] == kind:
+                        yield cast(ProgressEntry | Finding, decode_record(item))
 
     def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""
@@ -591,12 +636,24 @@ class Journal:
         }
         return dump(line) + b"\n"
 
-    def whole(self, feed: tuple[Change, ...]) -> bytes:
-        """Return the text of a journal of this state, with the feed that led to it."""
+    def whole(self, histories: list[ProgressEntry | Finding], feed: tuple[Change, ...]) -> bytes:
+        """Return the text of a journal of this state, with the feed that led to it, and the history
+        records that are not in that feed.
+        """
         self.base = -1
         base = self._base_line()
         self.base = 0
-        return base + b"".join(
+        batches = (histories[n : n + _BATCH] for n in range(0, len(histories), _BATCH))
+        kept = [
+            {
+                "k": "history",
+                "at": self.updated_at,
+                "b": 0,
+                "records": [encode_record(r) for r in batch],
+            }
+            for batch in batches
+        ]
+        return b"".join([base, *(dump(line) + b"\n" for line in kept)]) + b"".join(
             self.change_line(
                 change.changeset,
                 digest=change.digest,

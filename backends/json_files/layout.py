@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from registry_api import jsontext
 from registry_api.errors import CorruptDocument
 from registry_api.models import is_id
 
-__all__ = ["DOCUMENT", "Layout", "load_document", "read_file"]
+__all__ = ["DOCUMENT", "Layout", "load_document", "named_task", "read_file"]
 
 DOCUMENT = "AGENT_REGISTRY.json"
 _MAX_DOCUMENT = 256 * 2**20
+_CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def load_document(data: bytes, *, path: Path, task_id: str) -> dict[str, Any]:
     try:
         value = jsontext.parse(data)
     except ValueError as error:
-        raise corrupt(path, str(error)) from None
+        raise corrupt(path, _merged_by_git(data) or str(error)) from None
     if not isinstance(value, dict):
         raise corrupt(path, f"a JSON {type(value).__name__} instead of an object")
     if "task_id" not in value:
@@ -103,6 +105,24 @@ def load_document(data: bytes, *, path: Path, task_id: str) -> dict[str, Any]:
     if value["task_id"] != task_id:
         raise corrupt(path, f"names task {value['task_id']!r}, not its folder's")
     return value
+
+
+def named_task(data: bytes) -> str | None:
+    """Return the id of the task that a document names, None where it is no registry."""
+    try:
+        value = jsontext.parse(data)
+    except ValueError:
+        return None
+    named = value.get("task_id") if isinstance(value, dict) else None
+    return named if is_id(named) else None
+
+
+def _merged_by_git(data: bytes) -> str | None:
+    found = _CONFLICT.search(data)
+    if found is None:
+        return None
+    line = data.count(b"\n", 0, found.start()) + 1
+    return f"git conflict markers at line {line}"
 
 
 def corrupt(path: Path, what: str) -> CorruptDocument:

@@ -3,69 +3,73 @@
 from __future__ import annotations
 
 import os
-import re
+from collections import Counter, deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.files import open_regular
 from backends.json_files.intent import AppendedLine
 from backends.json_files.journal import Journal
+from backends.json_files.removed import History
 from backends.json_files.shared import Shared
 from backends.jsonl.append import append_line, open_log
-from backends.jsonl.lines import Line, encode_line
+from backends.jsonl.lines import Line, encode_line, without_id
 from backends.jsonl.reader import Identity, Log, find_logs, identify, log_name, read_lines
 from registry_api.changeset import Changeset
-from registry_api.errors import Unavailable
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
+from registry_api.models import KINDS, Kind, record_key
 
 __all__ = ["TaskLogs"]
 
-# Side by side at the end of a line of ours, as encode_line writes them; nowhere else.
-_ENTRY_ID = re.compile(rb'"entry_id":"([A-Za-z0-9_-][A-Za-z0-9._-]*)","changeset":"[0-9a-f-]{36}"')
 _TAIL = 1 << 16
 _UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 class TaskLogs:
-    """Used under the task's lock, except ``read``, which only needs the offsets read under it."""
+    """Used under the task's lock."""
 
     def __init__(self, shared: Shared, task_id: str) -> None:
         self._shared = shared
         self._task_id = task_id
         self._folder = shared.layout.folder(task_id)
         self._identity: Identity = {}
-        self._found: tuple[bytes, list[Log]] = b"", []
+        self._unread: dict[str, _Behind] = {}
 
     def unread(
         self, journal: Journal, lines: tuple[AppendedLine, ...] | None = None
-    ) -> tuple[list[ProgressEntry | Finding], dict[str, int]]:
+    ) -> tuple[list[History], dict[str, int]]:
         """Return what others appended since the journal last looked, and how far that reads.
 
-        With ``lines`` only the logs are looked at that these go to. A line that the journal knows,
-        by its id or its changeset's, is no news: one of ours that another program's append, or its
-        move of the log, had put behind what was read.
+        With ``lines`` only the logs are looked at that these go to. A line that the journal knows
+        is no news: one of ours that another program's append, or its move of the log, had put
+        behind what was read; and what is left of a log that somebody cut short.
         """
-        records: list[ProgressEntry | Finding] = []
+        records: list[History] = []
         offsets: dict[str, int] = {}
+        known = _Known(journal)
         for log in self._logs(lines):
             start = journal.logs.get(log.generation, 0)
-            if log.size <= start:
+            if log.size == start:
                 continue
-            for end, line in self._lines(log, start, None):
+            cut = self._is_cut(log, start)
+            for end, line in self._lines(log, 0 if cut else start, None):
                 offsets[log.generation] = end
-                if not self._is_journaled(line, journal):
+                if not known.holds(line.record, moved=cut or not start):
                     records.append(line.record)
+            if cut:
+                offsets.setdefault(log.generation, 0)
         return records, offsets
 
-    def _is_journaled(self, line: Line, journal: Journal) -> bool:
-        key = KINDS[type(line.record)], record_key(line.record)
-        known = self.ids(journal)
-        if line.changeset is None:
-            return key in known
-        # The ids were read as far as the logs were: a line that was journaled since may lie behind.
-        if key not in known and line.changeset in map(str, journal.known_ids()):
-            known.add(key)
-        return key in known
+    @staticmethod
+    def _is_cut(log: Log, start: int) -> bool:
+        """Whether a log does not hold what was read of it: it was cut short since, or edited."""
+        if log.size < start:
+            return True
+        try:
+            with open(open_regular(log.place), "rb") as file:  # noqa: PTH123  (an open descriptor)
+                return start > 0 and os.pread(file.fileno(), 1, start - 1) != b"\n"
+        except OSError:
+            return False  # moved meanwhile: looked at again, and named, by who reads
 
     def _logs(self, lines: tuple[AppendedLine, ...] | None) -> list[Log]:
         if lines is None:
@@ -77,26 +81,9 @@ class TaskLogs:
         ]
         return [log for log in found if log is not None]
 
-    def _open(self, log: Log) -> int | None:
-        """Open a log that was found, also where it was moved since: its lines must not miss."""
-        try:
-            return open_regular(log.place)
-        except FileNotFoundError:
-            for other in self._logs(None):
-                if (other.kind, other.generation) == (log.kind, log.generation):
-                    return open_regular(other.place)
-            raise Unavailable(
-                f"{log.place} was taken away while it was read", next_step="Try again"
-            ) from None
-        except OSError:
-            return None  # tried again, and named, by who reads
-
-    def _lines(
-        self, log: Log, start: int, stop: int | None, *, opened: int | None = None
-    ) -> Iterator[tuple[int, Line]]:
+    def _lines(self, log: Log, start: int, stop: int | None) -> Iterator[tuple[int, Line]]:
         return read_lines(
             log,
-            opened=opened,
             task_id=self._task_id,
             times=self._shared.times,
             problems=[],
@@ -105,74 +92,44 @@ class TaskLogs:
         )
 
     def grown(self, journal: Journal) -> bool:
-        """Whether any log is longer than what the journal knows of it."""
+        """Whether any log is not as long as what the journal knows of it."""
         read = journal.logs
-        return any(log.size > read.get(log.generation, 0) for log in self._logs(None))
-
-    def read(
-        self, kind: Kind, offsets: dict[str, int], *, unchanged: bytes | None
-    ) -> Iterator[ProgressEntry | Finding]:
-        """Yield the records of one kind up to the offsets, streaming; each of ours once.
-
-        The logs are not looked for again where ``unchanged`` is what it was.
-        """
-        seen, (before, logs) = set[str](), self._found
-        if unchanged is None or unchanged != before:
-            logs = self._logs(None)
-            if unchanged is not None:
-                self._found = unchanged, logs
-        for log in logs:
-            stop = offsets.get(log.generation, 0)
-            if log.kind is kind and stop:
-                for _, line in self._lines(log, 0, stop, opened=self._open(log)):
-                    if line.changeset is not None:
-                        key = record_key(line.record)
-                        if key in seen:
-                            continue
-                        seen.add(key)
-                    yield line.record
-
-    def ids(self, journal: Journal) -> set[tuple[Kind, str]]:
-        """Return the ids of the task's history records: those of ours, and what other programs
-        appended and was journaled. Read from the logs and the journal once.
-
-        A record that came back from another store may lie behind what the journal has read of the
-        logs: lines are not in the order of the commits.
-        """
-        ids = journal.entry_ids
-        if ids is None:
-            ids = journal.entry_ids = self._ids_in_logs(journal.logs) | journal.history_ids()
-        return ids
-
-    def _ids_in_logs(self, offsets: dict[str, int]) -> set[tuple[Kind, str]]:
-        """Search the logs up to the offsets for the key of ids, which only lines of ours have."""
-        out = set[tuple[Kind, str]]()
-        for log in self._logs(None):
-            stop = offsets.get(log.generation, 0)
-            if stop:
-                with open(open_regular(log.path), "rb") as file:  # noqa: PTH123
-                    data = file.read(stop)
-                out |= {(log.kind, m.decode()) for m in _ENTRY_ID.findall(data)}
-        return out
+        return any(log.size != read.get(log.generation, 0) for log in self._logs(None))
 
     def keys_behind(self, journal: Journal) -> set[tuple[Kind, str]]:
         """Return the ids of all lines behind what the journal has read."""
-        return {
-            (log.kind, record_key(line.record))
-            for log in self._logs(None)
-            for _, line in self._lines(log, journal.logs.get(log.generation, 0), None)
-        }
+        return {key for lines in self._behind(journal).values() for _, key in lines.found}
 
     def known_upto(self, journal: Journal, keys: set[tuple[Kind, str]]) -> dict[str, int]:
         """Return how far each log holds nothing but lines with these ids, where that is further
         than the journal has read.
         """
         out: dict[str, int] = {}
-        for log in self._logs(None):
-            for end, line in self._lines(log, journal.logs.get(log.generation, 0), None):
-                if (log.kind, record_key(line.record)) not in keys:
+        for generation, lines in self._behind(journal).items():
+            for end, key in lines.found:
+                if key not in keys:
                     break
-                out[log.generation] = end
+                out[generation] = end
+        return out
+
+    def _behind(self, journal: Journal) -> dict[str, _Behind]:
+        """Return per log the lines behind what the journal has read, each line read once: the way
+        back asks for every few hundred changes.
+        """
+        out: dict[str, _Behind] = {}
+        for log in self._logs(None):
+            read = journal.logs.get(log.generation, 0)
+            lines = self._unread.get(log.generation)
+            if lines is None or log.size < lines.upto or read < lines.start:
+                lines = _Behind(start=read, upto=read)
+            for end, line in self._lines(log, lines.upto, None):
+                lines.found.append((end, (log.kind, record_key(line.record))))
+                lines.upto = end
+            while lines.found and lines.found[0][0] <= read:
+                lines.found.popleft()
+            lines.start = max(lines.start, read)
+            out[log.generation] = lines
+        self._unread = out
         return out
 
     # -- lines of ours -----------------------------------------------------------------------
@@ -180,7 +137,7 @@ class TaskLogs:
     def plan(
         self,
         changeset: Changeset | None,
-        records: list[ProgressEntry | Finding],
+        records: list[History],
         *,
         after: tuple[AppendedLine, ...] = (),
     ) -> tuple[AppendedLine, ...]:
@@ -307,3 +264,39 @@ class TaskLogs:
 def _common(data: bytes, line: bytes) -> int:
     """How much of a line a failed write left at the very end of a log."""
     return len(data) if data and line.startswith(data) else 0
+
+
+@dataclass(slots=True)
+class _Behind:
+    """A log's lines behind a byte, as far as they were read: (end offset, id)."""
+
+    start: int
+    upto: int
+    found: deque[tuple[int, tuple[Kind, str]]] = field(default_factory=deque)
+
+
+class _Known:
+    """What a journal holds of the histories; read when it is first asked."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._contents: Counter[History] | None = None
+
+    def holds(self, record: History, *, moved: bool) -> bool:
+        """Whether a line's record is in the journal, by its id; or by what it says, once for each
+        such record, where it may have ``moved``: a foreign line's id follows from its place.
+        """
+        if (KINDS[type(record)], record_key(record)) in self._journal.history_ids():
+            return True
+        if not (moved and record.foreign and self._journal.logs):
+            return False
+        if self._contents is None:
+            self._contents = Counter(
+                without_id(r)
+                for kind in (Kind.PROGRESS, Kind.FINDING)
+                for r in self._journal.histories(kind)
+                if r.foreign
+            )
+        content = without_id(record)
+        self._contents[content] -= 1
+        return self._contents[content] >= 0

@@ -53,9 +53,10 @@ class MirroredTask(TaskFiles):
             raise not_found(self.task_id)
         return self.journal
 
-    def absorb_logs(self, *, current: bool = False) -> bytes | None:
+    def absorb_logs(self, *, current: bool = False) -> None:
         """While frozen, what others append is the other store's to take in."""
-        return None if self._shared.frozen() else super().absorb_logs(current=current)
+        if not self._shared.frozen():
+            super().absorb_logs(current=current)
 
     # -- brought forward ---------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class MirroredTask(TaskFiles):
             for c in feed
             for r in histories_of(c.changeset)
         }
-        keys = set[tuple[Kind, str]]()
+        keys, apart = set[tuple[Kind, str]](), list[History]()
         missing: list[tuple[Changeset | None, History]] = []
         there = self._logs.keys_behind(
             Journal(fresh.path, self.task_id, fresh.sync, fresh.sync_folder)
@@ -213,13 +214,15 @@ class MirroredTask(TaskFiles):
             key = KINDS[type(record)], record_key(record)
             keys.add(key)
             fresh.counts[key[0]] = fresh.counts.get(key[0], 0) + 1
+            if key not in by_id:
+                apart.append(record)
             if key not in there:
                 missing.append((by_id.get(key), record))
         for changeset, record in missing:
             self._logs.append(self._logs.plan(changeset, [record]))
         fresh.read_upto = self._logs.known_upto(fresh, keys)
         aside = self.journal.path.with_suffix(".new")
-        self._shared.write_file(aside, fresh.whole(feed))
+        self._shared.write_file(aside, fresh.whole(apart, feed))
         intent = Intent(
             number=fresh.number,
             epoch=self._shared.epoch(),
@@ -270,7 +273,7 @@ class MirroredTask(TaskFiles):
         if not appended:
             self._logs.append(intent.lines, again=True)
         lines = intent.journal.splitlines(keepends=True)
-        keys = set(self._logs.ids(self.journal))
+        keys = set(self.journal.history_ids())
         for line in lines:
             changeset = changeset_from(jsontext.parse_trusted(line)["cs"])
             keys |= {(KINDS[type(r)], record_key(r)) for r in histories_of(changeset)}

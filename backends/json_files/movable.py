@@ -20,7 +20,7 @@ from backends.files import open_regular
 from backends.json_files.archive import Archive, Member
 from backends.json_files.frozen import FrozenTask
 from backends.json_files.intent import pending_numbers
-from backends.json_files.layout import DOCUMENT
+from backends.json_files.layout import DOCUMENT, named_task
 from backends.json_files.mirrored import MirroredTask, Now
 from backends.json_files.recorded import content_hash
 from backends.json_files.store import JsonFilesStore
@@ -226,11 +226,25 @@ class MovableJsonStore(JsonFilesStore):
         out, strangers = [], self._known_before()["strangers"]
         for name in self._shared.layout.tasks():
             with suppress(RegistryError, OSError):
+                if self._is_copy(name):
+                    continue
                 found = self._frozen(name).look(now, stranger=strangers.get(name))
                 if found is not None:
                     out.append(found)
         found = self._global_straggler()
         return (*out, *([found] if found else ()))
+
+    def _is_copy(self, name: str) -> bool:
+        """Whether a folder holds another task's frozen document: somebody moved or copied it."""
+        if name in self._tasks and not self._tasks[name].journal.is_empty:
+            return False
+        data = self._frozen(name).text()
+        named = None if data is None else named_task(data)
+        if named is None or named == name or data is None:
+            return False
+        original = self._frozen(named)
+        original.journal.refresh()
+        return original.journal.hash == content_hash(data)
 
     def _global_straggler(self) -> Straggler | None:
         data = _read(self._shared.layout.global_file)
@@ -278,7 +292,7 @@ class MovableJsonStore(JsonFilesStore):
     def archive(self, *, progress: Counted | None = None) -> str:
         """See Movable.archive."""
         layout = self._shared.layout
-        tasks = [t for t in self._frozen_tasks() if t.mode() is not None]
+        tasks = [t for t in self._frozen_tasks() if t.is_archived()]
         members = [Member(f"{t.task_id}/{layout.document(t.task_id).name}", t.text) for t in tasks]
         if layout.global_file.exists():
             members.append(

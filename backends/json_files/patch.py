@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["Patch"]
+__all__ = ["Patch", "same_behind", "same_in_front"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +27,10 @@ class Patch:
     @classmethod
     def between(cls, before: bytes, after: bytes) -> Self:
         """Return the smallest patch from one document to another."""
-        start = max(1, _same_in_front(before, after))
+        start = max(1, same_in_front(before, after))
         end = len(after)
         if len(before) == end:
-            end = max(start, end - _same_behind(before, after))
+            end = max(start, end - same_behind(before, after))
         return cls(first=after[:1], start=start, data=after[start:end], size=len(after))
 
     def applied(self, there: bytes) -> bytes:
@@ -39,7 +39,8 @@ class Patch:
         return self.first + there[1 : self.start] + self.data + tail
 
 
-def _same_in_front(a: bytes, b: bytes) -> int:
+def same_in_front(a: bytes, b: bytes) -> int:
+    """Return how many bytes two texts have in common from the beginning."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -50,7 +51,7 @@ def _same_in_front(a: bytes, b: bytes) -> int:
     return low
 
 
-def _same_behind(a: bytes, b: bytes) -> int:
+def same_behind(a: bytes, b: bytes) -> int:
     """Return how many bytes at the end of two texts of one length are the same."""
     low, high = 0, len(a)  # what is the same begins between these
     while low < high:

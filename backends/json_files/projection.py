@@ -1,9 +1,10 @@
 """GLOBAL_REGISTRY.json for the older programs: our true counts, written into their file.
 
 It is never read back as truth. It must never be seen empty or torn, since those programs then make
-it anew, EMPTY: one write, padded with spaces to the old length, then the file is cut. Its lock is
-waited for 100 ms at most; then the file stays as it is, marked as out of date, and whoever comes
-next brings it up to date.
+it anew, EMPTY: it appears whole, grows by blanks behind its text, and every rewrite is one write
+within its length. An unlocked reader can still meet that one write, as it can meet theirs; where
+they made the file anew, ``was_emptied`` tells. Its lock is waited for 100 ms at most; then the file
+stays as it is, marked as out of date, and whoever comes next brings it up to date.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import fcntl
 import os
 import random
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from backends.files import open_regular
+from backends.json_files.patch import same_behind, same_in_front
 from backends.json_files.shared import Shared
 from registry_api import jsontext
 from registry_api.ownership import make_folder, open_owned
@@ -23,6 +27,8 @@ from registry_api.snapshot import RegistryCounts, TaskSnapshot
 __all__ = ["Projection"]
 
 _PATIENCE = 0.1
+_ROOM = 4096  # blanks kept ready for the next entries
+_SMALL = 4096  # a file of fewer bytes is looked into by who has not seen it yet
 
 
 class Projection:
@@ -31,15 +37,43 @@ class Projection:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._mark = shared.folder("json") / "global.stale"
+        self._place = str(shared.layout.global_file)
         self._written: tuple[bytes, Any] = (b"", None)
+        self._seen: tuple[int, int, int] | None = None
+        self._least = _SMALL  # bytes of text, with less of which tasks are missing from it
+        self._listed: set[str] = set()
 
     def is_stale(self) -> bool:
-        """Whether an earlier update did not get through."""
-        return self._mark.exists()
+        """Whether an earlier update did not get through, or there is no file yet."""
+        return self._mark.exists() or not os.path.exists(self._place)  # noqa: PTH110
 
     def mark(self) -> None:
         """Note, before a change, that the file will be out of date."""
         os.close(open_owned(self._mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+
+    def was_emptied(self) -> bool:
+        """Whether an older program, which met a write, made the file anew without what was in it.
+
+        Quick: the file is only read where it is smaller than what was last seen in it.
+        """
+        try:
+            found = os.stat(self._place)  # noqa: PTH116  (asked by every operation)
+        except OSError:
+            return False
+        stamp = found.st_ino, found.st_size, found.st_mtime_ns
+        if stamp == self._seen:
+            return False
+        self._seen = stamp
+        if found.st_size >= self._least:
+            return False
+        try:
+            with open(open_regular(self._place), "rb") as file:  # noqa: PTH123  (a descriptor)
+                text = file.read().rstrip()
+                listed = jsontext.parse(text).get("tasks")
+        except (OSError, ValueError, AttributeError):
+            return False  # gone, or being written
+        self._least = len(text)
+        return not listed or not self._listed <= set(listed)
 
     def update(self, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> bool:
         """Write the counts and the entries of some tasks; return whether it got through."""
@@ -47,8 +81,9 @@ class Projection:
         try:
             make_folder(path.parent, parents=True)
             try:
-                fd = open_owned(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            except FileExistsError:
+                fd = open_regular(path, os.O_RDWR)
+            except FileNotFoundError:
+                self._make(path)
                 fd = open_regular(path, os.O_RDWR)
             try:
                 if not _locked(fd):
@@ -62,9 +97,20 @@ class Projection:
         self._mark.unlink(missing_ok=True)
         return True
 
+    def _make(self, path: Path) -> None:
+        """Let the file appear with its first text in it."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._shared.write_file(aside, jsontext.dump(self._empty(), indent=True), mode=0o644)
+        try:
+            with suppress(FileExistsError):  # somebody was faster
+                os.link(aside, path)
+        finally:
+            aside.unlink()
+
     def _rewrite(self, fd: int, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> None:
         old = os.pread(fd, os.fstat(fd).st_size, 0)
-        value: Any = self._parsed(old) if old else self._empty()
+        text = old.rstrip()
+        value: Any = self._parsed(text) if text else self._empty()
         if not isinstance(value, dict):
             raise ValueError("the global file is no object")  # left alone, named by status
         value |= {
@@ -77,13 +123,26 @@ class Projection:
             self._entries(value, snapshot)
         new = jsontext.dump(value, indent=True)
         self._written = new, value
-        if new != old:
-            if len(new) > len(old) and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, len(new))  # a full disk shows before anything is written
+        self._least, self._listed = len(new), set(value.get("tasks") or ())
+        if new != text:
+            if len(new) > len(old):
+                # A full disk shows here, behind the text, where blanks do no harm.
+                self._write(fd, b" " * (len(new) + _ROOM - len(old)), len(old))
             padded = new.ljust(len(old))
-            if os.pwrite(fd, padded, 0) == len(padded):
-                os.ftruncate(fd, len(new))
+            start = max(0, same_in_front(old, padded))
+            end = len(padded)
+            if len(old) == end:
+                end -= same_behind(old, padded)
+            self._write(fd, padded[start : max(start, end)], start)
             self._shared.sync(fd)
+
+    @staticmethod
+    def _write(fd: int, data: bytes, offset: int) -> None:
+        """Write in one call; what a signal or a full disk cut off is written on."""
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(fd, rest, offset)
+            rest, offset = rest[written:], offset + written
 
     def _parsed(self, data: bytes) -> Any:
         """Parse the file; what we wrote last ourselves is known already."""

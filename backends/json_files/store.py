@@ -21,6 +21,7 @@ from backends.json_files.layout import Layout
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
 from backends.json_files.task import TaskFiles
+from backends.json_files.unreadable import unreadable_documents
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
@@ -51,7 +52,7 @@ from registry_api.retention import cursor_expired
 from registry_api.select import select_records, select_tasks
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.status import AgentStatus, TaskStatus
-from registry_api.store import Capability, StoreInfo
+from registry_api.store import Capability, Reconciled, StoreInfo
 
 __all__ = ["JsonFilesStore"]
 
@@ -145,10 +146,12 @@ class JsonFilesStore:
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
+        self._mend_list()
         return _snapshot(_stand(self._existing(task_id).current()), only)
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
+        self._mend_list()
         try:
             task = self._tasks.get(task_id)
             # Most often, and quickly. What a killed writer left undone was never acknowledged.
@@ -160,6 +163,7 @@ class JsonFilesStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
+        self._mend_list()
         change = accepted(changeset, self.info.limits)
         task_id = change.changeset.task_id
         try:
@@ -175,12 +179,19 @@ class JsonFilesStore:
             self._project(task_id)
         return commit
 
-    def _project(self, task_id: str) -> None:
+    def _mend_list(self) -> None:
+        """Restore the global file where an older program has made it anew, empty."""
+        if self._projection.was_emptied() and not self._closed and not self._shared.frozen():
+            self._project()
+
+    def _project(self, task_id: str | None = None) -> None:
         """Bring the global file up to date; what fails is left for a later commit to do."""
         with suppress(RegistryError, OSError), at_most(_COUNTING):
-            behind = self._projection.is_stale()
+            behind = task_id is None or self._projection.is_stale()
             self._projection.mark()
-            if behind:  # an earlier update did not get through, of which task nobody knows
+            if (
+                task_id is None or behind
+            ):  # an earlier update did not get through, of which task nobody knows
                 snapshots = [_snapshot(_stand(task.journal)) for task in self._all()]
             else:
                 snapshots = [_snapshot(_stand(self._task(task_id).current()))]
@@ -224,6 +235,7 @@ class JsonFilesStore:
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
     ) -> Page[TaskSummary]:
         """See RegistryStore.list_tasks."""
+        self._mend_list()
         summaries = (line.summary for line in self._summarised())
         return select_tasks(summaries, query, after=after, limit=limit)
 
@@ -236,6 +248,7 @@ class JsonFilesStore:
         limit: int = 100,
     ) -> Page[Record]:
         """See RegistryStore.list_records."""
+        self._mend_list()
         query = check_query(kind, query)
         check_limit(limit)
         records = self._records(kind, query.task_id)
@@ -259,6 +272,7 @@ class JsonFilesStore:
 
     def counts(self) -> RegistryCounts:
         """See RegistryStore.counts."""
+        self._mend_list()
         tasks, agents = Counter[TaskStatus](), Counter[AgentStatus]()
         records = Counter[Kind]()
         for line in self._summarised():
@@ -276,6 +290,7 @@ class JsonFilesStore:
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes."""
+        self._mend_list()
         check_limit(limit)
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
@@ -342,10 +357,35 @@ class JsonFilesStore:
             out.append((task.task_id, task.journal.head()))
         return tuple(out)
 
+    # -- what other programs find --------------------------------------------------------------
+
+    def removed(self) -> dict[str, int]:
+        """See Legacy.removed."""
+        return {
+            str(self._shared.layout.folder(task.task_id) / name): lacking
+            for task in self._all()
+            for name, lacking in task.removed().items()
+        }
+
+    def reconcile(self, *, dry_run: bool = False) -> Reconciled:
+        """See Logged.reconcile; what others appended is taken in by every look anyway."""
+        if dry_run:
+            return Reconciled(written=sum(self.removed().values()))
+        written = sum(task.restore() for task in list(self._all()))
+        self.project()
+        return Reconciled(written=written)
+
+    def project(self) -> None:
+        """See Movable.project."""
+        self._projection.mark()
+        self._next_try = 0.0
+        self._project()
+
     # -- the older system --------------------------------------------------------------------
 
     def stored_counts(self) -> dict[str, int]:
         """See Legacy.stored_counts."""
+        self._mend_list()
         return self._view().stored_counts()
 
     def problems(self) -> tuple[str, ...]:
@@ -356,6 +396,10 @@ class JsonFilesStore:
             for path in sorted((self._shared.layout.state / folder).glob("*"))
         ]
         return (*self._view().problems(), *kept)
+
+    def unreadable(self) -> dict[str, str]:
+        """See Legacy.unreadable."""
+        return unreadable_documents(self._shared.layout)
 
     def older_state(self) -> datetime | None:
         """See Legacy.older_state."""

@@ -14,6 +14,7 @@ from backends.json_files.intent import Intent
 from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
 from backends.json_files.recorded import FOREIGN, read_document
+from backends.json_files.removed import missing_lines, removed_files
 from backends.json_files.stamp import stamp_of
 from backends.jsonl.reader import lengths
 from registry_api import jsontext
@@ -40,6 +41,7 @@ from registry_api.state import TaskState
 __all__ = ["FOREIGN", "TaskFiles", "not_found", "shown"]
 
 _FOLDERS = ("progress", "findings", "logs", "")
+_BATCH = 500  # lines that are planned together
 
 
 class TaskFiles(Foreign):
@@ -84,23 +86,21 @@ class TaskFiles(Foreign):
 
     def histories(self, kind: Kind) -> Iterator[ProgressEntry | Finding]:
         """Yield the history records of one kind, streaming."""
-        unchanged = self.absorb_logs()
-        return self._logs.read(kind, dict(self.journal.logs), unchanged=unchanged)
+        self.absorb_logs()
+        return self.journal.histories(kind)
 
-    def absorb_logs(self, *, current: bool = False) -> bytes | None:
+    def absorb_logs(self, *, current: bool = False) -> None:
         """Take in whatever other programs did to the document, unless that was just done, or the
-        logs. Returns what stays the same as long as the logs do; None: something was taken in.
+        logs.
         """
         journal = self.journal if current else self.current()
         quiet = journal.inode, lengths(self._shared.layout.folder(self.task_id))
         if quiet == self._quiet:
-            return quiet[1]
+            return
         if self._logs.grown(journal):
             with self._lock.held() as deadline:
                 self._settled(deadline, thorough=True)
-            return None
         self._quiet = quiet
-        return quiet[1]
 
     def _settled(self, deadline: float, *, thorough: bool = False) -> None:
         """Settle the task under its side lock; a missing document is settled too."""
@@ -197,7 +197,7 @@ class TaskFiles(Foreign):
         if not self.journal.is_empty:
             raise Unavailable(
                 f"the document of task {self.task_id} has vanished",
-                next_step="Put its folder back; what the registry knows of it is kept",
+                next_step="registry-backend reconcile writes it again",
             )
         if change.changeset.expected is None:
             raise not_found(self.task_id)
@@ -261,7 +261,7 @@ class TaskFiles(Foreign):
     def _after(self, before: TaskState, changeset: Changeset) -> TaskState:
         after, fresh = before.copy(), set[tuple[Kind, str]]()
         needed = bool(histories_of(changeset))
-        taken = self._logs.ids(self.journal) if needed else set[tuple[Kind, str]]()
+        taken = self.journal.history_ids() if needed else set[tuple[Kind, str]]()
         for op in changeset.ops:
             after.apply(op, known=lambda kind, key: (kind, key) in taken or (kind, key) in fresh)
             if isinstance(op, Put) and isinstance(op.record, ProgressEntry):
@@ -269,6 +269,35 @@ class TaskFiles(Foreign):
             elif isinstance(op, Put) and isinstance(op.record, Finding):
                 fresh.add((Kind.FINDING, op.record.finding_id))
         return after
+
+    # -- what others removed -----------------------------------------------------------------
+
+    def removed(self) -> dict[str, int]:
+        """See removed_files."""
+        self.absorb_logs()
+        return removed_files(self._shared.layout, self.journal, self._shared.times)
+
+    def restore(self) -> int:
+        """Write what was removed from the records; returns how many lines, and documents."""
+        try:
+            with self._lock.held() as deadline:
+                self._settled(deadline)
+                written = 0
+                if not self._document.exists() and not self.journal.is_empty:
+                    self._make_folders()
+                    with self._created(deadline) as fd:
+                        self._rebuild(fd)
+                    written += 1
+                with self._opened(deadline) as fd:
+                    self._settle(fd, thorough=True)
+                    shared = self._shared
+                    records = list(missing_lines(shared.layout, self.journal, shared.times))
+                    for n in range(0, len(records), _BATCH):
+                        self._logs.append(self._logs.plan(None, records[n : n + _BATCH]))
+                    self._absorb_logs()
+                return written + len(records)
+        except OSError as error:
+            raise self._typed(error) from error
 
     # -- creation ----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from backends.json_files.claims import claimed_counts, listed_tasks
 from backends.json_files.handovers import read_handovers
 from backends.json_files.layout import Layout, load_document, read_file
 from backends.json_files.lens.document import decode
+from backends.json_files.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
 from backends.jsonl.times import Times
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor
@@ -122,6 +123,14 @@ class JsonView:
         claimed_counts(self._layout.global_file, seen)
         with self._lock:
             return tuple(str(p) for p in (*self._read[1], *seen))
+
+    def removed(self) -> dict[str, int]:
+        """See Legacy.removed: where nobody adopted anything, nothing can be missing."""
+        return {}
+
+    def unreadable(self) -> dict[str, str]:
+        """See Legacy.unreadable."""
+        return unreadable_documents(self._layout)
 
     def older_state(self) -> datetime | None:
         """See Legacy.older_state."""

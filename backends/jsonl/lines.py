@@ -8,14 +8,14 @@ re-created one does not have), its offset and its bytes. So a line has one name 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.jsonl.times import Times
 from registry_api import jsontext
 from registry_api.models import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id
 
-__all__ = ["Line", "LineError", "encode_line", "generation", "parse_line"]
+__all__ = ["Line", "LineError", "encode_line", "generation", "parse_line", "without_id"]
 
 _COMMON = {"timestamp", "agent_id", "message", "entry_id", "changeset", "foreign"}
 _OURS = {"entry_id", "changeset", "foreign"}
@@ -129,6 +129,15 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
     extra = jsontext.parse_trusted(record.extra.encode())
     clash = extra.keys() & (_KNOWN[KINDS[type(record)]] | {"extra"})
     return jsontext.dump(data | ({"extra": extra} if clash else extra)) + b"\n"
+
+
+def without_id(record: ProgressEntry | Finding) -> ProgressEntry | Finding:
+    """Return what a record says. The id of a foreign one tells where its line lies, which changes
+    where somebody cuts a log short.
+    """
+    if isinstance(record, ProgressEntry):
+        return replace(record, entry_id="")
+    return replace(record, finding_id="")
 
 
 def _foreign_id(raw: bytes, log: str, offset: int) -> str:

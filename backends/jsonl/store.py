@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from backends.files import Problem
 from backends.jsonl.append import Appender
-from backends.jsonl.lines import encode_line
+from backends.jsonl.lines import encode_line, without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
 from registry_api.changeset import Changeset, Commit, Put, accepted, new_changeset
@@ -116,7 +117,33 @@ class LoggedStore(StoreWrapper):
                 # Whatever state it told of is long over: it is history and a sign of life.
                 theirs.append(replace(record, foreign=True))
             logged.add(key)
+        if theirs:
+            theirs = self._news(task_id, kind, theirs, logged)
         return theirs, logged
+
+    def _news(
+        self,
+        task_id: str,
+        kind: Kind,
+        theirs: list[ProgressEntry | Finding],
+        logged: set[str],
+    ) -> list[ProgressEntry | Finding]:
+        """Leave out what is left of a log that somebody cut short: taken in before, now elsewhere,
+        and so under another id.
+        """
+        gone = Counter(
+            without_id(r)
+            for r in all_records(self.inner, kind, RecordQuery(task_id=task_id))
+            if isinstance(r, ProgressEntry | Finding) and r.foreign and record_key(r) not in logged
+        )
+        out = []
+        for record in theirs:
+            content = without_id(record)
+            if gone[content]:
+                gone[content] -= 1
+            else:
+                out.append(record)
+        return out
 
     def _logged(self, task_id: str, kind: Kind) -> Iterator[ProgressEntry | Finding]:
         problems: list[Problem] = []

@@ -35,7 +35,7 @@ _PAUSE = 2
 _SABOTAGE = 500  # with --sabotage one write in so many is acknowledged and not made
 
 
-def main(workspace: str, acks: str, name: str, sabotage: str) -> None:
+def main(workspace: str, acks: str, name: str, sabotage: str, rate: str = str(_RATE)) -> None:
     """Write until standard input ends; acknowledge each write in ``acks``: kind, task, id, when."""
     store = open_store(load_settings(workspace))
     tasks = [t.task_id for t in all_tasks(store, ALL)]
@@ -43,7 +43,7 @@ def main(workspace: str, acks: str, name: str, sabotage: str) -> None:
     took = 0.0
     with Path(acks).open("w", buffering=1) as out:
         for n in range(10**9):
-            if _stopped(max(1 / _RATE - took, _PAUSE * took)):
+            if _stopped(max(1 / float(rate) - took, _PAUSE * took)):
                 break
             start = time.monotonic()
             task_id = rng.choice(tasks)

@@ -1,0 +1,54 @@
+"""What people and other programs removed of a task, or cut short: its document, lines of its logs.
+
+Every record is in the journal, so nothing is lost by it; ``reconcile`` writes the files again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from backends.json_files.journal import Journal
+from backends.json_files.layout import Layout
+from backends.jsonl.lines import without_id
+from backends.jsonl.reader import find_logs, log_name, read_lines
+from backends.jsonl.times import Times
+from registry_api.models import Finding, Kind, ProgressEntry, record_key
+
+__all__ = ["History", "missing_lines", "removed_files"]
+
+History = ProgressEntry | Finding
+
+
+def removed_files(layout: Layout, journal: Journal, times: Times) -> dict[str, int]:
+    """Return per file of the task, below its folder, how many records it lacks."""
+    lacking = Counter(log_name(record) for record in missing_lines(layout, journal, times))
+    document = layout.document(journal.task_id)
+    if not document.exists():
+        lacking[document.name] = 1
+    return dict(lacking)
+
+
+def missing_lines(layout: Layout, journal: Journal, times: Times) -> Iterator[History]:
+    """Yield the task's records that have no line in its logs.
+
+    A foreign record is known by its place; where a log was cut short, by what it says.
+    """
+    task_id, ids = journal.task_id, journal.history_ids()
+    there, moved = set[tuple[Kind, str]](), Counter[History]()
+    for log in find_logs(layout.folder(task_id), []):
+        for _, line in read_lines(log, task_id=task_id, times=times, problems=[]):
+            key = log.kind, record_key(line.record)
+            if key in ids:
+                there.add(key)
+            elif line.record.foreign:
+                moved[without_id(line.record)] += 1
+    for kind in (Kind.PROGRESS, Kind.FINDING):
+        for record in journal.histories(kind):
+            if (kind, record_key(record)) in there:
+                continue
+            content = without_id(record)
+            if record.foreign and moved[content]:
+                moved[content] -= 1
+            else:
+                yield record

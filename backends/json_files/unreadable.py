@@ -1,0 +1,61 @@
+"""Documents that cannot be read and that no task was made of: what a move leaves behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from backends.json_files.layout import Layout, load_document, named_task, read_file
+from registry_api.errors import CorruptDocument
+
+__all__ = ["unreadable_documents"]
+
+_BEING_WRITTEN = 1.0  # seconds for a program that is just writing it
+_LOOK = 0.05
+
+
+def unreadable_documents(layout: Layout) -> dict[str, str]:
+    """Return per document that no task was made of what is wrong with it, by its path.
+
+    One that was taken in before and is torn now is not among them: it is put back from its records.
+    Nor is a copy of another task's that the registry has.
+    """
+    journals = {p.stem for p in (layout.state / "json").glob("*.journal")}
+    out: dict[str, str] = {}
+    for task_id in layout.tasks():
+        if task_id not in journals:
+            what = _wrong(layout, task_id, journals)
+            if what is not None:
+                out[str(layout.document(task_id))] = what
+    return out
+
+
+def _wrong(layout: Layout, task_id: str, journals: set[str]) -> str | None:
+    path = layout.document(task_id)
+    deadline = time.monotonic() + _BEING_WRITTEN
+    while True:
+        try:
+            data = read_file(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+        try:
+            load_document(data, path=path, task_id=task_id)
+        except CorruptDocument as error:
+            young = time.time() - _modified(path) < _BEING_WRITTEN
+            if young and time.monotonic() < deadline:
+                time.sleep(_LOOK)
+                continue
+            named = named_task(data)
+            known = named in journals or (named is not None and layout.document(named).exists())
+            copy = named is not None and named != task_id and known
+            return None if copy else error.message.partition(": ")[2]
+        return None
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

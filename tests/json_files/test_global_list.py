@@ -1,0 +1,176 @@
+"""GLOBAL_REGISTRY.json, which older programs read without a lock: what they meet in it, and what is
+done where they make it anew, EMPTY."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from contract_tests import build
+from registry_api import AgentStatus, load_settings, open_migration, open_store
+from registry_api.migration import MigrationPhase
+from tests import legacy, processes
+
+EMPTY = {
+    "created_at": "2026-01-04T22:15:30",
+    "total_tasks": 0,
+    "active_tasks": 0,
+    "total_agents_spawned": 0,
+    "active_agents": 0,
+    "max_concurrent_agents": 20,
+    "tasks": {},
+    "agents": {},
+}
+READER = """
+import json, sys
+path, bad, reads = sys.argv[1], [], 0
+print("ready", flush=True)
+import select
+while not select.select([sys.stdin], [], [], 0)[0]:
+    text = open(path, "rb").read()
+    reads += 1
+    try:
+        assert json.loads(text)["tasks"], "EMPTY"
+    except (ValueError, AssertionError) as error:
+        bad.append((len(text), text.count(0), str(error)[:80]))
+print(json.dumps([reads, bad]))
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for n in range(3):
+        agents = [{"id": "a", "type": "x", "status": "running"}]
+        legacy.write_task(tmp_path, f"TASK-{n}", agents=agents)
+    return tmp_path
+
+
+def opened(workspace):
+    return open_store(load_settings(workspace, env={}, backend="json"))
+
+
+def path_of(workspace):
+    return workspace / "registry" / "GLOBAL_REGISTRY.json"
+
+
+def listed(workspace):
+    return set(json.loads(path_of(workspace).read_text())["tasks"])
+
+
+def spawn(store, key, task="TASK-0", status=AgentStatus.RUNNING):
+    agent = build.agent(task, key, status=status)
+    build.put(store, agent, expected=store.head(task).revision)
+
+
+def test_no_reader_meets_it_empty_or_with_zeros(workspace):
+    """Beside a writer that makes it longer and shorter, a reader in a tight loop: never empty, no
+    NUL, and a torn read, which one write within the file can still show, is rare."""
+    store = opened(workspace)
+    spawn(store, "first")
+    command = [sys.executable, "-c", READER, str(path_of(workspace))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        reader.stdout.readline()
+        started = time.monotonic()
+        for n in range(300):
+            status = AgentStatus.RUNNING if n % 2 else AgentStatus.COMPLETED
+            spawn(store, f"agent-{'x' * (n % 7)}{n}", f"TASK-{n % 3}", status)
+        took = time.monotonic() - started
+        found, _ = reader.communicate(b"\n")
+    reads, bad = json.loads(found)
+    assert reads > took  # it did read meanwhile
+    assert [b for b in bad if b[0] == 0 or b[1] or b[2] == "EMPTY"] == []
+    assert len(bad) <= max(2, reads // 1000), bad[:5]
+
+
+def test_it_appears_whole(workspace):
+    """Nobody finds it between its making and its first text."""
+    command = [sys.executable, "-c", READER.replace('open(path, "rb").read()', "look()")]
+    look = (
+        "import os\n"
+        "def look():\n"
+        "    try:\n"
+        "        return open(sys.argv[1], 'rb').read()\n"
+        "    except FileNotFoundError:\n"
+        '        return b\'{"tasks": {"none": 1}}\'\n'
+    )
+    command[2] = command[2].replace("import select", look + "import select")
+    store = opened(workspace)
+    with subprocess.Popen(
+        [*command, str(path_of(workspace))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as reader:
+        reader.stdout.readline()
+        for n in range(50):
+            path_of(workspace).unlink(missing_ok=True)
+            spawn(store, f"a{n}")
+        found, _ = reader.communicate(b"\n")
+    _, bad = json.loads(found)
+    assert [b for b in bad if b[0] == 0 or b[1]] == []
+    assert list(path_of(workspace).parent.iterdir()) == [path_of(workspace)]
+
+
+OPERATIONS = {
+    "load": lambda s: s.load("TASK-1"),
+    "head": lambda s: s.head("TASK-1"),
+    "counts": lambda s: s.counts(),
+    "list_tasks": lambda s: s.list_tasks(),
+    "changes": lambda s: s.changes(limit=1),
+    "report": lambda s: build.put(s, build.report("TASK-1", "a"), expected=None),
+}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by who wrote it", "by another process"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_made_anew_empty_it_is_restored_by_the_next_operation(workspace, operation, known):
+    store = opened(workspace)
+    spawn(store, "first")
+    other = store if known else opened(workspace)
+    if known:
+        store.head("TASK-0")
+    anew = EMPTY | {"tasks": {"TASK-9": {"description": "theirs"}}}
+    path_of(workspace).write_text(json.dumps(anew if known else EMPTY, indent=2))
+    OPERATIONS[operation](other)
+    assert {"TASK-0", "TASK-1", "TASK-2"} <= listed(workspace)
+    assert ("TASK-9" in listed(workspace)) == known
+    assert json.loads(path_of(workspace).read_text())["active_agents"] == 4
+
+
+def test_what_others_add_and_say_stays(workspace):
+    """Unknown keys and entries of other programs, and their shorter statuses."""
+    store = opened(workspace)
+    spawn(store, "first")
+    value = json.loads(path_of(workspace).read_text())
+    value["tasks"]["TASK-9"] = {"status": "X"}
+    value["theirs"] = 1
+    path_of(workspace).write_text(json.dumps(value))
+    store.counts()
+    spawn(store, "second")
+    value = json.loads(path_of(workspace).read_text())
+    assert (value["theirs"], value["tasks"]["TASK-9"]) == (1, {"status": "X"})
+
+
+def test_every_way_back_and_reconcile_bring_it_up_to_date(workspace):
+    """Not only our next write: an older program started after the switch finds what is true."""
+    settings = load_settings(workspace, env={})
+
+    def says():
+        return json.loads(path_of(workspace).read_text())["total_agents_spawned"]
+
+    with closing(open_store(settings)) as store:
+        spawn(store, "in-json")
+    with closing(open_migration(settings)) as migration:
+        migration.switch(MigrationPhase(3), actor="test")
+        with closing(open_store(settings)) as store:
+            spawn(store, "in-sqlite")
+        assert says() == 4
+        migration.switch(MigrationPhase(2), actor="test")
+        assert says() == 5
+        for phase in (1, 0):
+            path_of(workspace).write_text(json.dumps(EMPTY | {"tasks": {"x": {}}}))
+            migration.switch(MigrationPhase(phase), actor="test")
+            assert says() == 5
+    path_of(workspace).write_text(json.dumps(EMPTY | {"tasks": {"x": {}}}))
+    processes.start(processes.command, "reconcile", "--workspace", workspace).join()
+    assert says() == 5
