@@ -56,6 +56,9 @@ def open_inside(path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644) -> i
     try:
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         fd = open_owned(path.name, flags, mode, dir_fd=folder)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import packages_distributions
 
+from registry_api.border import typed, typed_errors
 from registry_api.errors import RegistryError
 from registry_api.health import HealthCheck, Issue
 from registry_api.models import Kind
@@ -48,6 +49,8 @@ def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> l
     }
     context.plugins.manager.hook.registry_register_health_checks(register=checks.setdefault)
     context = replace(context, read_only=True)
+    with typed_errors(), suppress(FileNotFoundError):
+        os.listdir(context.workspace / STATE_DIR)  # noqa: PTH208  (whether this user may look)
     found = [
         Diagnosis(check=name, issue=issue)
         for name, check in checks.items()
@@ -60,8 +63,10 @@ def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> l
 def _run(check: HealthCheck, context: OpenContext) -> list[Issue]:
     try:
         return list(check(context))
-    except RegistryError as error:
-        return [Issue(what=error.message, next_step=error.next_step or "See the message")]
+    except (RegistryError, OSError) as error:
+        found = typed(error)
+        said = found.next_step if found else ""
+        return [Issue(what=str(found and found.message), next_step=said or "See the message")]
     except Exception as error:  # noqa: BLE001  (a plugin's check may fail in any way)
         what = f"the check failed: {type(error).__name__}: {error}"
         return [Issue(what=what, next_step="Report it to the plugin's author")]

@@ -19,6 +19,7 @@ RegistryError
 │   ├── SchemaTooNew          the store was written by a newer version
 │   ├── ContractTooNew        the store keeps a contract that this host does not know
 │   ├── PreflightFailed       a switch whose conditions are not met
+│   ├── NotPermitted          files that this user may not use; names their owner
 │   ├── ReadOnly              a write through a store opened for reading
 │   └── NotSupported          a capability that the store does not declare
 ├── CursorExpired (LookupError)  the feed no longer holds what follows the cursor
@@ -47,6 +48,7 @@ __all__ = [
     "InvalidInput",
     "InvalidQuery",
     "NotNext",
+    "NotPermitted",
     "NotSupported",
     "OutcomeUnknown",
     "PreflightFailed",
@@ -200,6 +202,12 @@ class PreflightFailed(Refused):
     """A switch whose conditions are not met; nothing was changed."""
 
     code = "preflight"
+
+
+class NotPermitted(Refused):
+    """Files that this user may not use; ``owner`` in ``fields`` is who may."""
+
+    code = "not_permitted"
 
 
 class ReadOnly(Refused):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from registry_api.border import Border, typed_errors
 from registry_api.control import FileControl, PhaseRecord, refuse_missing
 from registry_api.errors import BackendMismatch, Busy, RegistryError, SettingsError, Unavailable
 from registry_api.gate import Gate, GatedStore
@@ -75,6 +76,12 @@ def open_store(
     settings = settings or load_settings()
     plugins = plugins or load_plugins()
     context = OpenContext(settings=settings, plugins=plugins, read_only=read_only, now=now)
+    with typed_errors():
+        return Border(_opened(context))
+
+
+def _opened(context: OpenContext) -> RegistryStore:
+    plugins, read_only = context.plugins, context.read_only
     name, location = _choose(context)
     context = replace(context, location=location)
     if name == "dual" and not read_only:
@@ -110,14 +117,19 @@ def open_migration(
     BackendMismatch where there is nothing to move.
     """
     settings = settings or load_settings()
-    plugins = plugins or load_plugins()
+    context = OpenContext(settings=settings, plugins=plugins or load_plugins(), read_only=read_only)
+    with typed_errors():
+        return _opened_migration(context)
+
+
+def _opened_migration(context: OpenContext) -> Migration:
+    settings, plugins = context.settings, context.plugins
     control = FileControl(settings.workspace / STATE_DIR)
     if control.read() is None and not has_legacy_registry(settings.workspace):
         raise BackendMismatch(
             f"{settings.workspace} holds no registry that could be moved",
             next_step="Name a workspace with --workspace",
         )
-    context = OpenContext(settings=settings, plugins=plugins, read_only=read_only)
     _choose(replace(context, settings=settings.model_copy(update={"backend": "auto"})))
     found: Migration | None = plugins.manager.hook.registry_open_migration(context=context)
     if found is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from registry_api.border import Border, typed
 from registry_api.errors import (
     ContractTooNew,
     RegistryError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedPlugin", "Plugins", "load_plugins"]
 
+_OURS = "registry-backend"
 log = logging.getLogger("registry_backend")
 
 
@@ -55,7 +57,7 @@ class Plugins:
         it means by its answers cannot be known. A minor version only adds capabilities.
         """
         try:
-            return partial(_opened, scheme, self.stores[scheme])
+            return partial(_opened, scheme, self.stores[scheme], self.owners.get(scheme))
         except KeyError:
             broken = [f"{p.name} ({p.broken})" for p in self.loaded if p.broken]
             note = f"; broken plugins: {', '.join(broken)}" if broken else ""
@@ -65,15 +67,22 @@ class Plugins:
             ) from None
 
 
-def _opened(scheme: str, factory: StoreFactory, context: OpenContext) -> RegistryStore:
+def _opened(
+    scheme: str, factory: StoreFactory, owner: str | None, context: OpenContext
+) -> RegistryStore:
     try:
         store = factory(context)
     except RegistryError:
         raise
-    except OSError as error:
+    except Exception as error:
+        found = typed(error, store=scheme)
+        if found is None:
+            raise
         raise Unavailable(
             f"{scheme} cannot be opened: {error}", next_step="Check the place that it names"
         ) from error
+    if owner not in {None, _OURS}:  # also inside a move, where only typed errors are provided for
+        store = Border(store)
     info = store.info
     if _major(info.contract_version) > _major(CONTRACT_VERSION):
         store.close()

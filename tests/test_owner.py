@@ -1,13 +1,17 @@
 """Root looks at and works on another user's registry: all of it still belongs to that user."""
 
+import ast
+import io
+import json
 import os
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 
 import pytest
 
 from backends.admin.cli import main
 from contract_tests import build
 from registry_api import load_settings, open_store
+from registry_api.errors import NotPermitted
 from tests import legacy
 
 pytestmark = [
@@ -72,3 +76,108 @@ def test_an_empty_workspace_of_another_user(tmp_path):
         build.make(store, "t", build.agent("t"), build.report("t"))
         assert others(tmp_path) == []
     assert others(tmp_path) == []
+
+
+ANOTHER = 12345
+COMMANDS = [
+    ("status",),
+    ("verify",),
+    ("doctor",),
+    ("switch", "1"),
+    ("switch", "back"),
+    ("plan", "2"),
+    ("recover",),
+    ("reconcile",),
+    ("diff", "TASK-1"),
+    ("history",),
+    ("metrics",),
+    ("watch", "--count", "1"),
+]
+
+
+def as_user(uid, gid, work):
+    """Run something in a child process as another user; returns what it returned."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            os.write(writing, repr(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:  # noqa: PTH123  (a descriptor)
+        found = file.read().decode()
+    os.waitpid(child, 0)
+    return ast.literal_eval(found)
+
+
+def said(workspace, tokens):
+    """Run a command; returns its exit code and what it printed."""
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(out):
+        code = run(workspace, *tokens)
+    return code, out.getvalue()
+
+
+def contents(workspace):
+    found = [p for p in workspace.rglob("*") if p.is_file() and not p.is_symlink()]
+    return {str(p): (p.read_bytes(), p.stat().st_mode) for p in found if "procs" not in p.parts}
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["without", "with the group's right"])
+@pytest.mark.parametrize("phase", [0, 2, 3, 4])
+def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypatch, phase, group):
+    """Every command: typed, naming the owner and the command; nothing changed, nothing made."""
+    monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
+    root = tmp_path_factory.mktemp("open") / "workspace"
+    for path in (root.parent, root.parent.parent, root.parent.parent.parent):
+        path.chmod(0o755)
+    legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+    said(root, ("switch", str(phase)))
+    for tokens in COMMANDS:  # everything imported: the child may not read our files
+        said(root, tokens[:1] if tokens[0] != "diff" else tokens)
+    said(root, ("switch", str(phase)))
+    for path in (root, *root.rglob("*")):
+        os.chown(path, *OWNER)
+    if group:
+        for path in (root, root / ".registry", *(root / ".registry").rglob("*")):
+            if path.is_dir():
+                path.chmod(0o770)
+    before = contents(root)
+    for tokens in COMMANDS:
+        gid = OWNER[1] if group else ANOTHER
+        code, text = as_user(ANOTHER, gid, lambda tokens=tokens: said(root, tokens))
+        if tokens[0] in {"doctor", "metrics", "watch"} and group and "error" not in text:
+            continue  # what it may see it says
+        error = json.loads(text)["error"]
+        assert (code, error["code"]) == (1, "not_permitted"), (tokens, text)
+        owner = "nobody"
+        assert f"belongs to {owner}" in error["message"]
+        assert error["next"].startswith(f"sudo -u {owner} registry-backend {tokens[0]}")
+    assert contents(root) == before
+    assert others(root) == []
+
+
+@pytest.mark.parametrize("phase", [0, 2, 3])
+def test_another_users_calls_are_refused(tmp_path_factory, phase):
+    """Through open_store too: one typed error, whatever the call."""
+    root = tmp_path_factory.mktemp("open") / "workspace"
+    for path in (root.parent, root.parent.parent, root.parent.parent.parent):
+        path.chmod(0o755)
+    legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+    said(root, ("switch", str(phase)))
+    for path in (root, *root.rglob("*")):
+        os.chown(path, *OWNER)
+    settings = load_settings(root)
+    open_store(settings).close()
+
+    def work():
+        try:
+            open_store(settings)
+        except NotPermitted as error:
+            return error.code, error.fields["owner"]
+
+    assert as_user(ANOTHER, ANOTHER, work) == ("not_permitted", "nobody")

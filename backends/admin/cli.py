@@ -19,11 +19,14 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
+from registry_api.border import typed
 from registry_api.errors import (
     Busy,
+    NotPermitted,
     PreflightFailed,
     RegistryError,
     SwitchTimedOut,
+    Unavailable,
     UsageError,
     VerificationFailed,
 )
@@ -73,17 +76,27 @@ def main(tokens: list[str] | None = None) -> int:
             result_action="return_value",
         )
     except RegistryError as error:
-        _report_error(error.code, error.message, error.next_step, as_json="--json" in tokens)
-        return next((code for kind, code in _EXIT if isinstance(error, kind)), ERROR)
+        return _refused(error, tokens)
     except cyclopts.CycloptsError as error:
         help_of = " ".join(["registry-backend", *(error.command_chain or ()), "--help"])
         _report_error("usage", _misunderstood(error), help_of, as_json="--json" in tokens)
         return USAGE
     except OSError as error:
-        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        _report_error("os_error", what, _mended(error), as_json="--json" in tokens)
-        return ERROR
+        if not isinstance(found := typed(error), NotPermitted):
+            what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            found = Unavailable(what, next_step=_mended(error))
+        return _refused(found, tokens)
     return code if isinstance(code, int) else OK
+
+
+def _refused(error: RegistryError, tokens: list[str]) -> int:
+    error = typed(error) or error
+    next_step = error.next_step
+    if isinstance(error, NotPermitted):
+        owner = shlex.quote(str(error.fields.get("owner", "its owner")))
+        next_step = f"sudo -u {owner} registry-backend {shlex.join(tokens)}"
+    _report_error(error.code, error.message, next_step, as_json="--json" in tokens)
+    return next((code for kind, code in _EXIT if isinstance(error, kind)), ERROR)
 
 
 def _wants_more(tokens: list[str]) -> bool:
@@ -126,8 +139,8 @@ def _misunderstood(error: cyclopts.CycloptsError) -> str:
 
 
 def _mended(error: OSError) -> str:
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "Let this user write there"
+    if error.errno == errno.EROFS:
+        return "Mount it for writing"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return "Free space, try again"
     return "Check that file and its folder" if error.filename else "Try again"
