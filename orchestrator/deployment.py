@@ -30,6 +30,7 @@ from registry_api import Agent, RegistryStore, Task, inside, transact
 from registry_api.durable import replace_file
 from registry_api.errors import InvalidInput
 from registry_api.launching import Launch, Launcher, Prepared
+from registry_api.location import public
 
 __all__ = [
     "SERVER",
@@ -304,10 +305,12 @@ def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, objec
 
 def _settings() -> dict[str, str]:
     """Return the settings that this process was given: a server of an agent's own needs the same,
-    or works on another store, and most clients pass on nothing of their environment.
+    or works on another store, and most clients pass on nothing of their environment. Credentials
+    are left out, since these end in files and command lines: such a server is refused with what to
+    do, unless it inherits them or the URL names a passfile.
     """
     ours = ((k, v) for k, v in os.environ.items() if k.startswith("REGISTRY_"))
-    return {k: v for k, v in sorted(ours) if k not in _NOT_SETTINGS}
+    return {k: public(v) for k, v in sorted(ours) if k not in _NOT_SETTINGS}
 
 
 def _inline_table(values: Mapping[str, str]) -> str:

@@ -10,16 +10,19 @@ import errno
 import getpass
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from registry_api.errors import NotPermitted, OutcomeUnknown, RegistryError, Unavailable
+from registry_api.location import HIDDEN, public
+from registry_api.store import RegistryStore, StoreInfo
 from registry_api.wrapper import StoreWrapper
 
-__all__ = ["Border", "owner_of", "typed", "typed_errors"]
+__all__ = ["Border", "hide", "owner_of", "typed", "typed_errors"]
 
 T = TypeVar("T")
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
@@ -28,15 +31,34 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM}
 class Border(StoreWrapper):
     """Passes everything to ``inner``, its optional protocols too; types what it raises."""
 
+    def __init__(self, inner: RegistryStore, *, secrets: Sequence[str] = ()) -> None:
+        """``secrets``: what is hidden where an engine's message repeats it."""
+        super().__init__(inner)
+        self._secrets = secrets
+
+    @property
+    def info(self) -> StoreInfo:
+        """What the store says of itself, without credentials."""
+        info = self.inner.info
+        return replace(info, location=public(info.location)) if info.location else info
+
     def around(self, op: str, call: Callable[[], T]) -> T:
         """Run one call."""
         try:
             return call()
         except Exception as error:
             found = typed(error, store=self.inner.info.name, op=op)
-            if found is None or found is error:
+            if found is None:
                 raise
-            raise found from error
+            hide(found, self._secrets)
+            if found is error:
+                raise
+            # What an engine says may repeat its URL, and a traceback shows it.
+            raise found from (None if self._secrets else error)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.around("close", self.inner.close)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -50,6 +72,16 @@ class Border(StoreWrapper):
             return self.around(name, lambda: found(*args, **named))
 
         return call
+
+
+def hide(error: RegistryError, secrets: Sequence[str]) -> None:
+    """Hide credentials in an error's texts."""
+    for secret in secrets:
+        error.message = error.message.replace(secret, HIDDEN)
+        error.next_step = error.next_step.replace(secret, HIDDEN)
+        error.args = tuple(
+            a.replace(secret, HIDDEN) if isinstance(a, str) else a for a in error.args
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from registry_api.durable import replace_file
 from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
 from registry_api.flock import Flock
+from registry_api.location import public
 from registry_api.migration import MigrationPhase
 from registry_api.ownership import make_folder
 
@@ -31,6 +32,7 @@ class PhaseRecord:
     programs' timestamps are read. ``verified`` is when both stores were last found equal.
     ``archive``: the name and SHA-256 of the one that holds the removed documents. ``unreadable``:
     files of the source that could not be read and that the operator chose to leave behind.
+    ``source`` and ``target`` are names or URLs without credentials.
     """
 
     phase: MigrationPhase = MigrationPhase.JSON_ONLY
@@ -46,6 +48,11 @@ class PhaseRecord:
     unreadable: tuple[str, ...] = ()
     at: str = ""
     by: str = ""
+
+    def __post_init__(self) -> None:
+        """Keep no credentials, wherever the record comes from."""
+        for side in ("source", "target"):
+            object.__setattr__(self, side, public(getattr(self, side)))
 
     @property
     def writer(self) -> str:

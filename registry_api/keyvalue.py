@@ -61,6 +61,7 @@ from registry_api.keyspace import (
     sure,
     task_lines,
 )
+from registry_api.location import public
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry, Record, record_key
 from registry_api.query import (
     ALL,
@@ -127,7 +128,7 @@ class KeyValueStore:
         self._closed = False
         self._closing = threading.Lock()
         self.info = StoreInfo(
-            name=name, location=location, capabilities=capabilities, limits=Limits()
+            name=name, location=public(location), capabilities=capabilities, limits=Limits()
         )
 
     # -- reading -----------------------------------------------------------------------------

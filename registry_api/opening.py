@@ -16,6 +16,7 @@ from registry_api.border import Border, typed_errors
 from registry_api.control import FileControl, PhaseRecord, refuse_missing
 from registry_api.errors import BackendMismatch, Busy, RegistryError, SettingsError, Unavailable
 from registry_api.gate import Gate, GatedStore
+from registry_api.location import public, same_place, usable
 from registry_api.metered import MeteredStore
 from registry_api.migration import Migration, MigrationPhase
 from registry_api.observed import observed
@@ -86,7 +87,7 @@ def _opened(context: OpenContext) -> RegistryStore:
     context = replace(context, location=location)
     if name == "dual" and not read_only:
         return _wrapped(*_open_move(context))
-    store = plugins.factory(name)(context)
+    store = plugins.factory(name)(replace(context, location=_usable(context, name, location)))
     try:
         _refuse_second_truth(store, context, name)
     except BaseException:
@@ -95,6 +96,13 @@ def _opened(context: OpenContext) -> RegistryStore:
     if not read_only and Capability.PERSISTENT in store.info.capabilities:
         context = _counted(context)
     return _wrapped(store, context)
+
+
+def _usable(context: OpenContext, name: str, location: str) -> str:
+    """Return the location with its credentials."""
+    if not location:
+        return ""
+    return usable(f"{name}://{location}", context.settings.places()).partition("://")[2]
 
 
 def _counted(context: OpenContext) -> OpenContext:
@@ -147,8 +155,9 @@ def _choose(context: OpenContext) -> tuple[str, str]:
         _warn_of_other_sides(settings, record)
         if name in {"auto", "dual"} or (name == record.source and record.phase == 0):
             return "dual", ""
-        sides = {record.source, record.target}
-        what = "names one side of a move" if name in sides else "is not what is there"
+        sides = (record.source, record.target)
+        one = name in sides or any(same_place(settings.backend, side) for side in sides)
+        what = "names one side of a move" if one else "is not what is there"
         raise BackendMismatch(
             f"REGISTRY_BACKEND={name} {what}: {workspace} is in phase "
             f"{record.phase:d} ({record.phase.name}), its writer of record is {record.writer}",
@@ -195,11 +204,11 @@ def _choose(context: OpenContext) -> tuple[str, str]:
 def _warn_of_other_sides(settings: Settings, record: PhaseRecord) -> None:
     for side in ("source", "target"):
         said, recorded = getattr(settings, side), getattr(record, side)
-        if side in settings.model_fields_set and said != recorded:
+        if side in settings.model_fields_set and not same_place(said, recorded):
             log.warning(
                 "REGISTRY_%s=%s is not used: the recorded move is %s -> %s",
                 side.upper(),
-                said,
+                public(said),
                 record.source,
                 record.target,
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from registry_api.border import Border, typed
+from registry_api.border import Border, hide, typed
 from registry_api.errors import (
     ContractTooNew,
     RegistryError,
@@ -19,6 +19,7 @@ from registry_api.errors import (
     UnknownBackend,
 )
 from registry_api.hooks import PROJECT, Hooks, StoreFactory
+from registry_api.location import credentials_in
 from registry_api.store import CONTRACT_VERSION, RegistryStore
 
 if TYPE_CHECKING:
@@ -70,19 +71,22 @@ class Plugins:
 def _opened(
     scheme: str, factory: StoreFactory, owner: str | None, context: OpenContext
 ) -> RegistryStore:
+    secrets = credentials_in(context.location)
     try:
         store = factory(context)
-    except RegistryError:
+    except RegistryError as error:
+        hide(error, secrets)
         raise
     except Exception as error:
-        found = typed(error, store=scheme)
-        if found is None:
+        if typed(error, store=scheme) is None:
             raise
-        raise Unavailable(
+        found = Unavailable(
             f"{scheme} cannot be opened: {error}", next_step="Check the place that it names"
-        ) from error
+        )
+        hide(found, secrets)
+        raise found from (None if secrets else error)
     if owner not in {None, _OURS}:  # also inside a move, where only typed errors are provided for
-        store = Border(store)
+        store = Border(store, secrets=secrets)
     info = store.info
     if _major(info.contract_version) > _major(CONTRACT_VERSION):
         store.close()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry_api.errors import SettingsError
+from registry_api.location import has_credentials, public, require_private
 
 __all__ = ["Settings", "find_workspace", "load_settings", "section", "unknown_variable"]
 
@@ -69,6 +70,14 @@ class Settings(BaseModel):
     durable: bool = Field(
         default=True, description="survive power loss (fsync); off: survive kill -9 only"
     )
+
+    def places(self) -> tuple[str, ...]:
+        """Return the configured stores, with their credentials: never to be shown or kept."""
+        return self.target, self.source, self.backend
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Hide credentials, also in a traceback."""
+        return [(k, public(v) if isinstance(v, str) else v) for k, v in super().__repr_args__()]
 
 
 def load_settings(
@@ -163,6 +172,8 @@ def _from_toml(root: Path) -> dict[str, Any]:
             f"{path} has unknown keys: {', '.join(unknown)}",
             next_step=f"Known: {', '.join(sorted({*Settings.model_fields, *_SECTIONS}))}",
         )
+    if any(has_credentials(v) for v in values.values() if isinstance(v, str)):
+        require_private(path)
     return values
 
 

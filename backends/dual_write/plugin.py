@@ -12,6 +12,7 @@ from registry_api.control import FileControl, PhaseRecord
 from registry_api.errors import BackendMismatch
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
+from registry_api.location import usable
 from registry_api.migration import Migration
 from registry_api.observed import observer
 from registry_api.opening import STATE_DIR, OpenContext, keep_logs
@@ -94,7 +95,7 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
 
 def _inner(context: OpenContext, url: str, record: PhaseRecord) -> RegistryStore:
     """Open one side of the move by name or URL; the recorded zone wins over the configured one."""
-    name, _, location = url.partition("://")
+    name, _, location = usable(url, context.settings.places()).partition("://")
     return context.plugins.factory(name)(replace(_zoned(context, record), location=location))
 
 
