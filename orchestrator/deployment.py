@@ -29,8 +29,10 @@ from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, inside, transact
 from registry_api.durable import replace_file
 from registry_api.errors import InvalidInput
+from registry_api.instance import instance_of
 from registry_api.launching import Launch, Launcher, Prepared
 from registry_api.location import public
+from registry_api.opening import STATE_DIR
 
 __all__ = [
     "SERVER",
@@ -52,7 +54,7 @@ _OURS = set[tuple[str, str]]()
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _OWN = (
-    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID"),
+    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE"),
     *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
 )
 _NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", "REGISTRY_AGENT_WORD"}
@@ -185,8 +187,14 @@ class Deployment:
             ) from error
 
     def stop(self, stopped: Iterable[Agent]) -> None:
-        """Stop the processes of agents, and what they left; all at once."""
-        found = [mark for agent in stopped if (mark := mark_in(agent)) is not None]
+        """Stop the processes of agents, and what they left; all at once. What another instance of
+        the registry started, of which this one is a copy, is that one's to stop.
+        """
+        found = [
+            mark
+            for agent in stopped
+            if (mark := mark_in(agent)) is not None and not self._is_of_another(agent)
+        ]
         self._launcher.stop(found, grace=self._grace)
 
     def process(self, agent: Agent) -> str:
@@ -194,9 +202,14 @@ class Deployment:
 
         ``alive``, ``dead``, ``ending``: gone, but its owner lives and takes note of its exit;
         ``starting``, ``abandoned``: never started, its owner is dead or has given up; ``external``:
-        none of ours; ``elsewhere``: of another host, whose processes one cannot see.
+        none of ours; ``elsewhere``: of another host, whose processes one cannot see, or of another
+        instance of the registry, of which this one is a copy.
         """
         mark, owner = mark_in(agent), extra_of(agent).get("reserved_by")
+        if self._is_of_another(agent):
+            assert isinstance(owner, str)
+            gone = marks.of_earlier_boot(owner)
+            return "elsewhere" if not gone else "dead" if mark else "abandoned"
         if mark is not None and self._launcher.alive(mark):
             return "alive"
         if not isinstance(owner, str):
@@ -207,9 +220,19 @@ class Deployment:
             return "ending" if mark else "starting"
         return "dead" if mark else "abandoned"
 
+    def owner(self) -> str:
+        """Return what names this process, and the instance of the registry that it works for."""
+        return f"{marks.own_mark()}:{instance_of(self._workspace / STATE_DIR)}"
+
+    def _is_of_another(self, agent: Agent) -> bool:
+        """Whether another instance of the registry started the agent."""
+        owner = extra_of(agent).get("reserved_by")
+        instance = "".join(owner.split(":")[3:]) if isinstance(owner, str) else ""
+        return instance not in {"", instance_of(self._workspace / STATE_DIR)}
+
     def _cared_for(self, agent: Agent, owner: str) -> bool:
         """Whether somebody is just starting the agent, or just taking note of its exit."""
-        if owner == marks.own_mark():
+        if owner == self.owner():
             return (agent.task_id, agent.agent_id) in _OURS
         sign = agent.last_update or agent.started_at
         lately = sign is not None and (self._now() - sign).total_seconds() < _CARE
@@ -232,6 +255,7 @@ class Deployment:
             "REGISTRY_WORKSPACE": str(self._workspace),
             "REGISTRY_TASK_ID": task_id,
             "REGISTRY_AGENT_ID": agent_id,
+            "REGISTRY_INSTANCE": instance_of(self._workspace / STATE_DIR),
         }
         if self._endpoint is not None:
             mine["REGISTRY_ORCHESTRATOR_URL"] = self._endpoint.url

@@ -1,4 +1,8 @@
-"""Names of processes that outlast their pids: ``pid:birth:host``."""
+"""Names of processes that outlast their pids: ``pid:birth:place``.
+
+The place is the machine by its id, its boot and the pid namespace: a host may change its name, and
+after a reboot, or in another container, a pid and a birth may be another process's.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
-__all__ = ["alive", "is_here", "mark_of", "own_mark", "pid_of"]
+from registry_api.instance import machine
+
+__all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of"]
 
 
 def mark_of(pid: int) -> str | None:
@@ -17,7 +25,7 @@ def mark_of(pid: int) -> str | None:
     when the clock is set.
     """
     birth = _birth(pid)
-    return None if birth is None else f"{pid}:{birth}:{_host()}"
+    return None if birth is None else f"{pid}:{birth}:{_place()}"
 
 
 def pid_of(mark: str) -> int | None:
@@ -29,17 +37,33 @@ def pid_of(mark: str) -> int | None:
 
 
 def is_here(mark: str) -> bool:
-    """Return whether a mark is of this host: of another's, or another container's, processes one
-    knows nothing.
+    """Return whether a mark is of this machine: of another's, or another container's, processes
+    one knows nothing. What was before this machine's last boot is over.
     """
     parts = mark.split(":")
-    return len(parts) < 3 or parts[2] == _host()
+    theirs, ours = (parts[2] if len(parts) > 2 else "").split("."), _place().split(".")
+    if len(theirs) != len(ours):
+        return len(parts) < 3 or parts[2] == _name()
+    if theirs[0] != ours[0]:
+        return False
+    return theirs[1] != ours[1] or theirs == ours
+
+
+def of_earlier_boot(mark: str) -> bool:
+    """Return whether a mark is of this machine before its last boot: that process is gone."""
+    parts = mark.split(":")
+    theirs, ours = (parts[2] if len(parts) > 2 else "").split("."), _place().split(".")
+    return len(theirs) == len(ours) and theirs[0] == ours[0] and theirs[1] != ours[1]
 
 
 def alive(mark: str) -> bool:
     """Return whether that very process is alive here."""
     pid = pid_of(mark)
-    return pid is not None and mark.split(":")[:3] == (mark_of(pid) or "").split(":")
+    if pid is None:
+        return False
+    parts, now = mark.split(":")[:3], (mark_of(pid) or "").split(":")
+    # Before, the place was the host's name: an agent may have run for longer than this program.
+    return parts == now or parts == [*now[:2], _name()]
 
 
 def own_mark() -> str:
@@ -49,7 +73,16 @@ def own_mark() -> str:
     return mark
 
 
-def _host() -> str:
+@cache
+def _place() -> str:
+    boot = namespace = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
+        namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")  # noqa: PTH115  (no path)
+    return f"{machine()}.{boot}.{namespace}"
+
+
+def _name() -> str:
     return platform.node().replace(":", "_")
 
 

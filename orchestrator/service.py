@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import NoReturn
 
-from orchestrator import marks, prompts
+from orchestrator import prompts
 from orchestrator.deployment import Deployment, Endpoint, Order, mark_in, working_directory
 from orchestrator.errors import AgentEnded, AgentNotFound
 from orchestrator.rules import (
@@ -96,7 +96,6 @@ class Orchestrator:
         self.options = options
         self.now = now
         self.launcher = launcher
-        self._owner = marks.own_mark()
         self.deployment = Deployment(
             store,
             launcher,
@@ -106,6 +105,7 @@ class Orchestrator:
             grace=options.stop_grace,
             endpoint=endpoint,
         )
+        self._owner = self.deployment.owner()
 
     def create_task(
         self,

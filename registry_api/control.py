@@ -17,9 +17,9 @@ from pydantic import TypeAdapter
 from registry_api.durable import replace_file
 from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
 from registry_api.flock import Flock
+from registry_api.instance import make_state_folder
 from registry_api.location import public
 from registry_api.migration import MigrationPhase
-from registry_api.ownership import make_folder
 
 __all__ = ["FileControl", "PhaseRecord"]
 
@@ -125,7 +125,7 @@ class FileControl:
     def _alone(self) -> Iterator[None]:
         """Serialise all who replace the record: what was read inside is what is replaced."""
         try:
-            make_folder(self.path.parent, mode=0o700)
+            make_state_folder(self.path.parent)
         except OSError as error:
             raise Unavailable(
                 f"{self.path.parent}: {error.strerror}", next_step="Check the folder"

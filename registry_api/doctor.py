@@ -16,6 +16,7 @@ from importlib.metadata import packages_distributions
 from registry_api.border import typed, typed_errors
 from registry_api.errors import RegistryError
 from registry_api.health import HealthCheck, Issue
+from registry_api.instance import copied_from
 from registry_api.models import Kind
 from registry_api.opening import STATE_DIR, OpenContext, open_store
 from registry_api.query import RecordQuery, TaskQuery
@@ -45,6 +46,7 @@ def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> l
         "plugins": _plugins,
         "variables": _variables,
         "modes": _modes,
+        "instance": _instance,
         RECOUNT: _counts,
     }
     context.plugins.manager.hook.registry_register_health_checks(register=checks.setdefault)
@@ -114,6 +116,18 @@ def _modes(context: OpenContext) -> Iterator[Issue]:
         if mode & 0o077 and not path.is_symlink():
             right = "700" if path.is_dir() else "600"
             yield Issue(what=f"{path} has mode {mode:o}", next_step=f"chmod {right} {path}")
+
+
+def _instance(context: OpenContext) -> Iterator[Issue]:
+    """A copy is a registry of its own: what it believes of processes is not true of it."""
+    folder = context.workspace / STATE_DIR
+    original = copied_from(folder)
+    if original is not None:
+        yield Issue(
+            what=f"this registry is a copy of the one in {original}, or was moved from another "
+            "disk or machine: agents that were started there are left alone, and never stopped",
+            next_step=f"To go on with it as a registry of its own: rm {folder / 'instance.json'}",
+        )
 
 
 def _counts(context: OpenContext) -> Iterator[Issue]:

@@ -16,11 +16,11 @@ from registry_api.border import Border, typed_errors
 from registry_api.control import FileControl, PhaseRecord, refuse_missing
 from registry_api.errors import BackendMismatch, Busy, RegistryError, SettingsError, Unavailable
 from registry_api.gate import Gate, GatedStore
+from registry_api.instance import make_state_folder
 from registry_api.location import public, same_place, usable
 from registry_api.metered import MeteredStore
 from registry_api.migration import Migration, MigrationPhase
 from registry_api.observed import observed
-from registry_api.ownership import make_folder
 from registry_api.plugins import Plugins, load_plugins
 from registry_api.procs import Process, living
 from registry_api.settings import Settings, load_settings
@@ -239,7 +239,7 @@ def _held_by_sqlite(context: OpenContext) -> int:
 def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     """Open the move behind its gate, and act on a wish that differs from the record."""
     folder = context.workspace / STATE_DIR
-    make_folder(folder, mode=0o700)
+    make_state_folder(folder)
     context = _counted(context)
     process = context.process
     assert process is not None

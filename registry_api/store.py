@@ -287,6 +287,9 @@ class Legacy(Protocol):
         kept, and Logged.reconcile writes the file again.
         """
 
+    def frozen_documents(self) -> int:
+        """Return how many documents a cut-over made read-only."""
+
     def unreadable(self) -> Mapping[str, str]:
         """Return per file that no task could be made of what is wrong with it: a move leaves it."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from registry_api.durable import write_file
 from registry_api.errors import SettingsError
-from registry_api.ownership import make_folder
+from registry_api.instance import make_state_folder
 
 __all__ = ["operator_token", "reader_token"]
 
@@ -23,7 +23,7 @@ def reader_token(workspace: Path) -> str:
 
 
 def _token(path: Path) -> str:
-    make_folder(path.parent, mode=0o700)
+    make_state_folder(path.parent)
     try:
         write_file(path, secrets.token_urlsafe(32).encode(), new=True)
     except FileExistsError:

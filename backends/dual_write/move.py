@@ -35,6 +35,7 @@ from registry_api.errors import (
     Unavailable,
 )
 from registry_api.gate import Gate
+from registry_api.instance import make_state_folder
 from registry_api.migration import (
     MigrationPhase,
     Mismatch,
@@ -46,7 +47,7 @@ from registry_api.migration import (
 )
 from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
-from registry_api.ownership import make_folder, open_owned
+from registry_api.ownership import open_owned
 from registry_api.store import Capability, Logged, Movable, Reconciled, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.wrapper import provides
@@ -68,7 +69,7 @@ class Move:
         self._store = store
         self._control = control
         if not context.read_only:
-            make_folder(self._folder, mode=0o700)
+            make_state_folder(self._folder)
         self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
         self._filling: Mirror | None = None
         self._journal = SwitchJournal(self._folder)

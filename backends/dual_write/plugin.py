@@ -16,8 +16,8 @@ from registry_api.location import usable
 from registry_api.migration import Migration
 from registry_api.observed import observer
 from registry_api.opening import STATE_DIR, OpenContext, keep_logs
-from registry_api.store import Movable, RegistryStore
-from registry_api.wrapper import provides
+from registry_api.store import Legacy, RegistryStore
+from registry_api.wrapper import find_capability
 from registry_api.zone import machine_zone
 
 __all__ = ["registry_open_migration", "registry_register_stores"]
@@ -33,7 +33,10 @@ def registry_register_stores(register: RegisterStore) -> None:
 def registry_open_migration(context: OpenContext) -> Migration:
     """Open the move of the workspace."""
     control = _control(context)
-    return Move(context, _store(context, control), control)
+    store = _store(context, control)
+    if control.read() is None:
+        _refuse_frozen(store.source, control)
+    return Move(context, store, control)
 
 
 @hookimpl
@@ -48,9 +51,12 @@ def _open(context: OpenContext) -> RegistryStore:
         record = control.current()
         store = _inner(context, record.writer, record)
         refuse_lost(store, record)
+        if control.read() is None:
+            _refuse_frozen(store, control)
         return store
     if control.read() is None:
-        _refuse_frozen(context, control)
+        with closing(_inner(context, control.current().source, control.current())) as source:
+            _refuse_frozen(source, control)
     zone = context.settings.legacy_tz or machine_zone()
     if zone is not None:
         control.settle_zone(zone)
@@ -60,16 +66,23 @@ def _open(context: OpenContext) -> RegistryStore:
     return store
 
 
-def _refuse_frozen(context: OpenContext, control: FileControl) -> None:
+def _refuse_frozen(source: RegistryStore, control: FileControl) -> None:
     """Refuse documents that a cut-over froze where no record tells of it: they are no truth."""
-    record = control.current()
-    with closing(_inner(context, record.source, record)) as source:
-        frozen = source.frozen_documents() if provides(source, Movable) else 0
-    if frozen:
-        raise BackendMismatch(
-            f"{control.path} is missing, but {frozen} document(s) are frozen by a cut-over",
-            next_step="Restore it: the last line of .registry/history.jsonl shows the move",
+    legacy = find_capability(source, Legacy)
+    frozen = legacy.frozen_documents() if legacy else 0
+    if not frozen:
+        return
+    if control.path.with_name("history.jsonl").exists():
+        next_step = "Restore it: the last line of .registry/history.jsonl shows the move"
+    else:
+        next_step = (
+            f"Put {control.path.parent} back, from where this was copied; only if the documents "
+            f"are the newest state there is: chmod u+w {control.path.parent.parent}/*/*.json"
         )
+    raise BackendMismatch(
+        f"{control.path} is missing, but {frozen} document(s) are frozen by a cut-over",
+        next_step=next_step,
+    )
 
 
 def _control(context: OpenContext) -> FileControl:

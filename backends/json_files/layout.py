@@ -14,7 +14,14 @@ from registry_api import jsontext
 from registry_api.errors import CorruptDocument
 from registry_api.models import is_id
 
-__all__ = ["DOCUMENT", "Layout", "load_document", "named_task", "read_file"]
+__all__ = [
+    "DOCUMENT",
+    "Layout",
+    "frozen_without_record",
+    "load_document",
+    "named_task",
+    "read_file",
+]
 
 DOCUMENT = "AGENT_REGISTRY.json"
 _MAX_DOCUMENT = 256 * 2**20
@@ -84,6 +91,22 @@ class Layout:
             problems.append(Problem(path=path, what="a folder whose name is no task id, not read"))
         else:
             found.append(name)
+
+
+def frozen_without_record(layout: Layout) -> int:
+    """Return how many documents a cut-over left read-only, where nothing else tells of it.
+
+    The list of all tasks and every document are read-only then, and our folder knows no task: it
+    was removed, or not copied with the rest.
+    """
+    paths = [layout.document(task_id) for task_id in layout.tasks()]
+    if not paths or any((layout.state / "json").glob("*.journal")):
+        return 0
+    try:
+        frozen = not any(p.lstat().st_mode & 0o222 for p in (*paths, layout.global_file))
+    except OSError:
+        return 0
+    return len(paths) if frozen else 0
 
 
 def read_file(path: Path) -> bytes:

@@ -20,7 +20,7 @@ from backends.files import open_regular
 from backends.json_files.archive import Archive, Member
 from backends.json_files.frozen import FrozenTask
 from backends.json_files.intent import pending_numbers
-from backends.json_files.layout import DOCUMENT, named_task
+from backends.json_files.layout import DOCUMENT, frozen_without_record, named_task
 from backends.json_files.mirrored import MirroredTask, Now
 from backends.json_files.recorded import content_hash
 from backends.json_files.store import JsonFilesStore
@@ -191,7 +191,7 @@ class MovableJsonStore(JsonFilesStore):
     def frozen_documents(self) -> int:
         """See Movable.frozen_documents."""
         if not self._before.exists():
-            return 0
+            return frozen_without_record(self._shared.layout)
         modes = self._known_before()["modes"]
         found = ((name, self._frozen(name).mode()) for name in self._shared.layout.tasks())
         return sum(

@@ -36,6 +36,7 @@ from registry_api.errors import (
     Unavailable,
 )
 from registry_api.flock import ForkSafeLock
+from registry_api.instance import make_state_folder
 from registry_api.models import Kind, Record, is_id
 from registry_api.ownership import make_folder
 from registry_api.query import (
@@ -80,7 +81,7 @@ class JsonFilesStore:
     ) -> None:
         layout = Layout(workspace)
         folder = layout.state / "json"
-        make_folder(layout.state, mode=0o700)
+        make_state_folder(layout.state)
         make_folder(folder, mode=0o700)
         self._shared = Shared(
             layout=layout,

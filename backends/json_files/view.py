@@ -14,7 +14,7 @@ from types import MappingProxyType
 from backends.files import Problem
 from backends.json_files.claims import claimed_counts, listed_tasks
 from backends.json_files.handovers import read_handovers
-from backends.json_files.layout import Layout, load_document, read_file
+from backends.json_files.layout import Layout, frozen_without_record, load_document, read_file
 from backends.json_files.lens.document import decode
 from backends.json_files.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
@@ -127,6 +127,10 @@ class JsonView:
     def removed(self) -> dict[str, int]:
         """See Legacy.removed: where nobody adopted anything, nothing can be missing."""
         return {}
+
+    def frozen_documents(self) -> int:
+        """See Legacy.frozen_documents."""
+        return frozen_without_record(self._layout)
 
     def unreadable(self) -> dict[str, str]:
         """See Legacy.unreadable."""

@@ -10,6 +10,7 @@ from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
 from registry_api.health import RegisterCheck
 from registry_api.hooks import RegisterStore, hookimpl
+from registry_api.instance import make_state_folder
 from registry_api.opening import SQLITE_FILE, STATE_DIR, OpenContext
 from registry_api.store import RegistryStore
 
@@ -30,6 +31,8 @@ def registry_register_health_checks(register: RegisterCheck) -> None:
 
 def _open(context: OpenContext) -> RegistryStore:
     default = context.workspace / STATE_DIR / SQLITE_FILE
+    if not context.location and not context.read_only:
+        make_state_folder(context.workspace / STATE_DIR)
     path = Path(context.location) if context.location else default
     settings = context.settings
     engine = SqliteEngine(

@@ -1,7 +1,7 @@
 """The ``process`` launcher: an agent is a process of its own session, and needs nothing but the OS.
 
-It outlives the orchestrator that started it, and is found again by its mark: ``pid:birth:host`` and
-a word of its own, which everything that it starts inherits in its environment.
+It outlives the orchestrator that started it, and is found again by its mark: ``pid:birth:place``
+and a word of its own, which everything that it starts inherits in its environment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import psutil
 
 from orchestrator import marks
 from orchestrator.launchers import starter
+from registry_api.instance import instance_of
 from registry_api.launching import Launch, Running
+from registry_api.opening import STATE_DIR
 
 __all__ = ["ProcessLauncher"]
 
@@ -94,9 +96,11 @@ class ProcessLauncher:
     def running(self, workspace: Path) -> tuple[Running, ...]:
         """See Launcher.running: by session, those whose environment names the workspace."""
         found: dict[int, Running] = {}
+        instance = instance_of(workspace / STATE_DIR)
         for process, of in _environments():
             word = of.get(_WORD, "")
-            if of.get("REGISTRY_WORKSPACE") != str(workspace) or "REGISTRY_AGENT_ID" not in of:
+            # By instance: a renamed workspace has the same agents, a copy has none of them.
+            if of.get("REGISTRY_INSTANCE", "") != instance or "REGISTRY_AGENT_ID" not in of:
                 continue
             with suppress(OSError, KeyError):
                 leader = os.getsid(process.pid)

@@ -490,7 +490,7 @@ def test_another_hosts_agents_are_left_alone(sleeping, monkeypatch):
     """A scan in one container failed every agent of the other: it saw none of their processes."""
     play = sleeping().create("only")
     agent = play.deploy()
-    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    monkeypatch.setattr(marks, "_place", lambda: "another.machine.1")
     other = sleeping()
     other.task_id = play.task_id
     assert other.service.deployment.process(other.agent(agent)) == "elsewhere"

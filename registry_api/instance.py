@@ -1,0 +1,109 @@
+"""Which registry this is, and on which machine: a copy of a workspace is another one.
+
+``.registry/instance.json`` is written once, by the first process that opens the registry for
+writing. A copy has the same id in another folder (device and inode) or on another machine; a
+workspace that is renamed stays what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_api.durable import write_file
+from registry_api.ownership import make_folder
+
+__all__ = ["copied_from", "instance_of", "machine", "make_state_folder"]
+
+_NAME = "instance.json"
+_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+
+
+@cache
+def machine() -> str:
+    """Return a digest of the machine's id, of its name where it has none: 12 hex digits."""
+    for path in _IDS:
+        with suppress(OSError):
+            if found := Path(path).read_text().strip():
+                return _digest(found)
+    return _digest(platform.node())
+
+
+def make_state_folder(folder: Path) -> None:
+    """Make ``.registry`` unless it is there, for its owner alone, with what belongs into each: its
+    identity, and a .gitignore, since it holds a token and must not be merged. Raises OSError.
+    """
+    make_folder(folder, mode=0o700)
+    with suppress(
+        OSError
+    ):  # a full disk, a folder of somebody else: whoever comes next tries again
+        _make(folder / ".gitignore", lambda: b"*\n")
+        _make(folder / _NAME, lambda: _identity(folder))
+
+
+def _make(path: Path, content: Callable[[], bytes]) -> None:
+    """Let a file appear whole, unless it is there."""
+    if path.exists():
+        return
+    aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    write_file(aside, content())
+    try:
+        with suppress(FileExistsError):  # another process was faster
+            os.link(aside, path)
+    finally:
+        aside.unlink()
+
+
+def _identity(folder: Path) -> bytes:
+    found = {"id": uuid.uuid4().hex, **_place(folder), "path": str(folder.parent)}
+    return orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def instance_of(folder: Path) -> str:
+    """Return what names this registry and no copy of it, "" where there is none yet: 12 digits."""
+    try:
+        place = _place(folder)
+    except OSError:
+        return ""
+    return _digest(f"{_read(folder).get('id', '')} {sorted(place.items())}")
+
+
+def copied_from(folder: Path) -> str | None:
+    """Return the path of the registry that this one is a copy of, None where it is none."""
+    found = _read(folder)
+    if not found:
+        return None
+    try:
+        here = _place(folder)
+    except OSError:
+        return None
+    if all(found.get(name) == value for name, value in here.items()):
+        return None
+    return str(found.get("path", "another place"))
+
+
+def _place(folder: Path) -> dict[str, Any]:
+    found = folder.stat()
+    return {"machine": machine(), "device": found.st_dev, "inode": found.st_ino}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = orjson.loads((folder / _NAME).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
