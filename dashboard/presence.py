@@ -33,13 +33,13 @@ _PAGE, _PAGES = 500, 4  # changes that are looked at one by one; behind more, al
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
-    """Who gave no sign since a moment; ``oldest`` is the oldest last sign of a silent task, of
-    those of which one is known.
+    """Who gave no sign since a moment; ``newest`` is the newest last sign of all silent tasks: all
+    of them are silent since then.
     """
 
     agents: tuple[Agent, ...]
     tasks: frozenset[str]
-    oldest: datetime | None
+    newest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,15 @@ class Presence:
     def quiet(self, before: datetime) -> Quiet:
         """Return who gave no sign since ``before``, by the rule of ``registry_api.silent``."""
         agents: list[Agent] = []
-        tasks, oldest = set[str](), None
+        tasks, last = set[str](), list[datetime]()
         for task_id, present in self._now():
             signs = [sign for sign, _ in present.agents if sign is not None]
             agents += [a for sign, a in present.agents if sign is None or sign < before]
             newest = max(signs, default=None)
             if present.active and (newest is None or newest < before):
                 tasks.add(task_id)
-                oldest = min(s for s in (oldest, newest) if s) if oldest or newest else None
-        return Quiet(agents=tuple(agents), tasks=frozenset(tasks), oldest=oldest)
+                last += [newest] if newest else []
+        return Quiet(agents=tuple(agents), tasks=frozenset(tasks), newest=max(last, default=None))
 
     def _now(self) -> list[tuple[str, _Present]]:
         with self._lock:

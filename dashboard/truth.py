@@ -89,8 +89,8 @@ class Truth:
             more = "At least " if self.waiting == _COUNTED else ""
             said.append(f"{more}{self.waiting} {what} for a human.")
         if quiet := len(self.quiet.tasks):
-            oldest = self.quiet.oldest
-            since = f" since {oldest.day} {oldest:%b %Y}" if oldest else ""
+            newest = self.quiet.newest
+            since = f" since {newest.day} {newest:%B %Y}" if newest else ""
             said.append(f"{_many(quiet, 'task')} marked active but silent{since}.")
         return " ".join(said)
 

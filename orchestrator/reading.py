@@ -307,7 +307,7 @@ class Reading:
             silent = self._silent(agent)
             if process in _HEALTHY and not silent:
                 continue
-            sign = last_sign(agent)
+            sign = last_sign(agent, now=self._service.now())
             lines.append(
                 HealthLine(
                     task_id=agent.task_id,
@@ -331,7 +331,7 @@ class Reading:
         )
 
     def _silent(self, agent: Agent) -> bool:
-        sign = last_sign(agent)
+        sign = last_sign(agent, now=self._service.now())
         after = timedelta(seconds=self._service.settings.silent_after)
         return sign is None or self._service.now() - sign > after
 

@@ -7,21 +7,23 @@ look at a live registry does; elsewhere nothing is written.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 from registry_api.border import typed, typed_errors
 from registry_api.errors import RegistryError
 from registry_api.health import HealthCheck, Issue
 from registry_api.instance import copied_from
-from registry_api.models import Kind
+from registry_api.models import Agent, Kind
 from registry_api.opening import STATE_DIR, OpenContext, open_store
 from registry_api.query import RecordQuery, TaskQuery
 from registry_api.settings import PREFIX, Settings
-from registry_api.silence import all_records, all_tasks
+from registry_api.silence import all_records, all_tasks, is_ahead
 from registry_api.store import RegistryStore
 
 __all__ = ["RECOUNT", "Diagnosis", "examine"]
@@ -43,10 +45,12 @@ def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> l
     """Run all checks but those named; returns what they found, first what calls for action."""
     checks: dict[str, HealthCheck] = {
         "names": _names,
+        "paths": _paths,
         "plugins": _plugins,
         "variables": _variables,
         "modes": _modes,
         "instance": _instance,
+        "clocks": _clocks,
         RECOUNT: _counts,
     }
     context.plugins.manager.hook.registry_register_health_checks(register=checks.setdefault)
@@ -84,6 +88,21 @@ def _names(_: OpenContext) -> Iterator[Issue]:
                 what=f"the package {name} also comes with {', '.join(others)}",
                 next_step=f"Install {_DISTRIBUTION} in an environment of its own",
             )
+
+
+def _paths(_: OpenContext) -> Iterator[Issue]:
+    """A program beside ours may have packages of the same names, as the older orchestrator has."""
+    for name in _NAMES:
+        ours = Path(__file__).resolve().parent.parent / name
+        for folder in dict.fromkeys(Path(p or ".").resolve() for p in sys.path):
+            there = folder / name
+            if there.resolve() != ours and any(there.glob("*.py")):
+                yield Issue(
+                    what=f"the package {name} also lies in {folder}: in a process that has it on "
+                    "its path, whichever comes first is imported",
+                    next_step="Leave it out of PYTHONPATH; docs/operating.md says how both live in "
+                    "one interpreter",
+                )
 
 
 def _plugins(context: OpenContext) -> Iterator[Issue]:
@@ -128,6 +147,21 @@ def _instance(context: OpenContext) -> Iterator[Issue]:
             "disk or machine: agents that were started there are left alone, and never stopped",
             next_step=f"To go on with it as a registry of its own: rm {folder / 'instance.json'}",
         )
+
+
+def _clocks(context: OpenContext) -> Iterator[Issue]:
+    """Stamps from the future tell nothing: their agents would count as alive until then."""
+    now = context.now()
+    with closing(_opened(context)) as store:
+        for agent in all_records(store, Kind.AGENT, RecordQuery(active=True)):
+            assert isinstance(agent, Agent)
+            if is_ahead(agent, now):
+                stamp = agent.last_update or agent.started_at
+                yield Issue(
+                    what=f"agent {agent.agent_id} of task {agent.task_id}: its newest time, "
+                    f"{stamp:%Y-%m-%d %H:%M} UTC, is in the future, and is taken for unknown",
+                    next_step="Set the clock of whoever wrote it; if the agent is dead, end it",
+                )
 
 
 def _counts(context: OpenContext) -> Iterator[Issue]:

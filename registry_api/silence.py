@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from registry_api.models import Agent, Kind, Record
 from registry_api.query import MAX_LIMIT, Page, RecordQuery, TaskQuery
@@ -12,7 +12,19 @@ from registry_api.snapshot import TaskSnapshot, TaskSummary
 from registry_api.status import ACTIVE_AGENT, TaskStatus
 from registry_api.store import RegistryStore
 
-__all__ = ["Silence", "all_records", "all_tasks", "gave_sign", "is_silent", "silent"]
+__all__ = [
+    "AHEAD",
+    "Silence",
+    "all_records",
+    "all_tasks",
+    "gave_sign",
+    "is_ahead",
+    "is_silent",
+    "last_sign",
+    "silent",
+]
+
+AHEAD = timedelta(minutes=5)  # how far clocks may differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +35,28 @@ class Silence:
     tasks: tuple[str, ...] = ()
 
 
-def last_sign(agent: Agent) -> datetime | None:
-    """Return the last sign of life of an agent: its newest report, else its start."""
-    return agent.last_update or agent.started_at
+def last_sign(agent: Agent, *, now: datetime | None = None) -> datetime | None:
+    """Return the last sign of life of an agent: its newest report, else its start; None: unknown.
+
+    A time from the future, beyond what clocks may differ, is no sign: an agent that is dead would
+    count as alive until then.
+    """
+    latest = (now or datetime.now(UTC)) + AHEAD
+    for sign in (agent.last_update, agent.started_at):
+        if sign is not None and sign <= latest:
+            return sign
+    return None
+
+
+def is_ahead(agent: Agent, now: datetime) -> bool:
+    """Return whether the newest stamp of an agent is from the future."""
+    newest = agent.last_update or agent.started_at
+    return newest is not None and newest > now + AHEAD
 
 
 def gave_sign(agent: Agent, since: datetime) -> bool:
     """Return whether an agent gave a sign of life since a moment."""
-    sign = last_sign(agent)
+    sign = last_sign(agent, now=max(since, datetime.now(UTC)))
     return sign is not None and sign >= since
 
 

@@ -296,6 +296,9 @@ class Legacy(Protocol):
     def older_state(self) -> datetime | None:
         """Return when the older system's own database was last written, None without one."""
 
+    def older_state_said(self) -> str | None:
+        """Return where that database is and what it counts, None without one."""
+
 
 class MoveTarget(Replica, Protocol):
     """Capability MOVE_TARGET: a store that can be the target of a move.

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +37,7 @@ __all__ = ["app", "main"]
 
 log = logging.getLogger("registry_backend")
 
+_NARROWEST = 20  # columns
 OK, ERROR, USAGE, MISMATCH, BUSY, TIMED_OUT, REFUSED = range(7)
 _EXIT: tuple[tuple[type[RegistryError], int], ...] = (
     (VerificationFailed, MISMATCH),
@@ -65,6 +68,7 @@ def main(tokens: list[str] | None = None) -> int:
     0 ok, 1 error, 2 usage, 3 mismatch or conflict, 4 busy, 5 timed out, 6 preflight refused.
     """
     tokens = sys.argv[1:] if tokens is None else tokens
+    _suit_terminal()
     try:
         if _wants_more(tokens):
             _add_commands()
@@ -87,6 +91,16 @@ def main(tokens: list[str] | None = None) -> int:
             found = Unavailable(what, next_step=_mended(error))
         return _refused(found, tokens)
     return code if isinstance(code, int) else OK
+
+
+def _suit_terminal() -> None:
+    """Let every terminal show what it can: signs that its encoding lacks become question marks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns) < _NARROWEST:
+        del os.environ["COLUMNS"]  # rich prints nothing into no columns
 
 
 def _refused(error: RegistryError, tokens: list[str]) -> int:
@@ -164,7 +178,14 @@ def _print_json(value: dict[str, Any]) -> None:
         import json
 
         text = json.dumps({"version": 1, **value}, default=str).encode()
-    sys.stdout.write(text.decode() + "\n")
+    try:
+        shown = text.decode()
+        shown.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # escaped, since a question mark would be another value
+        import json
+
+        shown = json.dumps(orjson.loads(text))
+    sys.stdout.write(shown + "\n")
 
 
 @app.default
@@ -685,4 +706,15 @@ _OURS = {name for name in app if not name.startswith("-")}
 
 def run() -> None:
     """The console script."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except OSError as error:
+        # Where the answer goes is full or was closed: nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                sys.stderr.write(f"registry-backend: the answer was not written: {error}\n")
+                sys.stderr.write("  next: Free space, or let it go elsewhere\n")
+        code = ERROR
+    sys.exit(code)

@@ -53,7 +53,11 @@ def _sentence(status: dict[str, Any]) -> str:
         else "Nothing is running."
     ]
     if tasks["silent"]:
-        signs = [a["last_sign"] for a in status["silent_agents"] if a["last_sign"]]
+        signs = [
+            a["last_sign"]
+            for a in status["silent_agents"]
+            if a["last_sign"] and a["task_id"] in status["silent_tasks"]
+        ]
         since = f" since {_day(max(signs))}" if signs else ""
         noun = _many(tasks["silent"], "task is", "tasks are")
         parts.append(f"{noun} marked active but silent{since}.")

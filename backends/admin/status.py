@@ -74,10 +74,16 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
             name: {_PLURAL[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
         },
         "stragglers": list(move.stragglers) if move else [],
-        "warnings": _warnings(legacy, move),
+        "warnings": _older(legacy, move) + _warnings(legacy, move),
         "older_state_written": older.isoformat() if older else None,
         "next": _next(settings, move, legacy=store.info.name == "json"),
     }
+
+
+def _older(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
+    """Name the older system's own database, unless it was said that the JSON is the truth."""
+    said = legacy.older_state_said() if legacy else None
+    return [said] if said and not (move and move.record.json_is_truth) else []
 
 
 def _warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:

@@ -10,6 +10,7 @@ from backends.json_files.claims import listed_tasks
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal
 from backends.json_files.layout import DOCUMENT, Layout
+from backends.json_files.older_state import older_state
 from backends.json_files.removed import removed_files
 from backends.json_files.unreadable import unreadable_documents
 from backends.json_files.view import JsonView
@@ -45,6 +46,13 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
             if left
             else "Repair the file, or move it away; a move leaves it behind "
             "with: registry-backend switch next --leave-unreadable",
+        )
+    older = older_state(context.workspace)
+    if older is not None and not (record is not None and record.json_is_truth):
+        yield Issue(
+            what=str(older),
+            next_step="See which of the two is the truth; if it is the JSON: registry-backend "
+            "switch 1 --json-is-truth",
         )
     unknown = sorted(listed_tasks(layout.global_file) - set(layout.tasks()))
     if unknown:

@@ -406,6 +406,10 @@ class JsonFilesStore:
         """See Legacy.older_state."""
         return self._view().older_state()
 
+    def older_state_said(self) -> str | None:
+        """See Legacy.older_state_said."""
+        return self._view().older_state_said()
+
     def _view(self) -> JsonView:
         return JsonView(self._shared.layout.workspace, times=self._shared.times)
 

@@ -16,6 +16,7 @@ from backends.json_files.claims import claimed_counts, listed_tasks
 from backends.json_files.handovers import read_handovers
 from backends.json_files.layout import Layout, frozen_without_record, load_document, read_file
 from backends.json_files.lens.document import decode
+from backends.json_files.older_state import older_state
 from backends.json_files.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
 from backends.jsonl.times import Times
@@ -138,14 +139,13 @@ class JsonView:
 
     def older_state(self) -> datetime | None:
         """See Legacy.older_state."""
-        path = self._layout.workspace / "registry" / "state.sqlite3"
-        times = []
-        for name in (path, path.with_name(path.name + "-wal")):
-            try:
-                times.append(name.lstat().st_mtime)
-            except OSError:
-                continue
-        return datetime.fromtimestamp(max(times), UTC) if times else None
+        found = older_state(self._layout.workspace)
+        return found.written if found else None
+
+    def older_state_said(self) -> str | None:
+        """See Legacy.older_state_said."""
+        found = older_state(self._layout.workspace)
+        return str(found) if found else None
 
     # -- the contract ------------------------------------------------------------------------
 

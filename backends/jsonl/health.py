@@ -10,7 +10,6 @@ from backends.jsonl.times import Times
 from registry_api.errors import Unavailable
 from registry_api.health import Issue
 from registry_api.opening import OpenContext, open_store
-from registry_api.zone import machine_zone
 
 __all__ = ["check_logs"]
 
@@ -28,7 +27,7 @@ def check_logs(context: OpenContext) -> Iterator[Issue]:
     with closing(store):
         if not is_kept_for(store):
             return
-        times = Times.named(context.settings.legacy_tz or machine_zone())
+        times = Times.named(context.settings.legacy_tz)
         logged = LoggedStore(store, context.workspace, times=times, now=context.now)
         found = logged.reconcile(dry_run=True)
     if found.taken:

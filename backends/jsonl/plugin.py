@@ -9,7 +9,6 @@ from registry_api.health import RegisterCheck
 from registry_api.hooks import hookimpl
 from registry_api.opening import OpenContext
 from registry_api.store import RegistryStore
-from registry_api.zone import machine_zone
 
 __all__ = ["registry_keep_logs", "registry_register_health_checks"]
 
@@ -26,5 +25,5 @@ def registry_keep_logs(store: RegistryStore, context: OpenContext) -> RegistrySt
     settings = context.settings
     if settings.logs == "off" or context.read_only or not is_kept_for(store):
         return None
-    times = Times.named(settings.legacy_tz or machine_zone())
+    times = Times.named(settings.legacy_tz)
     return LoggedStore(store, context.workspace, times=times, now=context.now)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from registry_api.errors import SettingsError
+from registry_api.zone import machine_zone
 
 __all__ = ["Times"]
 
@@ -19,7 +20,12 @@ class Times:
 
     @classmethod
     def named(cls, name: str | None) -> Times:
-        """Return the times of a zone by its name, e.g. ``Europe/Berlin``."""
+        """Return the times of a zone by its name, e.g. ``Europe/Berlin``; None is this machine's.
+
+        By its name too, as soon as that is known: the C library reads an hour that a change of the
+        clocks leaves out otherwise than zoneinfo does, and both stores must read it alike.
+        """
+        name = name or machine_zone()
         if name is None:
             return cls()
         try:
