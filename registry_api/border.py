@@ -10,19 +10,24 @@ import errno
 import getpass
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from registry_api.deadline import answer_within
 from registry_api.errors import NotPermitted, OutcomeUnknown, RegistryError, Unavailable
 from registry_api.location import HIDDEN, public
 from registry_api.store import RegistryStore, StoreInfo
 from registry_api.wrapper import StoreWrapper
 
-__all__ = ["Border", "hide", "owner_of", "typed", "typed_errors"]
+__all__ = ["Border", "answered", "hide", "owner_of", "typed", "typed_errors"]
 
 T = TypeVar("T")
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
@@ -31,10 +36,15 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM}
 class Border(StoreWrapper):
     """Passes everything to ``inner``, its optional protocols too; types what it raises."""
 
-    def __init__(self, inner: RegistryStore, *, secrets: Sequence[str] = ()) -> None:
-        """``secrets``: what is hidden where an engine's message repeats it."""
+    def __init__(
+        self, inner: RegistryStore, *, secrets: Sequence[str] = (), foreign: bool = False
+    ) -> None:
+        """``secrets``: what is hidden where an engine's message repeats it. ``foreign``: a store of
+        another distribution, whose calls may never end (see ``answering``).
+        """
         super().__init__(inner)
         self._secrets = secrets
+        self._foreign = foreign
 
     @property
     def info(self) -> StoreInfo:
@@ -45,7 +55,7 @@ class Border(StoreWrapper):
     def around(self, op: str, call: Callable[[], T]) -> T:
         """Run one call."""
         try:
-            return call()
+            return answered(call, self.inner.info.name) if self._foreign else call()
         except Exception as error:
             found = typed(error, store=self.inner.info.name, op=op)
             if found is None:
@@ -72,6 +82,36 @@ class Border(StoreWrapper):
             return self.around(name, lambda: found(*args, **named))
 
         return call
+
+
+def answered(call: Callable[[], T], name: str) -> T:
+    """Run a call of a foreign store; raises Unavailable where it has not ended in time.
+
+    It is left to a thread of its own then, which cannot be ended; whatever it still does is what
+    the call was to do, and the contract's calls may come late or twice.
+    """
+    seconds = answer_within()
+    if seconds is None:
+        return call()
+    found: Future[T] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            found.set_result(context.run(call))
+        except BaseException as error:  # noqa: BLE001  (raised again by who waits)
+            found.set_exception(error)
+
+    threading.Thread(target=run, name=f"{name}-call", daemon=True).start()
+    try:
+        return found.result(seconds)
+    except FutureTimeout:
+        if found.done():  # an error of its own
+            raise
+        raise Unavailable(
+            f"the store {name!r} has not answered within {seconds:g} s",
+            next_step="See whether its server runs",
+        ) from None
 
 
 def hide(error: RegistryError, secrets: Sequence[str]) -> None:

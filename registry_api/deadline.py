@@ -9,11 +9,22 @@ from pathlib import Path
 
 from registry_api.errors import GaveWay
 
-__all__ = ["at_most", "give_way", "giving_way", "note_wait", "patience", "waited", "within"]
+__all__ = [
+    "answer_within",
+    "answering",
+    "at_most",
+    "give_way",
+    "giving_way",
+    "note_wait",
+    "patience",
+    "waited",
+    "within",
+]
 
 _limit: ContextVar[float | None] = ContextVar("registry_patience", default=None)
 _budget: ContextVar[float | None] = ContextVar("registry_waits_budget", default=None)
 _waits = threading.local()
+_answer: ContextVar[float | None] = ContextVar("registry_answer", default=None)
 _wanted: ContextVar[Callable[[], bool] | None] = ContextVar("registry_gate_wanted", default=None)
 
 
@@ -30,6 +41,28 @@ class at_most:  # noqa: N801  (reads as a function)
 
     def __exit__(self, *_: object) -> None:
         _limit.reset(self._token)
+
+
+class answering:  # noqa: N801  (reads as a function)
+    """Within this context a store of another distribution is given up when it has not answered a
+    call within ``seconds``: its engine may be down, or stand still, and know no bound of its own.
+    """
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _answer.set(self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        _answer.reset(self._token)
+
+
+def answer_within() -> float | None:
+    """Return the seconds within which such a store must answer; None: it is waited for."""
+    return _answer.get()
 
 
 def note_wait(seconds: float) -> None:

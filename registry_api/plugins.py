@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from registry_api.border import Border, hide, typed
+from registry_api.border import Border, answered, hide, typed
 from registry_api.errors import (
     ContractTooNew,
     RegistryError,
@@ -51,6 +51,10 @@ class Plugins:
     owners: dict[str, str] = field(default_factory=dict)
     loaded: tuple[LoadedPlugin, ...] = ()
 
+    def is_ours(self, scheme: str) -> bool:
+        """Whether a store comes with this distribution."""
+        return self.owners.get(scheme) in {None, _OURS}
+
     def factory(self, scheme: str) -> StoreFactory:
         """Return the factory of a scheme; raises UnknownBackend, naming what there is.
 
@@ -73,7 +77,8 @@ def _opened(
 ) -> RegistryStore:
     secrets = credentials_in(context.location)
     try:
-        store = factory(context)
+        foreign = owner not in {None, _OURS}
+        store = answered(partial(factory, context), scheme) if foreign else factory(context)
     except RegistryError as error:
         hide(error, secrets)
         raise
@@ -85,8 +90,8 @@ def _opened(
         )
         hide(found, secrets)
         raise found from (None if secrets else error)
-    if owner not in {None, _OURS}:  # also inside a move, where only typed errors are provided for
-        store = Border(store, secrets=secrets)
+    if foreign:  # also inside a move, where only typed errors are provided for
+        store = Border(store, secrets=secrets, foreign=True)
     info = store.info
     if _major(info.contract_version) > _major(CONTRACT_VERSION):
         store.close()

@@ -290,6 +290,9 @@ class Legacy(Protocol):
     def frozen_documents(self) -> int:
         """Return how many documents a cut-over made read-only."""
 
+    def merged(self) -> str | None:
+        """Return what shows that the state of two registries was merged into one, None: nothing."""
+
     def unreadable(self) -> Mapping[str, str]:
         """Return per file that no task could be made of what is wrong with it: a move leaves it."""
 

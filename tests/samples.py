@@ -1,5 +1,6 @@
 """The real registries, where they are at hand: copied before use, never changed in place."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,3 +22,11 @@ def copy_of(name, tmp_path):
     for path in [target, *target.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return target
+
+
+def keeps_entries(before, after):
+    """Whether a list of all tasks still has every key and entry that it had, in their order."""
+    old, new = json.loads(before), json.loads(after)
+    return list(old) == list(new)[: len(old)] and all(
+        list(old[name]) == list(new[name])[: len(old[name])] for name in ("tasks", "agents")
+    )

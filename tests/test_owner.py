@@ -133,8 +133,9 @@ def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypa
     """Every command: typed, naming the owner and the command; nothing changed, nothing made."""
     monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
     root = tmp_path_factory.mktemp("open") / "workspace"
-    for path in (root.parent, root.parent.parent, root.parent.parent.parent):
-        path.chmod(0o755)
+    for path in root.parents:
+        if path.is_relative_to(tmp_path_factory.getbasetemp().parent.parent):
+            path.chmod(0o755)
     legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
     said(root, ("switch", str(phase)))
     for tokens in COMMANDS:  # everything imported: the child may not read our files
@@ -165,8 +166,9 @@ def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypa
 def test_another_users_calls_are_refused(tmp_path_factory, phase):
     """Through open_store too: one typed error, whatever the call."""
     root = tmp_path_factory.mktemp("open") / "workspace"
-    for path in (root.parent, root.parent.parent, root.parent.parent.parent):
-        path.chmod(0o755)
+    for path in root.parents:
+        if path.is_relative_to(tmp_path_factory.getbasetemp().parent.parent):
+            path.chmod(0o755)
     legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
     said(root, ("switch", str(phase)))
     for path in (root, *root.rglob("*")):

@@ -11,7 +11,8 @@ from backends.dual_write.preflight import check_place
 from registry_api.control import FileControl
 from registry_api.errors import PreflightFailed, TaskNotFound
 from registry_api.health import Issue
-from registry_api.migration import MigrationPhase
+from registry_api.migration import MigrationPhase, MoveStatus
+from registry_api.models import Kind
 from registry_api.opening import STATE_DIR, OpenContext, open_migration, open_store
 from registry_api.query import TaskQuery
 
@@ -39,13 +40,14 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
     with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
         status = migration.status()
     # A task that lags would be healed by the comparison: doctor mends nothing.
-    different = [] if status.dirty else list(_different(context, status.record.phase))
+    different = [] if status.dirty != 0 else list(_different(context, status.record.phase))
     for task_id in different:
         yield Issue(
             what=f"task {task_id} differs between {status.record.source} and "
             f"{status.record.target}",
             next_step=f"registry-backend diff {task_id}",
         )
+    yield from _surplus(status)
     for path in status.stragglers:
         yield Issue(
             what=f"{path}: written by another program after the cut-over",
@@ -67,6 +69,23 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
         yield Issue(
             what=f"{lines} difference(s) were found when reads were compared",
             next_step=f"registry-backend verify, then remove {folder / 'mismatches.jsonl'}",
+        )
+
+
+def _surplus(status: MoveStatus) -> Iterator[Issue]:
+    """Tasks that only the target has: the source was restored from a backup."""
+    record = status.record
+    if status.dirty is None or not 1 <= record.phase <= MigrationPhase.READ_MIGRATION:
+        return
+    mine, theirs = (
+        status.records[side].get(Kind.TASK, 0) for side in (record.source, record.target)
+    )
+    if theirs > mine:
+        yield Issue(
+            what=f"{record.target} holds {theirs - mine} task(s) that {record.source} lacks: "
+            "one was restored from a backup, or somebody wrote there",
+            next_step="registry-backend switch 0, move the target away, registry-backend switch 1: "
+            "it is filled anew",
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 from registry_api.changeset import Change, FeedCursor, Put
@@ -38,12 +40,14 @@ class Mirror:
         self._into = cast(MoveTarget, target)
         self._feed_id: str | None = None
         self.copied = copied
+        self._proved = set[str]()  # tasks whose marks are known to be of the source's history
 
     def apply(self, change: Change) -> None:
         """Mirror one change that the source has just committed, healing what lies before it."""
         try:
             self._into.apply(change)
         except NotNext:
+            self._proved.discard(change.changeset.task_id)
             self.heal(change.changeset.task_id)
 
     def heal_all(self, task_ids: Iterable[str]) -> int:
@@ -64,6 +68,8 @@ class Mirror:
 
     def _missing(self, task_id: str) -> tuple[Change, ...] | None:
         """Return what the target lacks of a task; None where that is no short piece of its feed."""
+        if self.prove(task_id):
+            return None
         source, mark = self.source.head(task_id), self.target.head(task_id)
         if (mark.lineage, mark.revision) == (source.lineage, source.revision):
             return ()
@@ -107,8 +113,12 @@ class Mirror:
         """Bring one task to where the source stands, or stood at ``upto``; returns whether anything
         was to do.
         """
+        forked = self.prove(task_id)
         source = upto or self.source.head(task_id)
         mark = self.target.head(task_id)
+        if forked:
+            self._fill_anew(task_id)
+            return True
         if (mark.lineage, mark.revision) == (source.lineage, source.revision):
             return False
         if source.revision == 0:
@@ -126,6 +136,51 @@ class Mirror:
                 return True
         self.replace(task_id)
         return True
+
+    # -- one history ---------------------------------------------------------------------------
+
+    def prove(self, task_id: str) -> bool:
+        """Return whether the target holds another history of a task than the source: one of the two
+        was restored from a backup, and went on from there. Looked for once a process, since the
+        numbers of both may be the same.
+        """
+        if task_id in self._proved:
+            return False
+        mark = self.target.head(task_id)
+        if self._is_fork(task_id, mark):
+            return True
+        self._proved.add(task_id)
+        return False
+
+    def _is_fork(self, task_id: str, mark: Head) -> bool:
+        """Compare the change at the mark: its id and digest on both sides."""
+        source = self.source.head(task_id)  # after the mark: the source is never behind it
+        if not mark.revision or source.lineage != mark.lineage:
+            return False
+        if source.revision < mark.revision:
+            return True
+        try:
+            before = self.cursor(task_id, mark.number - 1)
+            mine = self.source.changes(before, task_id=task_id, limit=1)
+            theirs = self.target.changes(before, task_id=task_id, limit=1)
+        except (CursorExpired, NotNext):
+            return False  # no longer kept: nothing can be said
+        if not mine or not theirs or theirs[0].cursor.number != mark.number:
+            return False
+        if mine[0].cursor.number != mark.number:
+            return mine[0].revision <= mark.revision
+        return _identity(mine[0]) != _identity(theirs[0])
+
+    def _fill_anew(self, task_id: str) -> None:
+        """Set a task whose target went another way, also to an earlier revision.
+
+        A store takes no step back within a lineage, so the task is set to another one first: who
+        dies in between leaves a task of an unknown lineage, which the next one replaces.
+        """
+        snapshot = self.source.load(task_id)
+        self._into.replace(replace(snapshot, lineage=str(uuid.uuid4())), ())
+        self.replace(task_id)
+        self._proved.add(task_id)
 
     def _replay(self, task_id: str, mark: Head, *, upto: int) -> None:
         """Apply what follows the mark, as far as the source stood when we looked.
@@ -178,9 +233,14 @@ class Mirror:
                 source, mark = self.source.head(task_id), self.target.head(task_id)
             except TaskNotFound:
                 continue
-            if (source.lineage, source.revision) != (mark.lineage, mark.revision):
+            level = (source.lineage, source.revision) == (mark.lineage, mark.revision)
+            if not level or self.prove(task_id):
                 out.append(task_id)
         return out
+
+
+def _identity(change: Change) -> tuple[object, ...]:
+    return change.changeset.id, change.digest, change.revision
 
 
 class _Newer:

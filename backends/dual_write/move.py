@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,9 +16,14 @@ import orjson
 from filelock import FileLock, Timeout
 
 from backends.dual_write.mirror import Mirror
-from backends.dual_write.preflight import check_older_state, check_place, check_unreadable
+from backends.dual_write.preflight import (
+    check_merged,
+    check_older_state,
+    check_place,
+    check_unreadable,
+)
 from backends.dual_write.steps import Sides, Step, step_between, target_heads
-from backends.dual_write.store import DualWriteStore, stamp_target
+from backends.dual_write.store import ANSWER, DualWriteStore, stamp_target
 from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import (
     compare_task,
@@ -26,7 +31,7 @@ from backends.dual_write.verify import (
     verify_tasks,
 )
 from registry_api.control import FileControl, PhaseRecord
-from registry_api.deadline import at_most, within
+from registry_api.deadline import answering, at_most, within
 from registry_api.errors import (
     Busy,
     PreflightFailed,
@@ -109,9 +114,11 @@ class Move:
         notes: tuple[str, ...] = ()
         if record.phase is not MigrationPhase.JSON_ONLY:
             try:
-                mirror = self._mirror()
-                records[record.target] = dict(mirror.target.counts().records)
-                dirty = len(mirror.lagging(self._task_ids()))
+                task_ids = self._task_ids()
+                with answering(ANSWER):
+                    mirror = self._mirror()
+                    records[record.target] = dict(mirror.target.counts().records)
+                    dirty = len(mirror.lagging(task_ids))
             except RegistryError as error:
                 dirty = None
                 notes = (f"the target {record.target} cannot be read: {error.message}",)
@@ -257,6 +264,11 @@ class Move:
                     before = self._record().phase
                     self._preflight(before, phase, json_is_truth=json_is_truth)
                     left = self._unreadable(before, phase, leave=leave_unreadable)
+                    if unreached := self._unreached(before, phase):
+                        raise PreflightFailed(
+                            unreached[0],
+                            next_step="Start it, or correct REGISTRY_TARGET, then try again",
+                        )
                     self._check_target(before)
                     step, said = self._step(
                         before,
@@ -280,13 +292,14 @@ class Move:
         self, to: MigrationPhase, *, json_is_truth: bool, leave_unreadable: bool
     ) -> SwitchReport:
         """Check the first step and name all; leaves no trace."""
-        now = self._record().phase
+        now, notes = self._record().phase, tuple[str, ...]()
         steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(now, to))
         if steps:
             self._preflight(now, steps[0].to_phase, json_is_truth=json_is_truth)
             self._unreadable(now, steps[0].to_phase, leave=leave_unreadable)
-        pending = self._journal.path.exists()
-        notes = ("a switch is under way, or died",) if pending else ()
+            notes += self._unreached(now, steps[0].to_phase)
+        if self._journal.path.exists():
+            notes += ("a switch is under way, or died",)
         return SwitchReport(steps=steps, dry_run=True, notes=notes)
 
     @contextmanager
@@ -380,8 +393,28 @@ class Move:
         if after < before:
             return
         check_place(self._context.workspace)
+        if before is MigrationPhase.JSON_ONLY:
+            check_merged(self._store.source, self._folder)
         recorded = self._record().json_is_truth
         check_older_state(self._store.source, json_is_truth=json_is_truth or recorded)
+
+    def _unreached(self, before: MigrationPhase, after: MigrationPhase) -> tuple[str, ...]:
+        """Say where the next step needs a target that cannot be reached.
+
+        Asked of a store of another distribution: ours is made by the step itself. One that is only
+        looked at may also have nothing to be looked at yet.
+        """
+        record, plugins = self._record(), self._context.plugins
+        scheme = record.target.partition("://")[0]
+        if after < before or before > MigrationPhase.PARALLEL_WRITE or plugins.is_ours(scheme):
+            return ()
+        try:
+            with answering(ANSWER), closing(self._store.open_target(record)) as target:
+                target.counts()
+        except Unavailable as error:
+            empty = ", or holds nothing yet" if self._context.read_only else ""
+            return (f"the target {record.target} cannot be reached{empty}: {error.message}",)
+        return ()
 
     def _unreadable(
         self, before: MigrationPhase, after: MigrationPhase, *, leave: bool
@@ -545,7 +578,7 @@ class Move:
         return healed
 
     def _stamp(self, record: PhaseRecord) -> None:
-        with suppress(RegistryError):
+        with suppress(RegistryError), answering(ANSWER):
             stamp_target(self._mirror().target, record)
 
     def _note(self, record: PhaseRecord, step: SwitchStep) -> None:

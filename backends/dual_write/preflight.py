@@ -9,7 +9,7 @@ from registry_api.errors import PreflightFailed
 from registry_api.store import Legacy, RegistryStore
 from registry_api.wrapper import find_capability
 
-__all__ = ["check_older_state", "check_place", "check_unreadable"]
+__all__ = ["check_merged", "check_older_state", "check_place", "check_unreadable"]
 
 # flock and SQLite's log both need what these do not promise between hosts.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
@@ -60,6 +60,19 @@ def check_unreadable(
             next_step="Repair each file, or move it away; or go on without: --leave-unreadable",
         )
     return tuple(sorted(found))
+
+
+def check_merged(source: RegistryStore, state: Path) -> None:
+    """Raise PreflightFailed where the source's feed gives a number twice: no target can hold it."""
+    legacy = find_capability(source, Legacy)
+    found = legacy.merged() if legacy else None
+    if found:
+        raise PreflightFailed(
+            f"the state of two registries was merged, e.g. by git: {found} have a feed number in "
+            "common",
+            next_step=f"End the agents, then mv {state / 'json'} {state / 'json.merged'}: the "
+            "tasks are read from their documents and logs anew",
+        )
 
 
 def _file_system(path: Path) -> str:

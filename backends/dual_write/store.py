@@ -19,8 +19,15 @@ from backends.dual_write.mirror import Mirror
 from backends.dual_write.verify import compare_snapshots
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
 from registry_api.control import FileControl, PhaseRecord
-from registry_api.deadline import at_most
-from registry_api.errors import BackendMismatch, Busy, GaveWay, RegistryError, TaskNotFound
+from registry_api.deadline import answering, at_most
+from registry_api.errors import (
+    BackendMismatch,
+    Busy,
+    GaveWay,
+    RegistryError,
+    TaskNotFound,
+    Unavailable,
+)
 from registry_api.migration import MigrationPhase, Mismatch
 from registry_api.models import Kind, Record
 from registry_api.query import (
@@ -43,6 +50,9 @@ __all__ = ["DualWriteStore"]
 T = TypeVar("T")
 _PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
 _REST = 1.0  # seconds after a wait in vain in which the next ones are not made
+ANSWER = 5.0  # seconds within which a target of another distribution must answer a call
+_DOWN = 30.0  # seconds at most for which one that failed is not tried again
+_PER_FAILURE = 10  # it rests so many times as long as the failure has held the caller up
 
 
 class DualWriteStore:
@@ -73,6 +83,7 @@ class DualWriteStore:
         self._logged: RegistryStore | None = None
         self._lock = threading.Lock()
         self.rests_until = 0.0  # monotonic; see _Attempt
+        self.down_until = 0.0  # monotonic
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
         both.add(Capability.LOGGED)
         self.info = StoreInfo(
@@ -97,13 +108,21 @@ class DualWriteStore:
         return self._control.current()
 
     def mirror(self) -> Mirror | None:
-        """Return the mirror, None in phase 0; raises what opening the target does."""
+        """Return the mirror, None in phase 0; raises what opening the target does, and Unavailable
+        where an attempt has just found it down.
+        """
         record = self.record()
         if record.phase is MigrationPhase.JSON_ONLY:
             return None
         return self._mirrored(record)
 
     def _mirrored(self, record: PhaseRecord) -> Mirror:
+        follows = record.phase < MigrationPhase.WRITE_CUTOVER
+        if follows and self.down_until and time.monotonic() < self.down_until:
+            raise Resting(
+                f"the target {record.target} failed, and is not tried again for now",
+                next_step="registry-backend status",
+            )
         with self._lock:
             if self._mirror is None:
                 target = self.open_target(record)
@@ -128,7 +147,7 @@ class DualWriteStore:
     def heal_for(self, seconds: float) -> None:
         """Heal what lags, for at most so long; what is left is healed when it is touched."""
         end = time.monotonic() + seconds
-        with suppress(RegistryError, OSError), at_most(_PATIENCE):
+        with self._attempt():
             mirror = self.mirror()
             if mirror is None or self._taken_over() is not None:
                 return
@@ -199,7 +218,8 @@ class DualWriteStore:
                     found = mirror.target.load(task_id, only=only)
                 except TaskNotFound:
                     found = None
-                if found and (found.lineage, found.revision) == (head.lineage, head.revision):
+                level = found and (found.lineage, found.revision) == (head.lineage, head.revision)
+                if found and level and not mirror.prove(task_id):
                     if self._is_sampled():
                         self._compared("load", found, lambda s: s.load(task_id, only=only), task_id)
                     return found
@@ -270,7 +290,8 @@ class DualWriteStore:
         heads = list(self.heads(task_id))
         for name, head in heads:
             mark = mirror.target.head(name)
-            if (mark.lineage, mark.revision) != (head.lineage, head.revision):
+            level = (mark.lineage, mark.revision) == (head.lineage, head.revision)
+            if not level or mirror.prove(name):
                 self._count("healed", mirror.heal(name))
                 mark = mirror.target.head(name)
                 if (mark.lineage, mark.revision) < (head.lineage, head.revision):
@@ -334,14 +355,19 @@ class DualWriteStore:
             self._mirror.target.close()
 
 
+class Resting(Unavailable):
+    """The target was found down a short while ago, and is not asked again yet."""
+
+
 class _Attempt:
     """Whatever the target does in this context, the caller goes on behind it.
 
     The target is waited for, but not again right after a wait in vain: one that stands still would
-    hold up every single call. What lags meanwhile is healed as ever.
+    hold up every single call. One that is down is not tried again for ten times as long as the
+    failure took, at most half a minute. What lags meanwhile is healed as ever.
     """
 
-    __slots__ = ("_bound", "_resting", "_store")
+    __slots__ = ("_answering", "_bound", "_resting", "_since", "_store")
 
     def __init__(self, store: DualWriteStore) -> None:
         self._store = store
@@ -350,11 +376,20 @@ class _Attempt:
         self._resting = time.monotonic() < self._store.rests_until
         self._bound = at_most(0.0 if self._resting else _PATIENCE)
         self._bound.__enter__()
+        self._answering = answering(ANSWER)
+        self._answering.__enter__()
+        self._since = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self._answering.__exit__()
         self._bound.__exit__()
+        store = self._store
         if kind is None:
+            store.down_until = 0.0
             return False
+        if issubclass(kind, Unavailable) and not issubclass(kind, Busy | Resting):
+            now = time.monotonic()
+            store.down_until = now + min(_DOWN, _PER_FAILURE * (now - self._since))
         if issubclass(kind, Busy) and not issubclass(kind, GaveWay) and not self._resting:
             self._store.rests_until = time.monotonic() + _REST
         return issubclass(kind, RegistryError | OSError)
@@ -392,7 +427,7 @@ def stamp_target(target: RegistryStore, record: PhaseRecord) -> None:
     that knows more than the record.
     """
     into = cast(MoveTarget, target)
-    with suppress(RegistryError, OSError), at_most(_PATIENCE):
+    with suppress(RegistryError, OSError), at_most(_PATIENCE), answering(ANSWER):
         if into.read_stamp("epoch") != str(record.epoch):
             into.write_stamp("epoch", str(record.epoch))
             into.write_stamp("phase", str(int(record.phase)))

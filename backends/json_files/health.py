@@ -10,6 +10,7 @@ from backends.json_files.claims import listed_tasks
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal
 from backends.json_files.layout import DOCUMENT, Layout
+from backends.json_files.merged import merged_journals
 from backends.json_files.older_state import older_state
 from backends.json_files.removed import removed_files
 from backends.json_files.unreadable import unreadable_documents
@@ -63,6 +64,14 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
         )
     yield from _read_only(layout)
     yield from _removed(layout, times)
+    merged = merged_journals(layout)
+    if merged is not None:
+        yield Issue(
+            what="the state of two registries was merged, e.g. by git: "
+            f"{merged[0]} and {merged[1]} have a feed number in common",
+            next_step=f"End the agents, then mv {layout.state / 'json'} "
+            f"{layout.state / 'json.merged'}: the tasks are read from their documents anew",
+        )
     if (layout.state / "intents").is_dir():
         for name in sorted(pending_numbers(layout.state / "intents")):
             yield Issue(

@@ -698,14 +698,16 @@ class Journal:
 
 def highest_number(folder: Path) -> int:
     """Return the highest feed number in the journals of a folder."""
-    highest = 0
-    for path in folder.glob("*.journal"):
-        with path.open("rb") as file:
-            for raw in file:
-                found = _IDS.match(raw)
-                if found:
-                    highest = max(highest, int(found[2]))
-    return highest
+    return max((n for path in folder.glob("*.journal") for n in numbers_in(path)), default=0)
+
+
+def numbers_in(path: Path) -> Iterator[int]:
+    """Yield the feed numbers of a journal's changes."""
+    with path.open("rb") as file:
+        for raw in file:
+            found = _IDS.match(raw)
+            if found:
+                yield int(found[2])
 
 
 def histories_of(changeset: Changeset) -> list[ProgressEntry | Finding]:

@@ -236,9 +236,11 @@ class MovableJsonStore(JsonFilesStore):
 
     def _is_copy(self, name: str) -> bool:
         """Whether a folder holds another task's frozen document: somebody moved or copied it."""
-        if name in self._tasks and not self._tasks[name].journal.is_empty:
+        task = self._frozen(name)
+        task.journal.refresh()
+        if not task.journal.is_empty:
             return False
-        data = self._frozen(name).text()
+        data = task.text()
         named = None if data is None else named_task(data)
         if named is None or named == name or data is None:
             return False

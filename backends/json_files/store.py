@@ -18,6 +18,7 @@ from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal, Stand, highest_number
 from backends.json_files.layout import Layout
+from backends.json_files.merged import merged_journals
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
 from backends.json_files.task import TaskFiles
@@ -397,6 +398,11 @@ class JsonFilesStore:
             for path in sorted((self._shared.layout.state / folder).glob("*"))
         ]
         return (*self._view().problems(), *kept)
+
+    def merged(self) -> str | None:
+        """See Legacy.merged."""
+        found = merged_journals(self._shared.layout)
+        return f"{found[0]} and {found[1]}" if found else None
 
     def unreadable(self) -> dict[str, str]:
         """See Legacy.unreadable."""

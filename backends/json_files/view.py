@@ -16,6 +16,7 @@ from backends.json_files.claims import claimed_counts, listed_tasks
 from backends.json_files.handovers import read_handovers
 from backends.json_files.layout import Layout, frozen_without_record, load_document, read_file
 from backends.json_files.lens.document import decode
+from backends.json_files.merged import merged_journals
 from backends.json_files.older_state import older_state
 from backends.json_files.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
@@ -132,6 +133,11 @@ class JsonView:
     def frozen_documents(self) -> int:
         """See Legacy.frozen_documents."""
         return frozen_without_record(self._layout)
+
+    def merged(self) -> str | None:
+        """See Legacy.merged."""
+        found = merged_journals(self._layout)
+        return f"{found[0]} and {found[1]}" if found else None
 
     def unreadable(self) -> dict[str, str]:
         """See Legacy.unreadable."""

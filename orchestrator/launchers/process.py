@@ -100,7 +100,9 @@ class ProcessLauncher:
         for process, of in _environments():
             word = of.get(_WORD, "")
             # By instance: a renamed workspace has the same agents, a copy has none of them.
-            if of.get("REGISTRY_INSTANCE", "") != instance or "REGISTRY_AGENT_ID" not in of:
+            place = of.get("REGISTRY_WORKSPACE") == str(workspace)
+            ours = of["REGISTRY_INSTANCE"] == instance if "REGISTRY_INSTANCE" in of else place
+            if not ours or "REGISTRY_AGENT_ID" not in of:
                 continue
             with suppress(OSError, KeyError):
                 leader = os.getsid(process.pid)

@@ -184,7 +184,7 @@ def test_the_headline_dates_the_silence_of_tasks(tmp_path):
         )
         quiet = Presence(store).quiet(now - timedelta(minutes=15))
         said = Truth(counts=store.counts(), quiet=quiet, claimed={}).headline()
-    assert said.endswith("1 task is marked active but silent since 17 Oct 2025.")
+    assert said.endswith("1 task is marked active but silent since 17 October 2025.")
 
 
 def test_more_reviews_than_are_shown(tmp_path):

@@ -58,7 +58,7 @@ def test_behind_the_gate_it_is_compared_from_its_beginning(stores):
     build.put(source, build.finding("t"), expected=None)
     mirror.heal("t")
     assert compare_tail(mirror, "t", Head()) == (source.head("t"), [])
-    lost = target._tasks["t"].feed.pop(0)
+    lost = target.inner._tasks["t"].feed.pop(0)
     assert compare_tail(mirror, "t", source.head("t")) == (source.head("t"), [])
     _, differences = compare_tail(mirror, "t", Head())
     assert [m.pointer for m in differences] == [f"/feed/{lost.revision}"]

@@ -26,8 +26,11 @@ BAD = {
     "two documents": (TEXT + TEXT, f"Extra data at byte {len(TEXT)}"),
     "NUL tail": (TEXT + b"\x00" * 9, f"Extra data at byte {len(TEXT)}"),
     "NUL head": (b"\x00" + TEXT[1:], "at byte 0"),
-    "UTF-16": (TEXT.decode().encode("utf-16"), "not UTF-8 at byte 0"),
-    "duplicate keys": (b'{"task_id": "TASK-bad", "task_id": "x"}', "duplicate key 'task_id'"),
+    "UTF-16": (TEXT.decode().encode("utf-16"), "UTF-16, not UTF-8, at byte 0"),
+    "duplicate keys": (
+        b'{"task_id": "TASK-bad", "task_id": "x"}',
+        "the key 'task_id' twice in one object",
+    ),
     "NaN": (b'{"task_id": "TASK-bad", "progress": NaN}', "NaN is no JSON number"),
     "surrogate": (b'{"task_id": "TASK-bad", "x": "\\ud800"}', "lone surrogate"),
     "deep": (b'{"task_id": "TASK-bad", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "deeper than"),

@@ -1,0 +1,25 @@
+"""Journals of two registries in one folder, as a merge of two clones leaves them: numbers twice.
+
+A feed's numbers are given once. Where ``.registry`` was committed to git, two clones each gave the
+same ones, and no store can hold the merged feed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends.json_files.journal import numbers_in
+from backends.json_files.layout import Layout
+
+__all__ = ["merged_journals"]
+
+
+def merged_journals(layout: Layout) -> tuple[Path, Path] | None:
+    """Return two journals with a feed number in common, None: there are none."""
+    owners: dict[int, Path] = {}
+    for path in sorted((layout.state / "json").glob("*.journal")):
+        for number in numbers_in(path):
+            other = owners.setdefault(number, path)
+            if other != path:
+                return other, path
+    return None

@@ -1,0 +1,141 @@
+"""One side of a move restored from a backup, while the other went on: two histories with the same
+lineage, revisions and numbers. The source is the record; the target is filled anew."""
+
+import json
+import shutil
+from contextlib import closing
+
+import pytest
+
+from backends.admin.cli import main
+from contract_tests import build
+from registry_api import Kind, RecordQuery, load_settings, open_migration, open_store
+from tests import legacy
+from tests.dual_write.unwrap import dual
+
+TASKS = ("TASK-1", "TASK-2")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    root = tmp_path / "workspace"
+    for task in TASKS:
+        legacy.write_task(root, task, agents=[{"id": "a", "type": "x", "status": "running"}])
+    return root
+
+
+def opened(workspace):
+    return closing(open_store(load_settings(workspace, env={}, compare=0)))
+
+
+def run(workspace, *tokens):
+    return main([*tokens, "--workspace", str(workspace)])
+
+
+def write(workspace, word, count=5):
+    with opened(workspace) as store:
+        for n in range(count):
+            for task in TASKS:
+                build.put(store, build.report(task, "a", message=f"{word} {n}"), expected=None)
+                agent = build.agent(task, f"{word}-{n}")
+                build.put(store, agent, expected=store.head(task).revision)
+
+
+def json_side(workspace):
+    return [
+        *(workspace / t for t in TASKS),
+        *(workspace / ".registry" / d for d in ("json", "intents")),
+    ]
+
+
+def sqlite_side(workspace):
+    return sorted((workspace / ".registry").glob("registry.sqlite3*"))
+
+
+def backup(paths, there):
+    there.mkdir()
+    for path in paths:
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, there / path.name)
+
+
+def restore(paths, there):
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+            shutil.copytree(there / path.name, path)
+        elif (there / path.name).exists():
+            shutil.copy2(there / path.name, path)
+        else:
+            path.unlink()
+
+
+def said(store, task):
+    records = store.list_records(Kind.PROGRESS, RecordQuery(task_id=task), limit=100).items
+    return {r.message for r in records}, {a.agent_id for a in store.load(task).agents}
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("later", [0, 3, 5, 7])
+def test_the_source_was_restored(workspace, tmp_path, phase, later):
+    """And went on: not at all, by fewer, as many and more writes than it had lost."""
+    assert run(workspace, "switch", str(phase)) == 0
+    write(workspace, "common")
+    backup(json_side(workspace), tmp_path / "backup")
+    write(workspace, "lost")
+    restore(json_side(workspace), tmp_path / "backup")
+    write(workspace, "new", later)
+    with opened(workspace) as store:
+        for task in TASKS:
+            messages, agents = said(store, task)
+            assert {m.split()[0] for m in messages} == {"common"} | ({"new"} if later else set())
+            assert len(messages) == 5 + later
+            assert not [a for a in agents if a.startswith("lost")]
+            source = dual(store).source
+            assert said(source, task) == (messages, agents)
+    assert run(workspace, "reconcile") == 0
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        assert migration.verify().mismatches == ()
+    for step in (3, 4, 3, 2, 1, 0):
+        assert run(workspace, "switch", str(step)) == 0
+    with opened(workspace) as store:
+        assert {m.split()[0] for m in said(store, "TASK-1")[0]} <= {"common", "new"}
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_the_target_was_restored(workspace, tmp_path, phase):
+    """An older state of the same history lags, and is brought up to date."""
+    assert run(workspace, "switch", str(phase)) == 0
+    write(workspace, "common")
+    backup(sqlite_side(workspace), tmp_path / "backup")
+    write(workspace, "later")
+    restore(sqlite_side(workspace), tmp_path / "backup")
+    write(workspace, "new")
+    with opened(workspace) as store:
+        assert len(said(store, "TASK-1")[0]) == 15
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        assert migration.verify().mismatches == ()
+
+
+def test_reconcile_finds_it_at_the_first_look(workspace, tmp_path, capsys):
+    """At the same revision and number on both sides: what reconcile says is true."""
+    assert run(workspace, "switch", "2") == 0
+    write(workspace, "common")
+    backup(json_side(workspace), tmp_path / "backup")
+    aside = tmp_path / "aside"
+    write(workspace, "lost")
+    backup(sqlite_side(workspace), aside)
+    restore(json_side(workspace), tmp_path / "backup")
+    restore(sqlite_side(workspace), aside)
+    assert run(workspace, "switch", "1") == 0
+    for path in sqlite_side(workspace):
+        path.unlink()
+    write(workspace, "new")
+    restore([workspace / ".registry" / "registry.sqlite3"], aside)
+    capsys.readouterr()
+    run(workspace, "doctor", "--json")
+    issues = json.loads(capsys.readouterr().out)["issues"]
+    assert [i for i in issues if i["next"] == "registry-backend reconcile"]
+    assert run(workspace, "reconcile", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["healed"] == 2
+    assert run(workspace, "verify") == 0
+    assert run(workspace, "doctor") == 0

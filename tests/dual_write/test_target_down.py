@@ -1,0 +1,140 @@
+"""A target of another distribution that is down, or stands still: callers go on, and so does the
+way back."""
+
+import json
+import sys
+from contextlib import closing
+
+import pytest
+
+from backends.admin.cli import main
+from backends.dual_write import store as dual_store
+from contract_tests import build
+from registry_api import load_settings, open_store
+from tests import legacy
+from tests.registry_api.test_plugins import install
+
+# A SQLite file behind an engine that is down while a file ``down`` is there, each call taking its
+# time to fail, and that stands still while ``hang`` is there.
+FAULTY = """
+import time
+from dataclasses import replace
+from pathlib import Path
+from registry_api import hookimpl
+
+class FaultyError(Exception):
+    pass
+
+class Faulty:
+    def __init__(self, inner, path):
+        self.__dict__.update(inner=inner, path=path)
+        self.info = replace(inner.info, name="faulty")
+    def __getattr__(self, name):
+        found = getattr(self.inner, name)
+        def call(*args, **named):
+            fail(self.path)
+            return found(*args, **named)
+        return call
+
+def fail(path):
+    with path.with_name("calls").open("a") as calls:
+        calls.write("x")
+    if path.with_name("down").exists():
+        time.sleep(0.05)
+        raise FaultyError("connection refused")
+    while path.with_name("hang").exists():
+        time.sleep(0.02)
+
+def opened(context):
+    from backends.sql.plugin import _open
+    path = Path(context.location)
+    fail(path)
+    return Faulty(_open(context), path)
+
+@hookimpl
+def registry_register_stores(register):
+    register("faulty", opened)
+"""
+
+
+@pytest.fixture
+def move(tmp_path, monkeypatch, capsys):
+    """The workspace, the folder of the target, and the command; the target's bound is 0.3 s."""
+    site, engine, workspace = tmp_path / "site", tmp_path / "engine", tmp_path / "workspace"
+    for folder in (site, engine):
+        folder.mkdir()
+    install(site, "faulty-store", FAULTY)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("REGISTRY_TARGET", f"faulty://{engine}/registry.sqlite3")
+    for module in ("backends.dual_write.move", "backends.dual_write.store"):
+        monkeypatch.setattr(f"{module}.ANSWER", 0.3)
+    legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+
+    def command(*tokens):
+        code = main([*tokens, "--json", "--workspace", str(workspace)])
+        return code, json.loads(capsys.readouterr().out)
+
+    yield workspace, engine, command
+    for name in ("down", "hang"):
+        (engine / name).unlink(missing_ok=True)
+    sys.modules.pop("faulty_store", None)
+
+
+@pytest.mark.parametrize("fault", ["down", "hang"])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_callers_go_on_and_do_not_try_it_each_time(move, fault, phase):
+    """Writes and reads are answered from the source; after one failure the target rests; mended, it
+    is brought up to date."""
+    workspace, engine, command = move
+    assert command("switch", str(phase))[0] == 0
+    with closing(open_store(load_settings(workspace))) as store:
+        build.put(store, build.report("TASK-1", "a"), expected=None)
+        (engine / fault).write_text("")
+        (engine / "calls").unlink()
+        for _ in range(20):
+            build.put(store, build.report("TASK-1", "a"), expected=None)
+            assert store.load("TASK-1").agents
+        assert (engine / "calls").stat().st_size <= 5
+        (engine / fault).unlink()
+    assert command("reconcile")[0] == 0
+    code, found = command("verify")
+    assert (code, found["mismatches"], found["records"]) == (0, [], 2 + 21)
+
+
+@pytest.mark.parametrize("fault", ["down", "hang"])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_status_and_the_way_back_need_no_target(move, fault, phase):
+    _, engine, command = move
+    assert command("switch", str(phase))[0] == 0
+    (engine / fault).write_text("")
+    code, found = command("status")
+    assert code == 0
+    assert found["migration"]["phase"] == phase
+    code, found = command("doctor")
+    assert code == 3
+    assert any("faulty" in i["what"] for i in found["issues"])
+    code, found = command("switch", "0")
+    assert (code, [s["to"] for s in found["steps"]]) == (0, list(range(phase - 1, -1, -1)))
+
+
+@pytest.mark.parametrize("fault", ["down", "hang"])
+def test_plan_says_that_it_cannot_be_reached(move, fault):
+    """And makes nothing; the switch itself is refused, exit 6."""
+    workspace, engine, command = move
+    (engine / fault).write_text("")
+    before = sorted(workspace.rglob("*"))
+    code, found = command("plan", "1")
+    assert code == 0
+    assert "cannot be reached" in found["notes"][0]
+    assert sorted(workspace.rglob("*")) == before
+    code, found = command("switch", "1")
+    assert (code, found["error"]["code"]) == (6, "preflight")
+    assert "cannot be reached" in found["error"]["message"]
+    (engine / fault).unlink()
+    assert command("switch", "1")[0] == 0
+    assert command("plan", "2")[1]["notes"] == []
+
+
+def test_how_long_it_rests():
+    """The bound that docs/operating.md names."""
+    assert (dual_store._DOWN, dual_store._PER_FAILURE, dual_store.ANSWER) == (30.0, 10, 5.0)
