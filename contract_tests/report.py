@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from contract_tests.bound import NeverEnded, bounded
 from contract_tests.harness import Harness, harness_class
 from registry_api import CONTRACT_VERSION
 from registry_api.errors import UsageError
 
-__all__ = ["check"]
+__all__ = ["BOUND", "check"]
 
 # By module, in the order they run: what is quick to tell comes first.
 GROUPS = {
@@ -40,6 +41,7 @@ GROUPS = {
     "test_speed": "speed",
 }
 Progress = Callable[[str, int, int], None]
+BOUND = 600.0  # seconds that a test may take: on a slow host the longest takes a tenth of it
 
 
 @dataclass(slots=True, eq=False)  # pytest keeps its plugins in sets
@@ -48,6 +50,8 @@ class _Run:
 
     progress: Progress
     core_only: bool
+    bound: float
+    gave_up: Callable[[], None]
     total: int = 0
     done: int = 0
     places: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -75,6 +79,39 @@ class _Run:
             text = getattr(item.obj, "__doc__", "") or ""  # type: ignore[attr-defined]
             self.semantics[item.nodeid] = " ".join(text.split())
         self.total, self.start = len(items), time.monotonic()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        yield from self._bounded(item)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        yield from self._bounded(item)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+        yield from self._bounded(item)
+
+    def _bounded(self, item: pytest.Item) -> Iterator[None]:
+        try:
+            with bounded(self.bound, lambda: self._stuck(item)):
+                yield
+        except NeverEnded as error:
+            pytest.fail(str(error))
+
+    def _stuck(self, item: pytest.Item) -> None:
+        """Tell what was found until then: nothing can end the test."""
+        store, group = self.places[item.nodeid]
+        error = (
+            f"it did not end within {self.bound:g} s, and could not be ended: the run stops here"
+        )
+        found = _not_run(item.nodeid.rpartition("/")[2], error)
+        self.failed.append(
+            found
+            | {"store": store, "group": group, "semantics": self.semantics[item.nodeid]}
+            | {"after": round(time.monotonic() - self.start, 1)}
+        )
+        self.gave_up()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -153,11 +190,16 @@ def check(
     first: bool = False,
     seed: int | None = None,
     harness: str | None = None,
+    bound: float = BOUND,
     progress: Progress,
+    partly: Callable[[dict[str, Any], bool], None] = lambda report, last: None,
 ) -> dict[str, Any]:
     """Run the suite on a store and return the report, as ``--json`` shows it.
 
-    ``first`` stops at the first failure; ``harness`` names the class that sets the store up. Raises
+    ``first`` stops at the first failure; ``harness`` names the class that sets the store up; a test
+    that has not ended after ``bound`` seconds has failed. ``partly`` is given the report as far as
+    it is after each test; the second value tells that a test could not be ended, and that this is
+    all there will be: it has to end the process. Raises
     UnknownBackend where no plugin offers the store, and UsageError where the class is none.
     """
     if "://" in name and harness is None and not name.startswith("mutant://"):
@@ -167,12 +209,37 @@ def check(
         )
     kind = harness_class(harness)
     seed = random.randrange(2**32) if seed is None else seed
-    run = _Run(progress, core_only)
-    start = time.monotonic()
+    run = _Run(progress, core_only, bound, gave_up=lambda: partly(report("none"), True))
+    start, stores = time.monotonic(), list[dict[str, Any]]()
+
+    def report(level: str) -> dict[str, Any]:
+        for store in stores:
+            store["groups"] = dict(_rounded(run.groups.get(store["name"], {})))
+            store["speed"] = run.speed.get(store["name"], {})
+        return {
+            "store": name,
+            "level": level,
+            "suite": version("registry-backend"),
+            "contract": CONTRACT_VERSION,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "seed": seed,
+            "seconds": round(time.monotonic() - start, 1),
+            "stores": stores,
+            "failed": run.failed,
+            "skipped": run.skipped,
+            "warnings": [w for store in stores for w in _too_slow(store["name"], store["speed"])],
+        }
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+        partly(report("none"), False)
+
+    run.progress = told
     with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
         set_hypothesis_home_dir(folder)  # what it keeps has no place in the user's folder
         places = {s: Path(folder) / s.replace("/", "_") for s in _stores_of(name)}
-        stores = [_described(kind(store, place)) for store, place in places.items()]
+        stores += [_described(kind(store, place)) for store, place in places.items()]
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # the user's own does not count
         options = ["-c", f"{folder}/pytest.ini", f"--rootdir={folder}"]
         options += [f"--basetemp={folder}/tests", f"--hypothesis-seed={seed}"]
@@ -187,23 +254,7 @@ def check(
         code = pytest.main([*options, *plugins, *wanted], plugins=[run])
     if code != pytest.ExitCode.OK and not run.failed:
         run.failed.append(_not_run("", f"pytest ended with {pytest.ExitCode(code).name}"))
-    for store in stores:
-        store["groups"] = dict(_rounded(run.groups.get(store["name"], {})))
-        store["speed"] = run.speed.get(store["name"], {})
-    return {
-        "store": name,
-        "level": run.level(code),
-        "suite": version("registry-backend"),
-        "contract": CONTRACT_VERSION,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "seed": seed,
-        "seconds": round(time.monotonic() - start, 1),
-        "stores": stores,
-        "failed": run.failed,
-        "skipped": run.skipped,
-        "warnings": [w for store in stores for w in _too_slow(store["name"], store["speed"])],
-    }
+    return report(run.level(code))
 
 
 def _too_slow(name: str, speed: dict[str, float]) -> Iterator[str]:

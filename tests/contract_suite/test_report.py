@@ -17,7 +17,7 @@ class Failed:
 
 def test_a_failure_with_a_lone_surrogate_can_be_written():
     """Tests show stores such text; the report is written all the same, and shows what it was."""
-    run = _Run(lambda *_: None, False)
+    run = _Run(lambda *_: None, False, 600.0, lambda: None)
     run.semantics[Failed.nodeid] = ""
     run.places[Failed.nodeid] = "yours", "values"
     run.pytest_runtest_logreport(Failed())
