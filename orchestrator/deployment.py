@@ -29,7 +29,7 @@ from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, inside, transact
 from registry_api.durable import replace_file
 from registry_api.errors import InvalidInput
-from registry_api.instance import instance_of
+from registry_api.instance import instance_of, make_state_folder
 from registry_api.launching import Launch, Launcher, Prepared
 from registry_api.location import public
 from registry_api.opening import STATE_DIR
@@ -225,10 +225,14 @@ class Deployment:
         return f"{marks.own_mark()}:{instance_of(self._workspace / STATE_DIR)}"
 
     def _is_of_another(self, agent: Agent) -> bool:
-        """Whether another instance of the registry started the agent."""
-        owner = extra_of(agent).get("reserved_by")
+        """Whether another instance of the registry started the agent. Not one that stood in this
+        very place: a backup was put back while the agent went on.
+        """
+        owner, mark = extra_of(agent).get("reserved_by"), mark_in(agent)
         instance = "".join(owner.split(":")[3:]) if isinstance(owner, str) else ""
-        return instance not in {"", instance_of(self._workspace / STATE_DIR)}
+        if instance in {"", instance_of(self._workspace / STATE_DIR)}:
+            return False
+        return mark is None or marks.workspace_of(mark) != str(self._workspace)
 
     def _cared_for(self, agent: Agent, owner: str) -> bool:
         """Whether somebody is just starting the agent, or just taking note of its exit."""
@@ -306,7 +310,7 @@ class Deployment:
         if any("{mcp_config}" in part for part in _flat(order.argv)):
             server = client_config(self._workspace, self._endpoint)
             text = json.dumps({"mcpServers": {SERVER: server}}, indent=2).encode()
-            config.parent.mkdir(mode=0o700, exist_ok=True)
+            make_state_folder(config.parent)
             if not config.exists() or config.read_bytes() != text:
                 replace_file(config, text, aside=config.with_name(f"mcp.{uuid.uuid4().hex}"))
         return {
@@ -329,12 +333,12 @@ def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, objec
 
 def _settings() -> dict[str, str]:
     """Return the settings that this process was given: a server of an agent's own needs the same,
-    or works on another store, and most clients pass on nothing of their environment. Credentials
-    are left out, since these end in files and command lines: such a server is refused with what to
-    do, unless it inherits them or the URL names a passfile.
+    or works on another store, and most clients pass on nothing of their environment. What holds
+    credentials is left out, since this ends in files and command lines: such a server inherits it,
+    or is refused with what to do, unless the URL names a passfile.
     """
     ours = ((k, v) for k, v in os.environ.items() if k.startswith("REGISTRY_"))
-    return {k: public(v) for k, v in sorted(ours) if k not in _NOT_SETTINGS}
+    return {k: v for k, v in sorted(ours) if k not in _NOT_SETTINGS and public(v) == v}
 
 
 def _inline_table(values: Mapping[str, str]) -> str:

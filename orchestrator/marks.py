@@ -15,7 +15,10 @@ from pathlib import Path
 
 from registry_api.instance import machine
 
-__all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of"]
+__all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of", "workspace_of"]
+
+
+_HOST_SPACE = "4026531836"  # the pid namespace of a Linux host itself (linux/proc_ns.h)
 
 
 def mark_of(pid: int) -> str | None:
@@ -40,20 +43,20 @@ def is_here(mark: str) -> bool:
     """Return whether a mark is of this machine: of another's, or another container's, processes
     one knows nothing. What was before this machine's last boot is over.
     """
-    parts = mark.split(":")
-    theirs, ours = (parts[2] if len(parts) > 2 else "").split("."), _place().split(".")
-    if len(theirs) != len(ours):
-        return len(parts) < 3 or parts[2] == _name()
-    if theirs[0] != ours[0]:
-        return False
-    return theirs[1] != ours[1] or theirs == ours
+    place = mark.split(":")[2:3]
+    return not place or place[0] in {_place(), _name()} or of_earlier_boot(mark)
 
 
 def of_earlier_boot(mark: str) -> bool:
-    """Return whether a mark is of this machine before its last boot: that process is gone."""
+    """Return whether a mark is of this machine before its last boot: that process is gone.
+
+    Not said of containers, which may share one machine's id on several hosts.
+    """
     parts = mark.split(":")
     theirs, ours = (parts[2] if len(parts) > 2 else "").split("."), _place().split(".")
-    return len(theirs) == len(ours) and theirs[0] == ours[0] and theirs[1] != ours[1]
+    if len(theirs) != len(ours) or theirs[0] != ours[0]:
+        return False
+    return theirs[1] != ours[1] and theirs[2] == ours[2] == _HOST_SPACE
 
 
 def alive(mark: str) -> bool:
@@ -64,6 +67,19 @@ def alive(mark: str) -> bool:
     parts, now = mark.split(":")[:3], (mark_of(pid) or "").split(":")
     # Before, the place was the host's name: an agent may have run for longer than this program.
     return parts == now or parts == [*now[:2], _name()]
+
+
+def workspace_of(mark: str) -> str | None:
+    """Return the workspace that a live agent's process was started for; None where nobody tells."""
+    pid = pid_of(mark)
+    if pid is None or not alive(mark):
+        return None
+    import psutil  # noqa: PLC0415
+
+    found: dict[str, str] = {}
+    with suppress(psutil.Error):
+        found = psutil.Process(pid).environ()
+    return found.get("REGISTRY_WORKSPACE")
 
 
 def own_mark() -> str:

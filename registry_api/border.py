@@ -21,7 +21,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry_api.deadline import answer_within
+from registry_api.deadline import answer_within, note_wait, waited
 from registry_api.errors import NotPermitted, OutcomeUnknown, RegistryError, Unavailable
 from registry_api.location import HIDDEN, public
 from registry_api.store import RegistryStore, StoreInfo
@@ -30,6 +30,8 @@ from registry_api.wrapper import StoreWrapper
 __all__ = ["Border", "answered", "hide", "owner_of", "typed", "typed_errors"]
 
 T = TypeVar("T")
+# What may take minutes, and must not go on behind its caller's back. Each comes after a short call.
+_LONG = {"apply_all", "replace"}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
@@ -45,6 +47,7 @@ class Border(StoreWrapper):
         super().__init__(inner)
         self._secrets = secrets
         self._foreign = foreign
+        self._given_up: list[threading.Thread] = []
 
     @property
     def info(self) -> StoreInfo:
@@ -55,7 +58,9 @@ class Border(StoreWrapper):
     def around(self, op: str, call: Callable[[], T]) -> T:
         """Run one call."""
         try:
-            return answered(call, self.inner.info.name) if self._foreign else call()
+            if self._foreign and op not in _LONG:
+                return answered(call, self.inner.info.name, given_up=self._given_up)
+            return call()
         except Exception as error:
             found = typed(error, store=self.inner.info.name, op=op)
             if found is None:
@@ -84,34 +89,47 @@ class Border(StoreWrapper):
         return call
 
 
-def answered(call: Callable[[], T], name: str) -> T:
+def answered(call: Callable[[], T], name: str, *, given_up: list[threading.Thread]) -> T:
     """Run a call of a foreign store; raises Unavailable where it has not ended in time.
 
-    It is left to a thread of its own then, which cannot be ended; whatever it still does is what
-    the call was to do, and the contract's calls may come late or twice.
+    It is left to a thread of its own then, which cannot be ended, and is noted in ``given_up``: as
+    long as it lasts nothing more is asked. Whatever it still does is what the call was to do, and
+    a read or an ``apply`` may come late or twice.
     """
     seconds = answer_within()
     if seconds is None:
         return call()
-    found: Future[T] = Future()
+    given_up[:] = [thread for thread in given_up if thread.is_alive()]
+    if given_up:
+        raise _unanswered(name, seconds)
+    found: Future[tuple[T, float]] = Future()
     context = copy_context()
 
     def run() -> None:
         try:
-            found.set_result(context.run(call))
+            result = context.run(call)
+            found.set_result((result, waited()))
         except BaseException as error:  # noqa: BLE001  (raised again by who waits)
             found.set_exception(error)
 
-    threading.Thread(target=run, name=f"{name}-call", daemon=True).start()
+    thread = threading.Thread(target=run, name=f"{name}-call", daemon=True)
+    thread.start()
     try:
-        return found.result(seconds)
+        result, spent = found.result(seconds)
     except FutureTimeout:
         if found.done():  # an error of its own
             raise
-        raise Unavailable(
-            f"the store {name!r} has not answered within {seconds:g} s",
-            next_step="See whether its server runs",
-        ) from None
+        given_up.append(thread)
+        raise _unanswered(name, seconds) from None
+    note_wait(spent)
+    return result
+
+
+def _unanswered(name: str, seconds: float) -> Unavailable:
+    return Unavailable(
+        f"the store {name!r} has not answered within {seconds:g} s",
+        next_step="See whether its server runs",
+    )
 
 
 def hide(error: RegistryError, secrets: Sequence[str]) -> None:

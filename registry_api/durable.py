@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from registry_api.ownership import open_owned
 
-__all__ = ["replace_file", "sync_folder", "write_file"]
+__all__ = ["make_whole", "replace_file", "sync_folder", "write_file"]
 
 Sync = Callable[[int], None]
 
@@ -23,6 +25,25 @@ def write_file(
         file.write(data)
         file.flush()
         sync(fd)
+
+
+def make_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Let a file appear with its content in it, unless there is one. Raises OSError.
+
+    By a link from a name nobody else has; where the file system has no links, and so no other way
+    to do it, it is made and then written.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_file(aside, data, new=True, mode=mode)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass  # somebody was faster
+    except OSError:
+        with suppress(FileExistsError):
+            write_file(path, data, new=True, mode=mode)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes, *, aside: Path, sync: Sync = os.fsync) -> None:

@@ -8,9 +8,7 @@ workspace that is renamed stays what it is.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from registry_api.durable import write_file
+from registry_api.durable import make_whole
 from registry_api.ownership import make_folder
 
 __all__ = ["copied_from", "instance_of", "machine", "make_state_folder"]
@@ -52,16 +50,8 @@ def make_state_folder(folder: Path) -> None:
 
 
 def _make(path: Path, content: Callable[[], bytes]) -> None:
-    """Let a file appear whole, unless it is there."""
-    if path.exists():
-        return
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    write_file(aside, content())
-    try:
-        with suppress(FileExistsError):  # another process was faster
-            os.link(aside, path)
-    finally:
-        aside.unlink()
+    if not path.exists():
+        make_whole(path, content())
 
 
 def _identity(folder: Path) -> bytes:

@@ -25,12 +25,12 @@ __all__ = [
 ]
 
 HIDDEN = "***"
-_KEYS = r"password|passwd|pass|pwd|secret|token|api_?key|access_key|auth"
+_KEYS = r"[\w-]*(?:password|passwd|pwd|secret|token|api_?key|access_key)|pass|auth"
 # The user's part reaches to the last @ before the path, the query or the end: a password that was
 # not encoded may hold an @ itself.
 _USER = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/?#:@]*):([^/?#]*)@")
-# One that holds a slash is no URL, and is hidden all the same; a port is no password.
-_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/?#:@]*):(?!\d+(?:[/?#]|$))([^?#]*?)@")
+# One that holds what should have been encoded is hidden all the same, to the last @ there is.
+_SLASH = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/?#:@]*):(?!//)(.*)@")
 _QUERY = re.compile(rf"([?&;](?:{_KEYS})=)([^&;#]*)", re.IGNORECASE)
 _PASSFILE = re.compile(r"([?&;])passfile=([^&;#]*)[&;]?")
 

@@ -78,7 +78,11 @@ def _opened(
     secrets = credentials_in(context.location)
     try:
         foreign = owner not in {None, _OURS}
-        store = answered(partial(factory, context), scheme) if foreign else factory(context)
+        store = (
+            answered(partial(factory, context), scheme, given_up=[])
+            if foreign
+            else factory(context)
+        )
     except RegistryError as error:
         hide(error, secrets)
         raise

@@ -203,6 +203,11 @@ class Movable(Replica, Protocol):
     def thaw(self) -> None:
         """Let other programs write the documents again; also after a freeze that died half-way."""
 
+    def restore(self, *, dry_run: bool = False) -> int:
+        """Write documents and lines again that somebody removed; return how many. Nothing while the
+        store is frozen. ``dry_run``: only count them.
+        """
+
     def project(self) -> None:
         """Bring the other programs' list of all tasks up to date, as far as it can be at once."""
 
@@ -284,7 +289,7 @@ class Legacy(Protocol):
 
     def removed(self) -> Mapping[str, int]:
         """Return per file that somebody removed or cut short how many records it lacks; they are
-        kept, and Logged.reconcile writes the file again.
+        kept, and Movable.restore writes the file again.
         """
 
     def frozen_documents(self) -> int:

@@ -219,7 +219,8 @@ class Move:
                 return Reconciled()
         with self._gate.passing():
             source = self._store.source
-            found = source.reconcile(dry_run=dry_run) if provides(source, Logged) else Reconciled()
+            written = source.restore(dry_run=dry_run) if provides(source, Movable) else 0
+            found = Reconciled(written=written)
             task_ids = self._task_ids()
         if self._record().phase is MigrationPhase.JSON_ONLY:
             return found

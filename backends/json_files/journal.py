@@ -103,6 +103,7 @@ class Journal:
     inode: int = -1
     size: int = 0
     base: int = -1
+    base_number: int = 0  # the feed number that the newest base stands at
     lineage: str = ""
     revision: int = 0
     number: int = 0
@@ -349,7 +350,7 @@ class Journal:
         if kind == "history":
             return
         if kind == "base":
-            self.base, self._tail = offset, 0
+            self.base, self.base_number, self._tail = offset, line["n"], 0
             if self.held is not None:
                 return
             self._take_base(line)
@@ -484,7 +485,10 @@ class Journal:
     def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""
         after = max(after, self.floor)
-        for raw, offset in self._lines(self._places.get(after, 0)):
+        start = self._places.get(after)
+        if start is None:  # lines before a base are of numbers up to its own
+            start = max(0, self.base) if after >= self.base_number > 0 else 0
+        for raw, offset in self._lines(start):
             found = _IDS.match(raw)
             if found is None or not after < int(found[2]) < below:
                 continue

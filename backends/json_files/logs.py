@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class TaskLogs:
         """
         records: list[History] = []
         offsets: dict[str, int] = {}
-        known = _Known(journal)
+        known = _Known(journal, lambda: self._is_anything_gone(journal))
         for log in self._logs(lines):
             start = journal.logs.get(log.generation, 0)
             if log.size == start:
@@ -54,11 +54,16 @@ class TaskLogs:
             cut = self._is_cut(log, start)
             for end, line in self._lines(log, 0 if cut else start, None):
                 offsets[log.generation] = end
-                if not known.holds(line.record, moved=cut or not start):
+                if not known.holds(line.record, cut=cut, new=not start):
                     records.append(line.record)
             if cut:
                 offsets.setdefault(log.generation, 0)
         return records, offsets
+
+    def _is_anything_gone(self, journal: Journal) -> bool:
+        """Whether a log that was read is gone, or shorter now: its lines may have moved."""
+        sizes = {log.generation: log.size for log in self._logs(None)}
+        return any(sizes.get(generation, 0) < upto for generation, upto in journal.logs.items())
 
     @staticmethod
     def _is_cut(log: Log, start: int) -> bool:
@@ -278,24 +283,24 @@ class _Behind:
 class _Known:
     """What a journal holds of the histories; read when it is first asked."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, anything_gone: Callable[[], bool]) -> None:
         self._journal = journal
+        self._anything_gone = anything_gone
         self._contents: Counter[History] | None = None
 
-    def holds(self, record: History, *, moved: bool) -> bool:
+    def holds(self, record: History, *, cut: bool, new: bool) -> bool:
         """Whether a line's record is in the journal, by its id; or by what it says, once for each
-        such record, where it may have ``moved``: a foreign line's id follows from its place.
+        such record, where it may have moved, since a foreign line's id follows from its place: in a
+        log that was ``cut``, or in a ``new`` one while another is gone.
         """
         if (KINDS[type(record)], record_key(record)) in self._journal.history_ids():
             return True
-        if not (moved and record.foreign and self._journal.logs):
+        if not ((cut or new) and record.foreign and self._journal.logs):
             return False
         if self._contents is None:
+            kinds = (Kind.PROGRESS, Kind.FINDING) if cut or self._anything_gone() else ()
             self._contents = Counter(
-                without_id(r)
-                for kind in (Kind.PROGRESS, Kind.FINDING)
-                for r in self._journal.histories(kind)
-                if r.foreign
+                without_id(r) for k in kinds for r in self._journal.histories(k) if r.foreign
             )
         content = without_id(record)
         self._contents[content] -= 1

@@ -13,7 +13,6 @@ import fcntl
 import os
 import random
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from backends.files import open_regular
 from backends.json_files.patch import same_behind, same_in_front
 from backends.json_files.shared import Shared
 from registry_api import jsontext
+from registry_api.durable import make_whole
 from registry_api.ownership import make_folder, open_owned
 from registry_api.snapshot import RegistryCounts, TaskSnapshot
 
@@ -72,6 +72,8 @@ class Projection:
                 listed = jsontext.parse(text).get("tasks")
         except (OSError, ValueError, AttributeError):
             return False  # gone, or being written
+        if not isinstance(listed, dict):
+            return False  # another program's idea of the file: left alone, named by status
         self._least = len(text)
         return not listed or not self._listed <= set(listed)
 
@@ -99,13 +101,7 @@ class Projection:
 
     def _make(self, path: Path) -> None:
         """Let the file appear with its first text in it."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._shared.write_file(aside, jsontext.dump(self._empty(), indent=True), mode=0o644)
-        try:
-            with suppress(FileExistsError):  # somebody was faster
-                os.link(aside, path)
-        finally:
-            aside.unlink()
+        make_whole(path, jsontext.dump(self._empty(), indent=True), mode=0o644)
 
     def _rewrite(self, fd: int, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> None:
         old = os.pread(fd, os.fstat(fd).st_size, 0)
@@ -123,7 +119,8 @@ class Projection:
             self._entries(value, snapshot)
         new = jsontext.dump(value, indent=True)
         self._written = new, value
-        self._least, self._listed = len(new), set(value.get("tasks") or ())
+        listed = value.get("tasks")
+        self._least, self._listed = len(new), set(listed) if isinstance(listed, dict) else set()
         if new != text:
             if len(new) > len(old):
                 # A full disk shows here, behind the text, where blanks do no harm.

@@ -54,7 +54,7 @@ from registry_api.retention import cursor_expired
 from registry_api.select import select_records, select_tasks
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.status import AgentStatus, TaskStatus
-from registry_api.store import Capability, Reconciled, StoreInfo
+from registry_api.store import Capability, StoreInfo
 
 __all__ = ["JsonFilesStore"]
 
@@ -369,16 +369,20 @@ class JsonFilesStore:
             for name, lacking in task.removed().items()
         }
 
-    def reconcile(self, *, dry_run: bool = False) -> Reconciled:
-        """See Logged.reconcile; what others appended is taken in by every look anyway."""
+    def restore(self, *, dry_run: bool = False) -> int:
+        """See Movable.restore."""
+        if self._shared.frozen():
+            return 0
         if dry_run:
-            return Reconciled(written=sum(self.removed().values()))
+            return sum(self.removed().values())
         written = sum(task.restore() for task in list(self._all()))
         self.project()
-        return Reconciled(written=written)
+        return written
 
     def project(self) -> None:
         """See Movable.project."""
+        if self._shared.frozen():
+            return
         self._projection.mark()
         self._next_try = 0.0
         self._project()

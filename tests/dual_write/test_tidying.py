@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from contract_tests import build
+from orchestrator import state_db
 from registry_api import Kind, load_settings, open_migration, open_store
 from registry_api.migration import MigrationPhase
 from registry_api.query import RecordQuery
@@ -165,3 +166,18 @@ def test_reconcile_writes_it_again(workspace, tmp_path, way, phase):
         build.put(store, build.report("TASK-1", "a", message="ours 4"), expected=None)
     new = {(Kind.PROGRESS, "TASK-1", "theirs 4"), (Kind.PROGRESS, "TASK-1", "ours 4")}
     assert held(workspace) == before | new
+
+
+@pytest.mark.parametrize("phase", [3, 4])
+def test_frozen_files_are_not_written_again(workspace, phase):
+    """The older library's call, which takes in logs, goes to the writer of record alone."""
+    switch(workspace, phase)
+    append(workspace, 8, "theirs late")
+    documents = {p: p.read_bytes() for p in workspace.glob("*/AGENT_REGISTRY.json")}
+    journals = {p: p.read_bytes() for p in workspace.glob(".registry/json/*.journal")}
+    state_db.reconcile_task_workspace(workspace / "TASK-1")
+    assert {p: p.read_bytes() for p in workspace.glob("*/AGENT_REGISTRY.json")} == documents
+    assert {p: p.read_bytes() for p in workspace.glob(".registry/json/*.journal")} == journals
+    with closing(open_migration(load_settings(workspace, env=ENV))) as migration:
+        assert migration.verify().mismatches == ()
+        assert migration.status().stragglers == ()

@@ -4,7 +4,9 @@ done where they make it anew, EMPTY."""
 import json
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from contextlib import closing
 
 import pytest
@@ -149,6 +151,45 @@ def test_what_others_add_and_say_stays(workspace):
     spawn(store, "second")
     value = json.loads(path_of(workspace).read_text())
     assert (value["theirs"], value["tasks"]["TASK-9"]) == (1, {"status": "X"})
+
+
+@pytest.mark.parametrize("tasks", [[{"task_id": "x"}], 3, None, "x"])
+def test_another_programs_idea_of_it_fails_nobody(workspace, tasks):
+    """Whatever lies under its keys, calls go on, and a write that was made is answered."""
+    store = opened(workspace)
+    spawn(store, "first")
+    for _ in range(2):
+        path_of(workspace).write_text(json.dumps({"tasks": tasks}))
+        for operation in OPERATIONS.values():
+            operation(store)
+        spawn(opened(workspace), "x" * len(store.load("TASK-0").agents))
+
+
+def test_threads_that_make_it_at_once(workspace):
+    """Each with the first write of its task: the file is there, whole."""
+    for _ in range(10):
+        path_of(workspace).unlink(missing_ok=True)
+        store = opened(workspace)
+        threads = [
+            threading.Thread(target=spawn, args=(store, uuid.uuid4().hex, f"TASK-{n}"))
+            for n in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        spawn(store, uuid.uuid4().hex)
+        assert "TASK-0" in listed(workspace)
+        assert [p.name for p in path_of(workspace).parent.iterdir()] == [path_of(workspace).name]
+
+
+def test_where_there_are_no_links(workspace, monkeypatch):
+    def link(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", link)
+    spawn(opened(workspace), "first")
+    assert "TASK-0" in listed(workspace)
 
 
 def test_every_way_back_and_reconcile_bring_it_up_to_date(workspace):

@@ -117,10 +117,36 @@ def test_after_a_reboot_nobody_lives_also_in_a_copy(opened, workspace, monkeypat
     play = opened(workspace).create("only")
     agent = play.deploy()
     machine, boot, space = marks._place().split(".")
+    monkeypatch.setattr(marks, "_HOST_SPACE", space)  # in a container nobody knows
     copy = over(opened, play, copied(workspace))
     monkeypatch.setattr(marks, "_place", lambda: f"{machine}.other{boot[5:]}.{space}")
     for one in (play, copy):
         assert one.service.deployment.process(one.agent(agent)) == "dead"
+
+
+def test_a_backup_put_back_in_its_place_keeps_its_agents(opened, workspace):
+    """Another folder by its inode, at the same path: who went on meanwhile is stopped."""
+    play = opened(workspace).create("only")
+    agent = play.deploy()
+    mark = json.loads(play.agent(agent).extra)["process"]
+    play.service.store.close()
+    there = copied(workspace)
+    shutil.rmtree(workspace)
+    there.rename(workspace)
+    again = over(opened, play, workspace)
+    assert again.service.deployment.process(again.agent(agent)) == "alive"
+    again.service.cancel_task(play.task_id, "enough")
+    assert not marks.alive(mark)
+
+
+def test_marks_of_before_are_read(monkeypatch):
+    """With a host's name for a place, also one of several parts."""
+    pid, birth, _ = marks.own_mark().split(":")
+    monkeypatch.setattr("platform.node", lambda: "node1.example.com")
+    for place, here in (("node1.example.com", True), ("node2.example.com", False)):
+        assert marks.is_here(f"{pid}:{birth}:{place}") is here
+        assert marks.alive(f"{pid}:{birth}:{place}") is here
+        assert not marks.of_earlier_boot(f"{pid}:{birth}:{place}")
 
 
 def test_doctor_recognises_a_copy(opened, workspace, capsys):
