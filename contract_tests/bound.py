@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["NeverEnded", "bounded"]
+__all__ = ["BOUND", "NeverEnded", "bounded"]
+
+BOUND = 600.0  # seconds that a test may take: on a slow host the longest takes a tenth of it
 
 _GRACE = 30.0  # seconds for a test to end once it was told to
 

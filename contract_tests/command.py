@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from contract_tests.bound import BOUND
 from registry_api.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def contract(
     ] = None,
     bound: Annotated[
         float, Parameter(help="seconds after which a test that has not ended has failed")
-    ] = 600.0,
+    ] = BOUND,
     report: Annotated[
         Path | None, Parameter(help="a file for the report as JSON, written as the run goes on")
     ] = None,
@@ -54,12 +55,12 @@ def contract(
             f"the contract tests need {error.name}",
             next_step="pip install 'registry-backend[contract]'",
         ) from error
-    import orjson  # noqa: PLC0415
+    import orjson  # noqa: PLC0415  (with what the run needs)
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
     if not 1 <= bound <= 86400:
-        raise UsageError("--bound is 1 to 86400 seconds", next_step="Leave it out: 600")
+        raise UsageError("--bound is 1 to 86400 seconds", next_step=f"Leave it out: {BOUND:g}")
 
     def write(found: dict[str, Any]) -> None:
         if report is not None:
@@ -80,13 +81,15 @@ def contract(
         if not last:
             write(found)
             return
-        # What is printed during a test is pytest's.
-        with os.fdopen(shown_at, "w") as sys.stdout:
-            code = answer(found)
+        sys.stdout = stdout  # what is printed during a test is pytest's
+        code = answer(found)
+        stdout.flush()
         os._exit(code)  # nothing else ends a test that waits in an engine's own code
 
-    shown_at = os.dup(1)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with (
+        os.fdopen(os.dup(1), "w") as stdout,
+        Progress(console=Console(stderr=True), transient=True) as bar,
+    ):
         shown = bar.add_task("collecting", total=None)
         found = check(
             name,
@@ -98,7 +101,6 @@ def contract(
             partly=partly,
             progress=lambda what, n, of: bar.update(shown, description=what, completed=n, total=of),
         )
-    os.close(shown_at)
     return answer(found)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from contract_tests.bound import NeverEnded, bounded
+from contract_tests.bound import BOUND, NeverEnded, bounded
 from contract_tests.harness import Harness, harness_class
 from registry_api import CONTRACT_VERSION
 from registry_api.errors import UsageError
 
-__all__ = ["BOUND", "check"]
+__all__ = ["check"]
 
 # By module, in the order they run: what is quick to tell comes first.
 GROUPS = {
@@ -41,7 +41,6 @@ GROUPS = {
     "test_speed": "speed",
 }
 Progress = Callable[[str, int, int], None]
-BOUND = 600.0  # seconds that a test may take: on a slow host the longest takes a tenth of it
 
 
 @dataclass(slots=True, eq=False)  # pytest keeps its plugins in sets

@@ -74,7 +74,7 @@ def workspace_of(mark: str) -> str | None:
     pid = pid_of(mark)
     if pid is None or not alive(mark):
         return None
-    import psutil  # noqa: PLC0415
+    import psutil  # noqa: PLC0415  (asked where an instance differs only)
 
     found: dict[str, str] = {}
     with suppress(psutil.Error):

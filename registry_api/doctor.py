@@ -71,8 +71,8 @@ def _run(check: HealthCheck, context: OpenContext) -> list[Issue]:
         return list(check(context))
     except (RegistryError, OSError) as error:
         found = typed(error)
-        said = found.next_step if found else ""
-        return [Issue(what=str(found and found.message), next_step=said or "See the message")]
+        assert found is not None  # both kinds have an error of ours
+        return [Issue(what=found.message, next_step=found.next_step or "See the message")]
     except Exception as error:  # noqa: BLE001  (a plugin's check may fail in any way)
         what = f"the check failed: {type(error).__name__}: {error}"
         return [Issue(what=what, next_step="Report it to the plugin's author")]

@@ -62,7 +62,7 @@ class Plugins:
         it means by its answers cannot be known. A minor version only adds capabilities.
         """
         try:
-            return partial(_opened, scheme, self.stores[scheme], self.owners.get(scheme))
+            return partial(_opened, scheme, self.stores[scheme], not self.is_ours(scheme))
         except KeyError:
             broken = [f"{p.name} ({p.broken})" for p in self.loaded if p.broken]
             note = f"; broken plugins: {', '.join(broken)}" if broken else ""
@@ -73,11 +73,10 @@ class Plugins:
 
 
 def _opened(
-    scheme: str, factory: StoreFactory, owner: str | None, context: OpenContext
+    scheme: str, factory: StoreFactory, foreign: bool, context: OpenContext
 ) -> RegistryStore:
     secrets = credentials_in(context.location)
     try:
-        foreign = owner not in {None, _OURS}
         store = (
             answered(partial(factory, context), scheme, given_up=[])
             if foreign

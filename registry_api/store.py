@@ -287,11 +287,6 @@ class Legacy(Protocol):
     def problems(self) -> tuple[str, ...]:
         """Return, a line each, what in the files could not be taken, with file and position."""
 
-    def removed(self) -> Mapping[str, int]:
-        """Return per file that somebody removed or cut short how many records it lacks; they are
-        kept, and Movable.restore writes the file again.
-        """
-
     def frozen_documents(self) -> int:
         """Return how many documents a cut-over made read-only."""
 

@@ -29,8 +29,23 @@ def workspace(tmp_path, monkeypatch):
     legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
     (root / "registry").mkdir()
     (root / "registry" / "GLOBAL_REGISTRY.json").write_text('{"tasks": {}, "agents": {}}')
+    give_away(root)
+    return root
+
+
+def give_away(root):
+    """Let everything belong to the owner."""
     for path in (root, *root.rglob("*")):
         os.chown(path, *OWNER)
+
+
+def reachable(tmp_path_factory):
+    """A workspace with a task, in folders that every user may pass."""
+    root = tmp_path_factory.mktemp("open") / "workspace"
+    for path in root.parents:
+        if path.is_relative_to(tmp_path_factory.getbasetemp().parent.parent):
+            path.chmod(0o755)
+    legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
     return root
 
 
@@ -132,17 +147,12 @@ def contents(workspace):
 def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypatch, phase, group):
     """Every command: typed, naming the owner and the command; nothing changed, nothing made."""
     monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
-    root = tmp_path_factory.mktemp("open") / "workspace"
-    for path in root.parents:
-        if path.is_relative_to(tmp_path_factory.getbasetemp().parent.parent):
-            path.chmod(0o755)
-    legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+    root = reachable(tmp_path_factory)
     said(root, ("switch", str(phase)))
     for tokens in COMMANDS:  # everything imported: the child may not read our files
         said(root, tokens[:1] if tokens[0] != "diff" else tokens)
     said(root, ("switch", str(phase)))
-    for path in (root, *root.rglob("*")):
-        os.chown(path, *OWNER)
+    give_away(root)
     if group:
         for path in (root, root / ".registry", *(root / ".registry").rglob("*")):
             if path.is_dir():
@@ -165,14 +175,9 @@ def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypa
 @pytest.mark.parametrize("phase", [0, 2, 3])
 def test_another_users_calls_are_refused(tmp_path_factory, phase):
     """Through open_store too: one typed error, whatever the call."""
-    root = tmp_path_factory.mktemp("open") / "workspace"
-    for path in root.parents:
-        if path.is_relative_to(tmp_path_factory.getbasetemp().parent.parent):
-            path.chmod(0o755)
-    legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+    root = reachable(tmp_path_factory)
     said(root, ("switch", str(phase)))
-    for path in (root, *root.rglob("*")):
-        os.chown(path, *OWNER)
+    give_away(root)
     settings = load_settings(root)
     open_store(settings).close()
 

@@ -85,7 +85,7 @@ def _surplus(status: MoveStatus) -> Iterator[Issue]:
             what=f"{record.target} holds {theirs - mine} task(s) that {record.source} lacks: "
             "one was restored from a backup, or somebody wrote there",
             next_step="registry-backend switch 0, move the target away, registry-backend switch 1: "
-            "it is filled anew",
+            "it is filled again",
         )
 
 

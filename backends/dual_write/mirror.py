@@ -117,7 +117,7 @@ class Mirror:
         source = upto or self.source.head(task_id)
         mark = self.target.head(task_id)
         if forked:
-            self._fill_anew(task_id)
+            self._refill(task_id)
             return True
         if (mark.lineage, mark.revision) == (source.lineage, source.revision):
             return False
@@ -171,7 +171,7 @@ class Mirror:
             return mine[0].revision <= mark.revision
         return _identity(mine[0]) != _identity(theirs[0])
 
-    def _fill_anew(self, task_id: str) -> None:
+    def _refill(self, task_id: str) -> None:
         """Set a task whose target went another way, also to an earlier revision.
 
         A store takes no step back within a lineage, so the task is set to another one first: who

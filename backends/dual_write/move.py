@@ -456,7 +456,7 @@ class Move:
         )
 
     def _project(self, before: MigrationPhase, after: MigrationPhase) -> None:
-        """On a way back, let older programs find the list of all tasks as it is now."""
+        """On a way back, bring the list of all tasks up to date for legacy programs."""
         source = self._store.source
         if before > after < MigrationPhase.WRITE_CUTOVER and provides(source, Movable):
             with suppress(RegistryError, OSError), self._gate.passing():

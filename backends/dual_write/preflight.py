@@ -71,7 +71,7 @@ def check_merged(source: RegistryStore, state: Path) -> None:
             f"the state of two registries was merged, e.g. by git: {found} have a feed number in "
             "common",
             next_step=f"End the agents, then mv {state / 'json'} {state / 'json.merged'}: the "
-            "tasks are read from their documents and logs anew",
+            "tasks are read again from their documents and logs",
         )
 
 

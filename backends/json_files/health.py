@@ -70,7 +70,7 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
             what="the state of two registries was merged, e.g. by git: "
             f"{merged[0]} and {merged[1]} have a feed number in common",
             next_step=f"End the agents, then mv {layout.state / 'json'} "
-            f"{layout.state / 'json.merged'}: the tasks are read from their documents anew",
+            f"{layout.state / 'json.merged'}: the tasks are read again from their documents",
         )
     if (layout.state / "intents").is_dir():
         for name in sorted(pending_numbers(layout.state / "intents")):

@@ -14,7 +14,7 @@ from backends.json_files.journal import Journal
 from backends.json_files.removed import History
 from backends.json_files.shared import Shared
 from backends.jsonl.append import append_line, open_log
-from backends.jsonl.lines import Line, encode_line, without_id
+from backends.jsonl.lines import encode_line, without_id
 from backends.jsonl.reader import Identity, Log, find_logs, identify, log_name, read_lines
 from registry_api.changeset import Changeset
 from registry_api.models import KINDS, Kind, record_key
@@ -52,10 +52,10 @@ class TaskLogs:
             if log.size == start:
                 continue
             cut = self._is_cut(log, start)
-            for end, line in self._lines(log, 0 if cut else start, None):
+            for end, record in self._lines(log, 0 if cut else start):
                 offsets[log.generation] = end
-                if not known.holds(line.record, cut=cut, new=not start):
-                    records.append(line.record)
+                if not known.holds(record, cut=cut, new=not start):
+                    records.append(record)
             if cut:
                 offsets.setdefault(log.generation, 0)
         return records, offsets
@@ -86,14 +86,13 @@ class TaskLogs:
         ]
         return [log for log in found if log is not None]
 
-    def _lines(self, log: Log, start: int, stop: int | None) -> Iterator[tuple[int, Line]]:
+    def _lines(self, log: Log, start: int) -> Iterator[tuple[int, History]]:
         return read_lines(
             log,
             task_id=self._task_id,
             times=self._shared.times,
             problems=[],
             start=start,
-            stop=stop,
         )
 
     def grown(self, journal: Journal) -> bool:
@@ -127,8 +126,8 @@ class TaskLogs:
             lines = self._unread.get(log.generation)
             if lines is None or log.size < lines.upto or read < lines.start:
                 lines = _Behind(start=read, upto=read)
-            for end, line in self._lines(log, lines.upto, None):
-                lines.found.append((end, (log.kind, record_key(line.record))))
+            for end, record in self._lines(log, lines.upto):
+                lines.found.append((end, (log.kind, record_key(record))))
                 lines.upto = end
             while lines.found and lines.found[0][0] <= read:
                 lines.found.popleft()

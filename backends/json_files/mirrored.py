@@ -21,6 +21,7 @@ from backends.json_files.lens.document import encode
 from backends.json_files.merge import merge
 from backends.json_files.patch import Patch
 from backends.json_files.recorded import content_hash, read_document
+from backends.json_files.removed import History
 from backends.json_files.stamp import stamp_of, stat_stamp
 from backends.json_files.task import TaskFiles, not_found, shown
 from backends.json_files.task_lock import lock_document
@@ -28,7 +29,7 @@ from registry_api import jsontext
 from registry_api.changeset import Change, Changeset, Commit, changeset_from, dump_changeset
 from registry_api.deadline import patience
 from registry_api.errors import NotNext, RegistryError
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
+from registry_api.models import KINDS, Kind, record_key
 from registry_api.retention import forgotten_by
 from registry_api.snapshot import TaskSnapshot
 from registry_api.state import TaskState
@@ -38,7 +39,6 @@ __all__ = ["MirroredTask", "Now"]
 
 Now = Callable[[str], TaskSnapshot | None]
 READ_ONLY = ~0o222
-History = ProgressEntry | Finding
 
 
 class MirroredTask(TaskFiles):

@@ -18,14 +18,14 @@ _TABLES = ("tasks", "agents")
 
 @dataclass(frozen=True, slots=True)
 class OlderState:
-    """Where it is, when it was last written, and its rows by table, of those that can be read."""
+    """Where it is and when it was last written; as text also its rows by table."""
 
     path: Path
     written: datetime
-    counts: dict[str, int]
 
     def __str__(self) -> str:
-        counted = ", ".join(f"{n} {name}" for name, n in self.counts.items()) or "not readable"
+        rows = _counted(self.path)
+        counted = ", ".join(f"{n} {name}" for name, n in rows.items()) or "not readable"
         return (
             f"{self.path}: the older system's own database, written "
             f"{self.written:%Y-%m-%d %H:%M} UTC: {counted}"
@@ -41,7 +41,7 @@ def older_state(workspace: Path) -> OlderState | None:
             times.append(name.lstat().st_mtime)
     if not times:
         return None
-    return OlderState(path, datetime.fromtimestamp(max(times), UTC), _counted(path))
+    return OlderState(path, datetime.fromtimestamp(max(times), UTC))
 
 
 def _counted(path: Path) -> dict[str, int]:
@@ -50,7 +50,6 @@ def _counted(path: Path) -> dict[str, int]:
     with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as found:
         for table in _TABLES:
             with suppress(sqlite3.Error):
-                # The name is one of ours above.
-                row = found.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-                counts[table] = row[0]
+                query = f"SELECT count(*) FROM {table}"  # noqa: S608  (a name of ours above)
+                counts[table] = found.execute(query).fetchone()[0]
     return counts

@@ -1,10 +1,10 @@
-"""GLOBAL_REGISTRY.json for the older programs: our true counts, written into their file.
+"""GLOBAL_REGISTRY.json for the legacy programs: our true counts, written into their file.
 
-It is never read back as truth. It must never be seen empty or torn, since those programs then make
-it anew, EMPTY: it appears whole, grows by blanks behind its text, and every rewrite is one write
-within its length. An unlocked reader can still meet that one write, as it can meet theirs; where
-they made the file anew, ``was_emptied`` tells. Its lock is waited for 100 ms at most; then the file
-stays as it is, marked as out of date, and whoever comes next brings it up to date.
+It is never read back as truth. It must never be seen empty or torn, since those programs then
+create it again, EMPTY: it appears whole, grows by blanks behind its text, and every rewrite is one
+write within its length. An unlocked reader can still meet that one write, as it can meet theirs;
+where they created the file again, ``was_emptied`` tells. Its lock is waited for 100 ms at most;
+then the file stays as it is, marked as out of date, and the next commit brings it up to date.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Projection:
 
     def is_stale(self) -> bool:
         """Whether an earlier update did not get through, or there is no file yet."""
-        return self._mark.exists() or not os.path.exists(self._place)  # noqa: PTH110
+        return self._mark.exists() or not os.path.exists(self._place)  # noqa: PTH110  (hot path)
 
     def mark(self) -> None:
         """Note, before a change, that the file will be out of date."""
         os.close(open_owned(self._mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
 
     def was_emptied(self) -> bool:
-        """Whether an older program, which met a write, made the file anew without what was in it.
+        """Whether a legacy program, which met a write, created the file again without its entries.
 
         Quick: the file is only read where it is smaller than what was last seen in it.
         """

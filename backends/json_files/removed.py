@@ -37,12 +37,12 @@ def missing_lines(layout: Layout, journal: Journal, times: Times) -> Iterator[Hi
     task_id, ids = journal.task_id, journal.history_ids()
     there, moved = set[tuple[Kind, str]](), Counter[History]()
     for log in find_logs(layout.folder(task_id), []):
-        for _, line in read_lines(log, task_id=task_id, times=times, problems=[]):
-            key = log.kind, record_key(line.record)
+        for _, record in read_lines(log, task_id=task_id, times=times, problems=[]):
+            key = log.kind, record_key(record)
             if key in ids:
                 there.add(key)
-            elif line.record.foreign:
-                moved[without_id(line.record)] += 1
+            elif record.foreign:
+                moved[without_id(record)] += 1
     for kind in (Kind.PROGRESS, Kind.FINDING):
         for record in journal.histories(kind):
             if (kind, record_key(record)) in there:

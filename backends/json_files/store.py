@@ -18,11 +18,9 @@ from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal, Stand, highest_number
 from backends.json_files.layout import Layout
-from backends.json_files.merged import merged_journals
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
 from backends.json_files.task import TaskFiles
-from backends.json_files.unreadable import unreadable_documents
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
@@ -148,12 +146,12 @@ class JsonFilesStore:
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
-        self._mend_list()
+        self._restore_list()
         return _snapshot(_stand(self._existing(task_id).current()), only)
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
-        self._mend_list()
+        self._restore_list()
         try:
             task = self._tasks.get(task_id)
             # Most often, and quickly. What a killed writer left undone was never acknowledged.
@@ -165,7 +163,7 @@ class JsonFilesStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
-        self._mend_list()
+        self._restore_list()
         change = accepted(changeset, self.info.limits)
         task_id = change.changeset.task_id
         try:
@@ -181,22 +179,20 @@ class JsonFilesStore:
             self._project(task_id)
         return commit
 
-    def _mend_list(self) -> None:
-        """Restore the global file where an older program has made it anew, empty."""
+    def _restore_list(self) -> None:
+        """Restore the global file where a legacy program has created it again, empty."""
         if self._projection.was_emptied() and not self._closed and not self._shared.frozen():
             self._project()
 
     def _project(self, task_id: str | None = None) -> None:
         """Bring the global file up to date; what fails is left for a later commit to do."""
         with suppress(RegistryError, OSError), at_most(_COUNTING):
-            behind = task_id is None or self._projection.is_stale()
+            behind = self._projection.is_stale()
             self._projection.mark()
-            if (
-                task_id is None or behind
-            ):  # an earlier update did not get through, of which task nobody knows
-                snapshots = [_snapshot(_stand(task.journal)) for task in self._all()]
-            else:
+            if task_id is not None and not behind:
                 snapshots = [_snapshot(_stand(self._task(task_id).current()))]
+            else:  # an earlier update did not get through, of which task nobody knows
+                snapshots = [_snapshot(_stand(task.journal)) for task in self._all()]
             if self._projection.update(self.counts(), snapshots):
                 return
         self._next_try = time.monotonic() + 1.0
@@ -237,7 +233,7 @@ class JsonFilesStore:
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
     ) -> Page[TaskSummary]:
         """See RegistryStore.list_tasks."""
-        self._mend_list()
+        self._restore_list()
         summaries = (line.summary for line in self._summarised())
         return select_tasks(summaries, query, after=after, limit=limit)
 
@@ -250,7 +246,7 @@ class JsonFilesStore:
         limit: int = 100,
     ) -> Page[Record]:
         """See RegistryStore.list_records."""
-        self._mend_list()
+        self._restore_list()
         query = check_query(kind, query)
         check_limit(limit)
         records = self._records(kind, query.task_id)
@@ -274,7 +270,7 @@ class JsonFilesStore:
 
     def counts(self) -> RegistryCounts:
         """See RegistryStore.counts."""
-        self._mend_list()
+        self._restore_list()
         tasks, agents = Counter[TaskStatus](), Counter[AgentStatus]()
         records = Counter[Kind]()
         for line in self._summarised():
@@ -292,7 +288,7 @@ class JsonFilesStore:
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes."""
-        self._mend_list()
+        self._restore_list()
         check_limit(limit)
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
@@ -361,20 +357,12 @@ class JsonFilesStore:
 
     # -- what other programs find --------------------------------------------------------------
 
-    def removed(self) -> dict[str, int]:
-        """See Legacy.removed."""
-        return {
-            str(self._shared.layout.folder(task.task_id) / name): lacking
-            for task in self._all()
-            for name, lacking in task.removed().items()
-        }
-
     def restore(self, *, dry_run: bool = False) -> int:
         """See Movable.restore."""
         if self._shared.frozen():
             return 0
         if dry_run:
-            return sum(self.removed().values())
+            return sum(sum(task.removed().values()) for task in list(self._all()))
         written = sum(task.restore() for task in list(self._all()))
         self.project()
         return written
@@ -391,7 +379,7 @@ class JsonFilesStore:
 
     def stored_counts(self) -> dict[str, int]:
         """See Legacy.stored_counts."""
-        self._mend_list()
+        self._restore_list()
         return self._view().stored_counts()
 
     def problems(self) -> tuple[str, ...]:
@@ -405,12 +393,11 @@ class JsonFilesStore:
 
     def merged(self) -> str | None:
         """See Legacy.merged."""
-        found = merged_journals(self._shared.layout)
-        return f"{found[0]} and {found[1]}" if found else None
+        return self._view().merged()
 
     def unreadable(self) -> dict[str, str]:
         """See Legacy.unreadable."""
-        return unreadable_documents(self._shared.layout)
+        return self._view().unreadable()
 
     def older_state(self) -> datetime | None:
         """See Legacy.older_state."""

@@ -62,12 +62,12 @@ def read_task(layout: Layout, task_id: str, times: Times) -> ReadTask:
     histories: dict[Kind, list[ProgressEntry | Finding]] = {Kind.PROGRESS: [], Kind.FINDING: []}
     ghosts = set[str]()
     for log in find_logs(folder, problems):
-        for _, line in read_lines(log, task_id=task_id, times=times, problems=problems):
-            histories[log.kind].append(line.record)
-            if isinstance(line.record, ProgressEntry) and line.record.foreign:
-                agent = state.agents.get(line.record.agent_id)
+        for _, record in read_lines(log, task_id=task_id, times=times, problems=problems):
+            histories[log.kind].append(record)
+            if isinstance(record, ProgressEntry) and record.foreign:
+                agent = state.agents.get(record.agent_id)
                 if agent is not None:
-                    state.agents[agent.agent_id] = after_report(agent, line.record)
+                    state.agents[agent.agent_id] = after_report(agent, record)
         strangers = {h.agent_id for h in histories[log.kind]} - state.agents.keys() - ghosts
         ghosts |= strangers
         for name in sorted(strangers):
@@ -125,10 +125,6 @@ class JsonView:
         claimed_counts(self._layout.global_file, seen)
         with self._lock:
             return tuple(str(p) for p in (*self._read[1], *seen))
-
-    def removed(self) -> dict[str, int]:
-        """See Legacy.removed: where nobody adopted anything, nothing can be missing."""
-        return {}
 
     def frozen_documents(self) -> int:
         """See Legacy.frozen_documents."""

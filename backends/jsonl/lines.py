@@ -8,14 +8,14 @@ re-created one does not have), its offset and its bytes. So a line has one name 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from backends.jsonl.times import Times
 from registry_api import jsontext
 from registry_api.models import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id
 
-__all__ = ["Line", "LineError", "encode_line", "generation", "parse_line", "without_id"]
+__all__ = ["LineError", "encode_line", "generation", "parse_line", "without_id"]
 
 _COMMON = {"timestamp", "agent_id", "message", "entry_id", "changeset", "foreign"}
 _OURS = {"entry_id", "changeset", "foreign"}
@@ -29,14 +29,6 @@ class LineError(ValueError):
     """A line that is no entry: what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A parsed line; ``changeset`` is the id of the changeset that wrote it, None if foreign."""
-
-    record: ProgressEntry | Finding
-    changeset: str | None
-
-
 def generation(first_line: bytes) -> str:
     """Return the name of a log's generation; at most 4096 bytes of its first line count."""
     return hashlib.blake2b(first_line, digest_size=9).hexdigest()
@@ -44,7 +36,7 @@ def generation(first_line: bytes) -> str:
 
 def parse_line(
     raw: bytes, *, kind: Kind, task_id: str, times: Times, log: str, offset: int
-) -> Line:
+) -> ProgressEntry | Finding:
     """Parse one line, without its newline; ``log`` is the generation, ``offset`` in bytes.
 
     Raises LineError. What a field cannot hold stays in ``extra`` under its own key.
@@ -99,7 +91,7 @@ def parse_line(
             phase_index=_int(data, "phase_index", None, extra),
             extra=jsontext.dump_text(extra),
         )
-    return Line(record=record, changeset=data["changeset"] if ours else None)
+    return record
 
 
 def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backends.files import Problem, open_regular
-from backends.jsonl.lines import Line, LineError, generation, parse_line
+from backends.jsonl.lines import LineError, generation, parse_line
 from backends.jsonl.times import Times
 from registry_api.models import KINDS, Finding, Kind, ProgressEntry
 
@@ -144,27 +144,20 @@ def read_lines(
     times: Times,
     problems: list[Problem],
     start: int = 0,
-    stop: int | None = None,
-    opened: int | None = None,
-) -> Iterator[tuple[int, Line]]:
-    """Yield (end offset, line) of the finished lines in bytes ``start``…``stop``.
-
-    ``opened`` is a descriptor of the log, closed at the end; without one it is opened here.
+) -> Iterator[tuple[int, ProgressEntry | Finding]]:
+    """Yield (end offset, record) of the finished lines from byte ``start`` on.
 
     Lines that are no entry are named in ``problems`` and passed over, as is a torn tail.
     """
     try:
-        fd = open_regular(log.place) if opened is None else opened
+        fd = open_regular(log.place)
     except OSError as error:
         problems.append(Problem(path=log.path, what=f"cannot be read: {error.strerror or error}"))
         return
     with open(fd, "rb") as file:  # noqa: PTH123  (an open descriptor)
         file.seek(start)
         offset = start
-        while stop is None or offset < stop:
-            raw = file.readline(_MAX_LINE)
-            if not raw:
-                return
+        while raw := file.readline(_MAX_LINE):
             begin, offset = offset, offset + len(raw)
             if len(raw) == _MAX_LINE and not raw.endswith(b"\n"):
                 while raw and not raw.endswith(b"\n"):
@@ -178,7 +171,7 @@ def read_lines(
             if not raw.strip():
                 continue
             try:
-                line = parse_line(
+                record = parse_line(
                     raw.rstrip(b"\r\n"),
                     kind=log.kind,
                     task_id=task_id,
@@ -189,4 +182,4 @@ def read_lines(
             except LineError as error:
                 problems.append(Problem(path=log.path, position=begin, what=str(error)))
                 continue
-            yield offset, line
+            yield offset, record

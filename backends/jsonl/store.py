@@ -149,10 +149,10 @@ class LoggedStore(StoreWrapper):
         problems: list[Problem] = []
         for found in find_logs(self._workspace / task_id, problems):
             if found.kind is kind:
-                for _, line in read_lines(
+                for _, record in read_lines(
                     found, task_id=task_id, times=self._times, problems=problems
                 ):
-                    yield line.record
+                    yield record
         for problem in problems:
             log.warning("%s", problem)
 
