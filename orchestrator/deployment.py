@@ -7,6 +7,7 @@ finds: its owner is dead.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -221,18 +222,22 @@ class Deployment:
         return "dead" if mark else "abandoned"
 
     def owner(self) -> str:
-        """Return what names this process, and the instance of the registry that it works for."""
-        return f"{marks.own_mark()}:{instance_of(self._workspace / STATE_DIR)}"
+        """Return what names this process, the instance of the registry that it works for, and where
+        that stands: ``pid:birth:place:instance:path``, the path as a digest.
+        """
+        return ":".join((marks.own_mark(), *self._instance()))
 
     def _is_of_another(self, agent: Agent) -> bool:
         """Whether another instance of the registry started the agent. Not one that stood in this
         very place: a backup was put back while the agent went on.
         """
-        owner, mark = extra_of(agent).get("reserved_by"), mark_in(agent)
-        instance = "".join(owner.split(":")[3:]) if isinstance(owner, str) else ""
-        if instance in {"", instance_of(self._workspace / STATE_DIR)}:
-            return False
-        return mark is None or marks.workspace_of(mark) != str(self._workspace)
+        owner = extra_of(agent).get("reserved_by")
+        theirs = owner.split(":")[3:] if isinstance(owner, str) else []
+        return bool(theirs) and not set(theirs) & set(self._instance())
+
+    def _instance(self) -> tuple[str, str]:
+        path = hashlib.sha256(str(self._workspace).encode()).hexdigest()[:12]
+        return instance_of(self._workspace / STATE_DIR), path
 
     def _cared_for(self, agent: Agent, owner: str) -> bool:
         """Whether somebody is just starting the agent, or just taking note of its exit."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from registry_api.instance import machine
 
-__all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of", "workspace_of"]
+__all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of"]
 
 
 _HOST_SPACE = "4026531836"  # the pid namespace of a Linux host itself (linux/proc_ns.h)
@@ -67,19 +67,6 @@ def alive(mark: str) -> bool:
     parts, now = mark.split(":")[:3], (mark_of(pid) or "").split(":")
     # Before, the place was the host's name: an agent may have run for longer than this program.
     return parts == now or parts == [*now[:2], _name()]
-
-
-def workspace_of(mark: str) -> str | None:
-    """Return the workspace that a live agent's process was started for; None where nobody tells."""
-    pid = pid_of(mark)
-    if pid is None or not alive(mark):
-        return None
-    import psutil  # noqa: PLC0415  (asked where an instance differs only)
-
-    found: dict[str, str] = {}
-    with suppress(psutil.Error):
-        found = psutil.Process(pid).environ()
-    return found.get("REGISTRY_WORKSPACE")
 
 
 def own_mark() -> str:

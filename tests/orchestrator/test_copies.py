@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from backends.admin.cli import main
-from orchestrator import marks
+from orchestrator import deployment, marks
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
@@ -124,17 +124,21 @@ def test_after_a_reboot_nobody_lives_also_in_a_copy(opened, workspace, monkeypat
         assert one.service.deployment.process(one.agent(agent)) == "dead"
 
 
-def test_a_backup_put_back_in_its_place_keeps_its_agents(opened, workspace):
-    """Another folder by its inode, at the same path: who went on meanwhile is stopped."""
+def test_a_backup_put_back_in_its_place_keeps_its_agents(opened, workspace, monkeypatch):
+    """Another folder by its inode, at the same path: who went on meanwhile is stopped, also where
+    its program has not begun; who ended meanwhile is found dead."""
     play = opened(workspace).create("only")
-    agent = play.deploy()
+    ended, agent = play.deploy("one"), play.deploy("two")
     mark = json.loads(play.agent(agent).extra)["process"]
     play.service.store.close()
     there = copied(workspace)
     shutil.rmtree(workspace)
     there.rename(workspace)
     again = over(opened, play, workspace)
+    os.kill(marks.pid_of(json.loads(again.agent(ended).extra)["process"]), 9)
     assert again.service.deployment.process(again.agent(agent)) == "alive"
+    monkeypatch.setattr(deployment, "_CARE", 0)  # whoever started it lives, and is this process
+    wait_until(lambda: again.scan() and again.agent(ended).status not in ACTIVE_AGENT)
     again.service.cancel_task(play.task_id, "enough")
     assert not marks.alive(mark)
 
