@@ -119,10 +119,12 @@ class giving_way:  # noqa: N801  (reads as a function)
 
 def give_way(path: Path) -> None:
     """Raise GaveWay where a switch wants the gate; called by who waits for ``path``, between two
-    looks, before anything durable was begun.
+    looks, or is about to settle it, before anything of its own is begun.
     """
     wanted = _wanted.get()
     if wanted is not None and wanted():
         raise GaveWay(
-            f"{path} is locked, and a switch wants the gate", next_step="Try again", path=str(path)
+            f"a switch wants the gate before {path} is looked at",
+            next_step="Try again",
+            path=str(path),
         )

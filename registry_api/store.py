@@ -21,6 +21,7 @@ Semantics, each checked by ``contract_tests``:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -177,8 +178,13 @@ class Movable(Replica, Protocol):
         """Take in what they wrote, in documents and logs; return where every task stands."""
 
     def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """Return where those tasks stand that moved since ``seen``, documents settled; lines that
-        others appended to logs are left for ``absorb``. Quick where nothing moved: behind a gate.
+        """Return where those tasks stand that moved since ``seen``, as recorded: what killed
+        writers left is settled, what others wrote is left for ``absorb``. Quick: behind a gate.
+        """
+
+    def as_recorded(self) -> AbstractContextManager[None]:
+        """Answer reads from the record, without taking in what others wrote since: behind a gate,
+        where each look would hold everybody up and nothing depends on it.
         """
 
     def prepare_freeze(self) -> None:

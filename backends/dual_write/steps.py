@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -190,7 +191,10 @@ class _Follow(_Back):
         return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
 
     def _settle(self, moved: dict[str, Head]) -> int:
-        return settle(self.sides.mirror, list(moved), self.seen)
+        mirror = self.sides.mirror
+        source = mirror.source
+        with source.as_recorded() if provides(source, Movable) else nullcontext():
+            return settle(mirror, list(moved), self.seen)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -23,6 +23,7 @@ from backends.json_files.intent import pending_numbers
 from backends.json_files.layout import DOCUMENT, frozen_without_record, named_task
 from backends.json_files.mirrored import MirroredTask, Now
 from backends.json_files.recorded import content_hash
+from backends.json_files.shared import as_recorded
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
 from registry_api.errors import CorruptDocument, RegistryError
@@ -129,11 +130,16 @@ class MovableJsonStore(JsonFilesStore):
         """See Movable.moved."""
         pending = pending_numbers(self._intents)
         out = {}
-        for name in self._present():
-            head, known = self._frozen(name).stands(settle=name in pending), seen.get(name)
-            if head is not known and head != known and head.revision:
-                out[name] = head
+        with as_recorded():
+            for name in self._present():
+                head, known = self._frozen(name).stands(settle=name in pending), seen.get(name)
+                if head is not known and head != known and head.revision:
+                    out[name] = head
         return out
+
+    def as_recorded(self) -> AbstractContextManager[None]:
+        """See Movable.as_recorded."""
+        return as_recorded()
 
     def prepare_freeze(self) -> None:
         """See Movable.prepare_freeze."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +18,24 @@ from backends.jsonl.times import Times
 from registry_api.durable import replace_file, sync_folder, write_file
 from registry_api.ownership import make_folder
 
-__all__ = ["Shared"]
+__all__ = ["Shared", "as_recorded", "is_as_recorded"]
+
+_AS_RECORDED = ContextVar("as_recorded", default=False)
+
+
+@contextmanager
+def as_recorded() -> Iterator[None]:
+    """See Movable.as_recorded."""
+    token = _AS_RECORDED.set(True)
+    try:
+        yield
+    finally:
+        _AS_RECORDED.reset(token)
+
+
+def is_as_recorded() -> bool:
+    """Return whether reads leave the documents alone."""
+    return _AS_RECORDED.get()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
 from backends.json_files.recorded import FOREIGN, read_document
 from backends.json_files.removed import missing_lines, removed_files
+from backends.json_files.shared import is_as_recorded
 from backends.json_files.stamp import stamp_of
 from backends.jsonl.reader import lengths
 from registry_api import jsontext
@@ -25,6 +26,7 @@ from registry_api.changeset import (
     FeedCursor,
     Put,
 )
+from registry_api.deadline import give_way
 from registry_api.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -70,7 +72,10 @@ class TaskFiles(Foreign):
         )
 
     def _current(self) -> Journal:
-        if not self.is_unchanged() or self._intent.exists():
+        if is_as_recorded() and not self._intent.exists():
+            self.journal.refresh()
+        elif not self.is_unchanged() or self._intent.exists():
+            give_way(self._document)  # a look at many tasks takes seconds on a slow disk
             with self._lock.held() as deadline:
                 self._settled(deadline)
         if self.journal.is_empty:

@@ -53,7 +53,7 @@ def cli(capsys, *tokens):
 
 
 def switch(workspace, phase, **options):
-    migration = open_migration(load_settings(workspace, env={}))
+    migration = open_migration(load_settings(workspace, env={}, retire_seconds=0))
     try:
         return migration.switch(MigrationPhase(phase), actor="test", **options)
     finally:
@@ -564,9 +564,10 @@ def locked_as_the_gate_closes(migration, document):
 
 
 def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
-    """While it is locked the gate is opened again and again, and other callers get in between."""
+    """While one that is to be frozen is locked the gate opens again and again: others get in."""
     store = opened(workspace, registry_lock_timeout=5)
     store.counts()
+    switch(workspace, 2)
     migration = open_migration(load_settings(workspace, env={}))
     original, closed = migration._try_closed, threading.Event()
 
@@ -576,7 +577,7 @@ def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
 
     migration._try_closed = behind
     options = {"actor": "test", "timeout": 60.0}
-    mover = threading.Thread(target=migration.switch, args=(MigrationPhase(1),), kwargs=options)
+    mover = threading.Thread(target=migration.switch, args=(MigrationPhase(3),), kwargs=options)
     with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
         mover.start()
         for _ in range(5):
@@ -584,20 +585,40 @@ def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
             assert closed.wait(60)
             assert store.head("TASK-1").revision == 1
         assert mover.is_alive()
-        assert dual(store).record().phase == 0
+        assert dual(store).record().phase == 2
     mover.join()
     migration.close()
-    assert dual(store).record().phase == 1
+    assert dual(store).record().phase == 3
 
 
-def test_a_document_that_stays_locked_stops_a_switch(workspace):
+def test_a_document_that_stays_locked_stops_the_cut_over(workspace):
     """At its deadline a switch gives up, and nothing is changed."""
+    switch(workspace, 2)
     migration = open_migration(load_settings(workspace, env={}))
     document = workspace / "TASK-0" / "AGENT_REGISTRY.json"
     with locked_as_the_gate_closes(migration, document), pytest.raises(SwitchTimedOut):
-        migration.switch(MigrationPhase(1), actor="test", timeout=0.3)
+        migration.switch(MigrationPhase(3), actor="test", timeout=0.3)
+    assert migration.status().record.phase == 2
     migration.close()
-    assert not (workspace / ".registry" / "phase.json").exists()
+    assert os.access(document, os.W_OK)
+
+
+@pytest.mark.parametrize("to", [1, 2])
+def test_nobody_waits_for_what_legacy_programs_write(workspace, to):
+    """Before the cut-over they go on anyway: a document that one writes and keeps locked while the
+    gate is closed is taken in by whoever asks next, and the target follows."""
+    switch(workspace, to - 1)
+    store = opened(workspace)
+    revision = store.head("TASK-0").revision
+    migration = open_migration(load_settings(workspace, env={}))
+    with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
+        migration.switch(MigrationPhase(to), actor="test", timeout=0.3)
+    path = workspace / "TASK-0" / "AGENT_REGISTRY.json"
+    legacy.edit(path, legacy.add_agent("theirs"))
+    assert "theirs" in {a.agent_id for a in store.load("TASK-0").agents}
+    assert store.head("TASK-0").revision > revision
+    assert migration.verify().mismatches == ()
+    migration.close()
 
 
 def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
