@@ -10,7 +10,7 @@ from backends.json_files.handovers import read_handovers
 from backends.json_files.layout import load_document
 from backends.json_files.lens.document import encode
 from backends.json_files.merge import differing, merge, nearest
-from backends.json_files.recorded import content_hash, read_document
+from backends.json_files.recorded import content_hash, read_document, text_over
 from backends.json_files.write_ahead import WriteAhead
 from registry_api import jsontext
 from registry_api.changeset import (
@@ -115,7 +115,7 @@ class Foreign(WriteAhead):
         encode(
             theirs, self._without_file_handovers(after, theirs), document, times=self._shared.times
         )
-        written = jsontext.dump(document, indent=True)
+        written = text_over(data, document)
         change = self._foreign_changeset(
             merged.ops or [Put(after.task)],
             expected=self.journal.revision,

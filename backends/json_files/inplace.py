@@ -1,42 +1,69 @@
-"""Write a document in place, so that a torn write is always recognised and no block is freed.
+"""Write a document in place, so that a write that was cut off is recognised by whoever comes next.
 
-The inode must stay: older programs wait in flock on the file itself, and a rename would send their
-acknowledged write into a file that nobody can see. The order: room for the new size, NUL into
-byte 0, what differs, the new length, byte 0 last, each step on disk before the next. Killed
-anywhere, the file is whole or begins with NUL (150 kills: none mixed; overwriting and then
-truncating left 59 of 300 that parsed but mixed two versions).
+The inode must stay: legacy programs wait in flock on the file itself, and a rename would send their
+acknowledged write into a file that nobody can see.
+
+A patch for a known text is one ``pwrite`` within the file's length, which blanks make long enough
+before and a truncation shortens after: a reader without a lock finds one text or the other, but in
+the moment of that call. What a kill or a power loss leaves is known by its sectors
+(``Patch.is_torn``). A text that replaces an unknown one is marked by NUL in byte 0 while it is
+written, each step on disk before the next: what was there did not parse either, or is frozen.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from backends.json_files.patch import Patch
 
-__all__ = ["is_torn_write", "write_in_place"]
+__all__ = ["pwrite_all", "write_in_place"]
 
 
 def write_in_place(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> None:
     """Patch the content of an open file; raises OSError, after which the file may be torn."""
+    if patch.over is None:
+        _write_whole(fd, patch.data, sync)
+        return
+    size = patch.over.size
+    if patch.size > size:
+        _make_longer(fd, size, patch.size)
+    pwrite_all(fd, patch.data + b" " * (size - patch.size), patch.start)
+    sync(fd)
+    if patch.size < size:
+        os.ftruncate(fd, patch.size)
+        sync(fd)
+
+
+def _make_longer(fd: int, size: int, wanted: int) -> None:
+    """Append blanks: a full disk shows here, where nothing was written over."""
+    try:
+        pwrite_all(fd, b" " * (wanted - size), size)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
+
+
+def _write_whole(fd: int, data: bytes, sync: Callable[[int], None]) -> None:
     size = os.fstat(fd).st_size
-    if patch.size > size and hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, patch.size)
+    if len(data) > size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, len(data))
     if size:
         os.pwrite(fd, b"\x00", 0)
         sync(fd)
-    rest = memoryview(patch.data)
-    offset = patch.start
+    pwrite_all(fd, data[1:], 1)
+    if size > len(data):
+        os.ftruncate(fd, len(data))
+    sync(fd)
+    os.pwrite(fd, data[:1], 0)
+    sync(fd)
+
+
+def pwrite_all(fd: int, data: bytes, offset: int) -> None:
+    """Write in one call; what a signal or a full disk cut off is written on."""
+    rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest, offset)
         rest, offset = rest[written:], offset + written
-    if size > patch.size:
-        os.ftruncate(fd, patch.size)
-    sync(fd)
-    os.pwrite(fd, patch.first, 0)
-    sync(fd)
-
-
-def is_torn_write(data: bytes) -> bool:
-    """Whether a file that does not parse was left by our own write."""
-    return data[:1] == b"\x00"

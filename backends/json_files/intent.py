@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from backends.json_files.patch import Patch
+from backends.json_files.patch import Over, Patch
 from registry_api.models import Kind
 from registry_api.ownership import open_owned
 
@@ -80,18 +80,21 @@ class IntentFile:
     def write(self, intent: Intent) -> None:
         """Make the intent durable."""
         self._note_if_new()
+        over = intent.patch.over
         head = {
             "epoch": intent.epoch,
             "before": intent.before,
             "after": intent.after,
             "creates": intent.creates,
             "journal": len(intent.journal),
-            "patch": [intent.patch.first.decode("latin-1"), intent.patch.start, intent.patch.size],
+            "patch": [intent.patch.start, intent.patch.size],
+            "over": None if over is None else [over.size, len(over.gone), over.kept],
             "lines": [
                 [line.kind, line.path, line.offset, line.data.decode()] for line in intent.lines
             ],
         }
         body = orjson.dumps(head) + b"\n" + intent.journal + intent.patch.data
+        body += b"" if over is None else over.gone
         number = _NUMBER.pack(intent.number)
         data = number + hashlib.sha256(number + body).digest() + body
         fd = open_owned(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
@@ -140,7 +143,20 @@ def _parse(data: bytes) -> Intent | None:
     line, _, rest = body.partition(b"\n")
     head: dict[str, Any] = orjson.loads(line)
     journal = head["journal"]
-    first, start, size = head["patch"]
+    over, end = None, len(rest)
+    if head.get("over") is not None:
+        before, gone, kept = head["over"]
+        end -= gone
+        over = Over(size=before, gone=rest[end:], kept=kept)
+    # An earlier version took a document's first byte away while it wrote, and wrote it last.
+    *first, start, size = head["patch"]
+    patch = Patch(
+        start=start,
+        data=rest[journal:end],
+        size=size,
+        over=over,
+        first="".join(first).encode("latin-1"),
+    )
     return Intent(
         number=_NUMBER.unpack(number)[0],
         epoch=head["epoch"],
@@ -148,7 +164,7 @@ def _parse(data: bytes) -> Intent | None:
         after=head["after"],
         creates=head["creates"],
         journal=rest[:journal],
-        patch=Patch(first=first.encode("latin-1"), start=start, data=rest[journal:], size=size),
+        patch=patch,
         lines=tuple(
             AppendedLine(kind=Kind(kind), path=path, offset=offset, data=text.encode())
             for kind, path, offset, text in head["lines"]

@@ -14,17 +14,18 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from backends.files import open_inside
-from backends.json_files.inplace import is_torn_write, write_in_place
+from backends.json_files.inplace import write_in_place
 from backends.json_files.intent import AppendedLine, Intent
 from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
 from backends.json_files.merge import merge
 from backends.json_files.patch import Patch
-from backends.json_files.recorded import content_hash, read_document
+from backends.json_files.recorded import content_hash, read_document, text_over
 from backends.json_files.removed import History
 from backends.json_files.stamp import stamp_of, stat_stamp
 from backends.json_files.task import TaskFiles, not_found, shown
 from backends.json_files.task_lock import lock_document
+from backends.json_files.write_ahead import is_torn_by
 from registry_api import jsontext
 from registry_api.changeset import Change, Changeset, Commit, changeset_from, dump_changeset
 from registry_api.deadline import patience
@@ -140,7 +141,7 @@ class MirroredTask(TaskFiles):
         before = TaskState(after.task) if there is None else there
         wanted = self._without_file_handovers(after, before)
         encode(before, wanted, document, times=self._shared.times)
-        return jsontext.dump(document, indent=True), document
+        return text_over(old, document), document
 
     def _line(self, change: Change, digest: str, *, shown: bool) -> bytes:
         return self.journal.change_line(
@@ -255,12 +256,13 @@ class MirroredTask(TaskFiles):
             super()._resolve(fd, data)
             return
         found = content_hash(data)
-        if found != intent.after and (found == intent.before or not is_torn_write(data)):
+        if found != intent.after and (found == intent.before or not is_torn_by(intent, data)):
             self.journal.path.with_suffix(".new").unlink(missing_ok=True)
             self._intent.clear()
             return
         if found != intent.after:
-            write_in_place(fd, Patch.whole(intent.patch.applied(data)), sync=self._shared.sync)
+            patch = Patch.between(data, intent.patch.applied(data))
+            write_in_place(fd, patch, sync=self._shared.sync)
         self._swap_journal()
 
     def _journal(self, intent: Intent, *, appended: bool = False) -> None:

@@ -1,42 +1,86 @@
-"""How a document's bytes become the next ones: only what differs is kept and written."""
+"""How a document's bytes become the next ones: only what differs is kept and written.
+
+A patch that knows the text it is made for also knows what a write of it leaves where it is cut off:
+a part of the text after and the rest of the text before, or each sector of the one or the other.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["Patch", "same_behind", "same_in_front"]
+__all__ = ["Over", "Patch", "same_behind", "same_in_front"]
+
+_SECTOR = 512  # bytes that a disk writes whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """The text that a patch is made for: its size, the bytes that give way, and how many at the end
+    of the patch follow them there as well, elsewhere.
+    """
+
+    size: int
+    gone: bytes
+    kept: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """``size`` bytes: ``first``, then what was there up to ``start``, then ``data``, then what was
-    there behind it. Where the size changes, ``data`` reaches to the end.
+    """``size`` bytes: what was there up to ``start``, then ``data``, then what was there behind it.
+    Where the size changes, ``data`` reaches to the end.
+
+    ``over`` None: made for no text that is known, ``data`` is the whole. ``first`` replaces the
+    first byte: an earlier version took it away while it wrote.
     """
 
-    first: bytes
     start: int
     data: bytes
     size: int
+    over: Over | None = None
+    first: bytes = b""
 
     @classmethod
     def whole(cls, after: bytes) -> Self:
         """Return the patch that takes nothing from what was there."""
-        return cls(first=after[:1], start=1, data=after[1:], size=len(after))
+        return cls(start=0, data=after, size=len(after))
 
     @classmethod
     def between(cls, before: bytes, after: bytes) -> Self:
         """Return the smallest patch from one document to another."""
-        start = max(1, same_in_front(before, after))
-        end = len(after)
+        start, end = same_in_front(before, after), len(after)
+        kept = same_behind(before, after, start)
+        gone = before[start : len(before) - kept]
         if len(before) == end:
-            end = max(start, end - same_behind(before, after))
-        return cls(first=after[:1], start=start, data=after[start:end], size=len(after))
+            end, kept = end - kept, 0
+        over = Over(size=len(before), gone=gone, kept=kept)
+        return cls(start=start, data=after[start:end], size=len(after), over=over)
 
     def applied(self, there: bytes) -> bytes:
         """Return the document after it; ``there`` may be one that was torn in being written."""
-        tail = there[self.start + len(self.data) : self.size]
-        return self.first + there[1 : self.start] + self.data + tail
+        front = self.first + there[len(self.first) : self.start]
+        return front + self.data + there[self.start + len(self.data) : self.size]
+
+    def is_torn(self, there: bytes) -> bool:
+        """Return whether a text is what a write of this patch left that was cut off, by a kill or a
+        power loss: also one that parses. What lies around the patch is for the caller to prove.
+        """
+        over = self.over
+        if over is None:
+            return there[:1] == b"\x00"
+        if not min(over.size, self.size) <= len(there) <= max(over.size, self.size):
+            return False
+        gone = over.gone + self.data[len(self.data) - over.kept :]
+        width = max(len(gone), len(self.data))
+        # Room is blank, or NUL where a power loss kept the length and not the blanks.
+        found = there[self.start : self.start + width].replace(b"\x00", b" ").ljust(width)
+        before, after = (text[: len(there) - self.start].ljust(width) for text in (gone, self.data))
+        done = same_in_front(found, after)
+        if found[done:] == before[done:]:
+            return True
+        ends = range(_SECTOR - self.start % _SECTOR, width + _SECTOR, _SECTOR)
+        sectors = (slice(max(0, end - _SECTOR), end) for end in ends)
+        return all(found[s] in (after[s], before[s]) for s in sectors)
 
 
 def same_in_front(a: bytes, b: bytes) -> int:
@@ -51,13 +95,14 @@ def same_in_front(a: bytes, b: bytes) -> int:
     return low
 
 
-def same_behind(a: bytes, b: bytes) -> int:
-    """Return how many bytes at the end of two texts of one length are the same."""
-    low, high = 0, len(a)  # what is the same begins between these
+def same_behind(a: bytes, b: bytes, start: int = 0) -> int:
+    """Return how many bytes at the end of two texts are the same, of those behind ``start``."""
+    left, right = len(a), len(b)
+    low, high = 0, min(left, right) - start  # so many are the same, and more than so many are not
     while low < high:
-        middle = (low + high) // 2
-        if a[middle:high] == b[middle:high]:
-            high = middle
+        middle = (low + high + 1) // 2
+        if a[left - middle : left - low] == b[right - middle : right - low]:
+            low = middle
         else:
-            low = middle + 1
-    return len(a) - high
+            high = middle - 1
+    return low

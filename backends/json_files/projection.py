@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.files import open_regular
+from backends.json_files.inplace import pwrite_all
 from backends.json_files.patch import same_behind, same_in_front
 from backends.json_files.shared import Shared
 from registry_api import jsontext
@@ -124,22 +125,13 @@ class Projection:
         if new != text:
             if len(new) > len(old):
                 # A full disk shows here, behind the text, where blanks do no harm.
-                self._write(fd, b" " * (len(new) + _ROOM - len(old)), len(old))
+                pwrite_all(fd, b" " * (len(new) + _ROOM - len(old)), len(old))
             padded = new.ljust(len(old))
-            start = max(0, same_in_front(old, padded))
-            end = len(padded)
+            start, end = same_in_front(old, padded), len(padded)
             if len(old) == end:
-                end -= same_behind(old, padded)
-            self._write(fd, padded[start : max(start, end)], start)
+                end -= same_behind(old, padded, start)
+            pwrite_all(fd, padded[start:end], start)
             self._shared.sync(fd)
-
-    @staticmethod
-    def _write(fd: int, data: bytes, offset: int) -> None:
-        """Write in one call; what a signal or a full disk cut off is written on."""
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(fd, rest, offset)
-            rest, offset = rest[written:], offset + written
 
     def _parsed(self, data: bytes) -> Any:
         """Parse the file; what we wrote last ourselves is known already."""

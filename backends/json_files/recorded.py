@@ -40,7 +40,7 @@ from registry_api.errors import (
 )
 from registry_api.state import TaskState
 
-__all__ = ["FOREIGN", "Recorded", "content_hash", "read_document"]
+__all__ = ["FOREIGN", "Recorded", "content_hash", "read_document", "text_over"]
 
 FOREIGN = "foreign"
 _BATCH = 500
@@ -269,6 +269,13 @@ class Recorded:
 def content_hash(data: bytes) -> str:
     """Return the hash by which a document's bytes are known: SHA-256, hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def text_over(old: bytes, document: dict[str, Any]) -> bytes:
+    """Return a document's text, at least as long as the one it replaces: blanks follow, since a
+    reader without a lock finds NUL where a file is cut off under it.
+    """
+    return jsontext.dump(document, indent=True).ljust(len(old))
 
 
 def read_document(fd: int) -> bytes:

@@ -13,7 +13,7 @@ from backends.json_files.inplace import write_in_place
 from backends.json_files.intent import Intent
 from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
-from backends.json_files.recorded import FOREIGN, read_document
+from backends.json_files.recorded import FOREIGN, read_document, text_over
 from backends.json_files.removed import missing_lines, removed_files
 from backends.json_files.shared import is_as_recorded
 from backends.json_files.stamp import stamp_of
@@ -253,7 +253,7 @@ class TaskFiles(Foreign):
             # Until it is written: a refusal must not leave it changed.
             self._shared.documents.drop(self.task_id)
             encode(before, after, document, times=self._shared.times)
-            written = jsontext.dump(document, indent=True)
+            written = text_over(old, document)
         revision = journal.revision + 1  # lines that others append meanwhile are revisions after it
         number = self._write(fd, change, before=journal.hash, old=old, data=written)
         if written is not None:

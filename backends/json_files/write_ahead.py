@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from backends.files import require_writable
-from backends.json_files.inplace import is_torn_write, write_in_place
+from backends.json_files.inplace import write_in_place
 from backends.json_files.intent import Intent
 from backends.json_files.journal import histories_of
 from backends.json_files.merge import shows
@@ -30,7 +30,7 @@ from registry_api.errors import (
 )
 from registry_api.state import TaskState
 
-__all__ = ["WriteAhead"]
+__all__ = ["WriteAhead", "is_torn_by"]
 
 _NO_PATCH = Patch.whole(b"")
 _NO_LOGS = b'"logs":{}'
@@ -162,6 +162,8 @@ class WriteAhead(Recorded):
             self._finish(fd, intent, data, found)
         elif intent.before == found:
             self._drop(intent)
+        elif is_torn_by(intent, data):
+            self._finish(fd, intent, data, found)
         else:
             self._resolve_foreign(fd, intent, data, found)
 
@@ -169,9 +171,7 @@ class WriteAhead(Recorded):
         """The file is neither what the killed writer found nor what it was to leave."""
         theirs = self._try_decode(data)
         if theirs is None:
-            # Killed as soon as it had made room, ours left the old text and zeros behind it.
-            ours = is_torn_write(data) or content_hash(data.rstrip(b"\x00")) == intent.before
-            if data and not ours:
+            if data:
                 self._shared.keep("quarantine", f"{self.task_id}.json", data)
             self._finish(fd, intent, data, found)
         elif self._shows(intent, theirs):
@@ -195,13 +195,13 @@ class WriteAhead(Recorded):
         if whole is not data:
             require_writable(fd, self._document)
         if content_hash(whole) != intent.after:
-            if is_torn_write(data):  # ours over theirs: what else does not parse was kept already
-                self._shared.keep("quarantine", f"{self.task_id}.json", data)
             self._journal(intent)
             self._rebuild(fd)
             return
         if whole is not data:
-            write_in_place(fd, Patch.whole(whole), sync=self._shared.sync)
+            ours = intent.patch.is_torn(data)  # known again where this is cut off, too
+            patch = Patch.between(data, whole) if ours else Patch.whole(whole)
+            write_in_place(fd, patch, sync=self._shared.sync)
         self._journal(intent)
 
     def _shows(self, intent: Intent, theirs: TaskState) -> bool:
@@ -214,3 +214,9 @@ class WriteAhead(Recorded):
             for op in changeset_from(jsontext.parse_trusted(line)["cs"]).ops:
                 after.apply(op, known=lambda *_: False)
         return shows(before, after, theirs)
+
+
+def is_torn_by(intent: Intent, data: bytes) -> bool:
+    """Return whether a document is what the write of an intent left that was cut off."""
+    patch = intent.patch
+    return patch.is_torn(data) and content_hash(patch.applied(data)) == intent.after

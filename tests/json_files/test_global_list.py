@@ -2,10 +2,7 @@
 done where they make it anew, EMPTY."""
 
 import json
-import subprocess
-import sys
 import threading
-import time
 import uuid
 from contextlib import closing
 
@@ -15,6 +12,7 @@ from contract_tests import build
 from registry_api import AgentStatus, load_settings, open_migration, open_store
 from registry_api.migration import MigrationPhase
 from tests import legacy, processes
+from tests.json_files.reading import reading
 
 EMPTY = {
     "created_at": "2026-01-04T22:15:30",
@@ -26,20 +24,6 @@ EMPTY = {
     "tasks": {},
     "agents": {},
 }
-READER = """
-import json, sys
-path, bad, reads = sys.argv[1], [], 0
-print("ready", flush=True)
-import select
-while not select.select([sys.stdin], [], [], 0)[0]:
-    text = open(path, "rb").read()
-    reads += 1
-    try:
-        assert json.loads(text)["tasks"], "EMPTY"
-    except (ValueError, AssertionError) as error:
-        bad.append((len(text), text.count(0), str(error)[:80]))
-print(json.dumps([reads, bad]))
-"""
 
 
 @pytest.fixture
@@ -72,44 +56,22 @@ def test_no_reader_meets_it_empty_or_with_zeros(workspace):
     NUL, and a torn read, which one write within the file can still show, is rare."""
     store = opened(workspace)
     spawn(store, "first")
-    command = [sys.executable, "-c", READER, str(path_of(workspace))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
-        reader.stdout.readline()
-        started = time.monotonic()
+    with reading(path_of(workspace), "tasks") as found:
         for n in range(300):
             status = AgentStatus.RUNNING if n % 2 else AgentStatus.COMPLETED
             spawn(store, f"agent-{'x' * (n % 7)}{n}", f"TASK-{n % 3}", status)
-        took = time.monotonic() - started
-        found, _ = reader.communicate(b"\n")
-    reads, bad = json.loads(found)
-    assert reads > took  # it did read meanwhile
-    assert [b for b in bad if b[0] == 0 or b[1] or b[2] == "EMPTY"] == []
-    assert len(bad) <= max(2, reads // 1000), bad[:5]
+    assert found.worst() == []
+    assert len(found.bad) <= max(2, found.reads // 1000), found.bad[:5]
 
 
 def test_it_appears_whole(workspace):
     """Nobody finds it between its making and its first text."""
-    command = [sys.executable, "-c", READER.replace('open(path, "rb").read()', "look()")]
-    look = (
-        "import os\n"
-        "def look():\n"
-        "    try:\n"
-        "        return open(sys.argv[1], 'rb').read()\n"
-        "    except FileNotFoundError:\n"
-        '        return b\'{"tasks": {"none": 1}}\'\n'
-    )
-    command[2] = command[2].replace("import select", look + "import select")
     store = opened(workspace)
-    with subprocess.Popen(
-        [*command, str(path_of(workspace))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as reader:
-        reader.stdout.readline()
+    with reading(path_of(workspace), "tasks") as found:
         for n in range(50):
             path_of(workspace).unlink(missing_ok=True)
             spawn(store, f"a{n}")
-        found, _ = reader.communicate(b"\n")
-    _, bad = json.loads(found)
-    assert [b for b in bad if b[0] == 0 or b[1]] == []
+    assert [b for b in found.bad if b[0] == 0 or b[1]] == []  # its first text has no entries
     assert list(path_of(workspace).parent.iterdir()) == [path_of(workspace)]
 
 

@@ -1,0 +1,9 @@
+"""What every test runs with."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _removed_documents_go_at_once(monkeypatch):
+    """By default the switch to phase 4 waits 15 s, in which programs of before may write."""
+    monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0.1")
