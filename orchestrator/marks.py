@@ -11,9 +11,8 @@ import platform
 import sys
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 
-from registry_api.instance import machine
+from registry_api.instance import boot, machine
 
 __all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of"]
 
@@ -78,11 +77,10 @@ def own_mark() -> str:
 
 @cache
 def _place() -> str:
-    boot = namespace = ""
+    namespace = ""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
         namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")  # noqa: PTH115  (no path)
-    return f"{machine()}.{boot}.{namespace}"
+    return f"{machine()}.{boot()}.{namespace}"
 
 
 def _name() -> str:

@@ -21,7 +21,7 @@ import orjson
 from registry_api.durable import make_whole
 from registry_api.ownership import make_folder
 
-__all__ = ["copied_from", "instance_of", "machine", "make_state_folder"]
+__all__ = ["boot", "copied_from", "instance_of", "machine", "make_state_folder"]
 
 _NAME = "instance.json"
 _IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
@@ -35,6 +35,14 @@ def machine() -> str:
             if found := Path(path).read_text().strip():
                 return _digest(found)
     return _digest(platform.node())
+
+
+@cache
+def boot() -> str:
+    """Return what names this boot of the machine, "" where nothing tells: 12 hex digits."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
+    return ""
 
 
 def make_state_folder(folder: Path) -> None:

@@ -182,6 +182,11 @@ class Movable(Replica, Protocol):
         writers left is settled, what others wrote is left for ``absorb``. Quick: behind a gate.
         """
 
+    def settle(self) -> None:
+        """Finish or take back what killed writers left; while nobody of ours writes. Raises Busy.
+        After a switch nobody can tell any more which of the two is right.
+        """
+
     def as_recorded(self) -> AbstractContextManager[None]:
         """Answer reads from the record, without taking in what others wrote since: behind a gate,
         where each look would hold everybody up and nothing depends on it.

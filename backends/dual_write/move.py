@@ -443,6 +443,7 @@ class Move:
     ) -> Sides:
         retire_seconds = self._context.settings.retire_seconds
         return Sides(
+            source=self._store.source,
             open_mirror=self._mirror,
             throttle=Throttle(self._gate.slow_down),
             keep_logs=self._with_logs,

@@ -18,7 +18,14 @@ from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import compare_tail, verify_tasks
 from registry_api.control import PhaseRecord
 from registry_api.deadline import at_most
-from registry_api.errors import CorruptDocument, PreflightFailed, TaskNotFound, VerificationFailed
+from registry_api.errors import (
+    Busy,
+    CorruptDocument,
+    PreflightFailed,
+    RegistryError,
+    TaskNotFound,
+    VerificationFailed,
+)
 from registry_api.migration import MigrationPhase, Mismatch, Progress, VerifyReport
 from registry_api.query import TaskQuery
 from registry_api.silence import all_tasks
@@ -42,6 +49,7 @@ class Sides:
     The target is opened by who needs it: there is a way back from one that is broken.
     """
 
+    source: RegistryStore
     open_mirror: Callable[[], Mirror]
     throttle: Throttle
     keep_logs: Callable[[RegistryStore], RegistryStore]
@@ -141,7 +149,7 @@ class Step(Protocol):
 
 @dataclass(slots=True)
 class _Back:
-    """2 to 1, 1 to 0: only the record changes."""
+    """What steps have in common: nothing is to be done."""
 
     sides: Sides
     verified: VerifyReport | None = None
@@ -164,6 +172,22 @@ class _Back:
 
     def changed(self, record: PhaseRecord) -> PhaseRecord:
         return record
+
+
+@dataclass(slots=True)
+class _Down(_Back):
+    """2 to 1, 1 to 0: only the record changes. The target is not needed: it may be gone."""
+
+    def inside(self) -> int:
+        source = self.sides.source
+        if provides(source, Movable):
+            try:
+                source.settle()
+            except Busy:
+                raise
+            except RegistryError:
+                pass  # a write that was never acknowledged must not bar the way back
+        return 0
 
 
 @dataclass(slots=True)
@@ -348,7 +372,7 @@ _KINDS: dict[tuple[int, int], type[_Back]] = {
 
 def step_between(before: MigrationPhase, after: MigrationPhase, sides: Sides) -> Step:
     """Return the step from one phase to the next."""
-    return cast(Step, _KINDS.get((before, after), _Back)(sides))
+    return cast(Step, _KINDS.get((before, after), _Down)(sides))
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:

@@ -140,14 +140,14 @@ class FrozenTask(MirroredTask):
             raise
         return self._stands()
 
-    def freeze(self, *, settle: bool) -> Head:
+    def freeze(self) -> Head:
         """Settle the task and make its document read-only; returns where it stands.
 
         A document that vanished is passed over: what the journal knows of it has been taken over.
         """
         try:
-            still = not settle and self._freeze_still()
-            head = self._at_freeze = self._stands() if still else self._freeze(settle=settle)
+            still = self._freeze_still()
+            head = self._at_freeze = self._stands() if still else self._freeze()
             return head
         except OSError as error:
             raise self._typed(error) from error
@@ -166,17 +166,16 @@ class FrozenTask(MirroredTask):
             self._left = _known(found)  # what is still is not young
             return True
 
-    def _freeze(self, *, settle: bool) -> Head:
+    def _freeze(self) -> Head:
         for _ in range(3):
             with suppress(FileNotFoundError), self._held() as fd:
                 stamp = stamp_of(fd)
-                if not settle and self._is_proven(stamp) and self._is_read():
+                if self._is_proven(stamp) and self._is_read():
                     found = os.fstat(fd)
                     os.fchmod(fd, stat.S_IMODE(found.st_mode) & READ_ONLY)
                     young = found.st_mtime_ns >= time.time_ns() - _YOUNG_NS
                     self._left = None if young else _known(found)
                     return self._stands()
-            settle = False
             if not self.stands(settle=True).revision:
                 return Head()  # named by status, and left alone
             if not os.path.lexists(self._document):

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from backends.json_files.patch import Patch
 
-__all__ = ["pwrite_all", "write_in_place"]
+__all__ = ["pwrite_all", "write_again", "write_in_place"]
 
 
 def write_in_place(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> None:
@@ -34,6 +34,15 @@ def write_in_place(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> Non
     if patch.size < size:
         os.ftruncate(fd, patch.size)
         sync(fd)
+
+
+def write_again(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> None:
+    """Write the bytes of a patch over themselves and sync: what a killed writer left there, or one
+    whose sync failed, may be in memory only, and a page that failed counts as clean.
+    """
+    pwrite_all(fd, patch.first, 0)
+    pwrite_all(fd, patch.data, patch.start)
+    sync(fd)
 
 
 def _make_longer(fd: int, size: int, wanted: int) -> None:

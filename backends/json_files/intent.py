@@ -11,20 +11,26 @@ import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from backends.json_files.patch import Over, Patch
+from registry_api.instance import boot
 from registry_api.models import Kind
 from registry_api.ownership import open_owned
 
-__all__ = ["AppendedLine", "Intent", "IntentFile", "pending_numbers"]
+__all__ = ["AppendedLine", "Intent", "IntentFile", "content_hash", "pending_numbers"]
 
 _NUMBER = struct.Struct("<q")
 _PLACE, _SUM = 8, 32
+
+
+def content_hash(data: bytes) -> str:
+    """Return the hash by which a document's bytes are known: SHA-256, hex."""
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,13 @@ class Intent:
     patch: Patch
     lines: tuple[AppendedLine, ...] = ()
     creates: bool = False
+    boot: str = field(default_factory=boot)
+
+    def is_torn(self, data: bytes) -> bool:
+        """Return whether a document is what this write left that was cut off."""
+        patch, rebooted = self.patch, self.boot != boot()
+        whole = content_hash(patch.applied(data)) if patch.is_torn(data, rebooted=rebooted) else ""
+        return whole == self.after
 
 
 class IntentFile:
@@ -83,11 +96,12 @@ class IntentFile:
         over = intent.patch.over
         head = {
             "epoch": intent.epoch,
+            "boot": intent.boot,
             "before": intent.before,
             "after": intent.after,
             "creates": intent.creates,
             "journal": len(intent.journal),
-            "patch": [intent.patch.start, intent.patch.size],
+            "patch": [intent.patch.first.decode("latin-1"), intent.patch.start, intent.patch.size],
             "over": None if over is None else [over.size, len(over.gone), over.kept],
             "lines": [
                 [line.kind, line.path, line.offset, line.data.decode()] for line in intent.lines
@@ -148,18 +162,18 @@ def _parse(data: bytes) -> Intent | None:
         before, gone, kept = head["over"]
         end -= gone
         over = Over(size=before, gone=rest[end:], kept=kept)
-    # An earlier version took a document's first byte away while it wrote, and wrote it last.
-    *first, start, size = head["patch"]
+    first, start, size = head["patch"]
     patch = Patch(
         start=start,
         data=rest[journal:end],
         size=size,
         over=over,
-        first="".join(first).encode("latin-1"),
+        first=first.encode("latin-1"),
     )
     return Intent(
         number=_NUMBER.unpack(number)[0],
         epoch=head["epoch"],
+        boot=head.get("boot", ""),
         before=head["before"],
         after=head["after"],
         creates=head["creates"],

@@ -108,6 +108,7 @@ class Journal:
     revision: int = 0
     number: int = 0
     hash: str = ""
+    is_synced: bool = False  # the document's text was left by a write of ours
     updated_at: datetime | None = None
     held: TaskState | None = None  # the present state; see ``state``
     stand: Stand | None = None  # for readers, who hold no lock while another thread takes a line
@@ -359,6 +360,8 @@ class Journal:
             self.number = max(self.number, line["n"])
         else:
             self._tail += length
+            if line["h"] != self.hash:
+                self.is_synced = kind == "change" and line["cs"]["actor"] != "foreign"
             self.hash = line["h"]
             self.logs.update(line["logs"])
             if kind == "change":
@@ -379,6 +382,7 @@ class Journal:
             state.latest[entry.agent_id] = entry
         self.held = state
         self.lineage, self.revision, self.hash = line["l"], line["r"], line["h"]
+        self.is_synced = line.get("w", False)
         self.number = line["n"]
         self.updated_at = unstamp(line["at"])
         self.counts = {Kind(k): n for k, n in line["counts"].items()}
@@ -628,6 +632,7 @@ class Journal:
             "r": self.revision,
             "n": self.number,
             "h": self.hash,
+            "w": self.is_synced,
             "at": self.updated_at,
             "b": self.base,
             "state": records,

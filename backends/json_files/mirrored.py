@@ -25,7 +25,6 @@ from backends.json_files.removed import History
 from backends.json_files.stamp import stamp_of, stat_stamp
 from backends.json_files.task import TaskFiles, not_found, shown
 from backends.json_files.task_lock import lock_document
-from backends.json_files.write_ahead import is_torn_by
 from registry_api import jsontext
 from registry_api.changeset import Change, Changeset, Commit, changeset_from, dump_changeset
 from registry_api.deadline import patience
@@ -256,13 +255,13 @@ class MirroredTask(TaskFiles):
             super()._resolve(fd, data)
             return
         found = content_hash(data)
-        if found != intent.after and (found == intent.before or not is_torn_by(intent, data)):
+        if found != intent.after and (found == intent.before or not intent.is_torn(data)):
             self.journal.path.with_suffix(".new").unlink(missing_ok=True)
             self._intent.clear()
             return
-        if found != intent.after:
-            patch = Patch.between(data, intent.patch.applied(data))
-            write_in_place(fd, patch, sync=self._shared.sync)
+        if intent.after != intent.before:
+            whole = data if found == intent.after else intent.patch.applied(data)
+            self._complete(fd, intent, data, whole)
         self._swap_journal()
 
     def _journal(self, intent: Intent, *, appended: bool = False) -> None:

@@ -128,14 +128,19 @@ class MovableJsonStore(JsonFilesStore):
 
     def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
         """See Movable.moved."""
-        pending = pending_numbers(self._intents)
+        self.settle()
         out = {}
         with as_recorded():
             for name in self._present():
-                head, known = self._frozen(name).stands(settle=name in pending), seen.get(name)
+                head, known = self._frozen(name).stands(settle=False), seen.get(name)
                 if head is not known and head != known and head.revision:
                     out[name] = head
         return out
+
+    def settle(self) -> None:
+        """See Movable.settle."""
+        for name in pending_numbers(self._intents):
+            self._frozen(name).stands(settle=True)
 
     def as_recorded(self) -> AbstractContextManager[None]:
         """See Movable.as_recorded."""
@@ -161,11 +166,11 @@ class MovableJsonStore(JsonFilesStore):
 
     def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
         """See Movable.freeze."""
-        pending = pending_numbers(self._intents)
+        self.settle()
         moved = {}
         self._shared.freezing.add(self._shared.epoch())
         for name in self._present():
-            head, known = self._frozen(name).freeze(settle=name in pending), seen.get(name)
+            head, known = self._frozen(name).freeze(), seen.get(name)
             if head is not known and head != known and head.revision:
                 moved[name] = head
         self._freeze_global()

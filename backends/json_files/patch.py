@@ -1,7 +1,7 @@
 """How a document's bytes become the next ones: only what differs is kept and written.
 
 A patch that knows the text it is made for also knows what a write of it leaves where it is cut off:
-a part of the text after and the rest of the text before, or each sector of the one or the other.
+pages of the text after and then of the text before, or each sector of the one or the other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Self
 __all__ = ["Over", "Patch", "same_behind", "same_in_front"]
 
 _SECTOR = 512  # bytes that a disk writes whole
+_PAGE = 4096  # between two of them a kernel ends the write of a process that is killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +62,37 @@ class Patch:
         front = self.first + there[len(self.first) : self.start]
         return front + self.data + there[self.start + len(self.data) : self.size]
 
-    def is_torn(self, there: bytes) -> bool:
-        """Return whether a text is what a write of this patch left that was cut off, by a kill or a
-        power loss: also one that parses. What lies around the patch is for the caller to prove.
+    def undone(self, there: bytes) -> bytes:
+        """Return the document before it, of the one after it or one torn in between."""
+        assert self.over is not None
+        before = there[: self.start] + self._gone()
+        return before + there[len(before) : self.over.size]
+
+    def _gone(self) -> bytes:
+        assert self.over is not None
+        return self.over.gone + self.data[len(self.data) - self.over.kept :]
+
+    def is_torn(self, there: bytes, *, rebooted: bool) -> bool:
+        """Return whether a text is what a write of this patch left that was cut off: by a kill,
+        between two pages, or, where the machine was ``rebooted``, by a power loss; also one that
+        parses. What lies around the patch is for the caller to prove.
         """
         over = self.over
         if over is None:
             return there[:1] == b"\x00"
         if not min(over.size, self.size) <= len(there) <= max(over.size, self.size):
             return False
-        gone = over.gone + self.data[len(self.data) - over.kept :]
+        gone = self._gone()
         width = max(len(gone), len(self.data))
         # Room is blank, or NUL where a power loss kept the length and not the blanks.
         found = there[self.start : self.start + width].replace(b"\x00", b" ").ljust(width)
         before, after = (text[: len(there) - self.start].ljust(width) for text in (gone, self.data))
         done = same_in_front(found, after)
-        if found[done:] == before[done:]:
+        page = max(0, done - (self.start + done) % _PAGE)
+        if found[page:] == before[page:] or found == after:
             return True
+        if not rebooted:
+            return False
         ends = range(_SECTOR - self.start % _SECTOR, width + _SECTOR, _SECTOR)
         sectors = (slice(max(0, end - _SECTOR), end) for end in ends)
         return all(found[s] in (after[s], before[s]) for s in sectors)

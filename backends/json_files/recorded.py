@@ -16,7 +16,7 @@ from typing import Any
 from backends.files import Problem, require_writable
 from backends.json_files.cache import Cached
 from backends.json_files.inplace import write_in_place
-from backends.json_files.intent import IntentFile
+from backends.json_files.intent import IntentFile, content_hash
 from backends.json_files.journal import Journal
 from backends.json_files.layout import load_document
 from backends.json_files.lens.document import decode, encode
@@ -264,11 +264,6 @@ class Recorded:
     def close(self) -> None:
         """Close the descriptors."""
         self._lock.close()
-
-
-def content_hash(data: bytes) -> str:
-    """Return the hash by which a document's bytes are known: SHA-256, hex."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def text_over(old: bytes, document: dict[str, Any]) -> bytes:

@@ -123,7 +123,7 @@ class TaskFiles(Foreign):
         intent = self._intent.read()
         if intent is None or self._is_journaled(intent):
             self._be_done()
-        elif intent.creates and self.journal.is_empty:
+        elif intent.creates and self.journal.is_empty and intent.epoch == self._shared.epoch():
             self._make_folders()
             with self._created(deadline) as fd:
                 self._settle(fd)

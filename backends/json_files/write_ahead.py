@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import NoReturn
 
 from backends.files import require_writable
-from backends.json_files.inplace import write_in_place
-from backends.json_files.intent import Intent
+from backends.json_files.inplace import write_again, write_in_place
+from backends.json_files.intent import Intent, content_hash
 from backends.json_files.journal import histories_of
 from backends.json_files.merge import shows
 from backends.json_files.patch import Patch
-from backends.json_files.recorded import Recorded, content_hash, read_document
+from backends.json_files.recorded import Recorded, read_document
 from registry_api import jsontext
 from registry_api.changeset import (
     Accepted,
@@ -30,7 +30,7 @@ from registry_api.errors import (
 )
 from registry_api.state import TaskState
 
-__all__ = ["WriteAhead", "is_torn_by"]
+__all__ = ["WriteAhead"]
 
 _NO_PATCH = Patch.whole(b"")
 _NO_LOGS = b'"logs":{}'
@@ -113,6 +113,9 @@ class WriteAhead(Recorded):
         if intent.after == intent.before:
             return
         try:
+            if intent.before and not self.journal.is_synced:
+                # Another program's text, of which a power loss would leave a third in the mixture.
+                self._shared.sync(fd)
             write_in_place(fd, intent.patch, sync=self._shared.sync)
         except OSError as error:
             if content_hash(read_document(fd)) == (intent.before or content_hash(b"")):
@@ -157,12 +160,12 @@ class WriteAhead(Recorded):
             return
         found = content_hash(data)
         if intent.epoch != self._shared.epoch():
-            self._drop(intent)
+            self._take_back(fd, intent, data)
         elif intent.after == found or (intent.creates and not data):
             self._finish(fd, intent, data, found)
         elif intent.before == found:
             self._drop(intent)
-        elif is_torn_by(intent, data):
+        elif intent.is_torn(data):
             self._finish(fd, intent, data, found)
         else:
             self._resolve_foreign(fd, intent, data, found)
@@ -191,18 +194,38 @@ class WriteAhead(Recorded):
         Where another program overwrote what the write would have left as it was, the document is
         made anew from the records.
         """
+        if intent.after == intent.before:
+            self._journal(intent)
+            return
+        require_writable(fd, self._document)
         whole = data if found == intent.after else intent.patch.applied(data)
-        if whole is not data:
-            require_writable(fd, self._document)
         if content_hash(whole) != intent.after:
             self._journal(intent)
             self._rebuild(fd)
             return
-        if whole is not data:
-            ours = intent.patch.is_torn(data)  # known again where this is cut off, too
-            patch = Patch.between(data, whole) if ours else Patch.whole(whole)
-            write_in_place(fd, patch, sync=self._shared.sync)
+        self._complete(fd, intent, data, whole)
         self._journal(intent)
+
+    def _complete(self, fd: int, intent: Intent, data: bytes, whole: bytes) -> None:
+        """Make the document what the intent says, durably."""
+        if data == whole:
+            write_again(fd, intent.patch, sync=self._shared.sync)
+            return
+        if intent.patch.over is None or not intent.is_torn(data):
+            write_in_place(fd, Patch.whole(whole), sync=self._shared.sync)
+            return
+        # Where this is cut off it is known again.
+        write_in_place(fd, Patch.between(data, whole), sync=self._shared.sync)
+
+    def _take_back(self, fd: int, intent: Intent, data: bytes) -> None:
+        """Drop an intent from before a switch, and what it tore or began to create."""
+        if intent.creates and (not data or intent.is_torn(data)):
+            self._document.unlink()  # ours, and nobody else's yet
+        elif intent.patch.over is not None and intent.is_torn(data):
+            before = intent.patch.undone(data)
+            require_writable(fd, self._document)
+            write_in_place(fd, Patch.between(data, before), sync=self._shared.sync)
+        self._drop(intent)
 
     def _shows(self, intent: Intent, theirs: TaskState) -> bool:
         """Whether a foreign write was made on top of ours: then ours happened."""
@@ -214,9 +237,3 @@ class WriteAhead(Recorded):
             for op in changeset_from(jsontext.parse_trusted(line)["cs"]).ops:
                 after.apply(op, known=lambda *_: False)
         return shows(before, after, theirs)
-
-
-def is_torn_by(intent: Intent, data: bytes) -> bool:
-    """Return whether a document is what the write of an intent left that was cut off."""
-    patch = intent.patch
-    return patch.is_torn(data) and content_hash(patch.applied(data)) == intent.after

@@ -255,7 +255,7 @@ def test_what_clients_are_configured_with(tmp_path, capsys):
 
     async def question():
         env = conducting.environment(tmp_path)
-        params = conducting.StdioServerParameters(**server, env=env)
+        params = conducting.StdioServerParameters(**server | {"env": env})
         async with Client(params) as client:
             return await conducting.ask(client, "list_tasks")
 
