@@ -193,6 +193,32 @@ def test_a_task_replaced_with_its_whole_feed_hides_nothing(
     assert store.changes(feed[0].cursor) == feed[1:]
 
 
+def test_an_append_that_came_with_the_whole_task_is_no_error(
+    harness: Harness, source: RegistryStore
+) -> None:
+    """Histories that `replace` streamed may hold what a change after it appends: it is there once.
+    The same id with other content is refused, and nothing of that change stays.
+    """
+    snapshot, before = source.load("t"), source.changes(task_id="t")
+    finding, report = build.finding("t"), build.report("t", progress=77)
+    build.put(source, finding, report, expected=None)
+    histories = [
+        r
+        for kind in (Kind.PROGRESS, Kind.FINDING)
+        for r in all_records(source, kind, RecordQuery(task_id="t"))
+    ]
+    store = harness.open()
+    into(store).replace(snapshot, histories, feed=before)  # type: ignore[arg-type]
+    change = source.changes(task_id="t")[-1]
+    other = replace(finding, message="another")
+    forged = new_changeset("t", [Put(build.agent("t", "x")), Put(other)], expected=None)
+    with pytest.raises(errors.RecordExists):
+        into(store).apply(replace(change, changeset=forged, digest="0"))
+    assert store.load("t") == snapshot
+    into(store).apply(change)
+    assert_equal(source, store)
+
+
 def test_numbers_are_never_given_out_twice(harness: Harness, source: RegistryStore) -> None:
     """When `replace` drops the newest lines, the next commit still gets a higher number."""
     store = harness.open()

@@ -59,6 +59,7 @@ __all__ = [
     "put_record",
     "records_below",
     "replayed",
+    "same_in",
     "span_of",
     "state_of",
     "sure",
@@ -204,6 +205,14 @@ def put_record(batch: Batch, record: Record) -> None:
 def known_in(view: View, task_id: str, kind: Kind, key: str) -> bool:
     """Return whether there is a record of that key."""
     return view.get(key_of("record", kind, task_id, key)) is not None
+
+
+def same_in(view: View, record: Record) -> bool:
+    """Return whether there is that very record."""
+    kind = KINDS[type(record)]
+    return view.get(key_of("record", kind, record.task_id, record_key(record))) == dump(
+        encode_record(record)
+    )
 
 
 def put_changed(batch: Batch, before: TaskState | None, after: TaskState) -> None:

@@ -56,6 +56,7 @@ from registry_api.keyspace import (
     put_record,
     records_below,
     replayed,
+    same_in,
     span_of,
     state_of,
     sure,
@@ -248,7 +249,10 @@ class KeyValueStore:
             )
             return self._apply(batch, line, change)
 
-    def _apply(self, batch: Batch, line: TaskLine | None, change: Change) -> Commit:
+    def _apply(
+        self, batch: Batch, line: TaskLine | None, change: Change, *, again: bool = False
+    ) -> Commit:
+        """``again``: an append that is there with the same content is none to be refused."""
         changeset = change.changeset
         task_id = changeset.task_id
         state = state_of(batch, task_id) if line else TaskState.created_by(changeset)
@@ -256,10 +260,15 @@ class KeyValueStore:
         line = line or TaskLine(lineage=change.lineage)
 
         for op in changeset.ops:
-            state.apply(op, known=partial(known_in, batch, task_id))
+            state.apply(
+                op,
+                known=partial(known_in, batch, task_id),
+                same=lambda record: again and same_in(batch, record),
+            )
             if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
+                kind = KINDS[type(op.record)]
+                line.records[str(kind)] += not known_in(batch, task_id, kind, record_key(op.record))
                 put_record(batch, op.record)
-                line.records[str(KINDS[type(op.record)])] += 1
         put_changed(batch, before if line.revision else None, state)
         line.revision, line.number = change.revision, change.cursor.number
         line.show(state, changeset.at)
@@ -324,7 +333,7 @@ class KeyValueStore:
                 f"feed number {change.cursor.number} is taken",
                 next_step="Bring the task up to date with replace",
             )
-        return self._apply(batch, TaskLine.read(batch, task_id), change)
+        return self._apply(batch, TaskLine.read(batch, task_id), change, again=True)
 
     def _adopt_feed(self, batch: Batch, feed_id: str) -> None:
         """Continue the source's feed. Lines of an earlier one of its feeds are dropped: their

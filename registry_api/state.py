@@ -106,13 +106,20 @@ class TaskState:
             dict(self.latest),
         )
 
-    def apply(self, op: Op, *, known: Callable[[Kind, str], bool]) -> None:
-        """Apply one op; ``known`` tells whether a progress or finding id is taken.
+    def apply(
+        self,
+        op: Op,
+        *,
+        known: Callable[[Kind, str], bool],
+        same: Callable[[Record], bool] = lambda _: False,
+    ) -> None:
+        """Apply one op; ``known`` tells whether a progress or finding id is taken, ``same`` whether
+        by that very record, and may be again: what a replica was given as a part of a whole task.
 
         Raises RecordExists for an append whose id is taken.
         """
         if isinstance(op, Put):
-            self._put(op.record, known)
+            self._put(op.record, known, same)
         elif op.kind is Kind.PHASE:
             self.phases.pop(_index(op.key), None)
         else:
@@ -127,7 +134,12 @@ class TaskState:
         found: Record | None = self._keyed(kind).get(key)
         return found
 
-    def _put(self, record: Record, known: Callable[[Kind, str], bool]) -> None:
+    def _put(
+        self,
+        record: Record,
+        known: Callable[[Kind, str], bool],
+        same: Callable[[Record], bool],
+    ) -> None:
         match record:
             case Task():
                 self.task = record
@@ -135,12 +147,12 @@ class TaskState:
                 self.phases[record.phase_index] = record
             case ProgressEntry() | Finding():
                 kind = KINDS[type(record)]
-                if known(kind, record_key(record)):
+                if known(kind, record_key(record)) and not same(record):
                     raise exists(record)
                 if isinstance(record, ProgressEntry):
                     self._report(record)
             case Handover():
-                if record.handover_id in self.handovers:
+                if record.handover_id in self.handovers and not same(record):
                     raise exists(record)
                 self.handovers[record.handover_id] = record
             case _:

@@ -146,7 +146,8 @@ class MemoryStore:
                 )
             )
 
-    def _apply(self, change: Change) -> Commit:
+    def _apply(self, change: Change, *, again: bool = False) -> Commit:
+        """``again``: an append that is there with the same content is none to be refused."""
         changeset = change.changeset
         held = self._tasks.get(changeset.task_id)
         if held is None:
@@ -157,8 +158,15 @@ class MemoryStore:
         def known(kind: Kind, key: str) -> bool:
             return (kind, key) in held.histories or (kind, key) in fresh
 
+        def same(record: Record) -> bool:
+            kind, key = KINDS[type(record)], record_key(record)
+            there: Record | None = held.histories.get((kind, key))
+            if kind is Kind.HANDOVER:
+                there = held.state.handovers.get(key)
+            return again and there == record
+
         for op in changeset.ops:
-            state.apply(op, known=known)
+            state.apply(op, known=known, same=same)
             if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
                 fresh[KINDS[type(op.record)], record_key(op.record)] = op.record
         held.state = state
@@ -270,7 +278,7 @@ class MemoryStore:
                     next_step="Mirror into a store without changes of its own",
                 )
             self._feed_id = change.cursor.feed_id
-            return self._apply(change)
+            return self._apply(change, again=True)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""

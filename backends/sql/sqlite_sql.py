@@ -189,6 +189,10 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'drop_progress': 'DELETE FROM progress WHERE progress.task_id = :task_id AND '
                   'progress.entry_id = :entry_id',
  'count_progress': 'SELECT count(*) AS count_1 FROM progress WHERE progress.task_id = :task_id',
+ 'one_progress': 'SELECT progress.task_id, progress.entry_id, progress.agent_id, '
+                 'progress.timestamp, progress.status, progress.message, progress.progress, '
+                 'progress."foreign", progress.extra FROM progress WHERE progress.task_id = '
+                 ':task_id AND progress.entry_id = :entry_id',
  'add_progress': 'INSERT INTO progress (task_id, entry_id, agent_id, timestamp, status, '
                  'message, progress, "foreign", extra) VALUES (:task_id, :entry_id, :agent_id, '
                  ':timestamp, :status, :message, :progress, :foreign, :extra) ON CONFLICT '
@@ -204,6 +208,11 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'drop_findings': 'DELETE FROM findings WHERE findings.task_id = :task_id AND '
                   'findings.finding_id = :finding_id',
  'count_findings': 'SELECT count(*) AS count_1 FROM findings WHERE findings.task_id = :task_id',
+ 'one_findings': 'SELECT findings.task_id, findings.finding_id, findings.agent_id, '
+                 'findings.timestamp, findings.finding_type, findings.severity, '
+                 'findings.message, findings.data, findings.phase_index, findings."foreign", '
+                 'findings.extra FROM findings WHERE findings.task_id = :task_id AND '
+                 'findings.finding_id = :finding_id',
  'add_findings': 'INSERT INTO findings (task_id, finding_id, agent_id, timestamp, '
                  'finding_type, severity, message, data, phase_index, "foreign", extra) VALUES '
                  '(:task_id, :finding_id, :agent_id, :timestamp, :finding_type, :severity, '
@@ -258,6 +267,11 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                    'handovers.handover_id = :handover_id',
  'count_handovers': 'SELECT count(*) AS count_1 FROM handovers WHERE handovers.task_id = '
                     ':task_id',
+ 'one_handovers': 'SELECT handovers.task_id, handovers.handover_id, '
+                  'handovers.from_phase_index, handovers.to_phase_index, handovers.summary, '
+                  'handovers.key_findings, handovers.blockers, handovers.recommendations, '
+                  'handovers.artifacts, handovers.created_at, handovers.extra FROM handovers '
+                  'WHERE handovers.task_id = :task_id AND handovers.handover_id = :handover_id',
  'put_handovers': 'INSERT INTO handovers (task_id, handover_id, from_phase_index, '
                   'to_phase_index, summary, key_findings, blockers, recommendations, '
                   'artifacts, created_at, extra) VALUES (:task_id, :handover_id, '

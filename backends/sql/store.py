@@ -257,12 +257,14 @@ class SqlStore:
             replayed=True,
         )
 
-    def _apply(self, execute: Execute, task: TaskRow, change: Change) -> datetime | None:
+    def _apply(
+        self, execute: Execute, task: TaskRow, change: Change, *, again: bool = False
+    ) -> datetime | None:
         """Write a change whose feed line is there; returns the time of the task's oldest feed line,
         None if not asked.
         """
         changeset = change.changeset
-        writing = Writing(execute, changeset.task_id, task)
+        writing = Writing(execute, changeset.task_id, task, again=again)
         if task.revision == 0:
             writing.create(TaskState.created_by(changeset).task, lineage=change.lineage)
         for op in changeset.ops:
@@ -422,7 +424,7 @@ class SqlStore:
             before = self._replayed(execute, changeset, change.digest)
             assert before is not None
             return before
-        self._apply(execute, task, change)
+        self._apply(execute, task, change, again=True)
         return commit_of(change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:

@@ -21,6 +21,7 @@ from registry_api.models import (
     ProgressEntry,
     Record,
     Task,
+    record_key,
 )
 from registry_api.retention import KEEP_CHANGES, TRIM_BATCH
 from registry_api.snapshot import TaskSnapshot
@@ -101,11 +102,14 @@ def read_task_row(execute: Execute, task_id: str) -> TaskRow:
 
 @dataclass(slots=True)
 class Writing:
-    """Applies ops to rows; ``task`` is kept in step and written at the end."""
+    """Applies ops to rows; ``task`` is kept in step and written at the end. ``again``: an append
+    that is there with the same content is none to be refused.
+    """
 
     execute: Execute
     task_id: str
     task: TaskRow
+    again: bool = False
     counted: dict[tuple[str, str], int] = field(default_factory=dict)
     unsettled: bool = False  # whether the derived status may have changed
     _before: tuple[Any, ...] = ()
@@ -152,7 +156,7 @@ class Writing:
             case Finding() as record:
                 self._append(record)
             case Handover() as record if self._has(Kind.HANDOVER, record.handover_id):
-                raise exists(record)
+                self._check_same(record)
             case record:
                 self._put(record)
 
@@ -166,9 +170,18 @@ class Writing:
         kind = KINDS[type(record)]
         row = codec(kind).write(record)
         if not self.execute(f"add_{TABLES[kind]}", **row).rowcount:
-            raise exists(record)
+            self._check_same(record)
+            return row
         self._count(kind.value, "", 1)
         return row
+
+    def _check_same(self, record: Record) -> None:
+        """Raise RecordExists unless that very record is there, and may be."""
+        kind, key = KINDS[type(record)], record_key(record)
+        name = {"task_id": self.task_id, KEY_FIELD[kind]: key}
+        row = self.execute(f"one_{TABLES[kind]}", **name).fetchone() if self.again else None
+        if row is None or codec(kind).read(row) != record:
+            raise exists(record)
 
     def _put(self, record: Record) -> None:
         kind = KINDS[type(record)]
