@@ -47,7 +47,9 @@ class PhaseStatus(StrEnum):
 
 
 class AgentStatus(StrEnum):
-    """An agent's status: the first four are active, the others terminal."""
+    """An agent's status: the first four are active, UNKNOWN, a word of another program that says
+    nothing to us, is neither active nor terminal, the others are terminal.
+    """
 
     RUNNING = "running"
     WORKING = "working"
@@ -59,6 +61,7 @@ class AgentStatus(StrEnum):
     TERMINATED = "terminated"
     KILLED = "killed"
     PHASE_COMPLETED = "phase_completed"
+    UNKNOWN = "unknown"
 
 
 class ReviewStatus(StrEnum):
@@ -74,7 +77,7 @@ class ReviewStatus(StrEnum):
 ACTIVE_AGENT = frozenset(
     {AgentStatus.RUNNING, AgentStatus.WORKING, AgentStatus.BLOCKED, AgentStatus.REVIEWING}
 )
-TERMINAL_AGENT = frozenset(AgentStatus) - ACTIVE_AGENT
+TERMINAL_AGENT = frozenset(AgentStatus) - ACTIVE_AGENT - {AgentStatus.UNKNOWN}
 FAILED_AGENT = frozenset(
     {AgentStatus.FAILED, AgentStatus.ERROR, AgentStatus.TERMINATED, AgentStatus.KILLED}
 )
@@ -108,17 +111,17 @@ PHASE_TRANSITIONS: Mapping[PhaseStatus, frozenset[PhaseStatus]] = MappingProxyTy
     }
 )
 AGENT_TRANSITIONS: Mapping[AgentStatus, frozenset[AgentStatus]] = MappingProxyType(
-    {s: frozenset(AgentStatus) - {s} if s in ACTIVE_AGENT else frozenset() for s in AgentStatus}
+    {s: frozenset() if s in TERMINAL_AGENT else frozenset(AgentStatus) - {s} for s in AgentStatus}
 )
 
 _STARTING = frozenset({"pending", "starting"})
 
 
 def agent_status(text: object) -> AgentStatus:
-    """Normalise what an older program or a report calls an agent's status.
+    """Normalise what a report calls an agent's status.
 
-    Case is ignored; ``pending`` and ``starting`` are RUNNING. Anything unknown is WORKING: an agent
-    that is not known to have ended counts as active, and a report never ends one by accident.
+    Case is ignored; ``pending`` and ``starting`` are RUNNING. Anything unknown is WORKING: whoever
+    reports is at work, and a report never ends an agent by accident.
     """
     word = text.strip().lower() if isinstance(text, str) else ""
     if word in _STARTING:
@@ -136,7 +139,7 @@ def task_status(
 
     In order: a recorded terminal status stands; an active agent makes it ACTIVE; no agent ever and
     no phase beyond PENDING/ACTIVE, INITIALIZED; a FAILED phase, or no phases and only failed
-    agents, FAILED; every phase APPROVED, or no phases, COMPLETED; else ACTIVE.
+    agents, FAILED; every phase APPROVED, or no phases and no agent UNKNOWN, COMPLETED; else ACTIVE.
     """
     if recorded in TERMINAL_TASK:
         return recorded
@@ -147,6 +150,6 @@ def task_status(
         return TaskStatus.INITIALIZED
     if PhaseStatus.FAILED in phase_set or (not phase_set and agent_set <= FAILED_AGENT):
         return TaskStatus.FAILED
-    if phase_set <= {PhaseStatus.APPROVED}:
+    if phase_set <= {PhaseStatus.APPROVED} and (phase_set or AgentStatus.UNKNOWN not in agent_set):
         return TaskStatus.COMPLETED
     return TaskStatus.ACTIVE

@@ -19,7 +19,13 @@ from registry_api.changeset import Delete, Put
 from registry_api.errors import RecordExists
 from registry_api.models import Handover, Review, Task
 from registry_api.state import TaskState
-from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus
+from registry_api.status import (
+    ACTIVE_AGENT,
+    TERMINAL_AGENT,
+    AgentStatus,
+    PhaseStatus,
+    ReviewStatus,
+)
 from tests import samples
 
 TIMES = Times.named("Europe/Berlin")
@@ -350,6 +356,24 @@ def test_an_unknown_word_is_named(key, said):
     decode(document, task_id="t1", times=TIMES, path=PATH, problems=problems)
     assert len(problems) == 1
     assert f"agents[0] has an unknown {key}" in str(problems[0])
+
+
+@pytest.mark.parametrize("said", ["erledigt", None, [], 7])
+def test_an_agent_of_an_unknown_status_is_neither_active_nor_ended(said):
+    """Its own text stays, as long as nobody gives it a status."""
+    document, _ = made(Task(task_id="t1", created_at=build.T0))
+    document["agents"][0]["status"] = said
+    before = copy.deepcopy(document)
+    found = read(document)
+    agent = found.agents["a"]
+    assert agent.status is AgentStatus.UNKNOWN
+    assert agent.status not in ACTIVE_AGENT | TERMINAL_AGENT
+    encode(found, replace(found, task=replace(found.task, priority="P9")), document, times=TIMES)
+    assert document["agents"] == before["agents"]
+    ended = replace(found, agents={"a": replace(agent, status=AgentStatus.TERMINATED)})
+    encode(found, ended, document, times=TIMES)
+    assert document["agents"][0]["status"] == "terminated"
+    assert read(document).agents["a"].status is AgentStatus.TERMINATED
 
 
 @pytest.mark.parametrize("marker", [1, None, [[]], {"a": 1}])

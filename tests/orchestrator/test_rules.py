@@ -201,6 +201,7 @@ def test_what_an_agent_can_say_of_itself(play, status):
     play.create("only")
     agent = play.deploy()
     others = {AgentStatus.KILLED, AgentStatus.TERMINATED, AgentStatus.PHASE_COMPLETED}
+    others |= {AgentStatus.UNKNOWN}
     if status in others:
         with pytest.raises(InvalidInput):
             play.report(agent, status)

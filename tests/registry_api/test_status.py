@@ -32,6 +32,9 @@ P, A, T = PhaseStatus, AgentStatus, TaskStatus
         (T.CANCELLED, [P.ACTIVE], [A.RUNNING], T.CANCELLED),
         (T.COMPLETED, [P.PENDING], [], T.COMPLETED),
         (T.INITIALIZED, [P.FAILED], [A.BLOCKED], T.ACTIVE),
+        (T.INITIALIZED, [], [A.COMPLETED, A.UNKNOWN], T.ACTIVE),
+        (T.INITIALIZED, [], [A.FAILED, A.UNKNOWN], T.ACTIVE),
+        (T.INITIALIZED, [P.APPROVED], [A.UNKNOWN], T.COMPLETED),
     ],
 )
 def test_derived(recorded, phases, agents, derived):
@@ -40,8 +43,8 @@ def test_derived(recorded, phases, agents, derived):
 
 
 def test_vocabularies_are_closed():
-    """Every agent status is active or terminal, and what is terminal goes nowhere."""
-    assert set(AgentStatus) == ACTIVE_AGENT | TERMINAL_AGENT
+    """Every agent status but UNKNOWN is active or terminal, and what is terminal goes nowhere."""
+    assert set(AgentStatus) == ACTIVE_AGENT | TERMINAL_AGENT | {A.UNKNOWN}
     assert not ACTIVE_AGENT & TERMINAL_AGENT
     assert all(not AGENT_TRANSITIONS[s] for s in TERMINAL_AGENT)
 

@@ -48,7 +48,8 @@ class Dialect(StrEnum):
 class Field:
     """A record's field and its place: ``key`` in the element, or below OURS where ``ours``.
 
-    ``always``: older programs read the key without asking whether it is there.
+    ``always``: older programs read the key without asking whether it is there. ``unreadable``: what
+    the field is where its value says nothing to us, None: its default.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Field:
     converter: Converter
     ours: bool = False
     always: bool = False
+    unreadable: StrEnum | None = None
 
 
 _P = PhaseStatus
@@ -139,7 +141,13 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("tmux_session", "tmux_session", optional_text),  # its presence means that it runs
         Field("parent", "parent", optional_text, always=True),
         Field("depth", "depth", optional_integer),
-        Field("status", "status", choice(_AGENT_WORDS, _same(AgentStatus)), always=True),
+        Field(
+            "status",
+            "status",
+            choice(_AGENT_WORDS, _same(AgentStatus)),
+            always=True,
+            unreadable=AgentStatus.UNKNOWN,
+        ),
         Field("started_at", "started_at", moment, always=True),
         Field("progress", "progress", percent, always=True),
         Field("last_update", "last_update", moment, always=True),

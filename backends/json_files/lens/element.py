@@ -61,6 +61,8 @@ def read_element(
         value = _read(field, element, times)
         if value is UNREADABLE:
             unreadable[field.key] = element[field.key]
+            if field.unreadable is not None:
+                values[field.name] = field.unreadable
         elif value is not _ABSENT:
             values[field.name] = value
     skip = _plain_keys(kind, dialect) | DERIVED[kind] | derived
@@ -105,13 +107,13 @@ def write_element(
     for field in fields_of(kind, dialect):
         wanted = getattr(record, field.name)
         found = _read(field, element, times)
-        if wanted == _defaults(kind)[field.name]:
-            if found is UNREADABLE and field.key in extra:
-                if _same(extra[field.key], element[field.key]):
-                    unread.append(field.key)
-                    continue
-            elif found is _ABSENT and not (new and field.always):
+        default = _defaults(kind)[field.name]
+        if found is UNREADABLE and wanted == (field.unreadable or default) and field.key in extra:
+            if _same(extra[field.key], element[field.key]):
+                unread.append(field.key)
                 continue
+        elif found is _ABSENT and wanted == default and not (new and field.always):
+            continue
         if wanted is None and found is not UNREADABLE and found is not None and not field.always:
             # Legacy programs ask whether the key is there; a null of theirs stays.
             (ours if field.ours else element).pop(field.key)
