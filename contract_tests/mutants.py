@@ -742,6 +742,21 @@ class HistoriesLeftBehind(_Target):
 
 
 @mutant
+class AppendRefused(_Target):
+    """Refuses an append that came with the whole task, though it is the same."""
+
+    def apply(self, change: Change) -> Commit:
+        task_id = change.changeset.task_id
+        head = self.inner.head(task_id)
+        if (head.lineage, head.revision) == (change.lineage, change.revision - 1):
+            page = self.inner.list_records(Kind.FINDING, RecordQuery(task_id=task_id))
+            for op in change.changeset.ops:
+                if isinstance(op, Put) and op.record in page.items:
+                    raise errors.RecordExists("it is there", next_step="Give it another id")
+        return super().apply(change)
+
+
+@mutant
 class FeedLeftBehind(_Target):
     """Takes a task over without the tail of its feed, and with it the known ids."""
 

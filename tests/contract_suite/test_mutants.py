@@ -103,9 +103,8 @@ def test_what_is_no_harness_is_refused(name):
 
 def test_the_same_seed_is_the_same_history(tmp_path):
     """A failure can be repeated: the seed is told and taken."""
-    found = [
-        contract("mutant://findings-not-in-feed", "--seed", "11")[1]["failed"] for _ in range(2)
-    ]
+    asked = "mutant://findings-not-in-feed", "--first", "--seed", "11"
+    found = [contract(*asked)[1]["failed"] for _ in range(2)]
     assert found[0]
     assert {f["seed"] for f in found[0]} == {"11"}
     assert [f["test"] for f in found[0]] == [f["test"] for f in found[1]]
