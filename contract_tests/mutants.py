@@ -743,7 +743,7 @@ class HistoriesLeftBehind(_Target):
 
 @mutant
 class AppendRefused(_Target):
-    """Refuses an append that came with the whole task, though it is the same."""
+    """Refuses a finding that came with the whole task, though it is the same."""
 
     def apply(self, change: Change) -> Commit:
         task_id = change.changeset.task_id

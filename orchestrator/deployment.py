@@ -7,7 +7,6 @@ finds: its owner is dead.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -30,7 +29,7 @@ from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, inside, transact
 from registry_api.durable import replace_file
 from registry_api.errors import InvalidInput
-from registry_api.instance import instance_of, make_state_folder
+from registry_api.instance import instance_of, make_state_folder, place_of
 from registry_api.launching import Launch, Launcher, Prepared
 from registry_api.location import public
 from registry_api.opening import STATE_DIR
@@ -236,8 +235,7 @@ class Deployment:
         return bool(theirs) and not set(theirs) & set(self._instance())
 
     def _instance(self) -> tuple[str, str]:
-        path = hashlib.sha256(str(self._workspace).encode()).hexdigest()[:12]
-        return instance_of(self._workspace / STATE_DIR), path
+        return instance_of(self._workspace / STATE_DIR), place_of(self._workspace)
 
     def _cared_for(self, agent: Agent, owner: str) -> bool:
         """Whether somebody is just starting the agent, or just taking note of its exit."""

@@ -51,7 +51,7 @@ from registry_api import (
     jsontext,
 )
 from registry_api.silence import last_sign
-from registry_api.status import ACTIVE_AGENT, FAILED_AGENT
+from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
 __all__ = ["Reading"]
 
@@ -372,7 +372,7 @@ def reason_of(agent: Agent) -> str | None:
 
 
 def _ended_last(snapshot: TaskSnapshot) -> list[Agent]:
-    ended = [a for a in snapshot.agents if a.status not in ACTIVE_AGENT]
+    ended = [a for a in snapshot.agents if a.status in TERMINAL_AGENT]
     return sorted(ended, key=lambda a: (str(a.completed_at), a.agent_id), reverse=True)
 
 

@@ -100,9 +100,9 @@ def patience(default: float) -> float:
 
 
 class giving_way:  # noqa: N801  (reads as a function)
-    """Within this context who waits for a lock gives up as soon as ``wanted`` says that a switch
-    wants the gate: queueing inside would hold the switch up for as long as the queue is. None:
-    nobody does, from where a call has begun something durable.
+    """Within this context who waits for a lock, or is about to settle a document, gives up as soon
+    as ``wanted`` says that a switch wants the gate: queueing inside would hold the switch up for as
+    long as the queue is. None: nobody does, from where a call has begun something durable.
     """
 
     __slots__ = ("_token", "_wanted")
@@ -124,7 +124,7 @@ def give_way(path: Path) -> None:
     wanted = _wanted.get()
     if wanted is not None and wanted():
         raise GaveWay(
-            f"a switch wants the gate before {path} is looked at",
-            next_step="Try again",
+            f"a switch waits for the gate; {path} was not read",
+            next_step="Try again when the switch has ended",
             path=str(path),
         )

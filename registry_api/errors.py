@@ -248,7 +248,7 @@ class Busy(Unavailable):
 
 
 class GaveWay(Busy):
-    """A wait for a lock was given up for a switch; the gate tries the call again by itself."""
+    """A call stopped for a switch before it began anything; the gate tries it again by itself."""
 
 
 class SwitchTimedOut(Busy):

@@ -21,7 +21,7 @@ import orjson
 from registry_api.durable import make_whole
 from registry_api.ownership import make_folder
 
-__all__ = ["boot", "copied_from", "instance_of", "machine", "make_state_folder"]
+__all__ = ["boot", "copied_from", "instance_of", "machine", "make_state_folder", "place_of"]
 
 _NAME = "instance.json"
 _IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
@@ -74,6 +74,11 @@ def instance_of(folder: Path) -> str:
     except OSError:
         return ""
     return _digest(f"{_read(folder).get('id', '')} {sorted(place.items())}")
+
+
+def place_of(workspace: Path) -> str:
+    """Return a digest of a workspace's path: 12 hex digits."""
+    return _digest(str(workspace))
 
 
 def copied_from(folder: Path) -> str | None:

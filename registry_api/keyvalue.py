@@ -252,7 +252,7 @@ class KeyValueStore:
     def _apply(
         self, batch: Batch, line: TaskLine | None, change: Change, *, again: bool = False
     ) -> Commit:
-        """``again``: an append that is there with the same content is none to be refused."""
+        """``again``: for ``apply``, which takes an append whose very record is there as done."""
         changeset = change.changeset
         task_id = changeset.task_id
         state = state_of(batch, task_id) if line else TaskState.created_by(changeset)

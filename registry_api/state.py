@@ -152,7 +152,7 @@ class TaskState:
                 if isinstance(record, ProgressEntry):
                     self._report(record)
             case Handover():
-                if record.handover_id in self.handovers and not same(record):
+                if record.handover_id in self.handovers:
                     raise exists(record)
                 self.handovers[record.handover_id] = record
             case _:

@@ -111,7 +111,10 @@ PHASE_TRANSITIONS: Mapping[PhaseStatus, frozenset[PhaseStatus]] = MappingProxyTy
     }
 )
 AGENT_TRANSITIONS: Mapping[AgentStatus, frozenset[AgentStatus]] = MappingProxyType(
-    {s: frozenset() if s in TERMINAL_AGENT else frozenset(AgentStatus) - {s} for s in AgentStatus}
+    {
+        s: frozenset() if s in TERMINAL_AGENT else frozenset(AgentStatus) - {s, AgentStatus.UNKNOWN}
+        for s in AgentStatus
+    }
 )
 
 _STARTING = frozenset({"pending", "starting"})

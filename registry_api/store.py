@@ -130,7 +130,8 @@ class Replica(Protocol):
         """Apply a change of the other, keeping id, digest, lineage, revision, time and number.
 
         Raises NotNext unless the task is at (lineage, revision - 1); a change already applied is
-        answered as a replay.
+        answered as a replay. An append whose very record is there already, since ``replace``
+        streamed it, is done; RecordExists where another record has its id.
         """
 
     def apply_all(self, changes: Sequence[Change]) -> None:
@@ -183,13 +184,15 @@ class Movable(Replica, Protocol):
         """
 
     def settle(self) -> None:
-        """Finish or take back what killed writers left; while nobody of ours writes. Raises Busy.
-        After a switch nobody can tell any more which of the two is right.
+        """Finish or take back what killed writers left; called while no process of ours writes.
+
+        Raises Busy, or CorruptDocument or Unavailable where a task cannot be settled. Once the
+        phase has changed, the next operation drops an intent that is left.
         """
 
     def as_recorded(self) -> AbstractContextManager[None]:
-        """Answer reads from the record, without taking in what others wrote since: behind a gate,
-        where each look would hold everybody up and nothing depends on it.
+        """Within this context reads of this thread answer from the record and take in nothing from
+        documents: a switch behind the gate must not wait for other programs.
         """
 
     def prepare_freeze(self) -> None:

@@ -72,11 +72,11 @@ class Sides:
     @property
     def movable(self) -> Movable:
         """The source as one that can be given up; raises PreflightFailed where it cannot."""
-        source = self.mirror.source
+        source = self.source
         if not provides(source, Movable):
             raise PreflightFailed(
                 f"the store {source.info.name!r} cannot be given up as a source",
-                next_step="Stay in phase 2: only a store that declares movable can",
+                next_step="Stay in phase 2: only a store that has all of Movable can",
             )
         return source
 
@@ -148,8 +148,8 @@ class Step(Protocol):
 
 
 @dataclass(slots=True)
-class _Back:
-    """What steps have in common: nothing is to be done."""
+class _Base:
+    """A step that does nothing: what the others begin from."""
 
     sides: Sides
     verified: VerifyReport | None = None
@@ -175,7 +175,7 @@ class _Back:
 
 
 @dataclass(slots=True)
-class _Down(_Back):
+class _StepDown(_Base):
     """2 to 1, 1 to 0: only the record changes. The target is not needed: it may be gone."""
 
     def inside(self) -> int:
@@ -185,13 +185,14 @@ class _Down(_Back):
                 source.settle()
             except Busy:
                 raise
-            except RegistryError:
-                pass  # a write that was never acknowledged must not bar the way back
+            except RegistryError as error:
+                # The way back must not depend on one document, nor on a write never acknowledged.
+                self.sides.notes.append(f"a write that was cut off is left: {error.message}")
         return 0
 
 
 @dataclass(slots=True)
-class _Follow(_Back):
+class _Follow(_Base):
     """0 to 1, 1 to 2: the target comes to hold what the source holds, and is proven to."""
 
     seen: dict[str, Head] = field(default_factory=dict)
@@ -209,14 +210,13 @@ class _Follow(_Back):
         return done
 
     def inside(self) -> int:
-        source = self.sides.mirror.source
+        source = self.sides.source
         if provides(source, Movable):
             return self._settle(source.moved(self.seen))
         return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
 
     def _settle(self, moved: dict[str, Head]) -> int:
-        mirror = self.sides.mirror
-        source = mirror.source
+        mirror, source = self.sides.mirror, self.sides.source
         with source.as_recorded() if provides(source, Movable) else nullcontext():
             return settle(mirror, list(moved), self.seen)
 
@@ -248,7 +248,7 @@ class _CutOver(_Follow):
 
 
 @dataclass(slots=True)
-class _Return(_Back):
+class _Return(_Base):
     """3 to 2: the frozen documents are brought to where the target stands, then thawed."""
 
     touches_files: bool = True
@@ -305,7 +305,7 @@ class _Return(_Back):
 
 
 @dataclass(slots=True)
-class _CleanUp(_Back):
+class _CleanUp(_Base):
     """3 to 4: the documents go into an archive, and are removed when nobody has them open."""
 
     archive: str = ""
@@ -348,7 +348,7 @@ class _CleanUp(_Back):
 
 
 @dataclass(slots=True)
-class _Reinstate(_Back):
+class _Reinstate(_Base):
     """4 to 3: the removed documents are put back, frozen."""
 
     def beside(self) -> int:
@@ -360,19 +360,21 @@ class _Reinstate(_Back):
         self.sides.retire(self.sides.archive)
 
 
-_KINDS: dict[tuple[int, int], type[_Back]] = {
+_KINDS: dict[tuple[int, int], type[_Base]] = {
     (0, 1): _Follow,
     (1, 2): _Follow,
     (2, 3): _CutOver,
     (3, 4): _CleanUp,
     (4, 3): _Reinstate,
     (3, 2): _Return,
+    (2, 1): _StepDown,
+    (1, 0): _StepDown,
 }
 
 
 def step_between(before: MigrationPhase, after: MigrationPhase, sides: Sides) -> Step:
     """Return the step from one phase to the next."""
-    return cast(Step, _KINDS.get((before, after), _Down)(sides))
+    return cast(Step, _KINDS[before, after](sides))
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:

@@ -6,11 +6,11 @@ import os
 import time
 from dataclasses import replace
 
+from backends.json_files.content import content_hash, read_document, text_over
 from backends.json_files.handovers import read_handovers
 from backends.json_files.layout import load_document
 from backends.json_files.lens.document import encode
 from backends.json_files.merge import differing, merge, nearest
-from backends.json_files.recorded import content_hash, read_document, text_over
 from backends.json_files.write_ahead import WriteAhead
 from registry_api import jsontext
 from registry_api.changeset import (

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from backends.files import open_inside, open_regular
+from backends.json_files.content import content_hash, read_document
 from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
-from backends.json_files.recorded import content_hash, read_document
 from backends.json_files.stamp import stamp_of
 from registry_api.deadline import at_most
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
@@ -127,13 +127,17 @@ class FrozenTask(MirroredTask):
     # -- freezing ----------------------------------------------------------------------------
 
     def stands(self, *, settle: bool) -> Head:
-        """Return where the task stands, settled; Head() where there is no registry, or none yet."""
+        """Return where the task stands; Head() where there is no registry, or none yet. ``settle``:
+        what a killed writer left is settled first, whatever the document's stamp says. Raises Busy.
+        """
         if not settle:
             with suppress(FileNotFoundError):
                 if self._is_still(os.lstat(self._place)):
                     return self._stands()
         try:
             self.current()
+        except Busy:
+            raise
         except (TaskNotFound, CorruptDocument, Unavailable):
             if self.journal.is_empty:
                 return Head()

@@ -4,10 +4,10 @@ The inode must stay: legacy programs wait in flock on the file itself, and a ren
 acknowledged write into a file that nobody can see.
 
 A patch for a known text is one ``pwrite`` within the file's length, which blanks make long enough
-before and a truncation shortens after: a reader without a lock finds one text or the other, but in
-the moment of that call. What a kill or a power loss leaves is known by its sectors
-(``Patch.is_torn``). A text that replaces an unknown one is marked by NUL in byte 0 while it is
-written, each step on disk before the next: what was there did not parse either, or is frozen.
+before: a reader without a lock finds one text or the other, but in the moment of that call. What a
+kill or a power loss leaves is known by its pages and sectors (``Patch.is_torn``). A text that
+replaces an unknown one is marked by NUL in byte 0 while it is written, each step on disk before the
+next: what was there did not parse, or is a late write over the frozen text.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def _write_whole(fd: int, data: bytes, sync: Callable[[int], None]) -> None:
 
 
 def pwrite_all(fd: int, data: bytes, offset: int) -> None:
-    """Write in one call; what a signal or a full disk cut off is written on."""
+    """Write all bytes, in one call unless a signal or a full disk cuts it short: a reader without a
+    lock sees each call.
+    """
     rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest, offset)

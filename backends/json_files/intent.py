@@ -17,20 +17,16 @@ from typing import Any
 
 import orjson
 
+from backends.json_files.content import content_hash
 from backends.json_files.patch import Over, Patch
 from registry_api.instance import boot
 from registry_api.models import Kind
 from registry_api.ownership import open_owned
 
-__all__ = ["AppendedLine", "Intent", "IntentFile", "content_hash", "pending_numbers"]
+__all__ = ["AppendedLine", "Intent", "IntentFile", "pending_numbers"]
 
 _NUMBER = struct.Struct("<q")
 _PLACE, _SUM = 8, 32
-
-
-def content_hash(data: bytes) -> str:
-    """Return the hash by which a document's bytes are known: SHA-256, hex."""
-    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

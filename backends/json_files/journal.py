@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
+from backends.json_files.inplace import pwrite_all
 from backends.json_files.merge import Key, touched
 from registry_api.changeset import (
     Change,
@@ -49,7 +50,9 @@ from registry_api.retention import KEEP, KEEP_CHANGES
 from registry_api.snapshot import Head
 from registry_api.state import TaskState
 
-__all__ = ["Journal", "Recent"]
+__all__ = ["FOREIGN", "Journal", "Recent"]
+
+FOREIGN = "foreign"  # the actor of a change that another program made
 
 RECENT = timedelta(minutes=15)
 _MOST_RECORDS = 500_000  # in all recent states together; they share the records themselves
@@ -108,7 +111,7 @@ class Journal:
     revision: int = 0
     number: int = 0
     hash: str = ""
-    is_synced: bool = False  # the document's text was left by a write of ours
+    is_synced: bool = False  # the text of ``hash`` is on the disk for sure; else one sync more
     updated_at: datetime | None = None
     held: TaskState | None = None  # the present state; see ``state``
     stand: Stand | None = None  # for readers, who hold no lock while another thread takes a line
@@ -361,7 +364,7 @@ class Journal:
         else:
             self._tail += length
             if line["h"] != self.hash:
-                self.is_synced = kind == "change" and line["cs"]["actor"] != "foreign"
+                self.is_synced = kind == "change" and line["cs"]["actor"] != FOREIGN
             self.hash = line["h"]
             self.logs.update(line["logs"])
             if kind == "change":
@@ -407,7 +410,7 @@ class Journal:
                     self.counts[kind] = self.counts.get(kind, 0) + 1
                     if self.entry_ids is not None:
                         self.entry_ids.add((kind, record_key(op.record)))
-                elif kind is Kind.AGENT and changeset.actor == "foreign":
+                elif kind is Kind.AGENT and changeset.actor == FOREIGN:
                     known = self.held.agents if self.held else {}
                     self.foreign_agents |= {record_key(op.record)} - known.keys()
         self.held = state
@@ -595,11 +598,8 @@ class Journal:
     def _append(self, data: bytes) -> None:
         fd = self._open()
         try:
-            rest, offset = memoryview(data), self.size
-            while rest:
-                written = os.pwrite(fd, rest, offset)
-                rest, offset = rest[written:], offset + written
-            os.ftruncate(fd, offset)
+            pwrite_all(fd, data, self.size)
+            os.ftruncate(fd, self.size + len(data))
             self.sync(fd)
             self.inode = os.fstat(fd).st_ino
         finally:

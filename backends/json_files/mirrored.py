@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from backends.files import open_inside
+from backends.json_files.content import content_hash, read_document, text_over
 from backends.json_files.inplace import write_in_place
 from backends.json_files.intent import AppendedLine, Intent
 from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
 from backends.json_files.merge import merge
 from backends.json_files.patch import Patch
-from backends.json_files.recorded import content_hash, read_document, text_over
 from backends.json_files.removed import History
 from backends.json_files.stamp import stamp_of, stat_stamp
 from backends.json_files.task import TaskFiles, not_found, shown

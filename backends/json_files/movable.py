@@ -18,11 +18,11 @@ import orjson
 
 from backends.files import open_regular
 from backends.json_files.archive import Archive, Member
+from backends.json_files.content import content_hash
 from backends.json_files.frozen import FrozenTask
 from backends.json_files.intent import pending_numbers
 from backends.json_files.layout import DOCUMENT, frozen_without_record, named_task
 from backends.json_files.mirrored import MirroredTask, Now
-from backends.json_files.recorded import content_hash
 from backends.json_files.shared import as_recorded
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
@@ -139,8 +139,14 @@ class MovableJsonStore(JsonFilesStore):
 
     def settle(self) -> None:
         """See Movable.settle."""
+        failed: RegistryError | None = None
         for name in pending_numbers(self._intents):
-            self._frozen(name).stands(settle=True)
+            try:
+                self._frozen(name).stands(settle=True)
+            except RegistryError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def as_recorded(self) -> AbstractContextManager[None]:
         """See Movable.as_recorded."""

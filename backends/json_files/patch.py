@@ -17,8 +17,8 @@ _PAGE = 4096  # between two of them a kernel ends the write of a process that is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Over:
-    """The text that a patch is made for: its size, the bytes that give way, and how many at the end
-    of the patch follow them there as well, elsewhere.
+    """The text that a patch is made for: its ``size``, the bytes that ``data`` replaces (``gone``),
+    and how many bytes at the end of ``data`` are its old end, moved (``kept``).
     """
 
     size: int
@@ -31,8 +31,8 @@ class Patch:
     """``size`` bytes: what was there up to ``start``, then ``data``, then what was there behind it.
     Where the size changes, ``data`` reaches to the end.
 
-    ``over`` None: made for no text that is known, ``data`` is the whole. ``first`` replaces the
-    first byte: an earlier version took it away while it wrote.
+    ``over`` None: made for no text that is known, ``data`` is the whole. ``first``: byte 0, in
+    intents of an earlier version, which wrote NUL there meanwhile.
     """
 
     start: int
@@ -75,7 +75,7 @@ class Patch:
     def is_torn(self, there: bytes, *, rebooted: bool) -> bool:
         """Return whether a text is what a write of this patch left that was cut off: by a kill,
         between two pages, or, where the machine was ``rebooted``, by a power loss; also one that
-        parses. What lies around the patch is for the caller to prove.
+        parses, and the whole text before or after. What lies around the patch is not looked at.
         """
         over = self.over
         if over is None:
@@ -110,7 +110,7 @@ def same_in_front(a: bytes, b: bytes) -> int:
     return low
 
 
-def same_behind(a: bytes, b: bytes, start: int = 0) -> int:
+def same_behind(a: bytes, b: bytes, start: int) -> int:
     """Return how many bytes at the end of two texts are the same, of those behind ``start``."""
     left, right = len(a), len(b)
     low, high = 0, min(left, right) - start  # so many are the same, and more than so many are not

@@ -15,9 +15,10 @@ from typing import Any
 
 from backends.files import Problem, require_writable
 from backends.json_files.cache import Cached
+from backends.json_files.content import content_hash, read_document
 from backends.json_files.inplace import write_in_place
-from backends.json_files.intent import IntentFile, content_hash
-from backends.json_files.journal import Journal
+from backends.json_files.intent import IntentFile
+from backends.json_files.journal import FOREIGN, Journal
 from backends.json_files.layout import load_document
 from backends.json_files.lens.document import decode, encode
 from backends.json_files.logs import TaskLogs
@@ -40,9 +41,8 @@ from registry_api.errors import (
 )
 from registry_api.state import TaskState
 
-__all__ = ["FOREIGN", "Recorded", "content_hash", "read_document", "text_over"]
+__all__ = ["FOREIGN", "Recorded"]
 
-FOREIGN = "foreign"
 _BATCH = 500
 _UNLIMITED = Limits(ops=10**9, changeset_bytes=2**40)
 
@@ -264,23 +264,3 @@ class Recorded:
     def close(self) -> None:
         """Close the descriptors."""
         self._lock.close()
-
-
-def text_over(old: bytes, document: dict[str, Any]) -> bytes:
-    """Return a document's text, at least as long as the one it replaces: blanks follow, since a
-    reader without a lock finds NUL where a file is cut off under it.
-    """
-    return jsontext.dump(document, indent=True).ljust(len(old))
-
-
-def read_document(fd: int) -> bytes:
-    """Return the bytes of an open document, whatever its descriptor's position."""
-    size = os.fstat(fd).st_size
-    parts, offset = [], 0
-    while offset < size:
-        part = os.pread(fd, size - offset, offset)
-        if not part:
-            break
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts)

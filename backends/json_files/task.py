@@ -8,12 +8,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from backends.json_files.content import read_document, text_over
 from backends.json_files.foreign import Foreign
 from backends.json_files.inplace import write_in_place
 from backends.json_files.intent import Intent
 from backends.json_files.journal import Journal, histories_of
 from backends.json_files.lens.document import encode
-from backends.json_files.recorded import FOREIGN, read_document, text_over
+from backends.json_files.recorded import FOREIGN
 from backends.json_files.removed import missing_lines, removed_files
 from backends.json_files.shared import is_as_recorded
 from backends.json_files.stamp import stamp_of
@@ -116,7 +117,9 @@ class TaskFiles(Foreign):
             self._settle_without_document(deadline)
 
     def _settle_without_document(self, deadline: float) -> None:
-        """No document: carry a creation through, or drop what a killed writer left."""
+        """No document: carry a creation through, or drop what a killed writer left; what is from
+        before a switch is dropped.
+        """
         self.journal.refresh()
         if not self._intent.exists():
             return

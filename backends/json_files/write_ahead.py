@@ -1,7 +1,7 @@
 """Writes through an intent, so that whoever comes next can tell what a killed writer did.
 
 Intent (durable) -> lines appended -> document in place -> journal line -> intent emptied. Whoever
-comes next, holding the document's lock, finds one of five cases and settles it (``_resolve``).
+comes next, holding the document's lock, tells which case it is and settles it (``_resolve``).
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import NoReturn
 
 from backends.files import require_writable
+from backends.json_files.content import content_hash, read_document
 from backends.json_files.inplace import write_again, write_in_place
-from backends.json_files.intent import Intent, content_hash
+from backends.json_files.intent import Intent
 from backends.json_files.journal import histories_of
 from backends.json_files.merge import shows
 from backends.json_files.patch import Patch
-from backends.json_files.recorded import Recorded, read_document
+from backends.json_files.recorded import Recorded
 from registry_api import jsontext
 from registry_api.changeset import (
     Accepted,
@@ -113,7 +114,8 @@ class WriteAhead(Recorded):
         if intent.after == intent.before:
             return
         try:
-            if intent.before and not self.journal.is_synced:
+            ours = self.journal.is_synced and intent.before == self.journal.hash
+            if intent.before and not ours:
                 # Another program's text, of which a power loss would leave a third in the mixture.
                 self._shared.sync(fd)
             write_in_place(fd, intent.patch, sync=self._shared.sync)
@@ -218,10 +220,8 @@ class WriteAhead(Recorded):
         write_in_place(fd, Patch.between(data, whole), sync=self._shared.sync)
 
     def _take_back(self, fd: int, intent: Intent, data: bytes) -> None:
-        """Drop an intent from before a switch, and what it tore or began to create."""
-        if intent.creates and (not data or intent.is_torn(data)):
-            self._document.unlink()  # ours, and nobody else's yet
-        elif intent.patch.over is not None and intent.is_torn(data):
+        """Drop an intent from before a switch, and what it tore."""
+        if intent.patch.over is not None and intent.is_torn(data):
             before = intent.patch.undone(data)
             require_writable(fd, self._document)
             write_in_place(fd, Patch.between(data, before), sync=self._shared.sync)

@@ -147,7 +147,7 @@ class MemoryStore:
             )
 
     def _apply(self, change: Change, *, again: bool = False) -> Commit:
-        """``again``: an append that is there with the same content is none to be refused."""
+        """``again``: for ``apply``, which takes an append whose very record is there as done."""
         changeset = change.changeset
         held = self._tasks.get(changeset.task_id)
         if held is None:
@@ -159,11 +159,7 @@ class MemoryStore:
             return (kind, key) in held.histories or (kind, key) in fresh
 
         def same(record: Record) -> bool:
-            kind, key = KINDS[type(record)], record_key(record)
-            there: Record | None = held.histories.get((kind, key))
-            if kind is Kind.HANDOVER:
-                there = held.state.handovers.get(key)
-            return again and there == record
+            return again and held.histories.get((KINDS[type(record)], record_key(record))) == record
 
         for op in changeset.ops:
             state.apply(op, known=known, same=same)

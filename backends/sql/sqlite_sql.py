@@ -267,11 +267,6 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                    'handovers.handover_id = :handover_id',
  'count_handovers': 'SELECT count(*) AS count_1 FROM handovers WHERE handovers.task_id = '
                     ':task_id',
- 'one_handovers': 'SELECT handovers.task_id, handovers.handover_id, '
-                  'handovers.from_phase_index, handovers.to_phase_index, handovers.summary, '
-                  'handovers.key_findings, handovers.blockers, handovers.recommendations, '
-                  'handovers.artifacts, handovers.created_at, handovers.extra FROM handovers '
-                  'WHERE handovers.task_id = :task_id AND handovers.handover_id = :handover_id',
  'put_handovers': 'INSERT INTO handovers (task_id, handover_id, from_phase_index, '
                   'to_phase_index, summary, key_findings, blockers, recommendations, '
                   'artifacts, created_at, extra) VALUES (:task_id, :handover_id, '

@@ -216,9 +216,8 @@ def _of_kind(flavour: Flavour, kind: Kind, name: str) -> dict[str, Executable]:
         f"drop_{name}": delete(table).where(_is(table, "task_id", key)),
         f"count_{name}": select(func.count()).select_from(table).where(_is(table, "task_id")),
     }
-    if kind in {Kind.PROGRESS, Kind.FINDING, Kind.HANDOVER}:
-        out[f"one_{name}"] = select(*_columns(kind)).where(_is(table, "task_id", key))
     if kind in {Kind.PROGRESS, Kind.FINDING}:
+        out[f"one_{name}"] = select(*_columns(kind)).where(_is(table, "task_id", key))
         out[f"add_{name}"] = _insert_new(flavour, table, "task_id", key)
     else:
         out[f"put_{name}"] = _upsert(flavour, table)

@@ -102,8 +102,8 @@ def read_task_row(execute: Execute, task_id: str) -> TaskRow:
 
 @dataclass(slots=True)
 class Writing:
-    """Applies ops to rows; ``task`` is kept in step and written at the end. ``again``: an append
-    that is there with the same content is none to be refused.
+    """Applies ops to rows; ``task`` is kept in step and written at the end. ``again``: for
+    ``apply``, which takes an append whose very record is there as done.
     """
 
     execute: Execute
@@ -156,7 +156,7 @@ class Writing:
             case Finding() as record:
                 self._append(record)
             case Handover() as record if self._has(Kind.HANDOVER, record.handover_id):
-                self._check_same(record)
+                raise exists(record)
             case record:
                 self._put(record)
 

@@ -18,7 +18,7 @@ from registry_api import (
     TaskStatus,
     jsontext,
 )
-from registry_api.status import ACTIVE_AGENT
+from registry_api.status import TERMINAL_AGENT
 
 __all__ = ["CancelTask", "CreateTask", "PhasePlan", "cancel", "create"]
 
@@ -85,7 +85,7 @@ def cancel(snapshot: TaskSnapshot, command: CancelTask) -> tuple[Op, ...]:
     draft = Draft(snapshot)
     draft.must_run()
     for agent in draft.agents:
-        if agent.status in ACTIVE_AGENT:
+        if agent.status not in TERMINAL_AGENT:
             draft.end(
                 agent, AgentStatus.TERMINATED, at=command.at, termination_reason=command.reason
             )

@@ -101,8 +101,8 @@ def test_what_is_no_harness_is_refused(name):
     assert report["error"]["next"]
 
 
-def test_the_same_seed_is_the_same_history(tmp_path):
-    """A failure can be repeated: the seed is told and taken."""
+def test_a_seed_is_told_and_taken(tmp_path):
+    """A failure can be repeated with it."""
     asked = "mutant://findings-not-in-feed", "--first", "--seed", "11"
     found = [contract(*asked)[1]["failed"] for _ in range(2)]
     assert found[0]

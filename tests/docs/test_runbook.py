@@ -122,9 +122,10 @@ def rows():
 
 
 @pytest.mark.parametrize("row", rows())
-def test_each_row_is_played(row):
-    """The longest beginning counts; a row that is new needs a test of its own."""
-    named = max((begin for begin in PLAYED if row.startswith(begin)), key=len)
+def test_each_row_names_a_test_that_exists(row):
+    """A new row needs an entry in PLAYED; the longest beginning counts."""
+    named = max((begin for begin in PLAYED if row.startswith(begin)), key=len, default=None)
+    assert named is not None, row
     path, name = PLAYED[named]
     assert f"def {name}(" in (ROOT / "tests" / path).read_text()
 
@@ -161,7 +162,8 @@ def move_aside(workspace):
 
 
 def test_a_target_that_was_written_by_hand(workspace):
-    """Its marks say that it is up to date, so reconcile leaves it; filled anew it is right."""
+    """Its replication position says that it is up to date: reconcile leaves it. Filled anew it is
+    right."""
     assert run(workspace, "switch", 1) == 0
     with closing(sqlite3.connect(workspace / ".registry" / "registry.sqlite3")) as target, target:
         target.execute("UPDATE agents SET prompt = 'by hand' WHERE agent_id = 'a'")

@@ -548,14 +548,18 @@ def test_threads_leave_no_descriptors(workspace):
 
 @contextmanager
 def locked_as_the_gate_closes(migration, document):
-    """A legacy program that takes a document when a switch is about to close the gate."""
+    """A legacy program that locks a document when a switch is about to close the gate, adds an
+    agent to it, and keeps it locked."""
     original = migration._commit_closed
     with document.open("r+") as file:
 
         def closing(*args):
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0, 2)
-            file.write(" ")
+            registry = json.load(file)
+            legacy.add_agent("theirs")(registry)
+            file.seek(0)
+            file.write(json.dumps(registry, indent=2))
+            file.truncate()
             file.flush()
             return original(*args)
 
@@ -613,8 +617,7 @@ def test_nobody_waits_for_what_legacy_programs_write(workspace, to):
     migration = open_migration(load_settings(workspace, env={}))
     with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
         migration.switch(MigrationPhase(to), actor="test", timeout=0.3)
-    path = workspace / "TASK-0" / "AGENT_REGISTRY.json"
-    legacy.edit(path, legacy.add_agent("theirs"))
+        assert dual(store).record().phase == to
     assert "theirs" in {a.agent_id for a in store.load("TASK-0").agents}
     assert store.head("TASK-0").revision > revision
     assert migration.verify().mismatches == ()

@@ -31,6 +31,7 @@ from registry_api.migration import MigrationPhase
 from tests import legacy
 
 TASK = "TASK-1"
+CHANGESET = "019b8b6a-0000-7000-8000-000000000009"
 AGENTS = [
     {"id": f"a{n:02}", "type": "x", "status": "running", "note": "old", "pad": "x" * 300}
     for n in range(40)
@@ -113,15 +114,11 @@ def document(workspace):
     return workspace / TASK / "AGENT_REGISTRY.json"
 
 
-def changeset_id():
-    return str(uuid.UUID("019b8b6a-0000-7000-8000-000000000009"))
-
-
 def killed(workspace, where):
     """Let a writer be killed there; return the changeset that it was about to commit."""
     with opened(workspace) as store:
-        changeset = noted(store, changeset_id())
-    command = [sys.executable, "-c", WRITER, str(workspace), where, changeset_id()]
+        changeset = noted(store, CHANGESET)
+    command = [sys.executable, "-c", WRITER, str(workspace), where, CHANGESET]
     assert subprocess.run(command, check=False).returncode == -9
     return changeset
 
@@ -132,12 +129,13 @@ def switch(workspace, phase):
         migration.switch(MigrationPhase(phase), actor="test")
 
 
+def is_document(fd):
+    return Path(f"/proc/self/fd/{fd}").readlink().name == "AGENT_REGISTRY.json"
+
+
 def watched(monkeypatch):
     """Note the calls that write or sync a document; return the list."""
     calls, pwrite, fsync = [], os.pwrite, os.fsync
-
-    def is_document(fd):
-        return Path(f"/proc/self/fd/{fd}").readlink().name == "AGENT_REGISTRY.json"
 
     def noted_pwrite(fd, data, offset):
         if is_document(fd) and data:
@@ -180,10 +178,10 @@ def test_a_failed_sync_is_not_taken_for_a_clean_page(workspace, monkeypatch):
     """After EIO the kernel may count the page as written: it is written again."""
     with opened(workspace) as store:
         store.load(TASK)
-        changeset, fsync = noted(store, changeset_id()), os.fsync
+        changeset, fsync = noted(store, CHANGESET), os.fsync
 
         def failing(fd):
-            if Path(f"/proc/self/fd/{fd}").readlink().name == "AGENT_REGISTRY.json":
+            if is_document(fd):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             fsync(fd)
 
@@ -210,11 +208,24 @@ def test_a_legacy_text_is_synced_before_ours_goes_over_it(workspace, monkeypatch
         assert calls.count("sync") == 2
 
 
+def test_a_legacy_text_that_is_merged_is_synced_before(workspace, monkeypatch):
+    """A stale document of theirs lacks what we acknowledged: ours goes over it, with both."""
+    stale = json.loads(document(workspace).read_text())
+    with opened(workspace) as store:
+        build.put(store, build.agent(TASK, "first"), expected=store.head(TASK).revision)
+        legacy.add_agent("theirs")(stale)
+        document(workspace).write_text(json.dumps(stale, indent=2))
+        calls = watched(monkeypatch)
+        assert {"first", "theirs"} <= {a.agent_id for a in store.load(TASK).agents}
+        assert calls[:2] == ["sync", "write"]
+    written = json.loads(document(workspace).read_text())
+    assert {"first", "theirs"} <= {a["id"] for a in written["agents"]}
+
+
 def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
     """Ours is whole, not acknowledged; a legacy program sets one of our fields back."""
     agents = [{"id": f"a{n}", "type": "x", "status": "running"} for n in range(3)]
     legacy.write_task(tmp_path, TASK, agents=agents)
-    blocked = [build.agent(TASK, f"a{n}", status=AgentStatus.BLOCKED) for n in (0, 2)]
     code = (
         "import os, signal, sys; from registry_api import *; from contract_tests import build\n"
         "from backends.json_files.journal import Journal\n"
@@ -233,7 +244,7 @@ def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
     legacy.edit(path, back)
     with opened(tmp_path) as store:
         found = {a.agent_id: a.status for a in store.load(TASK).agents}
-        assert found["a0"] == blocked[0].status
+        assert found["a0"] == AgentStatus.BLOCKED
         assert found["a2"] == AgentStatus.RUNNING
     assert json.loads(path.read_text())["agents"][2]["status"] == "running"
 
@@ -247,7 +258,7 @@ def test_a_switch_settles_what_was_cut_off(workspace, before, after, where):
     switch(workspace, after)
     if where == "create":
         changeset = build.creating("NEW")
-        changeset = replace(changeset, id=uuid.UUID(changeset_id()), at=build.T0)
+        changeset = replace(changeset, id=uuid.UUID(CHANGESET), at=build.T0)
     with opened(workspace) as store:
         commit = store.commit(changeset)
         task_id = changeset.task_id

@@ -196,7 +196,7 @@ build.put(store, build.agent("TASK-1", "ours", extra=note), expected=1)
 @pytest.mark.parametrize("garbage", [None, b"", b"{", b'\x00{"half": ', b"no json at all" * 99])
 def test_a_torn_document_that_another_program_overwrites_is_made_anew(tmp_path, garbage):
     """Killed in its write, then overwritten by a program that is killed in turn: the write stands,
-    the document is whole, keys that only older programs know are in it, their bytes are kept."""
+    the document is whole, keys that only legacy programs know are in it, their bytes are kept."""
     folder = legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}], own=7)
     document = folder / "AGENT_REGISTRY.json"
     with closing(open_store(load_settings(tmp_path, env={}))) as store:

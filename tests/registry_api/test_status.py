@@ -62,5 +62,5 @@ def test_vocabularies_are_closed():
     ],
 )
 def test_agent_status_is_normalised(text, status):
-    """Unknown words are active: nothing ends an agent by accident."""
+    """A report's unknown word is WORKING: whoever reports is at work."""
     assert agent_status(text) is status

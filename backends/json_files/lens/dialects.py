@@ -48,8 +48,8 @@ class Dialect(StrEnum):
 class Field:
     """A record's field and its place: ``key`` in the element, or below OURS where ``ours``.
 
-    ``always``: older programs read the key without asking whether it is there. ``unreadable``: what
-    the field is where its value says nothing to us, None: its default.
+    ``always``: legacy programs read the key without asking whether it is there. ``unreadable``:
+    what the field is where its value says nothing to us, None: its default.
     """
 
     name: str
