@@ -373,8 +373,10 @@ _KINDS: dict[tuple[int, int], type[_Base]] = {
 
 
 def step_between(before: MigrationPhase, after: MigrationPhase, sides: Sides) -> Step:
-    """Return the step from one phase to the next."""
-    return cast(Step, _KINDS[before, after](sides))
+    """Return the step from one phase to the next; one that does nothing where a switch that died
+    did not say which it was.
+    """
+    return cast(Step, _KINDS.get((before, after), _Base)(sides))
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:
