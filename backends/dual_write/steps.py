@@ -72,7 +72,8 @@ class Sides:
     @property
     def movable(self) -> Movable:
         """The source as one that can be given up; raises PreflightFailed where it cannot."""
-        source = self.source
+        # Opened with the target: no step over documents may begin where that is lost.
+        source = self.mirror.source
         if not provides(source, Movable):
             raise PreflightFailed(
                 f"the store {source.info.name!r} cannot be given up as a source",
