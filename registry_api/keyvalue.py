@@ -266,8 +266,9 @@ class KeyValueStore:
                 same=lambda record: again and same_in(batch, record),
             )
             if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
-                kind = KINDS[type(op.record)]
-                line.records[str(kind)] += not known_in(batch, task_id, kind, record_key(op.record))
+                line.records[str(KINDS[type(op.record)])] += not (
+                    again and same_in(batch, op.record)
+                )
                 put_record(batch, op.record)
         put_changed(batch, before if line.revision else None, state)
         line.revision, line.number = change.revision, change.cursor.number

@@ -26,7 +26,7 @@ from backends.json_files.mirrored import MirroredTask, Now
 from backends.json_files.shared import as_recorded
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
-from registry_api.errors import CorruptDocument, RegistryError
+from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound
 from registry_api.models import Finding, ProgressEntry
 from registry_api.ownership import make_folder
 from registry_api.snapshot import Head, TaskSnapshot
@@ -142,7 +142,11 @@ class MovableJsonStore(JsonFilesStore):
         failed: RegistryError | None = None
         for name in pending_numbers(self._intents):
             try:
-                self._frozen(name).stands(settle=True)
+                self._frozen(name).current()
+            except TaskNotFound:  # a creation that was taken back
+                continue
+            except Busy as error:  # may be free the next time, which others are not
+                failed = error
             except RegistryError as error:
                 failed = failed or error
         if failed is not None:

@@ -5,9 +5,11 @@ changeset again is one change.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -26,7 +28,7 @@ from registry_api import (
     open_migration,
     open_store,
 )
-from registry_api.errors import OutcomeUnknown
+from registry_api.errors import OutcomeUnknown, SwitchTimedOut
 from registry_api.migration import MigrationPhase
 from tests import legacy
 
@@ -63,9 +65,12 @@ def killed_in_fsync(fd):
     die() if is_document(fd) else fsync(fd)
 
 store = open_store(load_settings(workspace, env={}))
-if where == "create":
-    from backends.json_files.task import TaskFiles
-    TaskFiles._make_folders = lambda self: die()
+if where in {"create", "created"}:
+    from backends.json_files import task
+    if where == "create":
+        task.TaskFiles._make_folders = lambda self: die()
+    else:  # the document is there, and empty
+        task.write_in_place = lambda *_, **__: die()
     store.commit(replace(build.creating("NEW"), id=uuid.UUID(ids[0]), at=build.T0))
 store.load("TASK-1")
 if where == "pwrite":
@@ -250,13 +255,13 @@ def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 2), (2, 1), (1, 0), (2, 3)])
-@pytest.mark.parametrize("where", ["pwrite", "fsync", "create"])
+@pytest.mark.parametrize("where", ["pwrite", "fsync", "create", "created"])
 def test_a_switch_settles_what_was_cut_off(workspace, before, after, where):
     """Behind its gate, whichever way it goes: afterwards nobody could tell. One change, of ours."""
     switch(workspace, before)
     changeset = killed(workspace, where)
     switch(workspace, after)
-    if where == "create":
+    if where.startswith("create"):
         changeset = build.creating("NEW")
         changeset = replace(changeset, id=uuid.UUID(CHANGESET), at=build.T0)
     with opened(workspace) as store:
@@ -270,6 +275,47 @@ def test_a_switch_settles_what_was_cut_off(workspace, before, after, where):
             assert "foreign" not in actors(store)
     with closing(open_migration(load_settings(workspace, env={}))) as migration:
         assert migration.verify().mismatches == ()
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_switch_waits_for_a_locked_document_that_was_cut_off(workspace, before):
+    """A killed creation that a legacy program has locked: no step passes over it."""
+    switch(workspace, before)
+    killed(workspace, "created")
+    settings = load_settings(workspace, env={}, retire_seconds=0)
+    with (
+        closing(open_migration(settings)) as migration,
+        (workspace / "NEW" / "AGENT_REGISTRY.json").open("r+") as legacy_program,
+    ):
+        fcntl.flock(legacy_program, fcntl.LOCK_EX)
+        with pytest.raises(SwitchTimedOut):
+            migration.switch(MigrationPhase(1), actor="test", timeout=0.3)
+        fcntl.flock(legacy_program, fcntl.LOCK_UN)
+        assert migration.status().record.phase == before
+        migration.switch(MigrationPhase(1), actor="test")
+    with opened(workspace) as store:
+        assert store.head("NEW").revision == 1
+
+
+def test_a_step_down_settles_what_it_can(workspace):
+    """One task cannot be settled, since its journal is damaged: it is named, the step goes on, and
+    the other one is settled."""
+    switch(workspace, 1)
+    legacy.write_task(workspace, "BAD", agents=AGENTS)
+    with opened(workspace) as store:
+        store.load("BAD")
+    killed(workspace, "pwrite")
+    state = workspace / ".registry"
+    shutil.copy(state / "intents" / TASK, state / "intents" / "BAD")
+    (state / "json" / "BAD.journal").write_text("{}\n")
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        report = migration.switch(MigrationPhase(0), actor="test")
+        assert "BAD.journal" in "".join(report.notes)
+        assert report.steps[-1].to_phase == 0
+    assert not (state / "intents" / TASK).stat().st_size
+    with opened(workspace) as store:
+        assert {notes(store)[key] for key in ("a01", "a39")} == {"new"}
+        assert actors(store) == ["test", "test"]
 
 
 def test_an_intent_of_an_earlier_version_is_finished(workspace):
