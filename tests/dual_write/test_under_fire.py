@@ -45,6 +45,10 @@ def switch(workspace, phase):
         return migration.switch(MigrationPhase(phase), actor="test")
 
 
+def has_lines(path):
+    return path.exists() and path.stat().st_size > 0
+
+
 def feed_of(store, after=None):
     """Yield the whole feed behind a cursor."""
     while page := store.changes(after, limit=1000):
