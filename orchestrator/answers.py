@@ -29,6 +29,7 @@ __all__ = [
     "TaskLine",
     "TasksPage",
     "VerdictLine",
+    "WaitAnswer",
 ]
 
 
@@ -48,7 +49,9 @@ class PhaseLine(BaseModel):
 
 
 class AgentLine(BaseModel):
-    """An agent in a list; ``message`` is its newest report's, cut."""
+    """An agent in a list; ``message`` is its newest report's, cut. ``unverified``: it has no
+    secret, so others may speak as it.
+    """
 
     agent_id: str
     type: str
@@ -59,6 +62,7 @@ class AgentLine(BaseModel):
     last_update: str | None = None
     message: str | None = None
     reason: str | None = None
+    unverified: bool = False
 
 
 class TaskLine(BaseModel):
@@ -150,12 +154,13 @@ class FindingsPage(Answer):
 
 
 class VerdictLine(BaseModel):
-    """What one reviewer said."""
+    """What one reviewer said; ``unverified``: as AgentLine's."""
 
     reviewer_id: str | None
     verdict: str
     notes: str | None = None
     findings: list[Any] | None = None
+    unverified: bool = False
 
 
 class ReviewLine(BaseModel):
@@ -245,3 +250,15 @@ class ScanAnswer(Answer):
     ended: list[str] = Field(default=[], description="agents whose process was gone")
     stopped: list[str] = Field(default=[], description="processes whose agent had ended")
     started: list[str] = Field(default=[], description="reviewers that nobody had started")
+
+
+class WaitAnswer(Answer):
+    """What changed while one waited, or since the cursor; none where the time was over."""
+
+    task_id: str
+    task_status: str
+    phase_index: int | None = None
+    phase_status: str | None = None
+    changes: list[str] = []
+    agents_active: int = 0
+    cursor: str

@@ -49,6 +49,9 @@ def serve(
         bool, Parameter(negative="", help="serve the dashboard too; its link is on standard error")
     ] = False,
     dashboard_port: Annotated[int, Parameter(help="the dashboard's port; 0: any")] = 8765,
+    agent: Annotated[
+        bool, Parameter(negative="", help="for an agent: only what its secret proves it may do")
+    ] = False,
 ) -> int:
     """Serve MCP on standard input and output, or over HTTP with the token in .registry/token.
 
@@ -63,13 +66,11 @@ def serve(
     settings = load_settings(workspace)
     beside = partial(_dashboard, port=dashboard_port) if dashboard else nullcontext
     if http is None:
-        import anyio
-
-        from orchestrator.server import build_server
+        from orchestrator.stdio import serve_stdio
 
         with open_orchestrator(settings) as service, beside(settings.workspace):
             HealthScan(service).run()
-            anyio.run(build_server(service).run_stdio_async)
+            serve_stdio(service, agent=agent)
         return OK
     from orchestrator import http as over
     from registry_api.token import operator_token

@@ -7,6 +7,7 @@ finds: its owner is dead.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,12 +16,12 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator import marks
+from orchestrator import identity, marks
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
@@ -28,7 +29,7 @@ from orchestrator.rules.draft import extra_of
 from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, inside, transact
 from registry_api.durable import replace_file
-from registry_api.errors import InvalidInput
+from registry_api.errors import InvalidInput, Unavailable
 from registry_api.instance import instance_of, make_state_folder, place_of
 from registry_api.launching import Launch, Launcher, Prepared
 from registry_api.location import public
@@ -54,9 +55,11 @@ _OURS = set[tuple[str, str]]()
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _OWN = (
-    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE"),
+    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE", identity.SECRET),
     *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
 )
+# What an agent's own server must be given, where its client passes nothing on by itself.
+_PROOF = ("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", identity.SECRET)
 _NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", "REGISTRY_AGENT_WORD"}
 
 
@@ -165,12 +168,17 @@ class Deployment:
             finally:
                 _OURS.discard((task_id, agent_id))
 
+        secret = identity.new_secret(task_id, agent_id)
         _OURS.add((task_id, agent_id))
         try:
-            with self._launch(task, agent, order, prompt) as launch:
+            with self._launch(task, agent, order, prompt, secret) as launch:
                 prepared = self._launcher.prepare(launch, gone)
             confirmed = ConfirmAgent(
-                agent_id=agent_id, mark=prepared.mark, pid=prepared.pid, at=self._now()
+                agent_id=agent_id,
+                mark=prepared.mark,
+                pid=prepared.pid,
+                at=self._now(),
+                secret_hash=identity.hash_of(secret),
             )
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
@@ -200,7 +208,7 @@ class Deployment:
     def process(self, agent: Agent) -> str:
         """Return what is known of an active agent's process.
 
-        ``alive``, ``dead``, ``ending``: gone, but its owner lives and takes note of its exit;
+        ``alive``, ``dead``, ``ending``: gone, but somebody is just taking note of its exit;
         ``starting``, ``abandoned``: never started, its owner is dead or has given up; ``external``:
         none of ours; ``elsewhere``: of another host, whose processes one cannot see, or of another
         instance of the registry, of which this one is a copy.
@@ -216,9 +224,36 @@ class Deployment:
             return "dead" if mark else "external"
         if not marks.is_here(owner):
             return "elsewhere"
+        if mark is not None and not marks.of_earlier_boot(owner) and self._is_being_noted(agent):
+            return "ending"
         if self._cared_for(agent, owner):
             return "ending" if mark else "starting"
         return "dead" if mark else "abandoned"
+
+    def exit_code(self, agent: Agent) -> int | None:
+        """Return with which code the agent's process ended, negative for a signal; None where
+        nobody was left to note it.
+        """
+        with suppress(FileNotFoundError, ValueError):
+            return int(inside.read_tail(*self._exit_of(agent), limit=16)[0])
+        return None
+
+    def _is_being_noted(self, agent: Agent) -> bool:
+        """Whether what waits for the agent's end is still there, to note its exit code."""
+        try:
+            fd = inside.open_file(*self._exit_of(agent), flags=os.O_RDONLY)
+        except (FileNotFoundError, Unavailable):
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _exit_of(self, agent: Agent) -> tuple[Path, str, str, str]:
+        return self._workspace, agent.task_id, *_exit_file(agent.agent_id)
 
     def owner(self) -> str:
         """Return what names this process, the instance of the registry that it works for, and where
@@ -246,7 +281,9 @@ class Deployment:
         return lately and marks.alive(owner)
 
     @contextmanager
-    def _launch(self, task: Task, agent: Agent, order: Order, prompt: str) -> Iterator[Launch]:
+    def _launch(
+        self, task: Task, agent: Agent, order: Order, prompt: str, secret: str
+    ) -> Iterator[Launch]:
         """Open what a launch needs, inside the workspace; closed at the end."""
         task_id, agent_id = task.task_id, agent.agent_id
         folder = self._workspace, task_id
@@ -263,10 +300,11 @@ class Deployment:
             "REGISTRY_TASK_ID": task_id,
             "REGISTRY_AGENT_ID": agent_id,
             "REGISTRY_INSTANCE": instance_of(self._workspace / STATE_DIR),
+            identity.SECRET: secret,
         }
         if self._endpoint is not None:
             mine["REGISTRY_ORCHESTRATOR_URL"] = self._endpoint.url
-            mine["REGISTRY_ORCHESTRATOR_TOKEN"] = self._endpoint.token
+            mine["REGISTRY_ORCHESTRATOR_TOKEN"] = secret
         inherited = {k: v for k, v in os.environ.items() if k not in _OWN}
         names = [
             (f"agent_prompt_{agent_id}.txt",),
@@ -287,6 +325,7 @@ class Deployment:
             log, errors = (
                 held(inside.open_file(*folder, *name, flags=inside.APPEND)) for name in names[1:]
             )
+            exit_file = held(inside.open_file(*folder, *_exit_file(agent_id), flags=inside.NEW))
             cwd = held(
                 os.open(order.cwd, os.O_RDONLY | os.O_DIRECTORY)
                 if order.cwd
@@ -302,16 +341,24 @@ class Deployment:
                 log=paths[1],
                 errors=paths[2],
                 environment={**inherited, **order.environment, **mine},
+                exit_file=exit_file,
             )
 
     def _reached_by(self, order: Order) -> dict[str, str]:
         """Return how an agent reaches the orchestrator: at its endpoint, or by a server of the
         agent's own on the workspace.
         """
-        args = [*_MODULE, "serve", "--workspace", str(self._workspace)]
+        args = [*_MODULE, "serve", "--workspace", str(self._workspace), "--agent"]
         config = self._workspace / ".registry" / "mcp.json"
         if any("{mcp_config}" in part for part in _flat(order.argv)):
-            server = client_config(self._workspace, self._endpoint)
+            if self._endpoint is not None:
+                of_its_own = replace(
+                    self._endpoint, token=_reference("REGISTRY_ORCHESTRATOR_TOKEN")
+                )
+                server = client_config(self._workspace, of_its_own)
+            else:
+                env = _settings() | {name: _reference(name) for name in _PROOF}
+                server = {"command": sys.executable, "args": args, "env": env}
             text = json.dumps({"mcpServers": {SERVER: server}}, indent=2).encode()
             make_state_folder(config.parent)
             if not config.exists() or config.read_bytes() != text:
@@ -321,7 +368,17 @@ class Deployment:
             "mcp_command": json.dumps(sys.executable),
             "mcp_args": json.dumps(args),
             "mcp_env": _inline_table(_settings()),
+            "mcp_env_vars": json.dumps(_PROOF),
         }
+
+
+def _reference(name: str) -> str:
+    """Return what an agent's client fills in from its environment: no secret is in a file."""
+    return f"${{{name}}}"
+
+
+def _exit_file(agent_id: str) -> tuple[str, str]:
+    return "logs", f"{agent_id}_exit"
 
 
 def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, object]:

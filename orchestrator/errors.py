@@ -16,6 +16,7 @@ Refused
 ├── VerdictExists        the reviewer's verdict was counted; another one is not taken
 ├── VerdictMissing       a reviewer ends by its verdict
 ├── NoHandover           the phase has left none yet
+├── NotAllowed           a tool, a task or an agent that is not the caller's
 ├── UnknownAgentKind     no such kind is configured
 └── LaunchFailed         the agent's program could not be started
 """
@@ -33,6 +34,7 @@ __all__ = [
     "LimitReached",
     "NoHandover",
     "NotAReviewer",
+    "NotAllowed",
     "NothingToReview",
     "PhaseClosed",
     "PhaseNotFound",
@@ -133,6 +135,12 @@ class NoHandover(Refused):
     """The phase was not approved yet, so it left no handover."""
 
     code = "no_handover"
+
+
+class NotAllowed(Refused):
+    """The caller is not who it says, or it is not its to do."""
+
+    code = "not_allowed"
 
 
 class UnknownAgentKind(Refused):

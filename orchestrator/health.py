@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from orchestrator import marks
-from orchestrator.service import Orchestrator
+from orchestrator.service import Orchestrator, ended_by
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import TaskNotFound
 from registry_api.status import ACTIVE_AGENT
@@ -41,8 +41,9 @@ class HealthScan:
     def run(self, task_id: str | None = None) -> Scan:
         """Look at every active agent and at every agent's process, of one task or of all.
 
-        An agent whose process is gone has failed; one that its dead owner never started too, but a
-        reviewer is started in its place. A process whose agent has ended is stopped.
+        An agent whose process is gone ended as its exit code says, without one it has failed; so
+        has one that its dead owner never started, but a reviewer is started in its place. A process
+        whose agent has ended is stopped.
         """
         service = self._service
         if task_id is not None:
@@ -55,7 +56,7 @@ class HealthScan:
             found = service.deployment.process(agent)
             if found == "abandoned" and agent.review_id and service.take_over(agent):
                 started.append(agent.agent_id)
-            elif found in _GONE and service.end_seen(agent, AgentStatus.FAILED, _GONE[found]):
+            elif found in _GONE and service.end_seen(agent, *self._how(agent, found)):
                 ended.append(agent.agent_id)
         return Scan(
             looked_at=looked,
@@ -63,6 +64,11 @@ class HealthScan:
             stopped=self._stop_orphans(task_id),
             started=tuple(started),
         )
+
+    def _how(self, agent: Agent, found: str) -> tuple[AgentStatus, str]:
+        """Return how an agent ended: by its exit code, where somebody was left to note it."""
+        code = self._service.deployment.exit_code(agent) if found == "dead" else None
+        return (AgentStatus.FAILED, _GONE[found]) if code is None else ended_by(agent, code)
 
     def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
         """Stop the processes whose agents have ended or are on no record of their task.

@@ -1,4 +1,4 @@
-"""The MCP server over streamable HTTP: loopback by default, never without the token."""
+"""The MCP server over streamable HTTP: loopback by default, never without a token."""
 
 from __future__ import annotations
 
@@ -6,57 +6,121 @@ import hmac
 import socket
 from collections.abc import Sequence
 
+import anyio.to_thread
 import uvicorn
+from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
-from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from orchestrator.identity import CONDUCTOR, Caller, Role, prove
 from orchestrator.server import build_server
 from orchestrator.service import Orchestrator
+from orchestrator.tools import LONGEST
+from registry_api import RegistryStore
 from registry_api.console import LOOPBACK
-from registry_api.errors import UsageError
+from registry_api.errors import RegistryError, UsageError
 
 __all__ = ["http_app", "parse_address", "serve"]
 
 PATH = "/mcp"
-_LARGEST = 2**20  # bytes of a request
+# The longest text that a tool takes, written as JSON writes it at worst, and what is around it.
+LARGEST = 12 * LONGEST + 2**20
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_TOO_LARGE = (
+    f"The request is larger than {LARGEST} bytes. A text may have {LONGEST} characters: "
+    "put what is longer into a file, and name the file"
+).encode()
+_PART = " "  # no id has it
 
 
-class _OneToken:
-    """Knows one token, compared in constant time."""
+class _Tokens:
+    """Knows the operator's token, compared in constant time, and each agent's secret."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, store: RegistryStore) -> None:
         self._token = token.encode()
+        self._store = store
 
     async def verify_token(self, token: str) -> AccessToken | None:
         if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
-            return AccessToken(token=token, client_id="operator", scopes=[])
-        return None
+            return AccessToken(token=token, client_id=Role.CONDUCTOR, scopes=[])
+        try:
+            caller = await anyio.to_thread.run_sync(prove, self._store, token)
+        except RegistryError:
+            return None
+        if caller is None:
+            return None
+        name = _PART.join((caller.role, caller.task_id, caller.agent_id))
+        return AccessToken(token=token, client_id=name, scopes=[])
 
 
-def http_app(service: Orchestrator, *, token: str, hosts: Sequence[str] = ()) -> Starlette:
-    """Return the application: every route wants the token, a known Host and no foreign Origin.
+def _caller() -> Caller:
+    """Return whose request is being answered; every request has proved it."""
+    token = get_access_token()
+    role, *ids = (token.client_id if token else Role.UNPROVEN).split(_PART)
+    if role == Role.CONDUCTOR:
+        return CONDUCTOR
+    task_id, agent_id = ids or ("", "")
+    return Caller(role=Role(role), task_id=task_id, agent_id=agent_id)
 
-    ``hosts`` are further names under which it is reached.
+
+class _Answers:
+    """What the transport itself answers badly: a body that is too large, a stream to be resumed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # No events are kept, so a stream that is resumed is a new one: asked to replay any, the
+        # transport answers nothing at all.
+        headers = [(name, value) for name, value in scope["headers"] if name != b"last-event-id"]
+        too_large = False
+
+        async def told(message: Message) -> None:
+            nonlocal too_large
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                too_large = True
+                length = str(len(_TOO_LARGE)).encode()
+                plain = [(b"content-type", b"text/plain"), (b"content-length", length)]
+                message = {**message, "headers": plain}
+            elif too_large:
+                message = {**message, "body": _TOO_LARGE}
+            await send(message)
+
+        await self._app({**scope, "headers": headers}, receive, told)
+
+
+def http_app(service: Orchestrator, *, token: str, hosts: Sequence[str] = ()) -> ASGIApp:
+    """Return the application: every route wants a token, a known Host and no foreign Origin.
+
+    ``hosts`` are further names under which it is reached. The token is the operator's; an agent's
+    is its secret.
     """
     server = build_server(
         service,
-        token_verifier=_OneToken(token),
+        caller=_caller,
+        token_verifier=_Tokens(token, service.store),
         # There is no authorisation server: no such route is made without a resource_server_url.
         auth=AuthSettings(issuer_url=AnyHttpUrl("http://127.0.0.1"), resource_server_url=None),
     )
     names = [*_LOOPBACK, *hosts]
-    return server.streamable_http_app(
+    app = server.streamable_http_app(
         streamable_http_path=PATH,
-        max_request_body_size=_LARGEST,
+        max_request_body_size=LARGEST,
+        session_idle_timeout=service.options.session_idle,
         transport_security=TransportSecuritySettings(
             allowed_hosts=[*names, *(f"{name}:*" for name in names)],
             allowed_origins=[f"http://{name}{port}" for name in names for port in ("", ":*")],
         ),
     )
+    app.user_middleware.insert(0, Middleware(_Answers))
+    return app
 
 
 def parse_address(text: str, *, remote: bool) -> tuple[str, int]:
@@ -73,7 +137,7 @@ def parse_address(text: str, *, remote: bool) -> tuple[str, int]:
     return host, int(port)
 
 
-def serve(app: Starlette, taken: socket.socket) -> None:
+def serve(app: ASGIApp, taken: socket.socket) -> None:
     """Serve on a socket until interrupted."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on")
     uvicorn.Server(config).run(sockets=[taken])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any
+from itertools import accumulate, islice
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from orchestrator.answers import (
     AgentLine,
@@ -27,6 +30,7 @@ from orchestrator.answers import (
     VerdictLine,
 )
 from orchestrator.errors import NoHandover
+from orchestrator.identity import is_unverified
 from orchestrator.rules import context
 from orchestrator.rules.draft import Draft, extra_of
 from orchestrator.rules.guidance import next_step
@@ -37,14 +41,17 @@ from registry_api import (
     Agent,
     Finding,
     Kind,
+    Page,
     Phase,
     PhaseStatus,
+    Record,
     RecordQuery,
     Review,
     ReviewStatus,
     TaskQuery,
     TaskSnapshot,
     TaskStatus,
+    TaskSummary,
     Verdict,
     all_records,
     inside,
@@ -55,10 +62,14 @@ from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
 __all__ = ["Reading"]
 
+R = TypeVar("R")
+L = TypeVar("L", bound=BaseModel)
+
 _CUT = 200  # characters of a text in a list
 _LONG = 2000  # of a text that is asked for
 _MOST_AGENTS = 20  # in one answer
 _MOST_ENDED = 5
+_MOST = 60_000  # characters of the lines in one answer: it is read by who pays for every word
 _HEALTHY = frozenset({"alive", "starting", "ending", "external", "elsewhere"})
 
 
@@ -77,7 +88,7 @@ class Reading:
         """Return the answer for a snapshot."""
         task = snapshot.task
         active = [a for a in snapshot.agents if a.status in ACTIVE_AGENT]
-        said = {entry.agent_id: entry.message for entry in snapshot.latest}
+        said = {e.agent_id: e.message for e in self._service.last_words(snapshot)}
         open_review = next(
             (r.review_id for r in snapshot.reviews if r.status is ReviewStatus.IN_PROGRESS), None
         )
@@ -113,21 +124,13 @@ class Reading:
     ) -> TasksPage:
         """Page the tasks, newest first."""
         query = TaskQuery(status=status, text=text or None, newest_first=True)
-        page = self._store.list_tasks(query, after=cursor, limit=limit)
+        lines, following = _fitting(
+            lambda most: self._store.list_tasks(query, after=cursor, limit=most), _task_line, limit
+        )
         return TasksPage(
-            tasks=[
-                TaskLine(
-                    task_id=t.task_id,
-                    description=cut(t.description),
-                    status=t.status,
-                    agents=t.agents,
-                    active_agents=t.active_agents,
-                    created_at=t.created_at.isoformat(),
-                )
-                for t in page.items
-            ],
-            next_cursor=page.next,
-            next_step=None if page.items or status or text else "create_task makes the first one",
+            tasks=lines,
+            next_cursor=following,
+            next_step=None if lines or status or text else "create_task makes the first one",
         )
 
     def output(
@@ -141,6 +144,10 @@ class Reading:
             data, start, size = inside.read_tail(
                 workspace, task_id, "logs", name, limit=max_bytes, before=before
             )
+        text = data.decode("utf-8", "replace")
+        while len(jsontext.dump_text(text)) > _MOST:  # escapes make it longer
+            start, data = start + len(data) // 2, data[len(data) // 2 :]
+            text = data.decode("utf-8", "replace")
         errors = b""
         with suppress(FileNotFoundError):
             errors, _, _ = inside.read_tail(
@@ -152,7 +159,7 @@ class Reading:
         return AgentOutput(
             agent_id=agent_id,
             status=agent.status,
-            text=data.decode("utf-8", "replace"),
+            text=text,
             start=start,
             size=size,
             errors=errors.decode("utf-8", "replace") or None,
@@ -184,11 +191,12 @@ class Reading:
             text=text or None,
             newest_first=True,
         )
-        page = self._store.list_records(Kind.FINDING, query, after=cursor, limit=limit)
-        return FindingsPage(
-            findings=[_finding_line(f) for f in page.items if isinstance(f, Finding)],
-            next_cursor=page.next,
+        lines, following = _fitting(
+            lambda most: self._store.list_records(Kind.FINDING, query, after=cursor, limit=most),
+            _finding_line,
+            limit,
         )
+        return FindingsPage(findings=lines, next_cursor=following)
 
     def phase(self, task_id: str, phase_index: int | None = None) -> PhaseAnswer:
         """Return a phase as it stands, without an index the current one; raises PhaseNotFound."""
@@ -336,6 +344,20 @@ class Reading:
         return sign is None or self._service.now() - sign > after
 
 
+def _fitting(
+    fetch: Callable[[int], Page[R]], line_of: Callable[[R], L], limit: int
+) -> tuple[list[L], str | None]:
+    """Return the lines of a page that fit into one answer, and the cursor of what follows them."""
+    while True:
+        page = fetch(limit)
+        lines = [line_of(item) for item in page.items]
+        sizes = accumulate(len(jsontext.dump_text(line.model_dump())) for line in lines)
+        fit = max(1, sum(size <= _MOST for size in sizes))
+        if fit >= len(lines):
+            return lines, page.next
+        limit = fit  # asked again: only the store can make a cursor
+
+
 def cut(text: str, most: int = _CUT) -> str:
     """Return a text short enough for a list."""
     return text if len(text) <= most else text[: most - 1] + "…"
@@ -359,6 +381,7 @@ def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
         last_update=agent.last_update.isoformat() if agent.last_update else None,
         message=cut(message) if message else None,
         reason=reason_of(agent),
+        unverified=is_unverified(agent),
     )
 
 
@@ -385,7 +408,19 @@ def _phase_line(phase: Phase) -> PhaseLine:
     )
 
 
-def _finding_line(finding: Finding) -> FindingLine:
+def _task_line(task: TaskSummary) -> TaskLine:
+    return TaskLine(
+        task_id=task.task_id,
+        description=cut(task.description),
+        status=task.status,
+        agents=task.agents,
+        active_agents=task.active_agents,
+        created_at=task.created_at.isoformat(),
+    )
+
+
+def _finding_line(finding: Record) -> FindingLine:
+    assert isinstance(finding, Finding)
     data = jsontext.parse_trusted(finding.data.encode())
     return FindingLine(
         finding_id=finding.finding_id,
@@ -408,6 +443,12 @@ def _review_line(snapshot: TaskSnapshot, review: Review, *, whole: bool) -> Revi
     verdicts = [v for v in snapshot.verdicts if v.review_id == review.review_id]
     said = {v.reviewer_id for v in verdicts}
     live = {a.agent_id for a in snapshot.agents if a.status in ACTIVE_AGENT}
+    agents = {a.agent_id: a for a in snapshot.agents}
+
+    def unproven(reviewer_id: str | None) -> bool:
+        reviewer = agents.get(reviewer_id or "")
+        return reviewer is None or is_unverified(reviewer)
+
     extra = extra_of(review)
     reason = extra.get("abort_reason") or extra.get("failure_reason")
     return ReviewLine(
@@ -423,6 +464,7 @@ def _review_line(snapshot: TaskSnapshot, review: Review, *, whole: bool) -> Revi
                 verdict=v.verdict,
                 notes=cut(v.notes, _LONG) or None if whole else None,
                 findings=_said(v) if whole else None,
+                unverified=unproven(v.reviewer_id),
             )
             for v in verdicts
         ],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +18,26 @@ from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
-from mcp.types import CallToolResult, InputRequiredResult, TextContent, Tool
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    GetPromptResult,
+    InputRequiredResult,
+    TextContent,
+    Tool,
+)
 from pydantic import BaseModel, ValidationError
 
 from orchestrator import prompts
+from orchestrator.catalog import Offer, offer_of
+from orchestrator.errors import NotAllowed
+from orchestrator.identity import Caller, Role, caller_of, check_acts_as
 from orchestrator.reading import cut
+from orchestrator.schemas import input_schema, output_schema
 from orchestrator.service import Orchestrator
 from orchestrator.tools import Tools
+from orchestrator.waiting import Waiting
 from registry_api import Kind, ProgressEntry, RecordQuery
 from registry_api.errors import RegistryError, TaskNotFound
 
@@ -32,23 +47,48 @@ log = logging.getLogger("registry_backend")
 NAME = "registry-orchestrator"
 _WORKERS = 16  # calls at work at once; the others wait their turn
 _MOST_LINES = 50
-_CLOSED = {"additionalProperties": False}
+_LONGEST_REFUSAL = 2000  # characters of a message
+_INSTRUCTIONS = (
+    "A conductor takes tasks of reviewed phases through coding agents: begin with create_task or "
+    "list_tasks. An agent works on one task: begin with get_task_context. Every answer names the "
+    "next step. Prompts: conductor, worker, reviewer."
+)
 
 
 class Server(MCPServer[Any]):
-    """Refuses arguments that do not fit as it refuses everything else: with a code."""
+    """Shows each caller its own tools, and refuses everything with a code and a next step."""
+
+    def __init__(self, service: Orchestrator, caller: Callable[[], Caller], **options: Any) -> None:
+        super().__init__(NAME, **options)
+        self._service = service
+        self.caller = caller
+        self._offers: dict[str, Offer] = {}
+
+    def offer(self, method: Callable[..., Any], call: Callable[..., Any]) -> None:
+        """Offer a method as a tool, carried out by ``call``."""
+        offer = offer_of(method)
+        assert offer is not None
+        self._offers[method.__name__] = offer
+        self.add_tool(
+            call,
+            title=offer.title,
+            description=inspect.getdoc(method),
+            annotations=offer.effect.value,
+        )
 
     async def list_tools(self) -> list[Tool]:
-        """See MCPServer.list_tools; without the titles, which repeat the names."""
-        tools = await super().list_tools()
+        """See MCPServer.list_tools; the caller's own, with the shortest schemas that say enough."""
+        caller = await anyio.to_thread.run_sync(self.caller)
+        filled = _filled_in(self._service)
         return [
             tool.model_copy(
                 update={
-                    "input_schema": _untitled(tool.input_schema) | _CLOSED,
-                    "output_schema": _untitled(tool.output_schema),
+                    "input_schema": _fill(input_schema(tool.input_schema), filled),
+                    "output_schema": output_schema(tool.output_schema or {}),
                 }
             )
-            for tool in tools
+            for tool in await super().list_tools()
+            if caller.role in self._offers[tool.name].roles
         ]
 
     async def call_tool(
@@ -65,6 +105,8 @@ class Server(MCPServer[Any]):
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
             cause = error.__cause__
+        if isinstance(cause, RegistryError):
+            return _refused(cause)
         if isinstance(cause, ValidationError):
             faults = cause.errors(include_url=False, include_input=False)
             said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults[:5])
@@ -74,84 +116,157 @@ class Server(MCPServer[Any]):
         log.error("tool %s", name, exc_info=cause)
         return failed("internal", f"{name} failed", "Look into the server's log; report it")
 
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Any, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        """See MCPServer.get_prompt; what does not fit is the caller's fault, not the server's."""
+        prompt = next((p for p in await self.list_prompts() if p.name == name), None)
+        if prompt is None:
+            raise MCPError(INVALID_PARAMS, f"no prompt is called {name[:80]!r}; list the prompts")
+        takes = {a.name: bool(a.required) for a in prompt.arguments or []}
+        given = arguments or {}
+        wrong = [f"it has no argument {n[:80]!r}" for n in given if n not in takes]
+        wrong += [f"it needs {n}" for n, needed in takes.items() if needed and n not in given]
+        wrong += [f"{n} must be a text" for n, v in given.items() if not isinstance(v, str)]
+        if wrong:
+            raise MCPError(INVALID_PARAMS, f"prompt {name}: {'; '.join(wrong[:5])}")
+        return await super().get_prompt(name, arguments, context)
 
-def _untitled(schema: Any) -> Any:
-    """Drop what says nothing from a JSON schema: whoever reads it pays for each word."""
-    if isinstance(schema, list):
-        return [_untitled(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    # Below "properties" a key is a name, and one of them may well be "title".
+    def check(self, caller: Caller, name: str, arguments: Mapping[str, Any]) -> None:
+        """Raise NotAllowed unless the caller may call this tool with these arguments."""
+        offer = self._offers[name]
+        if caller.role not in offer.roles:
+            raise NotAllowed(
+                f"{name} is for the conductor of a task; you are an agent of one",
+                next_step="Report what you need as a finding, or as blocked; list your tools",
+            )
+        task_id = arguments.get("task_id", "")
+        if caller.task_id and task_id != caller.task_id:
+            raise NotAllowed(
+                f"you are an agent of task {caller.task_id}, not of {task_id}",
+                next_step=f"Give task_id {caller.task_id}",
+            )
+        if offer.acts_as is None:
+            return
+        agent = self._service.find_agent(task_id, arguments[offer.acts_as])
+        if agent is None:
+            return  # it is refused for that
+        if caller.role is Role.CONDUCTOR and name == "spawn_child_agent":
+            return  # it may deploy agents anywhere
+        check_acts_as(caller, agent)
+
+
+def _filled_in(service: Orchestrator) -> dict[str, Any]:
+    """Return what this server's settings fill into the schemas."""
+    options = service.options
     return {
-        key: {name: _untitled(part) for name, part in value.items()}
-        if key in {"properties", "$defs"}
-        else _untitled(value)
-        for key, value in schema.items()
-        if key != "title" or not isinstance(value, str)
+        "kinds": sorted(options.all_kinds),
+        "default_kind": options.default_kind,
+        "max_agents": options.max_agents,
+        "max_concurrent": options.max_concurrent,
+        "max_depth": options.max_depth,
     }
 
 
+def _fill(schema: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
+    for name, value in schema["properties"].items():
+        said = value.get("description", "")
+        for key in ("default_kind", "max_agents", "max_concurrent", "max_depth"):
+            said = said.replace(f"{{{key}}}", str(filled[key]))
+        if said:
+            value["description"] = said
+        if name == "kind":
+            value["enum"] = filled["kinds"]
+    return schema
+
+
 def failed(code: str, message: str, next_step: str, *, retryable: bool = False) -> CallToolResult:
-    """Return a tool error: ``{code, message, next_step, retryable}``, and the same as a line."""
-    return CallToolResult(
-        is_error=True,
-        content=[TextContent(type="text", text=f"{code}: {message}. {next_step}")],
-        structured_content={
-            "code": code,
-            "message": message,
-            "next_step": next_step,
-            "retryable": retryable,
-        },
-    )
+    """Return a tool error: its text is the JSON of ``{code, message, next_step, retryable}``.
+
+    It has no structured content: that would have to fit the tool's output schema, and clients
+    that check it would hide the refusal from whoever called.
+    """
+    refusal = {
+        "code": code,
+        "message": cut(message, _LONGEST_REFUSAL),
+        "next_step": next_step or _OTHERWISE,
+        "retryable": retryable,
+    }
+    text = json.dumps(refusal, ensure_ascii=False)
+    return CallToolResult(is_error=True, content=[TextContent(type="text", text=text)])
+
+
+_OTHERWISE = "Correct what is named and call again; nothing was changed"
+
+
+def _refused(error: RegistryError) -> CallToolResult:
+    return failed(error.code, error.message, error.next_step, retryable=error.retryable)
 
 
 def build_server(
     service: Orchestrator,
     *,
+    caller: Callable[[], Caller] | None = None,
     auth: AuthSettings | None = None,
     token_verifier: TokenVerifier | None = None,
 ) -> Server:
     """Return the server of a workspace; it is run, and the store closed, by the caller.
 
+    ``caller`` tells, in the middle of a request, whose it is; without it, whose this process is.
     ``auth`` and ``token_verifier`` are for HTTP.
     """
+    waiting = Waiting(service)
+
+    @asynccontextmanager
+    async def following(_: Any) -> AsyncIterator[None]:
+        async with waiting.following():
+            yield
+
     server = Server(
-        NAME,
-        instructions="Conduct coding agents through tasks of reviewed phases. Begin with "
-        "create_task or list_tasks; every answer names the next step. Prompts: conductor, worker, "
-        "reviewer.",
+        service,
+        caller or functools.partial(caller_of, service.store),
+        instructions=_INSTRUCTIONS,
         log_level="WARNING",
         version=version("registry-backend"),
         auth=auth,
         token_verifier=token_verifier,
+        lifespan=following,
+        subscriptions=False,
     )
     limiter = anyio.CapacityLimiter(_WORKERS)
     tools = Tools(service)
-    for name in vars(Tools):
-        if not name.startswith("_"):
-            tool = getattr(tools, name)
-            server.add_tool(_answering(tool, limiter), description=inspect.getdoc(tool))
+    for of in (tools, waiting):
+        for name in vars(type(of)):
+            method = getattr(of, name)
+            if offer_of(method) is not None:
+                server.offer(method, _answering(server, method, limiter))
     _add_resources(server, service, tools, limiter)
     _add_prompts(server)
     return server
 
 
 def _answering(
-    tool: Callable[..., BaseModel], limiter: anyio.CapacityLimiter
+    server: Server, method: Callable[..., Any], limiter: anyio.CapacityLimiter
 ) -> Callable[..., Awaitable[CallToolResult]]:
-    """Return the tool awaited: run on a worker thread, never abandoned half-way."""
+    """Return the tool awaited: what blocks runs on a worker thread, never abandoned half-way."""
+    name = method.__name__
 
-    @functools.wraps(tool)
+    @functools.wraps(method)
     async def call(**arguments: Any) -> CallToolResult:
-        try:
-            answer = await anyio.to_thread.run_sync(
-                functools.partial(tool, **arguments), limiter=limiter
-            )
-        except RegistryError as error:
-            return failed(error.code, error.message, error.next_step, retryable=error.retryable)
+        def checked() -> Any:
+            server.check(server.caller(), name, arguments)
+            return None if inspect.iscoroutinefunction(method) else method(**arguments)
+
+        answer = await anyio.to_thread.run_sync(checked, limiter=limiter)
+        if inspect.iscoroutinefunction(method):
+            answer = await method(**arguments)
+        said = answer.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
         return CallToolResult(
-            content=[TextContent(type="text", text=answer.model_dump_json(exclude_defaults=True))],
-            structured_content=answer.model_dump(mode="json", exclude_defaults=True),
+            content=[TextContent(type="text", text=text)], structured_content=said
         )
 
     return call
@@ -160,9 +275,17 @@ def _answering(
 def _add_resources(
     server: Server, service: Orchestrator, tools: Tools, limiter: anyio.CapacityLimiter
 ) -> None:
-    async def read(question: Callable[[], BaseModel | Sequence[BaseModel | str]]) -> str:
+    async def read(
+        task_id: str, question: Callable[[], BaseModel | Sequence[BaseModel | str]]
+    ) -> str:
+        def checked() -> BaseModel | Sequence[BaseModel | str]:
+            caller = server.caller()
+            if caller.role is not Role.CONDUCTOR and caller.task_id != task_id:
+                raise ResourceError("not_allowed: it is not of your task")
+            return question()
+
         try:
-            answer = await anyio.to_thread.run_sync(question, limiter=limiter)
+            answer = await anyio.to_thread.run_sync(checked, limiter=limiter)
         except TaskNotFound as error:
             raise ResourceNotFoundError(str(error)) from error
         except RegistryError as error:
@@ -177,22 +300,29 @@ def _add_resources(
     @server.resource("tasks://list", mime_type="application/json")
     async def tasks_list() -> str:
         """The newest tasks."""
-        return await read(tools.list_tasks)
+        return await read("", tools.list_tasks)
+
+    @server.resource("orchestrator://limits", mime_type="application/json")
+    async def limits() -> str:
+        """The kinds of agents, and the limits of tasks that state none."""
+        options = service.options
+        shown = options.model_dump(mode="json", exclude={"kinds", "launcher"})
+        return json.dumps({"kinds": sorted(options.all_kinds), **shown})
 
     @server.resource("task://{task_id}", mime_type="application/json")
     async def task(task_id: str) -> str:
         """A task as it stands."""
-        return await read(lambda: tools.get_task_status(task_id))
+        return await read(task_id, lambda: tools.get_task_status(task_id))
 
     @server.resource("task://{task_id}/progress", mime_type="text/plain")
     async def task_progress(task_id: str) -> str:
         """The newest reports of a task's agents, newest first, a line each."""
-        return await read(lambda: _reports(service, task_id))
+        return await read(task_id, lambda: _reports(service, task_id))
 
     @server.resource("task://{task_id}/findings", mime_type="application/json")
     async def task_findings(task_id: str) -> str:
         """The newest findings of a task."""
-        return await read(lambda: tools.get_task_findings(task_id))
+        return await read(task_id, lambda: tools.get_task_findings(task_id))
 
 
 def _reports(service: Orchestrator, task_id: str) -> list[str]:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -63,12 +63,13 @@ from registry_api.launching import Launcher
 from registry_api.models import is_text
 from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
 
-__all__ = ["Orchestrator"]
+__all__ = ["Orchestrator", "ended_by"]
 
 log = logging.getLogger("registry_backend")
 Rule = Callable[[TaskSnapshot], Iterable[Op]]
 _PATIENCE = 30.0  # seconds to retry a commit that the store cannot take now
 _PAUSE = 1.0
+_MOST_LATE = 200  # late reports of an agent that are looked past for its last word
 _MOST_FINDINGS = 200  # of a phase that are looked at for its handover, the newest
 _WHOLE = frozenset({Kind.AGENT, Kind.TASK})
 _TASK = Refs(kinds=frozenset({Kind.TASK}))
@@ -519,11 +520,7 @@ class Orchestrator:
         if agent is None or mark_in(agent) is None:
             return  # it was never confirmed, so it never ran: whoever reserved it takes it back
         self.deployment.stop([agent])
-        if code == 0 and not agent.review_id:
-            self._end(task_id, agent_id, AgentStatus.COMPLETED, "exit code 0, no final report")
-            return
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._end(task_id, agent_id, AgentStatus.FAILED, f"ended by {how} without a final report")
+        self._end(task_id, agent_id, *ended_by(agent, code))
 
     def _end(self, task_id: str, agent_id: str, status: AgentStatus, reason: str) -> None:
         command = self._ending(agent_id, status, reason)
@@ -562,14 +559,37 @@ class Orchestrator:
         return HandoverPlan(
             handover_id=uuid.uuid4().hex,
             findings=tuple(f for f in found if isinstance(f, Finding)),
-            reports=snapshot.latest,
+            reports=tuple(self.last_words(snapshot)),
         )
+
+    def last_words(self, snapshot: TaskSnapshot) -> Iterator[ProgressEntry]:
+        """Yield each agent's newest report; of one that has ended, the newest before its end: what
+        it reported later was refused, and is in the history only.
+        """
+        for entry in snapshot.latest:
+            agent = snapshot.agent(entry.agent_id)
+            end = agent.completed_at if agent is not None else None
+            if end is None or entry.timestamp <= end:
+                yield entry
+                continue
+            query = RecordQuery(task_id=entry.task_id, agent_id=entry.agent_id, newest_first=True)
+            told = islice(all_records(self.store, Kind.PROGRESS, query), _MOST_LATE)
+            before = (e for e in told if isinstance(e, ProgressEntry) and e.timestamp <= end)
+            yield from islice(before, 1)
 
     def _stopped(self, task_id: str) -> TaskSnapshot:
         """Stop what agents that have ended left running; returns the task."""
         snapshot = self.store.load(task_id)
         self.deployment.stop(a for a in snapshot.agents if a.status in TERMINAL_AGENT)
         return snapshot
+
+
+def ended_by(agent: Agent, code: int) -> tuple[AgentStatus, str]:
+    """Return what an exit says of an agent that has not reported its end, and why."""
+    if code == 0 and not agent.review_id:
+        return AgentStatus.COMPLETED, "exit code 0, no final report"
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return AgentStatus.FAILED, f"ended by {how} without a final report"
 
 
 def _refuse_unstorable(prompt: str) -> None:

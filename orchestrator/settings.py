@@ -23,7 +23,7 @@ EXTERNAL = "external"
 FILLED_IN = frozenset(
     {
         *("model", "effort", "workspace", "task_id", "agent_id"),
-        *("mcp_config", "mcp_command", "mcp_args", "mcp_env"),
+        *("mcp_config", "mcp_command", "mcp_args", "mcp_env", "mcp_env_vars"),
     }
 )
 # What older installations set; ours come first.
@@ -39,10 +39,11 @@ class AgentKind(BaseModel):
 
     In ``argv`` these are filled in: ``{model} {effort} {workspace} {task_id} {agent_id}``, and how
     to reach this orchestrator: ``{mcp_config}``, the path of a file as Claude reads it, or
-    ``{mcp_command}``, ``{mcp_args}`` and ``{mcp_env}``, TOML values. An element that is itself a
-    list is left out where one of its values is not given. The prompt is the program's standard
-    input, after a preamble that says who the agent is and how it reports, unless ``preamble`` is
-    off. An empty ``argv``: nothing is started, the conductor runs such an agent itself.
+    ``{mcp_command}``, ``{mcp_args}``, ``{mcp_env}`` and ``{mcp_env_vars}``, the names of what it
+    must pass on of its environment, TOML values. An element that is itself a list is left out
+    where one of its values is not given. The prompt is the program's standard input, after a
+    preamble that says who the agent is and how it reports, unless ``preamble`` is off. An empty
+    ``argv``: nothing is started, the conductor runs such an agent itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +81,7 @@ KINDS: Mapping[str, AgentKind] = MappingProxyType(
                 *("--config", "mcp_servers.orchestrator.command={mcp_command}"),
                 *("--config", "mcp_servers.orchestrator.args={mcp_args}"),
                 *("--config", "mcp_servers.orchestrator.env={mcp_env}"),
+                *("--config", "mcp_servers.orchestrator.env_vars={mcp_env_vars}"),
                 ("--model", "{model}"),
                 ("--config", "model_reasoning_effort={effort}"),
                 "-",
@@ -124,6 +126,9 @@ class OrchestratorSettings(BaseModel):
     )
     end_grace: float = Field(
         default=60, ge=0, le=3600, description="seconds that an agent has to end after it is done"
+    )
+    session_idle: float = Field(
+        default=1800, gt=0, le=86_400, description="seconds after which an unused HTTP session ends"
     )
     kinds: dict[str, AgentKind] = Field(
         default_factory=dict, description="further kinds of agents; the file only"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from orchestrator.answers import (
     AgentAnswer,
@@ -22,10 +23,12 @@ from orchestrator.answers import (
     TaskAnswer,
     TasksPage,
 )
+from orchestrator.catalog import EVERYONE, Effect, tool
 from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
-from orchestrator.rules.agents import Limits
+from orchestrator.rules.agents import TYPE_PATTERN, Limits
 from orchestrator.rules.findings import FindingType, Severity
+from orchestrator.rules.progress import SAYABLE
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
@@ -34,9 +37,10 @@ from registry_api.errors import InvalidInput
 from registry_api.models import is_text
 from registry_api.status import TERMINAL_AGENT
 
-__all__ = ["Tools"]
+__all__ = ["LONGEST", "Tools"]
 
-_LONGEST = 2**20
+LONGEST = 2**20  # characters of a text
+_MOST_NAMES = 200  # in a list of an answer
 
 
 def _storable(text: str) -> str:
@@ -45,12 +49,43 @@ def _storable(text: str) -> str:
     return text
 
 
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")]
-Text = Annotated[str, Field(max_length=_LONGEST), AfterValidator(_storable)]
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+ID = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
+Word = StrEnum("Word", {word.name: word.value for word in sorted(SAYABLE)})  # type: ignore[misc]  # (mypy wants literals)
+
+
+def _shown(description: str) -> WithJsonSchema:
+    """Show an id by no more than a caller needs to know; its pattern is checked all the same."""
+    return WithJsonSchema({"type": "string", "description": description})
+
+
+TaskId = Annotated[str, Field(pattern=ID), _shown("the task's id")]
+AgentId = Annotated[str, Field(pattern=ID), _shown("the agent's id")]
+OwnId = Annotated[str, Field(pattern=ID), _shown("your own id")]
+ReviewId = Annotated[str, Field(pattern=ID), _shown("the review's id")]
+AnyTask = Annotated[str, Field(max_length=128, description="default: all tasks")]
+Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_storable)]
+Said = Annotated[Text, Field(min_length=1), AfterValidator(_not_blank)]
 Short = Annotated[str, Field(max_length=10_000), AfterValidator(_storable)]
+Reason = Annotated[
+    Short, Field(min_length=1, description="why; it is kept"), AfterValidator(_not_blank)
+]
 Texts = Annotated[list[Short], Field(max_length=100)]
 Phase = Annotated[int | None, Field(ge=0, le=1000, description="default: the current phase")]
-Limit = Annotated[int, Field(ge=1, le=100)]
+Limit = Annotated[int, Field(ge=1, le=100, description="how many at most")]
+Cursor = Annotated[str, Field(max_length=10_000, description="next_cursor of the page before")]
+Kind = Annotated[Short, Field(description="the kind of program; default: {default_kind}")]
+Model = Annotated[Short, Field(description="a model's name, as the program takes it")]
+Effort = Annotated[Short, Field(description="a level of effort, as the program takes it")]
+AgentType = Annotated[
+    str, Field(pattern=TYPE_PATTERN, description="a name for its role, e.g. builder")
+]
+Prompt = Annotated[Said, Field(description="what to do, where, and how to tell that it is done")]
 
 
 class PhaseArgument(BaseModel):
@@ -58,10 +93,15 @@ class PhaseArgument(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
-    description: Short = ""
-    deliverables: Texts = []
-    success_criteria: Texts = []
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=200, description="a short name"),
+        AfterValidator(_storable),
+        AfterValidator(_not_blank),
+    ]
+    description: Annotated[Short, Field(description="what is to be done")] = ""
+    deliverables: Annotated[Texts, Field(description="what must be there at its end")] = []
+    success_criteria: Annotated[Texts, Field(description="what its reviewers check")] = []
 
     def plan(self) -> PhasePlan:
         """Return it as the rules take it."""
@@ -73,28 +113,50 @@ class PhaseArgument(BaseModel):
         )
 
 
+class FindingArgument(BaseModel):
+    """A fault that a reviewer found."""
+
+    model_config = ConfigDict(extra="allow")
+
+    severity: Annotated[Severity | None, Field(description="how grave it is")] = None
+    message: Annotated[Short, Field(description="what is wrong, and how to see it")] = ""
+
+
 class Tools:
-    """Each public method is a tool of its name; its docstring is what a client reads."""
+    """Each offered method is a tool of its name; its docstring is what a client reads."""
 
     def __init__(self, service: Orchestrator) -> None:
         self._do = service
         self._read = Reading(service)
         self._health = HealthScan(service)
 
+    @tool("Create a task", Effect.ADDS)
     def create_task(
         self,
-        description: Text,
-        phases: Annotated[list[PhaseArgument], Field(max_length=50)] = [],
-        priority: Literal["P0", "P1", "P2", "P3", "P4"] = "P2",
-        client_cwd: Annotated[Short, Field(description="where agents work, absolute")] = "",
-        background_context: Text = "",
-        expected_deliverables: Texts = [],
-        success_criteria: Texts = [],
-        constraints: Texts = [],
-        relevant_files: Texts = [],
-        max_agents: Annotated[int | None, Field(ge=1, le=10_000)] = None,
-        max_concurrent: Annotated[int | None, Field(ge=1, le=1000)] = None,
-        max_depth: Annotated[int | None, Field(ge=1, le=100)] = None,
+        description: Annotated[Said, Field(description="the goal")],
+        phases: Annotated[
+            list[PhaseArgument], Field(max_length=50, description="in the order of the work")
+        ] = [],
+        priority: Annotated[
+            Literal["P0", "P1", "P2", "P3", "P4"], Field(description="P0 is the most urgent")
+        ] = "P2",
+        client_cwd: Annotated[
+            Short, Field(description="where agents work, absolute; default: the task's folder")
+        ] = "",
+        background_context: Annotated[Text, Field(description="what agents should know")] = "",
+        expected_deliverables: Annotated[Texts, Field(description="of the whole task")] = [],
+        success_criteria: Annotated[Texts, Field(description="of the whole task")] = [],
+        constraints: Annotated[Texts, Field(description="what agents must not do")] = [],
+        relevant_files: Annotated[Texts, Field(description="paths worth reading")] = [],
+        max_agents: Annotated[
+            int | None, Field(ge=1, le=10_000, description="agents in all; default: {max_agents}")
+        ] = None,
+        max_concurrent: Annotated[
+            int | None, Field(ge=1, le=1000, description="at once; default: {max_concurrent}")
+        ] = None,
+        max_depth: Annotated[
+            int | None, Field(ge=1, le=100, description="agents of agents; default: {max_depth}")
+        ] = None,
     ) -> TaskAnswer:
         """Create a task. Its phases are worked on and reviewed one after the other; without any it
         completes when its last agent ends.
@@ -123,17 +185,16 @@ class Tools:
         )
         return self._read.shown(snapshot)
 
+    @tool("Deploy an agent", Effect.ADDS)
     def deploy_agent(
         self,
-        task_id: Id,
-        agent_type: Annotated[Short, Field(description="a name for its role, e.g. builder")],
-        prompt: Text,
+        task_id: TaskId,
+        agent_type: AgentType,
+        prompt: Prompt,
         phase_index: Phase = None,
-        kind: Annotated[
-            Short, Field(description="of registry.toml, or claude, codex, gemini, external")
-        ] = "",
-        model: Short = "",
-        effort: Short = "",
+        kind: Kind = "",
+        model: Model = "",
+        effort: Effort = "",
     ) -> AgentAnswer:
         """Start an agent on a phase. Refused beyond the task's limits, and where an agent of that
         type is at work in the phase. kind external starts nothing: you run it yourself.
@@ -147,22 +208,22 @@ class Tools:
             model=model or None,
             effort=effort or None,
         )
-        shown = "get_task_status" if agent.phase_index is None else "get_phase_status"
         if self._do.deployment.process(agent) == "external":
             step = "Run it yourself: it reports under this id by update_agent_progress"
         else:
-            step = f"It reports by itself; {shown} shows where it stands"
+            step = "It reports by itself; wait_for returns when something has changed"
         return self._agent(agent, step)
 
+    @tool("Start an agent of your own", Effect.ADDS, EVERYONE, acts_as="parent_agent_id")
     def spawn_child_agent(
         self,
-        task_id: Id,
-        parent_agent_id: Id,
-        agent_type: Short,
-        prompt: Text,
-        kind: Short = "",
-        model: Short = "",
-        effort: Short = "",
+        task_id: TaskId,
+        parent_agent_id: OwnId,
+        agent_type: AgentType,
+        prompt: Prompt,
+        kind: Kind = "",
+        model: Model = "",
+        effort: Effort = "",
     ) -> AgentAnswer:
         """Start an agent for a part of your own work, in your phase."""
         parent = self._do.agent(task_id, parent_agent_id)
@@ -178,55 +239,66 @@ class Tools:
         )
         return self._agent(agent, "Wait for it before you report completed")
 
-    def get_task_status(self, task_id: Id) -> TaskAnswer:
+    @tool("Show a task", Effect.READS, EVERYONE)
+    def get_task_status(self, task_id: TaskId) -> TaskAnswer:
         """Return a task as it stands: its status, phases and active agents."""
         return self._read.task(task_id)
 
+    @tool("List tasks", Effect.READS)
     def list_tasks(
         self,
-        status: TaskStatus | None = None,
+        status: Annotated[TaskStatus | None, Field(description="only these")] = None,
         text: Annotated[Short, Field(description="in the id or the description")] = "",
-        cursor: str = "",
+        cursor: Cursor = "",
         limit: Limit = 20,
     ) -> TasksPage:
         """List tasks, newest first."""
         return self._read.tasks(status=status, text=text, cursor=cursor or None, limit=limit)
 
+    @tool("Show what an agent printed", Effect.READS, EVERYONE)
     def get_agent_output(
         self,
-        task_id: Id,
-        agent_id: Id,
-        max_bytes: Annotated[int, Field(ge=1, le=65_536)] = 4096,
-        before: Annotated[int | None, Field(ge=0, description="the start of a later part")] = None,
+        task_id: TaskId,
+        agent_id: AgentId,
+        max_bytes: Annotated[int, Field(ge=1, le=32_768, description="how much")] = 4096,
+        before: Annotated[
+            int | None, Field(ge=0, description="the start of the part that was read last")
+        ] = None,
     ) -> AgentOutput:
         """Return the end of what an agent printed, or what stands before a place in it."""
         return self._read.output(task_id, agent_id, max_bytes=max_bytes, before=before)
 
-    def kill_agent(self, task_id: Id, agent_id: Id, reason: Short = "killed") -> AgentAnswer:
+    @tool("Kill an agent", Effect.ENDS)
+    def kill_agent(
+        self,
+        task_id: TaskId,
+        agent_id: AgentId,
+        reason: Annotated[Short, Field(description="why; it is kept")] = "killed",
+    ) -> AgentAnswer:
         """End an agent and stop its process. The last one of a phase may open its review."""
         return self._agent(self._do.kill(task_id, agent_id, reason))
 
+    @tool("Report progress", Effect.ADDS, EVERYONE, acts_as="agent_id")
     def update_agent_progress(
         self,
-        task_id: Id,
-        agent_id: Id,
-        status: Annotated[
-            str, Field(description="working, blocked, running; completed, failed or error end you")
-        ],
-        message: Text = "",
-        progress: Annotated[int, Field(ge=0, le=100)] = 0,
+        task_id: TaskId,
+        agent_id: OwnId,
+        status: Annotated[Word, Field(description="completed, failed and error end you")],
+        message: Annotated[Text, Field(description="what was done, or what is in the way")] = "",
+        progress: Annotated[int, Field(ge=0, le=100, description="percent done")] = 0,
     ) -> AgentAnswer:
         """Report what you have done. completed, failed and error end you, once and for all."""
-        agent = self._do.report(task_id, agent_id, status, message, progress)
+        agent = self._do.report(task_id, agent_id, str(status), message, progress)
         return self._agent(agent)
 
+    @tool("Report a finding", Effect.ADDS, EVERYONE, acts_as="agent_id")
     def report_agent_finding(
         self,
-        task_id: Id,
-        agent_id: Id,
-        finding_type: FindingType,
-        severity: Severity,
-        message: Text,
+        task_id: TaskId,
+        agent_id: OwnId,
+        finding_type: Annotated[FindingType, Field(description="what it is")],
+        severity: Annotated[Severity, Field(description="how grave it is")],
+        message: Annotated[Said, Field(description="what others must know")],
         data: Annotated[
             dict[str, Any], Field(description='e.g. {"path": "src/a.py"} for a file made')
         ] = {},
@@ -242,22 +314,27 @@ class Tools:
         )
         return FindingAnswer(finding_id=finding.finding_id)
 
+    @tool("List findings", Effect.READS, EVERYONE)
     def get_task_findings(
         self,
-        task_id: Id,
-        agent_id: Annotated[str, Field(max_length=128)] = "",
-        severity: Severity | None = None,
-        phase_index: Annotated[int | None, Field(ge=-1, le=1000)] = None,
-        since: Annotated[str, Field(description="ISO 8601 with a zone")] = "",
-        text: Short = "",
-        cursor: str = "",
+        task_id: TaskId,
+        agent_id: Annotated[str, Field(max_length=128, description="only this agent's")] = "",
+        severity: Annotated[Severity | None, Field(description="only these")] = None,
+        phase_index: Annotated[
+            int | None, Field(ge=-1, le=1000, description="only this phase's; -1: of reviewers")
+        ] = None,
+        since: Annotated[
+            str, Field(max_length=64, description="only later ones; ISO 8601 with a zone")
+        ] = "",
+        text: Annotated[Short, Field(description="in the message")] = "",
+        cursor: Cursor = "",
         limit: Limit = 20,
     ) -> FindingsPage:
         """List a task's findings, newest first."""
         return self._read.findings(
             task_id,
             agent_id=agent_id or None,
-            severity=severity,
+            severity=str(severity) if severity else None,
             phase_index=phase_index,
             since=_moment(since) if since else None,
             text=text,
@@ -265,61 +342,74 @@ class Tools:
             limit=limit,
         )
 
-    def get_phase_status(self, task_id: Id, phase_index: Phase = None) -> PhaseAnswer:
+    @tool("Show a phase", Effect.READS, EVERYONE)
+    def get_phase_status(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
         """Return a phase as it stands: its agents, its newest review, what to do next."""
         return self._read.phase(task_id, phase_index)
 
-    def check_phase_progress(self, task_id: Id, phase_index: Phase = None) -> PhaseAnswer:
+    @tool("Check a phase's agents", Effect.READS, EVERYONE)
+    def check_phase_progress(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
         """Return whether the agents of a phase are done: get_phase_status without the review."""
         answer = self._read.phase(task_id, phase_index)
         return answer.model_copy(update={"review": None, "description": None})
 
+    @tool("Submit a phase for review", Effect.SETS)
     def submit_phase_for_review(
-        self, task_id: Id, summary: Text = "", phase_index: Phase = None
+        self,
+        task_id: TaskId,
+        summary: Annotated[Text, Field(description="what was done; it is handed over")] = "",
+        phase_index: Phase = None,
     ) -> ReviewAnswer:
         """Open a phase's review where it did not open by itself, or again after an escalation."""
         snapshot = self._do.submit_phase(task_id, phase_index=phase_index, summary=summary)
         return self._read.reviewed(snapshot, review_id=None, phase_index=phase_index)
 
-    def mark_revision_ready(self, task_id: Id, phase_index: Phase = None) -> PhaseAnswer:
+    @tool("Say that a revision is ready", Effect.SETS)
+    def mark_revision_ready(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
         """Say that what the review asked for is done: the next review opens when the last agent of
         the phase has ended.
         """
         self._do.revision_ready(task_id, phase_index=phase_index)
         return self._read.phase(task_id, phase_index)
 
+    @tool("Give a verdict", Effect.SETS, EVERYONE, acts_as="reviewer_agent_id")
     def submit_review_verdict(
         self,
-        task_id: Id,
-        review_id: Id,
-        reviewer_agent_id: Id,
-        verdict: VerdictWord,
-        notes: Text = "",
+        task_id: TaskId,
+        review_id: ReviewId,
+        reviewer_agent_id: OwnId,
+        verdict: Annotated[VerdictWord, Field(description="approved: all is there and works")],
+        notes: Annotated[Text, Field(description="the reasons")] = "",
         findings: Annotated[
-            list[Any], Field(max_length=200, description="{severity, message} each")
+            list[FindingArgument | str], Field(max_length=200, description="each fault")
         ] = [],
     ) -> ReviewAnswer:
         """Give your verdict as a reviewer, once; it ends you. All must approve."""
+        said = [
+            one.model_dump(mode="json", exclude_unset=True) if isinstance(one, BaseModel) else one
+            for one in findings
+        ]
         snapshot = self._do.verdict(
             task_id,
             review_id,
             reviewer_agent_id,
             verdict,
-            findings_json=_json(findings, "findings"),
+            findings_json=_json(said, "findings"),
             notes=notes,
         )
         answer = self._read.reviewed(snapshot, review_id=review_id)
         answer.next_step = "You are done: stop" if answer.reviews[0].waiting_for else None
         return answer
 
+    @tool("Remark on a review", Effect.SETS, EVERYONE, acts_as="agent_id")
     def submit_critique(
         self,
-        task_id: Id,
-        review_id: Id,
-        agent_id: Id,
-        summary: Text,
-        observations: Texts = [],
-        recommendations: Texts = [],
+        task_id: TaskId,
+        review_id: ReviewId,
+        agent_id: OwnId,
+        summary: Annotated[Said, Field(description="the remark in a sentence")],
+        observations: Annotated[Texts, Field(description="what was seen")] = [],
+        recommendations: Annotated[Texts, Field(description="what to do about it")] = [],
     ) -> ReviewAnswer:
         """Remark on a phase in review, once; it does not count for the verdict."""
         snapshot = self._do.critique(
@@ -332,68 +422,80 @@ class Tools:
         )
         return self._read.reviewed(snapshot, review_id=review_id)
 
+    @tool("Show reviews", Effect.READS, EVERYONE)
     def get_review_status(
         self,
-        task_id: Id,
-        review_id: Annotated[str, Field(max_length=128)] = "",
-        phase_index: Annotated[int | None, Field(ge=0, le=1000)] = None,
+        task_id: TaskId,
+        review_id: Annotated[str, Field(max_length=128, description="only this one")] = "",
+        phase_index: Annotated[
+            int | None, Field(ge=0, le=1000, description="only those of this phase")
+        ] = None,
     ) -> ReviewAnswer:
         """Return a review with its verdicts, or the reviews of a phase or task, newest first."""
         return self._read.reviews(task_id, review_id=review_id or None, phase_index=phase_index)
 
-    def abort_stalled_review(self, task_id: Id, review_id: Id, reason: Short) -> ReviewAnswer:
+    @tool("Abort a review", Effect.ENDS)
+    def abort_stalled_review(
+        self, task_id: TaskId, review_id: ReviewId, reason: Reason
+    ) -> ReviewAnswer:
         """End a review whose reviewers do not answer. Its phase is escalated."""
         snapshot = self._do.abort_review(task_id, review_id, reason)
         return self._read.reviewed(snapshot, review_id=review_id)
 
+    @tool("Approve an escalated phase", Effect.ENDS)
     def approve_phase_review(
-        self, task_id: Id, reason: Short, phase_index: Phase = None
+        self, task_id: TaskId, reason: Reason, phase_index: Phase = None
     ) -> TaskAnswer:
-        """Approve an ESCALATED phase without a review. The reason is kept."""
+        """Approve an ESCALATED phase without a review; it is recorded as forced."""
         snapshot = self._do.approve_phase(task_id, reason, phase_index=phase_index)
         return self._read.shown(snapshot)
 
+    @tool("Show a handover", Effect.READS, EVERYONE)
     def get_phase_handover(
         self,
-        task_id: Id,
+        task_id: TaskId,
         phase_index: Annotated[int | None, Field(ge=0, description="default: the newest")] = None,
     ) -> HandoverAnswer:
         """Return what an approved phase left to the next."""
         return self._read.handover(task_id, phase_index)
 
+    @tool("Show what an agent must know", Effect.READS, EVERYONE)
     def get_task_context(
         self,
-        task_id: Id,
+        task_id: TaskId,
         phase_index: Phase = None,
-        max_tokens: Annotated[int, Field(ge=50, le=100_000)] = 2000,
+        max_tokens: Annotated[
+            int, Field(ge=50, le=15_000, description="four characters each")
+        ] = 2000,
     ) -> ContextAnswer:
         """Return what an agent must know: goal, phase, what a review asks for, handovers."""
         return self._read.context(task_id, phase_index=phase_index, max_tokens=max_tokens)
 
-    def get_health_status(
-        self, task_id: Annotated[str, Field(max_length=128, description="default: all")] = ""
-    ) -> HealthAnswer:
+    @tool("Check agents' processes", Effect.READS)
+    def get_health_status(self, task_id: AnyTask = "") -> HealthAnswer:
         """Compare the records of active agents with their processes; changes nothing."""
         return self._read.health(task_id or None)
 
-    def trigger_health_scan(
-        self, task_id: Annotated[str, Field(max_length=128, description="default: all")] = ""
-    ) -> ScanAnswer:
+    @tool("Set records of agents right", Effect.ENDS)
+    def trigger_health_scan(self, task_id: AnyTask = "") -> ScanAnswer:
         """Set right what differs between records and processes."""
         found = self._health.run(task_id or None)
         return ScanAnswer(
             looked_at=found.looked_at,
-            ended=list(found.ended),
-            stopped=list(found.stopped),
-            started=list(found.started),
+            ended=list(found.ended[:_MOST_NAMES]),
+            stopped=list(found.stopped[:_MOST_NAMES]),
+            started=list(found.started[:_MOST_NAMES]),
             next_step="get_phase_status shows what follows" if found.ended else None,
         )
 
+    @tool("Cancel a task", Effect.ENDS)
     def cancel_task(
         self,
-        task_id: Id,
-        reason: Short,
-        outcome: Literal["CANCELLED", "FAILED"] = "CANCELLED",
+        task_id: TaskId,
+        reason: Reason,
+        outcome: Annotated[
+            Literal["CANCELLED", "FAILED"], Field(description="FAILED where it is given up")
+        ] = "CANCELLED",
     ) -> TaskAnswer:
         """End a task and stop its agents: CANCELLED, or FAILED where it is given up."""
         snapshot = self._do.cancel_task(task_id, reason, outcome=TaskStatus(outcome))

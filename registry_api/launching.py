@@ -18,7 +18,12 @@ class Launch:
     of the log and the log of errors, for its output; of its working directory. Who made the launch
     closes them. The paths are theirs, for a launcher that cannot hand descriptors on.
     ``environment`` is all that it gets; it holds REGISTRY_WORKSPACE, REGISTRY_TASK_ID and
-    REGISTRY_AGENT_ID, by which ``running`` finds it.
+    REGISTRY_AGENT_ID, by which ``running`` finds it, and REGISTRY_AGENT_SECRET, by which the agent
+    proves who it is: put it on no command line and into no log.
+
+    ``exit_file`` is a descriptor too, None where nobody will ask: a launcher whose agents outlive
+    it keeps an exclusive ``flock`` on it as long as the agent runs, and writes the exit code, as
+    ``Popen.returncode`` has it, before it lets go.
     """
 
     task_id: str
@@ -30,6 +35,7 @@ class Launch:
     log: Path
     errors: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    exit_file: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

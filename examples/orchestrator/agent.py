@@ -22,10 +22,9 @@ URL = os.environ.get("REGISTRY_ORCHESTRATOR_URL")
 async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     """Call a tool; a refusal ends the agent with its reason."""
     result = await client.call_tool(tool, arguments)
-    answer = result.structured_content or {}
     if result.is_error:
-        sys.exit(f"{tool}: {answer}")
-    return answer
+        sys.exit(f"{tool}: {result.content}")
+    return result.structured_content or {}
 
 
 async def work(client: Client, prompt: str) -> None:

@@ -37,10 +37,9 @@ def configure(workspace: Path) -> None:
 async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     """Call a tool; a refusal ends the program with its reason."""
     result = await client.call_tool(tool, arguments)
-    answer = result.structured_content or {}
     if result.is_error:
-        sys.exit(f"{tool}: {answer}")
-    return answer
+        sys.exit(f"{tool}: {result.content}")
+    return result.structured_content or {}
 
 
 async def reviewed(client: Client, task_id: str, phase: int) -> str:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,10 +37,23 @@ _SETTLING = 0.1  # seconds for which a process may show no environment
 class _Waiting:
     """A starter that has its orders but not yet the word."""
 
-    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self.mark = mark
-        self.pid: int | None = process.pid
+        self.mark = ""
+        self.pid: int | None = None
+
+    def begin(self, order: Mapping[str, object]) -> int:
+        """Give it the order; returns the pid of the agent to be. Raises OSError where it died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        with self._process.stdout as told:
+            line = told.readline()
+        if not line:
+            raise OSError("its starter ended at once")
+        self.pid = int(line)
+        return self.pid
 
     def go(self) -> None:
         assert self._process.stdin is not None
@@ -63,30 +76,29 @@ class ProcessLauncher:
             "argv": launch.argv,
             "environment": {**launch.environment, _WORD: word},
             "files": launch.files,
+            "exit_file": launch.exit_file,
         }
+        kept = () if launch.exit_file is None else (launch.exit_file,)
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-I", "-S", starter.__file__],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=launch.files,
+            pass_fds=(*launch.files, *kept),
             env={},
             cwd="/",
             start_new_session=True,
         )
-        # It waits to be reaped, so its mark is there even if it ended at once.
-        mark = marks.mark_of(process.pid) or f"{process.pid}:ended:"
-        waiting = _Waiting(process, f"{mark}:{word}")
+        waiting = _Waiting(process)
         threading.Thread(
             target=_reap, args=(process, ended), name=f"agent-{launch.agent_id}", daemon=True
         ).start()
         try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
+            pid = waiting.begin(order)
         except OSError:
             waiting.cancel()
             raise
+        waiting.mark = f"{marks.mark_of(pid) or f'{pid}:ended:'}:{word}"
         return waiting
 
     def alive(self, mark: str) -> bool:

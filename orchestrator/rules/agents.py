@@ -30,6 +30,8 @@ from registry_api.errors import InvalidInput
 from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
 
 __all__ = [
+    "SECRET_HASH",
+    "TYPE_PATTERN",
     "ConfirmAgent",
     "DeployAgent",
     "EndAgent",
@@ -40,8 +42,10 @@ __all__ = [
     "take_back",
 ]
 
+SECRET_HASH = "secret_sha256"  # noqa: S105  (the field, in `extra`, of a hash)
 ORCHESTRATOR = "orchestrator"  # the parent of agents that the conductor deploys
-_TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
+TYPE_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
+_TYPE = re.compile(TYPE_PATTERN, re.ASCII)
 _OPEN = frozenset({PhaseStatus.ACTIVE, PhaseStatus.REVISION_NEEDED, PhaseStatus.FIXING})
 _SHOWN = 200  # characters of the prompt kept in the record, as the older programs did
 
@@ -86,12 +90,15 @@ class DeployAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmAgent:
-    """The agent's process is there: its ``mark`` is how its launcher finds it again."""
+    """The agent's process is there: its ``mark`` is how its launcher finds it again, the hash is
+    that of the secret by which it proves who it is.
+    """
 
     agent_id: str
     mark: str
     pid: int | None
     at: datetime
+    secret_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +159,8 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
     draft = Draft(snapshot)
     agent = draft.agent(command.agent_id)
     _must_live(agent)
-    draft.put(with_extra(replace(agent, pid=command.pid), process=command.mark))
+    confirmed = {"process": command.mark, SECRET_HASH: command.secret_hash}
+    draft.put(with_extra(replace(agent, pid=command.pid), **confirmed))
     return draft.ops()
 
 

@@ -15,9 +15,11 @@ from contract_tests import kills
 from contract_tests.mutants import MUTANTS
 from dashboard import acting, api
 from dashboard.cli import app as dashboard
+from orchestrator.catalog import offer_of
 from orchestrator.cli import app as orchestrator
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tools import Tools
+from orchestrator.waiting import Waiting
 from registry_api import Capability
 from registry_api.hooks import Hooks
 from registry_api.settings import Settings
@@ -139,10 +141,10 @@ def test_every_tool_has_an_example_that_it_takes():
         (ROOT / "docs" / "orchestrator.md").read_text(),
         re.MULTILINE,
     )
-    tools = {n: f for n, f in vars(Tools).items() if not n.startswith("_")}
+    tools = {n: f for of in (Tools, Waiting) for n, f in vars(of).items() if offer_of(f)}
     assert [name for name, _ in rows] == list(tools)
     for name, example in rows:
-        model = func_metadata(tools[name], skip_names=["self"]).arg_model
+        model = func_metadata(tools[name], skip_names=["self", "context"]).arg_model
         given = json.loads(example)
         assert given.keys() <= model.model_fields.keys(), name
         model.model_validate(given)

@@ -1,6 +1,7 @@
 """A conductor as a real MCP client, a server as a real process, agents as real programs."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -81,8 +82,11 @@ async def refused(client, tool, **arguments):
     """Call a tool that must be refused; return the refusal."""
     result = await client.call_tool(tool, arguments)
     assert result.is_error, (tool, arguments, result.structured_content)
-    assert set(result.structured_content) == {"code", "message", "next_step", "retryable"}
-    return result.structured_content
+    assert result.structured_content is None
+    refusal = json.loads(result.content[0].text)
+    assert set(refusal) == {"code", "message", "next_step", "retryable"}
+    assert refusal["next_step"]
+    return refusal
 
 
 async def until(client, task_id, phase_index, *statuses):

@@ -15,6 +15,7 @@ from orchestrator import errors, marks
 from orchestrator.health import HealthScan
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.rules import agents
+from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.server import build_server
 from orchestrator.settings import AgentKind, load_orchestrator_settings
 from orchestrator.state_db import load_task_snapshot, record_progress
@@ -94,7 +95,9 @@ def test_a_scan_ends_only_what_it_saw(sleeping, monkeypatch):
     def confirmed_meanwhile(seen):
         found = process(seen)
         at = play.service.now()
-        command = agents.ConfirmAgent(agent_id=agent, mark=marks.own_mark(), pid=1, at=at)
+        command = agents.ConfirmAgent(
+            agent_id=agent, mark=marks.own_mark(), pid=1, at=at, secret_hash="x"
+        )
         transact(play.service.store, play.task_id, lambda s: agents.confirm(s, command))
         return found
 
@@ -401,6 +404,10 @@ def called(play, tool, **arguments):
     return asyncio.run(run())
 
 
+def code_of(result):
+    return json.loads(result.content[0].text)["code"]
+
+
 def test_answers_stay_small_whatever_was_said(play):
     """Five findings of a MiB each made an answer of ten."""
     play.create("only")
@@ -424,30 +431,95 @@ def test_answers_stay_small_whatever_was_said(play):
         assert len(called(play, tool, **of, **more).content[0].text) < 20_000, tool
 
 
+def test_a_page_is_cut_by_size_and_goes_on(play):
+    """A hundred findings were 80,000 tokens; the cursor continues where the page was cut."""
+    play.create("only")
+    worker = play.deploy()
+    data = json.dumps({"path": "p" * 1900})
+    said = [f"{n} " + '"\\u2028' * 900 for n in range(60)]
+    for message in said:
+        play.service.find(
+            play.task_id,
+            worker,
+            message,
+            finding_type=FindingType.ISSUE,
+            severity=Severity.LOW,
+            data=data,
+        )
+    found, cursor, pages = [], "", 0
+    while cursor is not None:
+        of = {"task_id": play.task_id, "limit": 100, "cursor": cursor}
+        text = called(play, "get_task_findings", **of).content[0].text
+        assert len(text) < 80_000
+        page = json.loads(text)
+        found += [f["message"].split()[0] for f in page["findings"]]
+        cursor, pages = page.get("next_cursor"), pages + 1
+    assert found == [str(n) for n in reversed(range(60))]
+    assert pages > 2
+
+
+def test_what_an_agent_printed_is_cut_by_size(opened, tmp_path):
+    """Escaped it is six times as long; what was cut off is read by its place."""
+    play = opened("sqlite").create("only")
+    agent = play.deploy()
+    logs = tmp_path / play.task_id / "logs"
+    logs.mkdir(parents=True)
+    (logs / f"{agent}_stream.jsonl").write_bytes(bytes(range(32)) * 1024)
+    of = {"task_id": play.task_id, "agent_id": agent, "max_bytes": 32_768}
+    text = called(play, "get_agent_output", **of).content[0].text
+    assert len(text) < 80_000
+    answer = json.loads(text)
+    assert answer["start"] + len(answer["text"].encode()) == answer["size"]
+    before = json.loads(
+        called(play, "get_agent_output", **of, before=answer["start"]).content[0].text
+    )
+    assert before["start"] < answer["start"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "more"),
+    [
+        ("create_task", {"description": "  \n"}),
+        ("create_task", {"description": ""}),
+        ("create_task", {"description": "x", "phases": [{"name": " "}]}),
+        ("deploy_agent", {"agent_type": "a", "prompt": ""}),
+        ("deploy_agent", {"agent_type": "a b", "prompt": "x"}),
+        ("deploy_agent", {"agent_type": "", "prompt": "x"}),
+        ("cancel_task", {"reason": " "}),
+    ],
+)
+def test_what_says_nothing_is_refused(play, tool, more):
+    """An agent without a task to do, a task without a goal."""
+    play.create("only")
+    of = {} if tool == "create_task" else {"task_id": play.task_id}
+    assert code_of(called(play, tool, **of, **more)) == "invalid_input"
+    assert play.now.agents == ()
+
+
 def test_a_misspelt_phase_is_refused(play):
     """Unknown keys were dropped, an empty name taken."""
     for phase in ({"name": "a", "descripton": "b"}, {"name": ""}, {"name": "x" * 201}):
         result = called(play, "create_task", description="x", phases=[phase])
-        assert result.structured_content["code"] == "invalid_input"
+        assert code_of(result) == "invalid_input"
 
 
 def test_every_failure_has_a_code(opened, tmp_path, monkeypatch):
     """A tool that is not there, a log that is a FIFO, and a fault of our own."""
     play = opened("sqlite").create("only")
     agent = play.deploy()
-    assert called(play, "nonsense").structured_content["code"] == "unknown_tool"
+    assert code_of(called(play, "nonsense")) == "unknown_tool"
     logs = tmp_path / play.task_id / "logs"
     logs.mkdir(parents=True)
     os.mkfifo(logs / f"{agent}_stream.jsonl")
     of = {"task_id": play.task_id, "agent_id": agent}
-    assert called(play, "get_agent_output", **of).structured_content["code"] == "unavailable"
+    assert code_of(called(play, "get_agent_output", **of)) == "unavailable"
 
     def broken(*_args, **_options):
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr("orchestrator.reading.Reading.task", broken)
     result = called(play, "get_task_status", task_id=play.task_id)
-    assert result.structured_content["code"] == "internal"
+    assert code_of(result) == "internal"
     assert "secret" not in result.content[0].text
 
 

@@ -7,7 +7,15 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.rules.reviews import VerdictWord, aggregate
-from registry_api import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
+from registry_api import (
+    AgentStatus,
+    Kind,
+    PhaseStatus,
+    RecordQuery,
+    ReviewStatus,
+    TaskStatus,
+    all_records,
+)
 from registry_api.errors import InvalidInput, RegistryError, TaskNotFound
 
 
@@ -76,6 +84,25 @@ def test_a_dead_agent_came_back(play):
     assert play.agent(agent).status is AgentStatus.COMPLETED
     kept = play.now.latest[[e.agent_id for e in play.now.latest].index(agent)]
     assert kept.message == "late"
+
+
+@pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
+def test_a_late_report_replaced_what_the_agent_had_said(opened, backend):
+    """It is in the history; handover, next phase's context and task show what was said in time."""
+    play = opened(backend).create("first", "second")
+    agent = play.deploy()
+    play.report(agent, "completed", "the parser is in src/parser.py", 100)
+    for _ in range(3):
+        with pytest.raises(errors.AgentEnded):
+            play.report(agent, "working", "still looking around")
+    assert play.reading.task(play.task_id).agents_ended[0].message.startswith("the parser")
+    play.approve()
+    (left,) = play.now.handovers
+    assert left.summary == "the parser is in src/parser.py"
+    assert "still looking" not in play.reading.context(play.task_id).text
+    query = RecordQuery(task_id=play.task_id, agent_id=agent)
+    kept = all_records(play.service.store, Kind.PROGRESS, query)
+    assert [e.message for e in kept].count("still looking around") == 3
 
 
 @pytest.mark.parametrize("word", ["banana", "", "COMPLETED", "killed", "terminated"])

@@ -187,7 +187,9 @@ def test_two_thousand_hostile_calls(opened, tmp_path, monkeypatch):
             tried += 1
             if result.is_error:
                 refused += 1
-                assert result.structured_content["code"] in REFUSALS, (tool, arguments, result)
+                refusal = json.loads(result.content[0].text)
+                assert refusal["code"] in REFUSALS, (tool, arguments, result)
+                assert refusal["next_step"]
             else:
                 assert json.loads(result.content[0].text) == result.structured_content
 

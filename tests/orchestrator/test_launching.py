@@ -33,6 +33,14 @@ PYTHON = sys.executable
 ECHO = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())"
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); " + FOREVER
+BEGUN = (
+    "import sys; from orchestrator.opening import open_orchestrator; "
+    "from registry_api import load_settings\n"
+    "with open_orchestrator(load_settings(sys.argv[1])) as service:\n"
+    "    task = service.create_task('x').task.task_id\n"
+    "    print(task, service.deploy(task, 'a', 'p').agent_id, flush=True)\n"
+    "    sys.stdin.read()\n"
+)
 
 
 def kind(code, **more):
@@ -149,21 +157,13 @@ def test_a_killed_agent_is_gone(running, code):
 def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path):
     """Started by a process that is then killed: the next one knows whether they live, and how to
     stop them."""
-    program = (
-        "import sys; from orchestrator.opening import open_orchestrator; "
-        "from registry_api import load_settings\n"
-        "with open_orchestrator(load_settings(sys.argv[1])) as service:\n"
-        "    task = service.create_task('x').task.task_id\n"
-        "    print(task, service.deploy(task, 'a', 'p').agent_id, flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
     play = running(FOREVER)
     argv = json.dumps([PYTHON, "-c", FOREVER])
     (tmp_path / "registry.toml").write_text(
         f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
     )
     first = subprocess.Popen(
-        [PYTHON, "-c", program, str(tmp_path)],
+        [PYTHON, "-c", BEGUN, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -178,6 +178,43 @@ def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path
     until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
     assert play.scan().ended == (agent,)
     assert play.agent(agent).status is AgentStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "reason"),
+    [
+        ("sys.exit(0)", "completed", "exit code 0"),
+        ("sys.exit(3)", "failed", "exit code 3"),
+        ("os.kill(os.getpid(), 15)", "failed", "signal 15"),
+        ("os.kill(os.getpid(), 9)", "failed", "signal 9"),
+    ],
+)
+def test_an_exit_after_the_servers_end_is_known(running, tmp_path, ending, status, reason):
+    """An agent that exited with 0 after its server had died was failed for good, and its task."""
+    play = running("")
+    go = tmp_path / "go"
+    code = (
+        f"import os, sys, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n{ending}"
+    )
+    argv = json.dumps([PYTHON, "-c", code])
+    (tmp_path / "registry.toml").write_text(
+        f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
+    )
+    first = subprocess.Popen(
+        [PYTHON, "-c", BEGUN, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    play.task_id, agent = first.stdout.readline().split()
+    first.kill()
+    first.communicate()
+    go.touch()
+    until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
+    assert play.scan().ended == (agent,)
+    assert play.agent(agent).status == status
+    assert reason in play.agent(agent).extra
+    assert play.now.status == status.upper()
 
 
 def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
@@ -330,15 +367,17 @@ def test_killed_at_every_moment_of_a_deployment(tmp_path):
             HealthScan(service).run()
             active = list(all_records(service.store, Kind.AGENT, RecordQuery(active=True)))
             alive = {(found.agent_id, found.mark) for found in launcher.running(tmp_path)}
-        assert len(active) > 12
+        assert len(active) >= 6
         assert {(a.agent_id, json.loads(a.extra)["process"]) for a in active} == alive
     finally:
         stop_all(tmp_path)
 
 
 def deploying(workspace, n, ready):
+    """Every other one is killed after its first deployment, however slow the host is."""
     with open_orchestrator(load_settings(workspace, env={})) as service:
-        ready.set()
         task_id = service.create_task(f"n{n}").task.task_id
         for m in range(15):
+            if m == n % 2:
+                ready.set()
             service.deploy(task_id, f"a{m}", "p")

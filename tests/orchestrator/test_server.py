@@ -16,18 +16,24 @@ from mcp.shared.exceptions import MCPError
 
 from orchestrator.cli import main
 from orchestrator.deployment import client_config
+from orchestrator.http import LARGEST
 from orchestrator.server import build_server
 from orchestrator.settings import AgentKind
-from orchestrator.tools import Tools
+from orchestrator.tools import LONGEST, Tools
 from tests.orchestrator import conducting
 
+INITIALIZE = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "1"},
+}
 ISSUED = [
     *("create_task", "deploy_agent", "spawn_child_agent", "get_task_status", "list_tasks"),
     *("get_agent_output", "kill_agent", "update_agent_progress", "report_agent_finding"),
     *("get_task_findings", "get_phase_status", "check_phase_progress", "submit_phase_for_review"),
     *("mark_revision_ready", "submit_review_verdict", "submit_critique", "get_review_status"),
     *("abort_stalled_review", "approve_phase_review", "get_phase_handover", "get_task_context"),
-    *("get_health_status", "trigger_health_scan", "cancel_task"),
+    *("get_health_status", "trigger_health_scan", "cancel_task", "wait_for"),
 ]
 
 
@@ -42,13 +48,68 @@ def asked(play, question):
 
 
 def test_every_tool_is_there_and_says_what_it_does(play):
-    """Described, typed both ways, and cheap to list: a conductor pays for each word."""
-    tools = asked(play, lambda c: c.list_tools()).tools
+    """Titled, each parameter described, typed both ways, and cheap to list: whoever lists them pays
+    for each word. A token is four characters.
+    """
+    listed = asked(play, lambda c: c.list_tools())
+    tools = listed.tools
     assert [t.name for t in tools] == ISSUED
-    assert all(t.description and t.output_schema["properties"] for t in tools)
-    read = json.dumps([[t.name, t.description, t.input_schema] for t in tools])
-    assert len(read) < 16_000
-    assert '"title": "' not in read
+    assert len(listed.model_dump_json(by_alias=True, exclude_none=True)) <= 6_000 * 4
+    for tool in tools:
+        assert tool.title, tool.name
+        assert tool.description, tool.name
+        assert tool.output_schema["properties"], tool.name
+        for name, schema in tool.input_schema["properties"].items():
+            assert schema.get("description"), (tool.name, name)
+    shown = json.dumps([t.input_schema for t in tools])
+    assert '"title": "' not in shown
+    assert "$ref" not in shown
+    assert "{default_kind}" not in shown
+
+
+def test_tools_say_what_they_do_to_the_registry(play):
+    """A client may call what only reads without asking, and must ask before what ends something."""
+    tools = {t.name: t.annotations for t in asked(play, lambda c: c.list_tools()).tools}
+    reads = {name for name, said in tools.items() if said.read_only_hint}
+    assert reads == {
+        *(name for name in ISSUED if name.startswith(("get_", "list_"))),
+        *("check_phase_progress", "wait_for"),
+    }
+    ends = {
+        name for name, said in tools.items() if not said.read_only_hint and said.destructive_hint
+    }
+    assert ends == {
+        *("kill_agent", "abort_stalled_review", "approve_phase_review", "trigger_health_scan"),
+        "cancel_task",
+    }
+    sets = {name for name, said in tools.items() if said.idempotent_hint}
+    assert sets == {
+        *("submit_phase_for_review", "mark_revision_ready", "submit_review_verdict"),
+        "submit_critique",
+    }
+
+
+def test_what_can_be_chosen_is_listed(opened):
+    """Statuses, kinds of agents as configured, the rule for an agent's type."""
+    kinds = {"cheap": AgentKind(argv=("true",))}
+    play = opened(kinds=kinds, default_kind="cheap", max_agents=7)
+    tools = {t.name: t.input_schema for t in asked(play, lambda c: c.list_tools()).tools}
+    deploy = tools["deploy_agent"]["properties"]
+    assert deploy["kind"]["enum"] == ["cheap", "claude", "codex", "external", "gemini"]
+    assert "cheap" in deploy["kind"]["description"]
+    assert re.fullmatch(deploy["agent_type"]["pattern"], "builder-1")
+    assert "7" in tools["create_task"]["properties"]["max_agents"]["description"]
+    assert set(tools["update_agent_progress"]["properties"]["status"]["enum"]) == {
+        *("running", "working", "blocked", "reviewing", "completed", "failed", "error"),
+    }
+    assert set(tools["list_tasks"]["properties"]["status"]["enum"]) >= {"ACTIVE", "COMPLETED"}
+
+    async def question(client):
+        return json.loads((await client.read_resource("orchestrator://limits")).contents[0].text)
+
+    limits = asked(play, question)
+    assert limits["kinds"] == deploy["kind"]["enum"]
+    assert (limits["max_agents"], limits["default_kind"]) == (7, "cheap")
 
 
 def test_answers_are_small_and_name_the_next_step(play):
@@ -223,10 +284,26 @@ def test_foreign_hosts_and_origins_are_refused(served, header, value, code):
 
 
 def test_large_bodies_are_refused(served):
-    """At most a MiB."""
+    """The longest text of a tool comes in, however it is written; a larger body is told a limit."""
     url, token = served
-    body = json.dumps({"x": "y" * 2**20})
-    assert post(url, {"authorization": f"Bearer {token}"}, body).status_code == 413
+    bearer = {"authorization": f"Bearer {token}"}
+    longest = json.dumps({"x": "\U0001f600" * LONGEST})
+    assert post(url, bearer, longest).status_code == 400  # no message, but read
+    answer = post(url, bearer, json.dumps({"x": "y" * LARGEST}))
+    assert answer.status_code == 413
+    assert str(LARGEST) in answer.text
+
+
+def test_a_stream_that_is_resumed_is_a_new_one(served):
+    """No events are kept: asked for those after an id, the transport said 500."""
+    url, token = served
+    bearer = {"authorization": f"Bearer {token}"}
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize"} | {"params": INITIALIZE}
+    begun = post(url, bearer, json.dumps(hello))
+    session = {"mcp-session-id": begun.headers["mcp-session-id"], "last-event-id": "7"}
+    headers = bearer | session | {"accept": "text/event-stream"}
+    with httpx2.stream("GET", url, headers=headers, timeout=20) as answer:
+        assert answer.status_code == 200
 
 
 def test_an_open_address_must_be_asked_for(tmp_path, capsys):

@@ -1,0 +1,145 @@
+"""Who calls: a conductor, or an agent that proves by its secret which one it is.
+
+An agent is given a secret when it is started, in its environment alone; its record holds the hash.
+This keeps agents from acting in each other's name. It is no barrier between processes of one user,
+who can read each other's environment and files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.errors import NotAllowed
+from orchestrator.rules.agents import SECRET_HASH
+from orchestrator.rules.draft import extra_of
+from registry_api import Agent, Kind, Refs, RegistryStore
+from registry_api.errors import TaskNotFound
+from registry_api.models import is_id
+
+__all__ = [
+    "CONDUCTOR",
+    "SECRET",
+    "Caller",
+    "Role",
+    "caller_of",
+    "check_acts_as",
+    "hash_of",
+    "is_unverified",
+    "new_secret",
+    "prove",
+]
+
+SECRET = "REGISTRY_AGENT_SECRET"  # noqa: S105  (the name of a variable)
+_PART = "~"  # no id has it, and a bearer token may
+
+
+class Role(StrEnum):
+    """What a caller is; each sees its own tools."""
+
+    CONDUCTOR = "conductor"
+    WORKER = "worker"
+    REVIEWER = "reviewer"
+    UNPROVEN = "unproven"  # an agent's environment without a secret that fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls; an agent is of one task."""
+
+    role: Role
+    task_id: str = ""
+    agent_id: str = ""
+
+
+CONDUCTOR = Caller(role=Role.CONDUCTOR)
+
+
+def new_secret(task_id: str, agent_id: str) -> str:
+    """Return a new secret of an agent; it names the agent, so that it alone is needed to look the
+    agent up.
+    """
+    return _PART.join((task_id, agent_id, secrets.token_urlsafe(24)))
+
+
+def hash_of(secret: str) -> str:
+    """Return what an agent's record holds of its secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def prove(store: RegistryStore, secret: str) -> Caller | None:
+    """Return whose secret this is, None for nobody's; also of an agent that has ended."""
+    task_id, _, rest = secret.partition(_PART)
+    agent_id, _, word = rest.partition(_PART)
+    if not (is_id(task_id) and is_id(agent_id) and word):
+        return None
+    only = Refs(kinds=frozenset({Kind.AGENT, Kind.TASK}), agent_ids=frozenset({agent_id}))
+    try:
+        agent = store.load(task_id, only=only).agent(agent_id)
+    except TaskNotFound:
+        return None
+    known = _hash_in(agent) if agent is not None else None
+    if agent is None or known is None or not hmac.compare_digest(known, hash_of(secret)):
+        return None
+    role = Role.REVIEWER if agent.review_id else Role.WORKER
+    return Caller(role=role, task_id=task_id, agent_id=agent_id)
+
+
+def caller_of(
+    store: RegistryStore, *, agent: bool = False, env: Mapping[str, str] | None = None
+) -> Caller:
+    """Return who a program is that was started with this environment.
+
+    ``agent``: it works for an agent, whatever its client passed on of the environment.
+    """
+    env = os.environ if env is None else env
+    secret, agent_id = env.get(SECRET, ""), env.get("REGISTRY_AGENT_ID", "")
+    if not (agent or secret or agent_id):
+        return CONDUCTOR
+    proven = prove(store, secret)
+    return proven or Caller(
+        role=Role.UNPROVEN, task_id=env.get("REGISTRY_TASK_ID", ""), agent_id=agent_id
+    )
+
+
+def check_acts_as(caller: Caller, agent: Agent) -> None:
+    """Raise NotAllowed unless the caller may speak as this agent: it proved to be it, or the
+    agent has no secret (one that runs elsewhere, or of an earlier version).
+    """
+    if (caller.task_id, caller.agent_id) == (agent.task_id, agent.agent_id):
+        if caller.role is not Role.UNPROVEN or is_unverified(agent):
+            return
+    elif caller.role in {Role.CONDUCTOR, Role.UNPROVEN} and is_unverified(agent):
+        return
+    raise NotAllowed(
+        f"only {agent.agent_id} itself speaks as {agent.agent_id}",
+        next_step=_INSTEAD[caller.role].format(agent_id=caller.agent_id, secret=SECRET),
+    )
+
+
+def is_unverified(agent: Agent) -> bool:
+    """Whether an agent can prove nothing: it was started by nobody here, or by an earlier version.
+
+    One that is being started has no hash yet, and no process either: it is not among them.
+    """
+    extra = extra_of(agent)
+    return _hash_in(agent) is None and ("process" in extra or "reserved_by" not in extra)
+
+
+def _hash_in(agent: Agent) -> str | None:
+    found = extra_of(agent).get(SECRET_HASH)
+    return found if isinstance(found, str) else None
+
+
+_INSTEAD = {
+    Role.CONDUCTOR: "Wait for it, or kill_agent it; abort_stalled_review ends a review",
+    Role.WORKER: "Give your own id, {agent_id}",
+    Role.REVIEWER: "Give your own id, {agent_id}",
+    Role.UNPROVEN: "The server of an agent needs {secret} of the agent's environment: let your "
+    "client pass it on",
+}

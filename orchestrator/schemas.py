@@ -1,0 +1,73 @@
+"""The JSON schemas of tools, as short as they may be: whoever lists the tools pays for each word.
+
+What is left out is checked all the same when a tool is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["input_schema", "output_schema"]
+
+_LONG = 1000  # a length that nobody reaches by accident need not be told
+_SAYS_NOTHING: tuple[Any, ...] = (None, "", [], {})
+
+
+def input_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a tool's arguments without titles, references and idle defaults."""
+    defs = schema.get("$defs", {})
+    return {
+        "type": "object",
+        "properties": {
+            name: _short(value, defs) for name, value in schema.get("properties", {}).items()
+        },
+        **({"required": schema["required"]} if schema.get("required") else {}),
+    }
+
+
+def output_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an answer: its fields by type, one level deep.
+
+    What is at its default is left out of answers, so only what has none can be null.
+    """
+    required = schema.get("required", [])
+    properties = {}
+    for name, value in schema.get("properties", {}).items():
+        short = _short(value, {})
+        kind = short.get("type", "object")
+        if name in required and _nullable(value):
+            kind = [kind, "null"]
+        properties[name] = {"type": kind}
+    return {"type": "object", "properties": properties}
+
+
+def _short(value: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorten one value's schema: of what may be null the other half, a reference filled in."""
+    if _nullable(value):
+        (other,) = (part for part in value["anyOf"] if part.get("type") != "null")
+        value = {**{k: v for k, v in value.items() if k != "anyOf"}, **other}
+    if "$ref" in value:
+        target = defs.get(value["$ref"].rpartition("/")[2], {})
+        own = {k: v for k, v in value.items() if k != "$ref"}
+        value = {**{k: v for k, v in target.items() if k != "description"}, **own}
+    short: dict[str, Any] = {}
+    for key, said in value.items():
+        idle = key == "default" and said in _SAYS_NOTHING
+        long = key in {"maxLength", "maxItems"} and said >= _LONG
+        if key in {"title", "minLength", "additionalProperties"} or idle or long:
+            continue
+        if key == "properties":
+            short[key] = {name: _short(part, defs) for name, part in said.items()}
+        elif key == "items":
+            short[key] = _short(said, defs)
+        elif key == "anyOf":
+            short[key] = [_short(part, defs) for part in said]
+        else:
+            short[key] = said
+    return short
+
+
+def _nullable(value: Mapping[str, Any]) -> bool:
+    parts = value.get("anyOf", [])
+    return len(parts) == 2 and any(part.get("type") == "null" for part in parts)

@@ -1,0 +1,177 @@
+"""The MCP server on standard input and output: a line that is no message is answered as what it is.
+
+The SDK's reader drops such a line, and its caller waits for ever; it also reads on a thread that
+nothing interrupts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from mcp.server.stdio import stdio_server
+from mcp.shared._context_streams import ContextSendStream
+from mcp.shared.message import SessionMessage
+from mcp.types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+from orchestrator.http import LARGEST
+from orchestrator.identity import caller_of
+from orchestrator.server import Server, build_server
+from orchestrator.service import Orchestrator
+from registry_api.models import is_text
+
+__all__ = ["refusal_of", "serve_stdio"]
+
+_CHUNK = 65_536
+_BOM = b"\xef\xbb\xbf"
+# The id of a line that no parser gets through, where it comes before anything nested.
+_ID = re.compile(rb'[^\[{]*\{[^\[{]*?"id"\s*:\s*(-?\d{1,15}|"[^"\\]{1,100}")\s*[,}]')
+
+
+def serve_stdio(service: Orchestrator, *, agent: bool = False) -> None:
+    """Serve until the input ends, nobody reads the output any more, or an interrupt."""
+    server = build_server(service, caller=functools.partial(caller_of, service.store, agent=agent))
+    with suppress(KeyboardInterrupt):
+        try:
+            anyio.run(_serve, server)
+        except* (BrokenPipeError, anyio.BrokenResourceError):
+            pass  # nobody reads, or the server stopped reading in the middle of a line
+
+
+async def _serve(server: Server) -> None:
+    lines = _Lines()
+    async with stdio_server(stdin=lines) as (read, write):  # type: ignore[arg-type]  # (all it uses is that)
+        lines.answer = write
+        lines.ready.set()
+        low = server._lowlevel_server  # noqa: SLF001  (the SDK has no public way to other streams)
+        await low.run(read, write, low.create_initialization_options())
+
+
+class _Lines:
+    """The lines of standard input that hold messages; the others are answered at once."""
+
+    def __init__(self) -> None:
+        self.ready = anyio.Event()
+        self.answer: ContextSendStream[SessionMessage] | None = None
+        # What handlers and children inherit is empty: nothing but this reads the wire.
+        self._fd = os.dup(0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        await self.ready.wait()
+        async for found in self._split():
+            line = found.removeprefix(_BOM)
+            if not line.strip():
+                continue
+            refusal = refusal_of(line)
+            if refusal is None:
+                yield line.decode()
+            elif self.answer is not None:
+                await self.answer.send(SessionMessage(refusal))
+
+    async def _split(self) -> AsyncIterator[bytes]:
+        """Yield lines; of one that is too long only its beginning."""
+        held, too_long = bytearray(), False
+        while chunk := await self._read():
+            *whole, rest = chunk.split(b"\n")
+            for part in whole:
+                held += part if not too_long else b""
+                yield bytes(held)
+                held, too_long = bytearray(), False
+            if len(held) <= LARGEST:
+                held += rest
+            too_long = len(held) > LARGEST
+        if held:
+            yield bytes(held)
+
+    async def _read(self) -> bytes:
+        try:
+            await anyio.wait_readable(self._fd)
+        except (OSError, ValueError):  # a file, which is always readable
+            return await anyio.to_thread.run_sync(os.read, self._fd, _CHUNK)
+        return os.read(self._fd, _CHUNK)
+
+
+def refusal_of(line: bytes) -> JSONRPCError | None:
+    """Return what a line is answered with that holds no message, None for one that holds one.
+
+    With the id of the request where it can be found.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return _error(PARSE_ERROR, f"not UTF-8 at byte {error.start}", _id_in(line))
+    if len(line) > LARGEST:
+        return _error(INVALID_REQUEST, f"a message has at most {LARGEST} bytes", _id_in(line))
+    try:
+        message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValidationError as error:
+        return _why_not(line, dict(error.errors(include_url=False, include_input=False)[0]))
+    # A request whose id is null is taken for a notification, and nobody would answer it.
+    if isinstance(message, JSONRPCNotification) and '"id"' in text and "id" in json.loads(text):
+        return _error(INVALID_REQUEST, "the id of a request must be a text or a whole number", None)
+    return None
+
+
+def _why_not(line: bytes, fault: Mapping[str, Any]) -> JSONRPCError | None:
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        return _error(INVALID_REQUEST, "it is nested too deeply", _id_in(line))
+    except ValueError as error:
+        return _error(PARSE_ERROR, f"not JSON: {error}", _id_in(line))
+    if isinstance(value, list):
+        return _error(INVALID_REQUEST, "batches are not taken: send each message alone", None)
+    if not isinstance(value, dict):
+        return _error(INVALID_REQUEST, "a message is a JSON object", None)
+    if "method" not in value and {"result", "error"} & value.keys():
+        return None  # an answer, and nobody answers answers: the SDK's reader drops it
+    found = value.get("id")
+    whole = isinstance(found, int) and not isinstance(found, bool)
+    request_id = found if whole or (isinstance(found, str) and is_text(found)) else None
+    if _has_lone_surrogate(value):
+        return _error(PARSE_ERROR, "a text has a lone surrogate in it", request_id)
+    said, place = str(fault["msg"]), ".".join(map(str, fault["loc"][1:]))
+    if "recursion" in said:
+        return _error(INVALID_REQUEST, "it is nested too deeply", request_id)
+    return _error(INVALID_REQUEST, f"no JSON-RPC 2.0 message: {place}: {said}", request_id)
+
+
+def _has_lone_surrogate(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except RecursionError:
+        pass
+    return False
+
+
+def _id_in(line: bytes) -> str | int | None:
+    found = _ID.match(line[:4096])
+    if found is None:
+        return None
+    word = found[1].decode(errors="replace")
+    return word.strip('"') if word.startswith('"') else int(word)
+
+
+def _error(code: int, message: str, request_id: str | int | None) -> JSONRPCError:
+    data = ErrorData(code=code, message=message[:500])
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=data)

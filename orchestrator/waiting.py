@@ -1,0 +1,293 @@
+"""Waiting for a task: one follower of the feed wakes everybody who waits in this process.
+
+A wait holds no worker thread and nothing of the store: it is an event. What is waited for is a
+view of the task; the view's name is the cursor, so that a change between two calls is not missed,
+whatever store the task is in by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+from mcp.server.mcpserver import Context
+from pydantic import Field
+
+from orchestrator.answers import WaitAnswer
+from orchestrator.catalog import EVERYONE, Effect, tool
+from orchestrator.reading import Reading, cut, reason_of
+from orchestrator.rules.draft import Draft
+from orchestrator.service import Orchestrator
+from orchestrator.tools import TaskId
+from registry_api import AgentStatus, Change, FeedCursor, Finding, ProgressEntry, TaskSnapshot
+from registry_api.errors import CursorExpired, RegistryError
+from registry_api.follow import end_of_feed
+from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT, TERMINAL_TASK
+
+__all__ = ["Waiting"]
+
+log = logging.getLogger("registry_backend")
+_POLL = 0.25  # seconds between two looks at the feed, while somebody waits
+_PAGE = 500
+_TELL = 5.0  # seconds between two notifications of progress
+_FORGET = 30.0  # seconds without a waiter until the place in the feed is given up
+_MOST_VIEWS = 1000
+_MOST_LINES = 50
+_SOON = {AgentStatus.RUNNING, AgentStatus.WORKING, AgentStatus.REVIEWING}  # nothing to wake for
+
+# What is waited for: ("phase", "0") -> "IN_REVIEW".
+View = Mapping[tuple[str, str], str]
+
+
+class _Task:
+    """A task that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.waiters = 0
+        self.followed = anyio.Event()  # set once no change after now is missed
+        self.changed = anyio.Event()
+        self.reported = anyio.Event()  # set by any change, also by a mere report
+        self.snapshot: TaskSnapshot | None = None
+        self.loading = anyio.Lock()
+
+    def wake(self, *, by_report: bool) -> None:
+        self.snapshot = None
+        self.reported.set()
+        self.reported = anyio.Event()
+        if not by_report:
+            self.changed.set()
+            self.changed = anyio.Event()
+
+
+class Waiting:
+    """The tool ``wait_for``, and the follower behind it."""
+
+    def __init__(self, service: Orchestrator) -> None:
+        self._service = service
+        self._store = service.store
+        self._read = Reading(service)
+        self._tasks: dict[str, _Task] = {}
+        self._views: OrderedDict[str, View] = OrderedDict()
+        self._wanted: anyio.Event | None = None
+
+    @tool("Wait for a change", Effect.READS, EVERYONE)
+    async def wait_for(
+        self,
+        task_id: TaskId,
+        phase_index: Annotated[
+            int | None, Field(ge=0, le=1000, description="only this phase; default: the task")
+        ] = None,
+        cursor: Annotated[
+            str, Field(max_length=64, description="of the last answer: nothing between is missed")
+        ] = "",
+        seconds: Annotated[float, Field(ge=0, le=50, description="how long at most")] = 45,
+        progress: Annotated[bool, Field(description="return on reports too")] = False,
+        *,
+        context: Context[Any, Any],
+    ) -> WaitAnswer:
+        """Wait until a task or phase has changed: a status, a verdict, an agent's end. Returns at
+        once where something changed since the cursor, or nobody is at work.
+        """
+        async with self._watched(task_id) as task:
+            began = anyio.current_time()
+            deadline = began + seconds
+            at_first: View | None = None
+            while True:
+                event = task.reported if progress else task.changed
+                snapshot = await self._load(task_id, task)
+                view = _view(snapshot, phase_index, reports=progress)
+                name = self._keep(view)
+                if at_first is None:
+                    at_first = self._views.get(cursor, {} if cursor else view)
+                    cursor = cursor or name
+                late = anyio.current_time() >= deadline
+                if name != cursor or late or not _is_worked_on(snapshot, phase_index):
+                    return await self._answer(
+                        snapshot, phase_index, name, _changes(at_first, view), late=late
+                    )
+                with anyio.move_on_at(min(deadline, anyio.current_time() + _TELL)):
+                    await event.wait()
+                await context.report_progress(anyio.current_time() - began, seconds)
+
+    async def _answer(
+        self,
+        snapshot: TaskSnapshot,
+        phase_index: int | None,
+        cursor: str,
+        changes: list[str],
+        *,
+        late: bool,
+    ) -> WaitAnswer:
+        task_id = snapshot.task.task_id
+        draft = Draft(snapshot)
+        phase = draft.phase(phase_index) if snapshot.phases else None
+        step = self._read.next_step(snapshot)
+        if late and not changes:
+            health = await anyio.to_thread.run_sync(self._read.health, task_id)
+            step = health.next_step or f"{step}; wait_for again with this cursor"
+        return WaitAnswer(
+            task_id=task_id,
+            task_status=snapshot.status,
+            phase_index=phase.phase_index if phase else None,
+            phase_status=phase.status if phase else None,
+            changes=changes[:_MOST_LINES],
+            agents_active=sum(a.status in ACTIVE_AGENT for a in snapshot.agents),
+            cursor=cursor,
+            next_step=step,
+        )
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the feed for whoever waits, as long as the context lasts."""
+        self._wanted = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._follow)
+            yield
+            group.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _watched(self, task_id: str) -> AsyncIterator[_Task]:
+        task = self._tasks.setdefault(task_id, _Task())
+        task.waiters += 1
+        if self._wanted is not None:
+            self._wanted.set()
+        try:
+            await task.followed.wait()
+            yield task
+        finally:
+            task.waiters -= 1
+            if not task.waiters:
+                del self._tasks[task_id]
+
+    async def _follow(self) -> None:
+        place: FeedCursor | None = None
+        alone_since: float | None = None
+        known = False  # whether `place` was looked up
+        while True:
+            if not self._tasks:
+                alone_since = alone_since or anyio.current_time()
+                assert self._wanted is not None
+                await self._wanted.wait()
+                self._wanted = anyio.Event()
+                known = known and anyio.current_time() - alone_since < _FORGET
+                continue
+            alone_since = None
+            try:
+                if not known:
+                    place = await anyio.to_thread.run_sync(end_of_feed, self._store)
+                    known = True
+                place = await self._look(place)
+            except CursorExpired:  # by a move, or much happened at once
+                known = False
+                for task in self._tasks.values():
+                    task.wake(by_report=False)
+            except RegistryError as error:  # asked again; who waits goes on waiting
+                log.warning("the feed cannot be read: %s", error)
+            await anyio.sleep(_POLL)
+
+    async def _look(self, place: FeedCursor | None) -> FeedCursor | None:
+        """Wake who waits for what has changed; returns the place behind it."""
+        waiting = dict(self._tasks)
+        changes = await anyio.to_thread.run_sync(lambda: self._store.changes(place, limit=_PAGE))
+        told: dict[str, bool] = {}
+        for change in changes:
+            of = change.changeset.task_id
+            told[of] = told.get(of, True) and _is_report(change)
+            place = change.cursor
+        for task_id, task in waiting.items():
+            task.followed.set()
+            if task_id in told:
+                task.wake(by_report=told[task_id])
+        return place
+
+    async def _load(self, task_id: str, task: _Task) -> TaskSnapshot:
+        """Return the task, loaded once for all who wait for it."""
+        async with task.loading:
+            if task.snapshot is not None:
+                return task.snapshot
+            before = task.reported
+            snapshot = await anyio.to_thread.run_sync(self._store.load, task_id)
+            if before is task.reported:
+                task.snapshot = snapshot
+            return snapshot
+
+    def _keep(self, view: View) -> str:
+        name = hashlib.sha256(repr(sorted(view.items())).encode()).hexdigest()[:16]
+        self._views[name] = view
+        self._views.move_to_end(name)
+        while len(self._views) > _MOST_VIEWS:
+            self._views.popitem(last=False)
+        return name
+
+
+def _is_report(change: Change) -> bool:
+    """Whether a change is nothing but findings and reports of agents that go on."""
+    return all(
+        isinstance(record, Finding)
+        or (isinstance(record, ProgressEntry) and record.status in _SOON)
+        for op in change.changeset.ops
+        for record in [getattr(op, "record", None)]
+    )
+
+
+def _is_worked_on(snapshot: TaskSnapshot, phase_index: int | None) -> bool:
+    """Whether anybody is at work, so that something will change by itself."""
+    if snapshot.status in TERMINAL_TASK:
+        return False
+    reviews = {r.review_id for r in snapshot.reviews if r.phase_index == phase_index}
+    return any(
+        a.status in ACTIVE_AGENT
+        and (phase_index is None or a.phase_index == phase_index or a.review_id in reviews)
+        for a in snapshot.agents
+    )
+
+
+def _view(snapshot: TaskSnapshot, phase_index: int | None, *, reports: bool) -> View:
+    """Return what is waited for, of a task or of one of its phases; raises PhaseNotFound."""
+    if phase_index is not None:
+        Draft(snapshot).phase(phase_index)
+    view = {("task", ""): str(snapshot.status)}
+    for phase in snapshot.phases:
+        if phase_index in {None, phase.phase_index}:
+            rounds = f", revision {phase.revision_round}" if phase.revision_round else ""
+            view["phase", str(phase.phase_index)] = f"{phase.status}{rounds}"
+    reviews = [r for r in snapshot.reviews if phase_index in {None, r.phase_index}]
+    ids = {r.review_id for r in reviews}
+    for review in reviews:
+        decided = f": {review.verdict}" if review.verdict else ""
+        view["review", review.review_id] = f"{review.status}{decided}"
+    for verdict in snapshot.verdicts:
+        if verdict.review_id in ids:
+            view["verdict", f"{verdict.review_id} {verdict.reviewer_id}"] = verdict.verdict
+    agents = {
+        a.agent_id: a
+        for a in snapshot.agents
+        if phase_index is None or a.phase_index == phase_index or a.review_id in ids
+    }
+    for agent in agents.values():
+        if agent.status in TERMINAL_AGENT or agent.status is AgentStatus.BLOCKED:
+            why = reason_of(agent)
+            view["agent", agent.agent_id] = f"{agent.status}{f': {why}' if why else ''}"
+    if reports:
+        for entry in snapshot.latest:
+            if entry.agent_id in agents:
+                view["report", entry.agent_id] = (
+                    f"{entry.status} {entry.progress}% at {entry.timestamp:%H:%M:%S.%f}: "
+                    f"{cut(entry.message)}"
+                )
+    return view
+
+
+def _changes(before: View, now: View) -> list[str]:
+    lines = [
+        f"{kind} {which} {value}".replace("  ", " ")
+        for (kind, which), value in now.items()
+        if before.get((kind, which)) != value
+    ]
+    return lines + [f"{kind} {which} goes on" for kind, which in before if (kind, which) not in now]

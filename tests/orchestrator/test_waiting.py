@@ -1,0 +1,235 @@
+"""A conductor waits instead of asking: for what it is woken, what it costs, what it misses."""
+
+import asyncio
+import json
+import threading
+import time
+from contextlib import closing
+
+import anyio
+import pytest
+from mcp import Client
+
+from orchestrator.rules.reviews import VerdictWord
+from orchestrator.server import build_server
+from registry_api import load_settings, open_migration
+from tests.orchestrator import conducting
+
+
+def waited(play, question):
+    """Run a question against the server of a play."""
+
+    async def run():
+        with anyio.fail_after(60):
+            async with Client(build_server(play.service)) as client:
+                return await question(client)
+
+    return asyncio.run(run())
+
+
+async def wait(client, play, **more):
+    return await conducting.ask(client, "wait_for", task_id=play.task_id, **more)
+
+
+async def soon(call, *arguments):
+    """Do something once a wait has begun; a wait that returns at once would not see it."""
+    await anyio.sleep(0.6)
+    await anyio.to_thread.run_sync(lambda: call(*arguments))
+
+
+async def both(client, play, call, *arguments, **more):
+    """Wait, and do something meanwhile; return the answer."""
+    answers = []
+
+    async def waiting():
+        answers.append(await wait(client, play, **more))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(waiting)
+        group.start_soon(soon, call, *arguments)
+    return answers[0]
+
+
+def verdict(play, reviewer):
+    """One reviewer of the open review approves."""
+    play.service.verdict(play.task_id, play.review.review_id, reviewer, VerdictWord.APPROVED)
+
+
+def test_it_returns_at_once_where_nobody_is_at_work(play):
+    """Nothing would change by itself; the next step says what to do."""
+    play.create("only")
+
+    async def question(client):
+        began = time.monotonic()
+        answer = await wait(client, play)
+        return answer, time.monotonic() - began
+
+    answer, took = waited(play, question)
+    assert answer["next_step"] == "deploy_agent"
+    assert answer["task_status"] == "INITIALIZED"
+    assert "changes" not in answer
+    assert took < 30
+
+
+@pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
+def test_it_wakes_for_what_a_conductor_must_know(opened, backend):
+    """An agent's end, the review it opens, each verdict, the phase's approval."""
+    play = opened(backend).create("first", "second")
+    agent = play.deploy()
+
+    async def question(client):
+        ended = await both(client, play, play.done, agent, cursor="")
+        assert f"agent {agent} completed" in "\n".join(ended["changes"])
+        assert ended["phase_status"] == "IN_REVIEW"
+        assert any(line.startswith("review ") for line in ended["changes"])
+        review = play.review
+        first, second = review.reviewers
+        cursor = ended["cursor"]
+        said = await both(client, play, verdict, play, first, cursor=cursor)
+        assert f"verdict {review.review_id} {first} approved" in said["changes"]
+        approved = await both(client, play, verdict, play, second, cursor=said["cursor"])
+        assert "phase 0 APPROVED" in approved["changes"]
+        assert "phase 1 ACTIVE" in approved["changes"]
+        assert approved["next_step"] == "deploy_agent"
+
+    waited(play, question)
+
+
+def test_nothing_between_two_waits_is_missed(play):
+    """What happened since the cursor is told at once, and by which change."""
+    play.create("only")
+    agents = [play.deploy(name) for name in ("a", "b")]
+
+    async def question(client):
+        first = await wait(client, play, seconds=0)
+        assert "changes" not in first
+        await anyio.to_thread.run_sync(play.done, agents[0])
+        second = await wait(client, play, cursor=first["cursor"])
+        assert second["changes"] == [f"agent {agents[0]} completed"]
+        third = await wait(client, play, cursor=second["cursor"], seconds=0.3)
+        assert "changes" not in third
+        assert third["cursor"] == second["cursor"]
+        assert "wait_for again" in third["next_step"]
+
+    waited(play, question)
+
+
+def test_reports_wake_only_who_asks_for_them(play):
+    """Progress is not worth a call; a blocked agent is."""
+    play.create("only")
+    agent = play.deploy()
+
+    def report():
+        play.report(agent, message="half of it")
+
+    def blocked():
+        play.service.report(play.task_id, agent, "blocked", "no key", 50)
+
+    async def question(client):
+        first = await wait(client, play, seconds=0)
+        quiet = await both(client, play, report, cursor=first["cursor"], seconds=2)
+        assert "changes" not in quiet
+        start = await wait(client, play, seconds=0, progress=True)
+        told = await both(client, play, report, cursor=start["cursor"], seconds=30, progress=True)
+        assert any("half of it" in line for line in told["changes"])
+        stuck = await both(client, play, blocked, cursor=first["cursor"], seconds=30)
+        assert stuck["changes"] == [f"agent {agent} blocked"]
+
+    waited(play, question)
+
+
+def test_a_phase_is_waited_for_alone(play):
+    """What happens elsewhere in the task does not wake."""
+    play.create("first", "second")
+    play.work()
+    play.approve()
+    agent = play.deploy()
+
+    async def question(client):
+        done = await wait(client, play, phase_index=0)
+        assert done["phase_status"] == "APPROVED"
+        woken = await both(client, play, play.done, agent, phase_index=1)
+        assert woken["phase_status"] == "IN_REVIEW"
+        refusal = await conducting.refused(client, "wait_for", task_id=play.task_id, phase_index=7)
+        assert refusal["code"] == "phase_not_found"
+
+    waited(play, question)
+
+
+def test_an_unknown_task_is_refused(play):
+    """At once, as by any other tool."""
+    refusal = waited(play, lambda c: conducting.refused(c, "wait_for", task_id="TASK-none"))
+    assert refusal["code"] == "task_not_found"
+
+
+def test_who_waits_is_told_that_time_passes(play, monkeypatch):
+    """A client that sends a token is notified, and does not give up."""
+    monkeypatch.setattr("orchestrator.waiting._TELL", 0.2)
+    play.create("only")
+    play.deploy()
+    told = []
+
+    async def heard(progress, total, message):
+        told.append((progress, total))
+
+    async def question(client):
+        arguments = {"task_id": play.task_id, "seconds": 1.5}
+        return await client.call_tool("wait_for", arguments, progress_callback=heard)
+
+    answer = waited(play, question)
+    assert not answer.is_error
+    assert len(told) >= 3
+    assert all(total == 1.5 for _, total in told)
+    assert [p for p, _ in told] == sorted(p for p, _ in told)
+
+
+def test_fifty_wait_and_hold_no_thread(opened, monkeypatch):
+    """Calls go on at once beside them; one change wakes all, by one load and one follower."""
+    play = opened("sqlite").create("only")
+    agent = play.deploy()
+    loads = []
+    load = play.service.store.load
+
+    def counted(task_id, **options):
+        if not options:  # only whole tasks: the report itself loads one agent
+            loads.append(threading.get_ident())
+        return load(task_id, **options)
+
+    monkeypatch.setattr(play.service.store, "load", counted)
+
+    async def question(client):
+        answers = []
+
+        async def waiting():
+            answers.append(await wait(client, play, seconds=40))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(waiting)
+            await anyio.sleep(1.0)
+            for _ in range(20):
+                await conducting.ask(client, "get_task_status", task_id=play.task_id)
+            assert not answers
+            loads.clear()
+            await soon(play.done, agent)
+        return answers
+
+    answers = waited(play, question)
+    assert len(answers) == 50
+    assert {json.dumps(a) for a in answers} == {json.dumps(answers[0])}
+    assert len(loads) <= 10  # two for what the report led to, one for all who waited, some to spare
+
+
+def test_it_wakes_across_a_switch(opened, tmp_path):
+    """The feed changes its id with the phase; who waits goes on waiting, and is woken."""
+    play = opened("dual").create("only")
+    agent = play.deploy()
+
+    def switched():
+        with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
+            for phase in (1, 2, 3):
+                migration.switch(phase, actor="test")
+        play.done(agent)
+
+    answer = waited(play, lambda client: both(client, play, switched, seconds=45))
+    assert any(agent in line for line in answer["changes"])
