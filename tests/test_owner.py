@@ -4,7 +4,9 @@ import ast
 import io
 import json
 import os
+import tempfile
 from contextlib import closing, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 
@@ -39,14 +41,16 @@ def give_away(root):
         os.chown(path, *OWNER)
 
 
-def reachable(tmp_path_factory):
-    """A workspace with a task, in folders that every user may pass."""
-    root = tmp_path_factory.mktemp("open") / "workspace"
-    for path in root.parents:
-        if path.is_relative_to(tmp_path_factory.getbasetemp().parent.parent):
-            path.chmod(0o755)
-    legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
-    return root
+@pytest.fixture
+def reachable():
+    """A workspace with a task, in folders that every user may pass: not below pytest's own, which
+    every run of the same user closes again.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / "workspace"
+        legacy.write_task(root, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
+        yield root
 
 
 def others(workspace):
@@ -144,10 +148,10 @@ def contents(workspace):
 
 @pytest.mark.parametrize("group", [False, True], ids=["without", "with the group's right"])
 @pytest.mark.parametrize("phase", [0, 2, 3, 4])
-def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypatch, phase, group):
+def test_another_user_is_refused_and_told_whom_to_ask(reachable, monkeypatch, phase, group):
     """Every command: typed, naming the owner and the command; nothing changed, nothing made."""
     monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
-    root = reachable(tmp_path_factory)
+    root = reachable
     said(root, ("switch", str(phase)))
     for tokens in COMMANDS:  # everything imported: the child may not read our files
         said(root, tokens[:1] if tokens[0] != "diff" else tokens)
@@ -173,9 +177,9 @@ def test_another_user_is_refused_and_told_whom_to_ask(tmp_path_factory, monkeypa
 
 
 @pytest.mark.parametrize("phase", [0, 2, 3])
-def test_another_users_calls_are_refused(tmp_path_factory, phase):
+def test_another_users_calls_are_refused(reachable, phase):
     """Through open_store too: one typed error, whatever the call."""
-    root = reachable(tmp_path_factory)
+    root = reachable
     said(root, ("switch", str(phase)))
     give_away(root)
     settings = load_settings(root)
