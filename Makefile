@@ -18,6 +18,10 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## a live registry moved under load, nothing lost
 	$(BIN)/registry-backend demo $(ARGS)
 
+$(VENV)/.clients: tests/clients/install.sh tests/clients/npm.txt tests/clients/older.txt $(READY)
+	sh tests/clients/install.sh $(VENV)
+	touch $@
+
 test: $(READY) ## run all tests; as root: as a user of their own, but for what needs root
 	sh tests/packages.sh
 	VENV=$(VENV) sh tests/run.sh $(ARGS)

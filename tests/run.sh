@@ -8,6 +8,7 @@ python=$venv/bin/python
 user=registry-tests
 
 if [ "$(id -u)" != 0 ]; then
+  make -s VENV="$venv" "$venv/.clients"
   exec "$python" -m pytest -n 2 --dist worksteal "$@"
 fi
 

@@ -53,22 +53,28 @@ async def over_stdio(env):
 
 
 @asynccontextmanager
-async def over_http(env):
-    """A client of a server over HTTP, started before."""
+async def served_over_http(env):
+    """A server over HTTP, as a process: its URL and the operator's token."""
     command = [sys.executable, "-m", "orchestrator", "serve", "--http", "127.0.0.1:0"]
     process = await asyncio.create_subprocess_exec(*command, env=env, stdout=subprocess.PIPE)
     try:
         url = (await process.stdout.readline()).decode().strip()
-        token = (Path(env["REGISTRY_WORKSPACE"]) / ".registry" / "token").read_text()
+        yield url, (Path(env["REGISTRY_WORKSPACE"]) / ".registry" / "token").read_text()
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def over_http(env):
+    """A client of a server over HTTP, started before."""
+    async with served_over_http(env) as (url, token):
         bearer = {"Authorization": f"Bearer {token}"}
         async with (
             httpx2.AsyncClient(headers=bearer) as http,
             Client(streamable_http_client(url, http_client=http)) as client,
         ):
             yield client
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 async def ask(client, tool, **arguments):
