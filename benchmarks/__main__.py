@@ -31,6 +31,7 @@ CASES: dict[str, Case] = {
     "beside": move.beside_writers,
     "report": orchestrating.report,
     "fifty": orchestrating.fifty,
+    "waiters": orchestrating.waiters,
     "summary": watching.summary,
     "streams": watching.streams,
     "log": watching.log,

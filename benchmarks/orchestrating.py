@@ -19,7 +19,7 @@ from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import load_settings, open_store
 
-__all__ = ["fifty", "report"]
+__all__ = ["fifty", "report", "waiters"]
 
 OPTIONS = OrchestratorSettings(
     default_kind="external", max_agents=2000, max_concurrent=1000, auto_review=False
@@ -128,4 +128,52 @@ def fifty(folder: Path, *, quick: bool) -> Iterator[Row]:
         goal=100,
         defect=1000,
         detail=f"median {median(samples) * 1e3:.1f} ms",
+    )
+
+
+def waiters(folder: Path, *, quick: bool) -> Iterator[Row]:
+    """Reports of ten agents while fifty callers wait for the task, and while nobody does.
+
+    Turn by turn, so that noise meets both.
+    """
+    rounds, each, agents = (3, 20, 10) if quick else (9, 100, 10)
+    with _serving(folder / "waiters") as (service, server):
+        task_id, names = _deployed(service, agents)
+
+        async def reports(client: Client) -> float:
+            calls = [_reporting(client, task_id, name) for name in names]
+            samples = [s for n in range(each) for s in await asyncio.gather(*(c(n) for c in calls))]
+            return quantiles(samples, n=100)[98]
+
+        async def wait(client: Client) -> None:
+            while True:
+                await client.call_tool("wait_for", {"task_id": task_id})
+
+        async def play() -> tuple[list[float], list[float]]:
+            alone: list[float] = []
+            beside: list[float] = []
+            async with Client(server) as client:
+                for turn in range(rounds + 1):
+                    without = await reports(client)
+                    waiting = [asyncio.create_task(wait(client)) for _ in range(50)]
+                    await asyncio.sleep(1)  # until all are waiting
+                    with_them = await reports(client)
+                    for one in waiting:
+                        one.cancel()
+                    await asyncio.gather(*waiting, return_exceptions=True)
+                    if turn:  # the first warms up
+                        alone.append(without)
+                        beside.append(with_them)
+            return alone, beside
+
+        alone, beside = asyncio.run(play())
+    ratios = [b / a for a, b in zip(alone, beside, strict=True)]
+    yield Row(
+        name="p99 of reports of 10 agents, beside 50 that wait_for the task",
+        figure=median(ratios),
+        worst=max(ratios),
+        unit="x",
+        goal=1.2,
+        defect=3,
+        detail=f"{median(beside) * 1e3:.1f} / {median(alone) * 1e3:.1f} ms",
     )

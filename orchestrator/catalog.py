@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from mcp.types import ToolAnnotations
+from pydantic import BaseModel
 
 from orchestrator.identity import Role
 
@@ -33,11 +34,14 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """``acts_as``: the parameter that says as which agent the caller speaks."""
+    """``acts_as``: the parameter that says as which agent the caller speaks; ``answer``: what the
+    tool returns.
+    """
 
     title: str
     effect: Effect
     roles: frozenset[Role]
+    answer: type[BaseModel]
     acts_as: str | None = None
 
 
@@ -51,7 +55,11 @@ def tool(
     """Offer a method as a tool of its name; its docstring is its description."""
 
     def offered(method: F) -> F:
-        setattr(method, _OFFER, Offer(title=title, effect=effect, roles=roles, acts_as=acts_as))
+        answer = method.__annotations__["return"]
+        if isinstance(answer, str):
+            answer = method.__globals__[answer]
+        offer = Offer(title=title, effect=effect, roles=roles, answer=answer, acts_as=acts_as)
+        setattr(method, _OFFER, offer)
         return method
 
     return offered

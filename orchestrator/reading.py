@@ -57,6 +57,7 @@ from registry_api import (
     inside,
     jsontext,
 )
+from registry_api.errors import InvalidQuery
 from registry_api.silence import last_sign
 from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
@@ -349,7 +350,11 @@ def _fitting(
 ) -> tuple[list[L], str | None]:
     """Return the lines of a page that fit into one answer, and the cursor of what follows them."""
     while True:
-        page = fetch(limit)
+        try:
+            page = fetch(limit)
+        except InvalidQuery as error:
+            step = "Give next_cursor of an answer before, unchanged, or no cursor"
+            raise InvalidQuery(error.message, next_step=step) from None
         lines = [line_of(item) for item in page.items]
         sizes = accumulate(len(jsontext.dump_text(line.model_dump())) for line in lines)
         fit = max(1, sum(size <= _MOST for size in sizes))

@@ -63,32 +63,45 @@ class Server(MCPServer[Any]):
         self._service = service
         self.caller = caller
         self._offers: dict[str, Offer] = {}
+        self._methods: dict[str, Callable[..., Any]] = {}
 
     def offer(self, method: Callable[..., Any], call: Callable[..., Any]) -> None:
         """Offer a method as a tool, carried out by ``call``."""
         offer = offer_of(method)
         assert offer is not None
         self._offers[method.__name__] = offer
-        self.add_tool(
-            call,
-            title=offer.title,
-            description=inspect.getdoc(method),
-            annotations=offer.effect.value,
-        )
+        self._methods[method.__name__] = call
+
+    def _register(self) -> None:
+        """Register the tools, at the first question about them: their schemas take as long as half
+        of the imports, and a client that starts the server waits for its first answer.
+        """
+        while self._methods:
+            name, call = self._methods.popitem()
+            offer = self._offers[name]
+            self.add_tool(
+                call,
+                title=offer.title,
+                description=inspect.getdoc(call),
+                annotations=offer.effect.value,
+                structured_output=False,  # see list_tools
+            )
 
     async def list_tools(self) -> list[Tool]:
         """See MCPServer.list_tools; the caller's own, with the shortest schemas that say enough."""
         caller = await anyio.to_thread.run_sync(self.caller)
+        self._register()
         filled = _filled_in(self._service)
+        tools = {tool.name: tool for tool in await super().list_tools()}
         return [
-            tool.model_copy(
+            tools[name].model_copy(
                 update={
-                    "input_schema": _fill(input_schema(tool.input_schema), filled),
-                    "output_schema": output_schema(tool.output_schema or {}),
+                    "input_schema": _fill(input_schema(tools[name].input_schema), filled),
+                    "output_schema": output_schema(offer.answer.model_json_schema()),
                 }
             )
-            for tool in await super().list_tools()
-            if caller.role in self._offers[tool.name].roles
+            for name, offer in self._offers.items()
+            if caller.role in offer.roles
         ]
 
     async def call_tool(
@@ -115,6 +128,10 @@ class Server(MCPServer[Any]):
             return failed("unknown_tool", f"no tool is called {name[:80]!r}", "List the tools")
         log.error("tool %s", name, exc_info=cause)
         return failed("internal", f"{name} failed", "Look into the server's log; report it")
+
+    def _tool_input_schema(self, name: str) -> dict[str, Any] | None:
+        self._register()
+        return super()._tool_input_schema(name)
 
     async def get_prompt(
         self,

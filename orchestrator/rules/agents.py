@@ -243,13 +243,18 @@ def _depth(draft: Draft, command: DeployAgent) -> int:
     return (parent.depth or 1) + 1
 
 
+_NO_MORE = (
+    "Go on with what its agents did, or cancel_task it and create_task one with a higher max_agents"
+)
+
+
 def _check_limits(draft: Draft, limits: Limits, depth: int) -> None:
     """Reviewers do not count: a task at its limit must still be reviewed."""
     own = [a for a in draft.agents if a.review_id is None]
     active = sum(a.status in ACTIVE_AGENT for a in own)
     for name, value, limit, next_step in (
         ("max_depth", depth, limits.max_depth, "Deploy it from an agent nearer to the top"),
-        ("max_agents", len(own) + 1, limits.max_agents, "Work with the agents that there are"),
+        ("max_agents", len(own) + 1, limits.max_agents, _NO_MORE),
         ("max_concurrent", active + 1, limits.max_concurrent, "Wait until an agent has ended"),
     ):
         if value > limit:

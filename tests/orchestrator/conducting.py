@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -131,3 +132,54 @@ async def conduct(client, *, between=None):
         handover = await ask(client, "get_phase_handover", task_id=task_id, phase_index=index)
         assert "characters" in handover["key_findings"][0]
     return task_id
+
+
+class Literal:
+    """A conductor that does nothing but what the last answer's next step says; it counts its calls
+    and the tokens of the answers, a token being four characters.
+    """
+
+    def __init__(self, client, *, polls=False):
+        self.client = client
+        self.polls = polls
+        self.calls = self.tokens = self.agents = 0
+        self.cursor = ""
+
+    async def call(self, tool, **arguments):
+        result = await self.client.call_tool(tool, arguments)
+        assert not result.is_error, (tool, arguments, result.content)
+        self.calls += 1
+        self.tokens += len(result.content[0].text) / 4
+        return result.structured_content
+
+    async def conduct(self, names):
+        """Return the task when it has ended."""
+        phases = [{"name": name} for name in names]
+        answer = await self.call("create_task", description="to the letter", phases=phases)
+        task_id, step = answer["task_id"], answer["next_step"]
+        while "the task has ended" not in step:
+            step = (await self.follow(step, task_id))["next_step"]
+        return await self.call("get_task_status", task_id=task_id)
+
+    async def follow(self, step, task_id):
+        """Do what a next step says first; where it says to wait, wait."""
+        word = next((w for w in re.findall(r"[a-z]+(?:_[a-z]+)+", step)), "wait_for")
+        if step.startswith("Wait") or word in {"wait_for", "get_phase_status"}:
+            return await self.wait(task_id)
+        if word == "get_review_status":
+            answer = await self.call(word, task_id=task_id)
+            # Its next step is the same: to read it, and then to deploy.
+            return {"next_step": answer["next_step"].partition("then ")[2]}
+        if word == "deploy_agent":
+            self.agents += 1
+            agent = {"agent_type": f"worker{self.agents}", "prompt": "do your part"}
+            return await self.call(word, task_id=task_id, **agent)
+        return await self.call(word, task_id=task_id)
+
+    async def wait(self, task_id):
+        if self.polls:
+            await asyncio.sleep(1)
+            return await self.call("get_task_status", task_id=task_id)
+        answer = await self.call("wait_for", task_id=task_id, cursor=self.cursor)
+        self.cursor = answer["cursor"]
+        return answer

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
@@ -413,3 +414,49 @@ def test_why_an_agent_failed_is_said(opened, tmp_path):
     (ended,) = play.reading.task(play.task_id).agents_ended
     assert (ended.agent_id, "exit code 1" in ended.reason) == (agent, True)
     assert play.reading.phase(play.task_id).failures[0].startswith(f"{agent}: ended by exit code 1")
+
+
+def test_sessions_that_are_left_end_and_leave_nothing(tmp_path):
+    """Two hundred, opened and left without a DELETE, again and again: once nobody has used them for
+    a while they are gone, and the server is as large as before.
+    """
+    conducting.configure(tmp_path, default_kind="external")
+    env = conducting.environment(tmp_path, REGISTRY_ORCHESTRATOR_SESSION_IDLE="1")
+    hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE})
+
+    async def run():
+        sizes = []
+        async with conducting.served_over_http(env) as (url, token):
+            (server,) = [
+                p for p in psutil.Process().children() if "orchestrator" in " ".join(p.cmdline())
+            ]
+            headers = {
+                "authorization": f"Bearer {token}",
+                "content-type": "application/json",
+                "accept": "application/json, text/event-stream",
+            }
+            async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
+                for _ in range(4):
+                    ids = []
+                    for _ in range(200):
+                        answer = await client.post(url, content=hello)
+                        ids.append(answer.headers["mcp-session-id"])
+                    assert len(set(ids)) == 200
+                    for session in (ids[0], ids[-1]):
+                        await gone(client, url, session)
+                    sizes.append(server.memory_info().rss)
+        return sizes
+
+    first, *_, last = asyncio.run(run())
+    assert last - first < 10 * 2**20, (first, last)
+
+
+async def gone(client, url, session):
+    """Wait until a session is no longer known; asking for it would be using it."""
+    ping = json.dumps({"jsonrpc": "2.0", "id": 2, "method": "ping"})
+    for _ in range(30):
+        await asyncio.sleep(2)
+        answer = await client.post(url, content=ping, headers={"mcp-session-id": session})
+        if answer.status_code == 404:
+            return
+    raise AssertionError(f"session {session} is still there")

@@ -233,3 +233,24 @@ def test_it_wakes_across_a_switch(opened, tmp_path):
 
     answer = waited(play, lambda client: both(client, play, switched, seconds=45))
     assert any(agent in line for line in answer["changes"])
+
+
+@pytest.mark.parametrize("polls", [False, True], ids=["waiting", "polling"])
+def test_a_conductor_that_follows_each_next_step(tmp_path, polls, record_property):
+    """Three phases, one of them rejected once, to COMPLETED: by waiting with at most 40 calls and
+    15,000 tokens of answers.
+    """
+    conducting.configure(tmp_path, reviewers=2)
+    names = ["plan", "build, flawed at first", "polish"]
+
+    async def run():
+        async with conducting.over_stdio(conducting.environment(tmp_path)) as client:
+            conductor = conducting.Literal(client, polls=polls)
+            return await conductor.conduct(names), conductor
+
+    task, conductor = asyncio.run(run())
+    record_property("calls", conductor.calls)
+    record_property("tokens", conductor.tokens)
+    print(f"{'polling' if polls else 'waiting'}: {conductor.calls} calls, {conductor.tokens:.0f}")
+    assert task["status"] == "COMPLETED"
+    assert polls or (conductor.calls <= 40 and conductor.tokens <= 15_000)
