@@ -17,6 +17,7 @@ Refused
 ├── VerdictMissing       a reviewer ends by its verdict
 ├── NoHandover           the phase has left none yet
 ├── NotAllowed           a tool, a task or an agent that is not the caller's
+├── NotConfirmed         the user was asked, and does not want it
 ├── UnknownAgentKind     no such kind is configured
 └── LaunchFailed         the agent's program could not be started
 """
@@ -35,6 +36,7 @@ __all__ = [
     "NoHandover",
     "NotAReviewer",
     "NotAllowed",
+    "NotConfirmed",
     "NothingToReview",
     "PhaseClosed",
     "PhaseNotFound",
@@ -141,6 +143,12 @@ class NotAllowed(Refused):
     """The caller is not who it says, or it is not its to do."""
 
     code = "not_allowed"
+
+
+class NotConfirmed(Refused):
+    """The user of the conductor's client was asked, and did not agree."""
+
+    code = "not_confirmed"
 
 
 class UnknownAgentKind(Refused):

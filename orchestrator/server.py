@@ -60,7 +60,7 @@ class Server(MCPServer[Any]):
 
     def __init__(self, service: Orchestrator, caller: Callable[[], Caller], **options: Any) -> None:
         super().__init__(NAME, **options)
-        self._service = service
+        self.service = service
         self.caller = caller
         self._offers: dict[str, Offer] = {}
         self._methods: dict[str, Callable[..., Any]] = {}
@@ -91,7 +91,7 @@ class Server(MCPServer[Any]):
         """See MCPServer.list_tools; the caller's own, with the shortest schemas that say enough."""
         caller = await anyio.to_thread.run_sync(self.caller)
         self._register()
-        filled = _filled_in(self._service)
+        filled = _filled_in(self.service)
         tools = {tool.name: tool for tool in await super().list_tools()}
         return [
             tools[name].model_copy(
@@ -168,7 +168,7 @@ class Server(MCPServer[Any]):
             )
         if offer.acts_as is None:
             return
-        agent = self._service.find_agent(task_id, arguments[offer.acts_as])
+        agent = self.service.find_agent(task_id, arguments[offer.acts_as])
         if agent is None:
             return  # it is refused for that
         if caller.role is Role.CONDUCTOR and name == "spawn_child_agent":

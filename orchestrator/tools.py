@@ -23,6 +23,7 @@ from orchestrator.answers import (
     TaskAnswer,
     TasksPage,
 )
+from orchestrator.asking import Confirmed, must_be_confirmed
 from orchestrator.catalog import EVERYONE, Effect, tool
 from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
@@ -444,9 +445,12 @@ class Tools:
 
     @tool("Approve an escalated phase", Effect.ENDS)
     def approve_phase_review(
-        self, task_id: TaskId, reason: Reason, phase_index: Phase = None
+        self, task_id: TaskId, reason: Reason, phase_index: Phase = None, *, confirmed: Confirmed
     ) -> TaskAnswer:
-        """Approve an ESCALATED phase without a review; it is recorded as forced."""
+        """Approve an ESCALATED phase without a review; it is recorded as forced. The user is asked
+        where your client can ask.
+        """
+        must_be_confirmed(confirmed)
         snapshot = self._do.approve_phase(task_id, reason, phase_index=phase_index)
         return self._read.shown(snapshot)
 

@@ -425,11 +425,9 @@ def test_sessions_that_are_left_end_and_leave_nothing(tmp_path):
     hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE})
 
     async def run():
-        sizes = []
+        sizes, before = [], set(psutil.Process().children())
         async with conducting.served_over_http(env) as (url, token):
-            (server,) = [
-                p for p in psutil.Process().children() if "orchestrator" in " ".join(p.cmdline())
-            ]
+            (server,) = set(psutil.Process().children()) - before
             headers = {
                 "authorization": f"Bearer {token}",
                 "content-type": "application/json",

@@ -1,0 +1,110 @@
+"""An escalated phase is approved by force only where the user, if he can be asked, agrees."""
+
+import asyncio
+
+import pytest
+from mcp import Client
+from mcp.types import ElicitResult
+
+from orchestrator.identity import Caller, Role
+from orchestrator.server import build_server
+from registry_api import PhaseStatus
+from tests.orchestrator import conducting
+
+VERSIONS = ["legacy", "auto"]  # by a request of the server's, and by a result that asks back
+FORCE = {"reason": "good enough for a draft"}
+
+
+def escalated(play):
+    play.create("first").work()
+    play.service.abort_review(play.task_id, play.review.review_id, "nobody answers")
+    return play
+
+
+def forced(play, answer, version, caller=None):
+    """Approve by force through a client whose user answers; return the result and the questions."""
+    asked = []
+
+    async def user(_context, params):
+        asked.append(params.message)
+        return answer
+
+    async def run():
+        server = build_server(play.service, caller=caller)
+        how = {"elicitation_callback": user} if answer else {}
+        async with Client(server, mode=version, **how) as client:
+            of = {"task_id": play.task_id, **FORCE}
+            return await client.call_tool("approve_phase_review", of)
+
+    return asyncio.run(run()), asked
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_user_agrees(play, version):
+    """He is told which phase, why it is escalated, and the conductor's reason."""
+    yes = ElicitResult(action="accept", content={"approve": True})
+    result, asked = forced(escalated(play), yes, version)
+    assert not result.is_error, result.content
+    (question,) = asked
+    for said in (play.task_id, "first", "nobody answers", FORCE["reason"]):
+        assert said in question
+    assert play.phase(0).status is PhaseStatus.APPROVED
+    assert "forced_approval" in play.phase(0).extra
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ElicitResult(action="accept", content={"approve": False}),
+        ElicitResult(action="decline"),
+        ElicitResult(action="cancel"),
+    ],
+    ids=["no", "decline", "cancel"],
+)
+def test_the_user_does_not_agree(play, version, answer):
+    """Nothing is changed, and the conductor learns why."""
+    before = escalated(play).now
+    result, asked = forced(play, answer, version)
+    assert len(asked) == 1
+    assert result.is_error
+    assert '"not_confirmed"' in result.content[0].text
+    assert play.now == before
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nobody_can_be_asked(play, version):
+    """Then the conductor decides, as before."""
+    result, _ = forced(escalated(play), None, version)
+    assert not result.is_error
+    assert play.phase(0).status is PhaseStatus.APPROVED
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_refused_anyway_is_not_asked(play, version):
+    """A phase that is not escalated, a task that is not there, an agent that may not."""
+    yes = ElicitResult(action="accept", content={"approve": True})
+    result, asked = forced(play.create("first"), yes, version)
+    assert '"phase_closed"' in result.content[0].text
+    escalated(play)
+    worker = Caller(role=Role.WORKER, task_id=play.task_id, agent_id="w")
+    denied, still = forced(play, yes, version, lambda: worker)
+    assert '"not_allowed"' in denied.content[0].text
+    assert asked == still == []
+
+
+def test_the_confirmation_is_no_argument(play):
+    """A model cannot give it in the user's place."""
+    escalated(play)
+
+    async def question(client):
+        tools = {t.name: t.input_schema for t in (await client.list_tools()).tools}
+        assert "confirmed" not in tools["approve_phase_review"]["properties"]
+        of = {"task_id": play.task_id, **FORCE, "confirmed": {"action": "accept"}}
+        return await conducting.refused(client, "approve_phase_review", **of)
+
+    async def run():
+        async with Client(build_server(play.service)) as client:
+            return await question(client)
+
+    assert asyncio.run(run())["code"] == "invalid_input"
