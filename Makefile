@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## a live registry moved under load, nothing lost
 	$(BIN)/registry-backend demo $(ARGS)
 
-$(VENV)/.clients: tests/clients/install.sh tests/clients/npm.txt tests/clients/older.txt $(READY)
+$(VENV)/.clients: tests/clients/install.sh tests/clients/npm.txt tests/clients/python_sdk_1.txt $(READY)
 	sh tests/clients/install.sh $(VENV)
 	touch $@
 
@@ -29,7 +29,7 @@ test: $(READY) ## run all tests; as root: as a user of their own, but for what n
 test-pythons: ## run all tests on every Python that pyproject.toml names; a missing one is counted
 	sh tests/pythons.sh $(ARGS)
 
-proof: $(READY) ## the long runs: every store, phase and transport; every race as often as promised
+proof: $(READY) $(VENV)/.clients ## the long runs: every store, phase and transport; every race as often as promised
 	sh tests/packages.sh
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index examples/registry-backend-lmdb
 	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator tests/dashboard/test_schema.py tests/admin/test_demo.py $(ARGS)

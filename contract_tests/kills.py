@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,17 @@ def _one(name: str) -> dict[str, Any]:
     return {"after": after, "killed_by": sorted(killed)}
 
 
+def recheck(name: str, killers: Iterable[str]) -> dict[str, Any]:
+    """Return the report of a run that stops at the first failure and begins with these tests."""
+    return check(
+        f"mutant://{name}",
+        seed=1,
+        first=True,
+        soonest=frozenset(killers),
+        progress=lambda *_: None,
+    )
+
+
 def render(found: dict[str, Any]) -> str:
     """Return the tables of what was found, in Markdown."""
     known = list(tests())
@@ -142,5 +153,7 @@ def main(docs: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         sys.stdout.write("\n" + json.dumps(_one(sys.argv[2])) + "\n")
+    elif sys.argv[1:2] == ["--recheck"]:
+        sys.stdout.write("\n" + json.dumps(recheck(sys.argv[2], sys.argv[3:])) + "\n")
     else:
         main(Path(sys.argv[1]))

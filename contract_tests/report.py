@@ -51,6 +51,7 @@ class _Run:
     core_only: bool
     bound: float
     gave_up: Callable[[], None]
+    soonest: frozenset[str] = frozenset()
     total: int = 0
     done: int = 0
     places: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class _Run:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         order = list(GROUPS)
-        items.sort(key=lambda i: order.index(i.path.stem))
+        items.sort(key=lambda i: (_name(i) not in self.soonest, order.index(i.path.stem)))
         if self.core_only:
             items[:] = [i for i in items if i.get_closest_marker("needs") is None]
         for item in items:
@@ -162,6 +163,10 @@ class _Run:
         return "core" if self.core_only else "full"
 
 
+def _name(item: pytest.Item) -> str:
+    return f"{item.path.stem}::{getattr(item, 'originalname', item.name)}"
+
+
 def _not_run(what: str, error: str) -> dict[str, Any]:
     """Return the failure of a part of the suite that could not be run at all."""
     empty = dict.fromkeys(("store", "group", "semantics", "history", "seed"), "")
@@ -190,13 +195,15 @@ def check(
     seed: int | None = None,
     harness: str | None = None,
     bound: float = BOUND,
+    soonest: frozenset[str] = frozenset(),
     progress: Progress,
     partly: Callable[[dict[str, Any], bool], None] = lambda report, last: None,
 ) -> dict[str, Any]:
     """Run the suite on a store and return the report, as ``--json`` shows it.
 
     ``first`` stops at the first failure; ``harness`` names the class that sets the store up; a test
-    that has not ended after ``bound`` seconds has failed. ``partly`` is given the report as far as
+    that has not ended after ``bound`` seconds has failed; those named in ``soonest``, by
+    ``module::function``, run before the others. ``partly`` is given the report as far as
     it is after each test; the second value tells that a test could not be ended, and that this is
     all there will be: it has to end the process. Raises
     UnknownBackend where no plugin offers the store, and UsageError where the class is none.
@@ -208,7 +215,9 @@ def check(
         )
     kind = harness_class(harness)
     seed = random.randrange(2**32) if seed is None else seed
-    run = _Run(progress, core_only, bound, gave_up=lambda: partly(report("none"), True))
+    run = _Run(
+        progress, core_only, bound, gave_up=lambda: partly(report("none"), True), soonest=soonest
+    )
     start, stores = time.monotonic(), list[dict[str, Any]]()
 
     def report(level: str) -> dict[str, Any]:

@@ -253,7 +253,7 @@ class ScanAnswer(Answer):
 
 
 class WaitAnswer(Answer):
-    """What changed while one waited, or since the cursor; none where the time was over."""
+    """The changes since the cursor, or since the call began; empty after a timeout."""
 
     task_id: str
     task_status: str

@@ -64,6 +64,10 @@ def serve(
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     settings = load_settings(workspace)
+    if agent and http is not None:
+        raise UsageError(
+            "--agent is for standard input", next_step="Over HTTP an agent's token is its secret"
+        )
     beside = partial(_dashboard, port=dashboard_port) if dashboard else nullcontext
     if http is None:
         from orchestrator.stdio import serve_stdio

@@ -191,7 +191,7 @@ class Deployment:
                 raise
             raise LaunchFailed(
                 f"agent {agent_id} could not be started: {error}",
-                next_step="Mend what it names and deploy_agent again",
+                next_step="Fix what it names and deploy_agent again",
             ) from error
 
     def stop(self, stopped: Iterable[Agent]) -> None:

@@ -17,7 +17,7 @@ Refused
 ├── VerdictMissing       a reviewer ends by its verdict
 ├── NoHandover           the phase has left none yet
 ├── NotAllowed           a tool, a task or an agent that is not the caller's
-├── NotConfirmed         the user was asked, and does not want it
+├── NotConfirmed         the user was asked, and declined
 ├── UnknownAgentKind     no such kind is configured
 └── LaunchFailed         the agent's program could not be started
 """
@@ -140,13 +140,13 @@ class NoHandover(Refused):
 
 
 class NotAllowed(Refused):
-    """The caller is not who it says, or it is not its to do."""
+    """The caller may not use this tool, task or agent."""
 
     code = "not_allowed"
 
 
 class NotConfirmed(Refused):
-    """The user of the conductor's client was asked, and did not agree."""
+    """The user of the conductor's client was asked, and declined."""
 
     code = "not_confirmed"
 

@@ -56,7 +56,7 @@ class HealthScan:
             found = service.deployment.process(agent)
             if found == "abandoned" and agent.review_id and service.take_over(agent):
                 started.append(agent.agent_id)
-            elif found in _GONE and service.end_seen(agent, *self._how(agent, found)):
+            elif found in _GONE and service.end_seen(agent, *self._end_of(agent, found)):
                 ended.append(agent.agent_id)
         return Scan(
             looked_at=looked,
@@ -65,7 +65,7 @@ class HealthScan:
             started=tuple(started),
         )
 
-    def _how(self, agent: Agent, found: str) -> tuple[AgentStatus, str]:
+    def _end_of(self, agent: Agent, found: str) -> tuple[AgentStatus, str]:
         """Return how an agent ended: by its exit code, where somebody was left to note it."""
         code = self._service.deployment.exit_code(agent) if found == "dead" else None
         return (AgentStatus.FAILED, _GONE[found]) if code is None else ended_by(agent, code)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.identity import CONDUCTOR, Caller, Role, prove
 from orchestrator.server import build_server
 from orchestrator.service import Orchestrator
-from orchestrator.tools import LONGEST
+from orchestrator.tools import LARGEST, LONGEST
 from registry_api import RegistryStore
 from registry_api.console import LOOPBACK
 from registry_api.errors import RegistryError, UsageError
@@ -27,8 +27,6 @@ from registry_api.errors import RegistryError, UsageError
 __all__ = ["http_app", "parse_address", "serve"]
 
 PATH = "/mcp"
-# The longest text that a tool takes, written as JSON writes it at worst, and what is around it.
-LARGEST = 12 * LONGEST + 2**20
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _TOO_LARGE = (
     f"The request is larger than {LARGEST} bytes. A text may have {LONGEST} characters: "

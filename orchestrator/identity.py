@@ -137,7 +137,7 @@ def _hash_in(agent: Agent) -> str | None:
 
 
 _INSTEAD = {
-    Role.CONDUCTOR: "Wait for it, or kill_agent it; abort_stalled_review ends a review",
+    Role.CONDUCTOR: "Wait for it or end it by kill_agent; abort_stalled_review ends a review",
     Role.WORKER: "Give your own id, {agent_id}",
     Role.REVIEWER: "Give your own id, {agent_id}",
     Role.UNPROVEN: "The server of an agent needs {secret} of the agent's environment: let your "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import accumulate, islice
@@ -64,13 +64,15 @@ from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 __all__ = ["Reading"]
 
 R = TypeVar("R")
+V = TypeVar("V")
 L = TypeVar("L", bound=BaseModel)
 
 _CUT = 200  # characters of a text in a list
 _LONG = 2000  # of a text that is asked for
 _MOST_AGENTS = 20  # in one answer
 _MOST_ENDED = 5
-_MOST = 60_000  # characters of the lines in one answer: it is read by who pays for every word
+_PART = 14_000  # of one of several parts of an answer
+_MOST = 60_000  # characters of the lines in one answer: the caller pays for each token
 _HEALTHY = frozenset({"alive", "starting", "ending", "external", "elsewhere"})
 
 
@@ -146,7 +148,7 @@ class Reading:
                 workspace, task_id, "logs", name, limit=max_bytes, before=before
             )
         text = data.decode("utf-8", "replace")
-        while len(jsontext.dump_text(text)) > _MOST:  # escapes make it longer
+        while _written(text) > _MOST:
             start, data = start + len(data) // 2, data[len(data) // 2 :]
             text = data.decode("utf-8", "replace")
         errors = b""
@@ -278,11 +280,11 @@ class Reading:
         return HandoverAnswer(
             from_phase=newest.from_phase_index,
             to_phase=newest.to_phase_index,
-            summary=newest.summary,
-            key_findings=list(newest.key_findings),
-            blockers=list(newest.blockers),
-            recommendations=list(newest.recommendations),
-            artifacts=[a for a in artifacts if isinstance(a, dict)],
+            summary=_cut_written(newest.summary, _PART),
+            key_findings=_first(newest.key_findings),
+            blockers=_first(newest.blockers),
+            recommendations=_first(newest.recommendations),
+            artifacts=_first(a for a in artifacts if isinstance(a, dict)),
         )
 
     def context(
@@ -300,7 +302,9 @@ class Reading:
             max_tokens=max_tokens,
             phase_index=phase_index,
         )
-        return ContextAnswer(task_id=task_id, text=found.text, left_out=list(found.left_out))
+        text = _cut_written(found.text, _MOST)
+        left_out = [*found.left_out, *(["the rest (cut)"] if text != found.text else [])]
+        return ContextAnswer(task_id=task_id, text=text, left_out=left_out)
 
     def health(self, task_id: str | None = None) -> HealthAnswer:
         """Compare the records of active agents with their processes; changes nothing."""
@@ -356,11 +360,30 @@ def _fitting(
             step = "Give next_cursor of an answer before, unchanged, or no cursor"
             raise InvalidQuery(error.message, next_step=step) from None
         lines = [line_of(item) for item in page.items]
-        sizes = accumulate(len(jsontext.dump_text(line.model_dump())) for line in lines)
+        sizes = accumulate(_written(line.model_dump()) for line in lines)
         fit = max(1, sum(size <= _MOST for size in sizes))
         if fit >= len(lines):
             return lines, page.next
         limit = fit  # asked again: only the store can make a cursor
+
+
+def _written(value: Any) -> int:
+    """Return how many characters a JSON value takes: escapes make a text up to six times longer."""
+    return len(jsontext.dump_text(value))
+
+
+def _cut_written(text: str, most: int) -> str:
+    """Return the beginning of a text that takes at most this many characters as JSON."""
+    while _written(text) > most:
+        text = text[: len(text) // 2] + "…"
+    return text
+
+
+def _first(values: Iterable[V]) -> list[V]:
+    """Return the first values, as many as their part of an answer has room for."""
+    kept = list(values)
+    sizes = accumulate(map(_written, kept))
+    return kept[: sum(size <= _PART for size in sizes)]
 
 
 def cut(text: str, most: int = _CUT) -> str:

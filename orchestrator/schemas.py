@@ -1,27 +1,41 @@
-"""The JSON schemas of tools, as short as they may be: whoever lists the tools pays for each word.
+"""The JSON schemas of tools, as short as they can be: a client pays for each token of the list.
 
 What is left out is checked all the same when a tool is called.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from orchestrator.settings import OrchestratorSettings
 
 __all__ = ["input_schema", "output_schema"]
 
 _LONG = 1000  # a length that nobody reaches by accident need not be told
+_SETTING = re.compile(r"\{(default_kind|max_agents|max_concurrent|max_depth)\}")
 _SAYS_NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
-def input_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of a tool's arguments without titles, references and idle defaults."""
+def input_schema(schema: Mapping[str, Any], options: OrchestratorSettings) -> dict[str, Any]:
+    """Return the schema of a tool's arguments without titles, references and idle defaults.
+
+    Where a description names a setting in braces its value is filled in, and ``kind`` lists the
+    kinds of agents that are configured.
+    """
     defs = schema.get("$defs", {})
+    properties = {name: _short(value, defs) for name, value in schema.get("properties", {}).items()}
+    for name, value in properties.items():
+        if "description" in value:
+            value["description"] = _SETTING.sub(
+                lambda found: str(getattr(options, found[1])), value["description"]
+            )
+        if name == "kind":
+            value["enum"] = sorted(options.all_kinds)
     return {
         "type": "object",
-        "properties": {
-            name: _short(value, defs) for name, value in schema.get("properties", {}).items()
-        },
+        "properties": properties,
         **({"required": schema["required"]} if schema.get("required") else {}),
     }
 
@@ -43,7 +57,7 @@ def output_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
-    """Shorten one value's schema: of what may be null the other half, a reference filled in."""
+    """Shorten one value's schema: drop the null alternative, inline references."""
     if _nullable(value):
         (other,) = (part for part in value["anyOf"] if part.get("type") != "null")
         value = {**{k: v for k, v in value.items() if k != "anyOf"}, **other}

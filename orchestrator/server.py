@@ -6,8 +6,7 @@ import functools
 import inspect
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +16,7 @@ from mcp.server import MCPServer
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INVALID_PARAMS,
@@ -27,31 +26,33 @@ from mcp.types import (
     TextContent,
     Tool,
 )
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from orchestrator import prompts
-from orchestrator.catalog import Offer, offer_of
-from orchestrator.errors import NotAllowed
-from orchestrator.identity import Caller, Role, caller_of, check_acts_as
+from orchestrator.identity import Caller, caller_of
+from orchestrator.permissions import check_call
 from orchestrator.reading import cut
+from orchestrator.resources import add_resources
 from orchestrator.schemas import input_schema, output_schema
 from orchestrator.service import Orchestrator
+from orchestrator.tool_offers import Effect, Offer, offer_of
 from orchestrator.tools import Tools
 from orchestrator.waiting import Waiting
-from registry_api import Kind, ProgressEntry, RecordQuery
-from registry_api.errors import RegistryError, TaskNotFound
+from registry_api.errors import RegistryError
 
 __all__ = ["build_server"]
 
 log = logging.getLogger("registry_backend")
 NAME = "registry-orchestrator"
 _WORKERS = 16  # calls at work at once; the others wait their turn
-_MOST_LINES = 50
 _LONGEST_REFUSAL = 2000  # characters of a message
+_LONGEST_ANSWER = 80_000  # characters: 20,000 tokens
+_ASK_FOR_LESS = "Ask for less at once: a lower limit, fewer bytes or tokens, one phase or review"
+_OTHERWISE = "Correct what is named and call again; nothing was changed"
 _INSTRUCTIONS = (
     "A conductor takes tasks of reviewed phases through coding agents: begin with create_task or "
-    "list_tasks. An agent works on one task: begin with get_task_context. Every answer names the "
-    "next step. Prompts: conductor, worker, reviewer."
+    "list_tasks. An agent works on one task: begin with get_task_context. Answers that change "
+    "something name the next step. Prompts: conductor, worker, reviewer."
 )
 
 
@@ -62,23 +63,23 @@ class Server(MCPServer[Any]):
         super().__init__(NAME, **options)
         self.service = service
         self.caller = caller
-        self._offers: dict[str, Offer] = {}
-        self._methods: dict[str, Callable[..., Any]] = {}
+        self.offers: dict[str, Offer] = {}
+        self._unregistered: dict[str, Callable[..., Any]] = {}
 
     def offer(self, method: Callable[..., Any], call: Callable[..., Any]) -> None:
         """Offer a method as a tool, carried out by ``call``."""
         offer = offer_of(method)
         assert offer is not None
-        self._offers[method.__name__] = offer
-        self._methods[method.__name__] = call
+        self.offers[method.__name__] = offer
+        self._unregistered[method.__name__] = call
 
     def _register(self) -> None:
         """Register the tools, at the first question about them: their schemas take as long as half
         of the imports, and a client that starts the server waits for its first answer.
         """
-        while self._methods:
-            name, call = self._methods.popitem()
-            offer = self._offers[name]
+        while self._unregistered:
+            name, call = self._unregistered.popitem()
+            offer = self.offers[name]
             self.add_tool(
                 call,
                 title=offer.title,
@@ -91,16 +92,15 @@ class Server(MCPServer[Any]):
         """See MCPServer.list_tools; the caller's own, with the shortest schemas that say enough."""
         caller = await anyio.to_thread.run_sync(self.caller)
         self._register()
-        filled = _filled_in(self.service)
         tools = {tool.name: tool for tool in await super().list_tools()}
         return [
             tools[name].model_copy(
                 update={
-                    "input_schema": _fill(input_schema(tools[name].input_schema), filled),
+                    "input_schema": input_schema(tools[name].input_schema, self.service.options),
                     "output_schema": output_schema(offer.answer.model_json_schema()),
                 }
             )
-            for name, offer in self._offers.items()
+            for name, offer in self.offers.items()
             if caller.role in offer.roles
         ]
 
@@ -152,53 +152,6 @@ class Server(MCPServer[Any]):
             raise MCPError(INVALID_PARAMS, f"prompt {name}: {'; '.join(wrong[:5])}")
         return await super().get_prompt(name, arguments, context)
 
-    def check(self, caller: Caller, name: str, arguments: Mapping[str, Any]) -> None:
-        """Raise NotAllowed unless the caller may call this tool with these arguments."""
-        offer = self._offers[name]
-        if caller.role not in offer.roles:
-            raise NotAllowed(
-                f"{name} is for the conductor of a task; you are an agent of one",
-                next_step="Report what you need as a finding, or as blocked; list your tools",
-            )
-        task_id = arguments.get("task_id", "")
-        if caller.task_id and task_id != caller.task_id:
-            raise NotAllowed(
-                f"you are an agent of task {caller.task_id}, not of {task_id}",
-                next_step=f"Give task_id {caller.task_id}",
-            )
-        if offer.acts_as is None:
-            return
-        agent = self.service.find_agent(task_id, arguments[offer.acts_as])
-        if agent is None:
-            return  # it is refused for that
-        if caller.role is Role.CONDUCTOR and name == "spawn_child_agent":
-            return  # it may deploy agents anywhere
-        check_acts_as(caller, agent)
-
-
-def _filled_in(service: Orchestrator) -> dict[str, Any]:
-    """Return what this server's settings fill into the schemas."""
-    options = service.options
-    return {
-        "kinds": sorted(options.all_kinds),
-        "default_kind": options.default_kind,
-        "max_agents": options.max_agents,
-        "max_concurrent": options.max_concurrent,
-        "max_depth": options.max_depth,
-    }
-
-
-def _fill(schema: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
-    for name, value in schema["properties"].items():
-        said = value.get("description", "")
-        for key in ("default_kind", "max_agents", "max_concurrent", "max_depth"):
-            said = said.replace(f"{{{key}}}", str(filled[key]))
-        if said:
-            value["description"] = said
-        if name == "kind":
-            value["enum"] = filled["kinds"]
-    return schema
-
 
 def failed(code: str, message: str, next_step: str, *, retryable: bool = False) -> CallToolResult:
     """Return a tool error: its text is the JSON of ``{code, message, next_step, retryable}``.
@@ -214,9 +167,6 @@ def failed(code: str, message: str, next_step: str, *, retryable: bool = False) 
     }
     text = json.dumps(refusal, ensure_ascii=False)
     return CallToolResult(is_error=True, content=[TextContent(type="text", text=text)])
-
-
-_OTHERWISE = "Correct what is named and call again; nothing was changed"
 
 
 def _refused(error: RegistryError) -> CallToolResult:
@@ -236,12 +186,6 @@ def build_server(
     ``auth`` and ``token_verifier`` are for HTTP.
     """
     waiting = Waiting(service)
-
-    @asynccontextmanager
-    async def following(_: Any) -> AsyncIterator[None]:
-        async with waiting.following():
-            yield
-
     server = Server(
         service,
         caller or functools.partial(caller_of, service.store),
@@ -250,7 +194,7 @@ def build_server(
         version=version("registry-backend"),
         auth=auth,
         token_verifier=token_verifier,
-        lifespan=following,
+        lifespan=lambda _: waiting.following(),
         subscriptions=False,
     )
     limiter = anyio.CapacityLimiter(_WORKERS)
@@ -260,7 +204,7 @@ def build_server(
             method = getattr(of, name)
             if offer_of(method) is not None:
                 server.offer(method, _answering(server, method, limiter))
-    _add_resources(server, service, tools, limiter)
+    add_resources(server, tools, limiter)
     _add_prompts(server)
     return server
 
@@ -271,87 +215,29 @@ def _answering(
     """Return the tool awaited: what blocks runs on a worker thread, never abandoned half-way."""
     name = method.__name__
 
+    def check(arguments: Mapping[str, Any]) -> None:
+        check_call(server.service, server.caller(), name, server.offers[name], arguments)
+
+    def checked(arguments: dict[str, Any]) -> Any:
+        check(arguments)
+        return method(**arguments)
+
     @functools.wraps(method)
     async def call(**arguments: Any) -> CallToolResult:
-        def checked() -> Any:
-            server.check(server.caller(), name, arguments)
-            return None if inspect.iscoroutinefunction(method) else method(**arguments)
-
-        answer = await anyio.to_thread.run_sync(checked, limiter=limiter)
         if inspect.iscoroutinefunction(method):
+            await anyio.to_thread.run_sync(check, arguments, limiter=limiter)
             answer = await method(**arguments)
+        else:
+            answer = await anyio.to_thread.run_sync(checked, arguments, limiter=limiter)
         said = answer.model_dump(mode="json", exclude_defaults=True)
         text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+        if len(text) > _LONGEST_ANSWER and server.offers[name].effect is Effect.READS:
+            return failed("too_large", f"the answer has {len(text)} characters", _ASK_FOR_LESS)
         return CallToolResult(
             content=[TextContent(type="text", text=text)], structured_content=said
         )
 
     return call
-
-
-def _add_resources(
-    server: Server, service: Orchestrator, tools: Tools, limiter: anyio.CapacityLimiter
-) -> None:
-    async def read(
-        task_id: str, question: Callable[[], BaseModel | Sequence[BaseModel | str]]
-    ) -> str:
-        def checked() -> BaseModel | Sequence[BaseModel | str]:
-            caller = server.caller()
-            if caller.role is not Role.CONDUCTOR and caller.task_id != task_id:
-                raise ResourceError("not_allowed: it is not of your task")
-            return question()
-
-        try:
-            answer = await anyio.to_thread.run_sync(checked, limiter=limiter)
-        except TaskNotFound as error:
-            raise ResourceNotFoundError(str(error)) from error
-        except RegistryError as error:
-            raise ResourceError(f"{error.code}: {error}") from error
-        if isinstance(answer, BaseModel):
-            return answer.model_dump_json(exclude_defaults=True)
-        return "\n".join(
-            line if isinstance(line, str) else line.model_dump_json(exclude_defaults=True)
-            for line in answer
-        )
-
-    @server.resource("tasks://list", mime_type="application/json")
-    async def tasks_list() -> str:
-        """The newest tasks."""
-        return await read("", tools.list_tasks)
-
-    @server.resource("orchestrator://limits", mime_type="application/json")
-    async def limits() -> str:
-        """The kinds of agents, and the limits of tasks that state none."""
-        options = service.options
-        shown = options.model_dump(mode="json", exclude={"kinds", "launcher"})
-        return json.dumps({"kinds": sorted(options.all_kinds), **shown})
-
-    @server.resource("task://{task_id}", mime_type="application/json")
-    async def task(task_id: str) -> str:
-        """A task as it stands."""
-        return await read(task_id, lambda: tools.get_task_status(task_id))
-
-    @server.resource("task://{task_id}/progress", mime_type="text/plain")
-    async def task_progress(task_id: str) -> str:
-        """The newest reports of a task's agents, newest first, a line each."""
-        return await read(task_id, lambda: _reports(service, task_id))
-
-    @server.resource("task://{task_id}/findings", mime_type="application/json")
-    async def task_findings(task_id: str) -> str:
-        """The newest findings of a task."""
-        return await read(task_id, lambda: tools.get_task_findings(task_id))
-
-
-def _reports(service: Orchestrator, task_id: str) -> list[str]:
-    service.store.load(task_id)
-    page = service.store.list_records(
-        Kind.PROGRESS, RecordQuery(task_id=task_id, newest_first=True), limit=_MOST_LINES
-    )
-    return [
-        f"{e.timestamp.isoformat()} {e.agent_id} {e.status} {e.progress}% {cut(e.message)}"
-        for e in page.items
-        if isinstance(e, ProgressEntry)
-    ]
 
 
 def _add_prompts(server: Server) -> None:

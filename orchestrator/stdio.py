@@ -29,10 +29,10 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
-from orchestrator.http import LARGEST
 from orchestrator.identity import caller_of
 from orchestrator.server import Server, build_server
 from orchestrator.service import Orchestrator
+from orchestrator.tools import LARGEST
 from registry_api.models import is_text
 
 __all__ = ["refusal_of", "serve_stdio"]
@@ -55,7 +55,7 @@ def serve_stdio(service: Orchestrator, *, agent: bool = False) -> None:
 
 async def _serve(server: Server) -> None:
     lines = _Lines()
-    async with stdio_server(stdin=lines) as (read, write):  # type: ignore[arg-type]  # (all it uses is that)
+    async with stdio_server(stdin=lines) as (read, write):  # type: ignore[arg-type]  # (it only iterates over it)
         lines.answer = write
         lines.ready.set()
         low = server._lowlevel_server  # noqa: SLF001  (the SDK has no public way to other streams)
@@ -151,7 +151,7 @@ def _why_not(line: bytes, fault: Mapping[str, Any]) -> JSONRPCError | None:
     said, place = str(fault["msg"]), ".".join(map(str, fault["loc"][1:]))
     if "recursion" in said:
         return _error(INVALID_REQUEST, "it is nested too deeply", request_id)
-    return _error(INVALID_REQUEST, f"no JSON-RPC 2.0 message: {place}: {said}", request_id)
+    return _error(INVALID_REQUEST, f"not a JSON-RPC 2.0 message: {place}: {said}", request_id)
 
 
 def _has_lone_surrogate(value: object) -> bool:

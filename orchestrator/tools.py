@@ -23,8 +23,7 @@ from orchestrator.answers import (
     TaskAnswer,
     TasksPage,
 )
-from orchestrator.asking import Confirmed, must_be_confirmed
-from orchestrator.catalog import EVERYONE, Effect, tool
+from orchestrator.forced_approval import Confirmed, must_be_confirmed
 from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
 from orchestrator.rules.agents import TYPE_PATTERN, Limits
@@ -33,14 +32,17 @@ from orchestrator.rules.progress import SAYABLE
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
+from orchestrator.tool_offers import EVERYONE, Effect, tool
 from registry_api import Agent, TaskStatus, jsontext
 from registry_api.errors import InvalidInput
 from registry_api.models import is_text
 from registry_api.status import TERMINAL_AGENT
 
-__all__ = ["LONGEST", "Tools"]
+__all__ = ["LARGEST", "LONGEST", "Tools"]
 
 LONGEST = 2**20  # characters of a text
+# Bytes of a message: the longest text as JSON writes it at worst, and what is around it.
+LARGEST = 12 * LONGEST + 2**20
 _MOST_NAMES = 200  # in a list of an answer
 
 
@@ -57,7 +59,7 @@ def _not_blank(text: str) -> str:
 
 
 ID = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
-Word = StrEnum("Word", {word.name: word.value for word in sorted(SAYABLE)})  # type: ignore[misc]  # (mypy wants literals)
+ReportedStatus = StrEnum("ReportedStatus", {word.name: word.value for word in sorted(SAYABLE)})  # type: ignore[misc]  # (mypy wants literals)
 
 
 def _shown(description: str) -> WithJsonSchema:
@@ -215,7 +217,13 @@ class Tools:
             step = "It reports by itself; wait_for returns when something has changed"
         return self._agent(agent, step)
 
-    @tool("Start an agent of your own", Effect.ADDS, EVERYONE, acts_as="parent_agent_id")
+    @tool(
+        "Start an agent of your own",
+        Effect.ADDS,
+        EVERYONE,
+        acts_as="parent_agent_id",
+        conductor_may=True,
+    )
     def spawn_child_agent(
         self,
         task_id: TaskId,
@@ -284,7 +292,7 @@ class Tools:
         self,
         task_id: TaskId,
         agent_id: OwnId,
-        status: Annotated[Word, Field(description="completed, failed and error end you")],
+        status: Annotated[ReportedStatus, Field(description="completed, failed and error end you")],
         message: Annotated[Text, Field(description="what was done, or what is in the way")] = "",
         progress: Annotated[int, Field(ge=0, le=100, description="percent done")] = 0,
     ) -> AgentAnswer:
@@ -365,7 +373,7 @@ class Tools:
         snapshot = self._do.submit_phase(task_id, phase_index=phase_index, summary=summary)
         return self._read.reviewed(snapshot, review_id=None, phase_index=phase_index)
 
-    @tool("Say that a revision is ready", Effect.SETS)
+    @tool("Mark a revision ready", Effect.SETS)
     def mark_revision_ready(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
         """Say that what the review asked for is done: the next review opens when the last agent of
         the phase has ended.
@@ -402,7 +410,7 @@ class Tools:
         answer.next_step = "You are done: stop" if answer.reviews[0].waiting_for else None
         return answer
 
-    @tool("Remark on a review", Effect.SETS, EVERYONE, acts_as="agent_id")
+    @tool("Submit a critique", Effect.SETS, EVERYONE, acts_as="agent_id")
     def submit_critique(
         self,
         task_id: TaskId,
@@ -480,7 +488,7 @@ class Tools:
         """Compare the records of active agents with their processes; changes nothing."""
         return self._read.health(task_id or None)
 
-    @tool("Set records of agents right", Effect.ENDS)
+    @tool("Repair the records of agents", Effect.ENDS)
     def trigger_health_scan(self, task_id: AnyTask = "") -> ScanAnswer:
         """Set right what differs between records and processes."""
         found = self._health.run(task_id or None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -20,29 +20,27 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from orchestrator.answers import WaitAnswer
-from orchestrator.catalog import EVERYONE, Effect, tool
-from orchestrator.reading import Reading, cut, reason_of
+from orchestrator.reading import Reading
 from orchestrator.rules.draft import Draft
 from orchestrator.service import Orchestrator
+from orchestrator.task_view import View, changes_between, is_worked_on, view_of
+from orchestrator.tool_offers import EVERYONE, Effect, tool
 from orchestrator.tools import TaskId
 from registry_api import AgentStatus, Change, FeedCursor, Finding, ProgressEntry, TaskSnapshot
 from registry_api.errors import CursorExpired, RegistryError
 from registry_api.follow import end_of_feed
-from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT, TERMINAL_TASK
+from registry_api.status import ACTIVE_AGENT
 
 __all__ = ["Waiting"]
 
 log = logging.getLogger("registry_backend")
 _POLL = 0.25  # seconds between two looks at the feed, while somebody waits
 _PAGE = 500
-_TELL = 5.0  # seconds between two notifications of progress
-_FORGET = 30.0  # seconds without a waiter until the place in the feed is given up
+_PROGRESS_INTERVAL = 5.0  # seconds between two notifications of progress
+_IDLE_BEFORE_REREAD = 30.0  # seconds without a waiter until the place in the feed is given up
 _MOST_VIEWS = 1000
 _MOST_LINES = 50
-_SOON = {AgentStatus.RUNNING, AgentStatus.WORKING, AgentStatus.REVIEWING}  # nothing to wake for
-
-# What is waited for: ("phase", "0") -> "IN_REVIEW".
-View = Mapping[tuple[str, str], str]
+_QUIET = {AgentStatus.RUNNING, AgentStatus.WORKING, AgentStatus.REVIEWING}  # nothing to wake for
 
 
 class _Task:
@@ -101,17 +99,17 @@ class Waiting:
             while True:
                 event = task.reported if progress else task.changed
                 snapshot = await self._load(task_id, task)
-                view = _view(snapshot, phase_index, reports=progress)
+                view = view_of(snapshot, phase_index, reports=progress)
                 name = self._keep(view)
                 if at_first is None:
                     at_first = self._views.get(cursor, {} if cursor else view)
                     cursor = cursor or name
                 late = anyio.current_time() >= deadline
-                if name != cursor or late or not _is_worked_on(snapshot, phase_index):
+                if name != cursor or late or not is_worked_on(snapshot, phase_index):
                     return await self._answer(
-                        snapshot, phase_index, name, _changes(at_first, view), late=late
+                        snapshot, phase_index, name, changes_between(at_first, view), late=late
                     )
-                with anyio.move_on_at(min(deadline, anyio.current_time() + _TELL)):
+                with anyio.move_on_at(min(deadline, anyio.current_time() + _PROGRESS_INTERVAL)):
                     await event.wait()
                 await context.report_progress(anyio.current_time() - began, seconds)
 
@@ -175,7 +173,7 @@ class Waiting:
                 assert self._wanted is not None
                 await self._wanted.wait()
                 self._wanted = anyio.Event()
-                known = known and anyio.current_time() - alone_since < _FORGET
+                known = known and anyio.current_time() - alone_since < _IDLE_BEFORE_REREAD
                 continue
             alone_since = None
             try:
@@ -230,64 +228,7 @@ def _is_report(change: Change) -> bool:
     """Whether a change is nothing but findings and reports of agents that go on."""
     return all(
         isinstance(record, Finding)
-        or (isinstance(record, ProgressEntry) and record.status in _SOON)
+        or (isinstance(record, ProgressEntry) and record.status in _QUIET)
         for op in change.changeset.ops
         for record in [getattr(op, "record", None)]
     )
-
-
-def _is_worked_on(snapshot: TaskSnapshot, phase_index: int | None) -> bool:
-    """Whether anybody is at work, so that something will change by itself."""
-    if snapshot.status in TERMINAL_TASK:
-        return False
-    reviews = {r.review_id for r in snapshot.reviews if r.phase_index == phase_index}
-    return any(
-        a.status in ACTIVE_AGENT
-        and (phase_index is None or a.phase_index == phase_index or a.review_id in reviews)
-        for a in snapshot.agents
-    )
-
-
-def _view(snapshot: TaskSnapshot, phase_index: int | None, *, reports: bool) -> View:
-    """Return what is waited for, of a task or of one of its phases; raises PhaseNotFound."""
-    if phase_index is not None:
-        Draft(snapshot).phase(phase_index)
-    view = {("task", ""): str(snapshot.status)}
-    for phase in snapshot.phases:
-        if phase_index in {None, phase.phase_index}:
-            rounds = f", revision {phase.revision_round}" if phase.revision_round else ""
-            view["phase", str(phase.phase_index)] = f"{phase.status}{rounds}"
-    reviews = [r for r in snapshot.reviews if phase_index in {None, r.phase_index}]
-    ids = {r.review_id for r in reviews}
-    for review in reviews:
-        decided = f": {review.verdict}" if review.verdict else ""
-        view["review", review.review_id] = f"{review.status}{decided}"
-    for verdict in snapshot.verdicts:
-        if verdict.review_id in ids:
-            view["verdict", f"{verdict.review_id} {verdict.reviewer_id}"] = verdict.verdict
-    agents = {
-        a.agent_id: a
-        for a in snapshot.agents
-        if phase_index is None or a.phase_index == phase_index or a.review_id in ids
-    }
-    for agent in agents.values():
-        if agent.status in TERMINAL_AGENT or agent.status is AgentStatus.BLOCKED:
-            why = reason_of(agent)
-            view["agent", agent.agent_id] = f"{agent.status}{f': {why}' if why else ''}"
-    if reports:
-        for entry in snapshot.latest:
-            if entry.agent_id in agents:
-                view["report", entry.agent_id] = (
-                    f"{entry.status} {entry.progress}% at {entry.timestamp:%H:%M:%S.%f}: "
-                    f"{cut(entry.message)}"
-                )
-    return view
-
-
-def _changes(before: View, now: View) -> list[str]:
-    lines = [
-        f"{kind} {which} {value}".replace("  ", " ")
-        for (kind, which), value in now.items()
-        if before.get((kind, which)) != value
-    ]
-    return lines + [f"{kind} {which} goes on" for kind, which in before if (kind, which) not in now]

@@ -21,9 +21,9 @@ class Launch:
     REGISTRY_AGENT_ID, by which ``running`` finds it, and REGISTRY_AGENT_SECRET, by which the agent
     proves who it is: put it on no command line and into no log.
 
-    ``exit_file`` is a descriptor too, None where nobody will ask: a launcher whose agents outlive
-    it keeps an exclusive ``flock`` on it as long as the agent runs, and writes the exit code, as
-    ``Popen.returncode`` has it, before it lets go.
+    ``exit_file`` is a descriptor too, None if no exit code is needed: a launcher whose agents
+    outlive it keeps an exclusive ``flock`` on it as long as the agent runs, and writes the exit
+    code, as ``Popen.returncode`` has it, before it lets go.
     """
 
     task_id: str

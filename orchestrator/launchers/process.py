@@ -34,7 +34,7 @@ _ENDING = 5.0  # seconds that a killed process may take to be gone
 _SETTLING = 0.1  # seconds for which a process may show no environment
 
 
-class _Waiting:
+class _Prepared:
     """A starter that has its orders but not yet the word."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -69,7 +69,7 @@ class _Waiting:
 class ProcessLauncher:
     """Starts agents as processes; see Launcher."""
 
-    def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Waiting:
+    def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Prepared:
         """See Launcher.prepare."""
         word = uuid.uuid4().hex
         order = {
@@ -89,17 +89,17 @@ class ProcessLauncher:
             cwd="/",
             start_new_session=True,
         )
-        waiting = _Waiting(process)
+        prepared = _Prepared(process)
         threading.Thread(
             target=_reap, args=(process, ended), name=f"agent-{launch.agent_id}", daemon=True
         ).start()
         try:
-            pid = waiting.begin(order)
+            pid = prepared.begin(order)
         except OSError:
-            waiting.cancel()
+            prepared.cancel()
             raise
-        waiting.mark = f"{marks.mark_of(pid) or f'{pid}:ended:'}:{word}"
-        return waiting
+        prepared.mark = f"{marks.mark_of(pid) or f'{pid}:ended:'}:{word}"
+        return prepared
 
     def alive(self, mark: str) -> bool:
         """See Launcher.alive."""

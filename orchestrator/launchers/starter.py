@@ -6,7 +6,7 @@ whoever reserved the agent has died or has changed its mind, and a program that 
 must not run. ``files`` are inherited descriptors of the prompt, the log, the log of errors and the
 working directory: no path is looked up again.
 
-The first line of standard output is the pid of the agent to be. It leads a session of its own; its
+The first line of standard output is the pid of the future agent. It leads a session of its own; its
 parent waits for it in another one, so that its exit code is known whatever becomes of the server,
 and ends as it ended.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # nothing is imported that is not needed: an agent waits for 
 
 NOT_STARTED = 125
 NOT_FOUND = 127
-_ALL = 2**20  # descriptors: more than a process has
+_ALL = 2**20  # the largest descriptor that is closed
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _become(launch: dict[str, Any]) -> int:
-    """Lead a session, tell one's pid, wait for the word and become the agent's program."""
+    """Lead a session, print its pid, wait for the word and become the agent's program."""
     if launch.get("exit_file") is not None:
         os.close(launch["exit_file"])  # the lock is the parent's alone, and ends with it
     os.setsid()
@@ -72,7 +72,7 @@ def _become(launch: dict[str, Any]) -> int:
 
 
 def _line() -> bytes:
-    """Read a line byte by byte: what follows it is for the agent to be, nothing may be buffered."""
+    """Read a line byte by byte: what follows is for the future agent, nothing may be buffered."""
     line = b""
     while (byte := os.read(0, 1)) and byte != b"\n":
         line += byte

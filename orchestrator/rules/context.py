@@ -92,7 +92,7 @@ def _phase(phase: Phase) -> str:
 
 
 def _rejection(snapshot: TaskSnapshot, phase: Phase) -> str:
-    """Return what the phase's newest finished review found, while it is to be mended."""
+    """Return what the phase's newest finished review found, while it is to be fixed."""
     if phase.status not in {
         PhaseStatus.REVISION_NEEDED,
         PhaseStatus.FIXING,

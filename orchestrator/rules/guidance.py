@@ -46,4 +46,4 @@ def _fixing(phase: Phase, *, working: bool, auto_review: bool) -> str:
         return "Wait for its agents: the last one opens the next review"
     if working:
         return "mark_revision_ready: it is reviewed again when its last agent has ended"
-    return "mark_revision_ready, or deploy_agent for what is left to mend"
+    return "mark_revision_ready, or deploy_agent for what is left to fix"

@@ -31,7 +31,7 @@ NEXT: dict[PhaseStatus, str] = {
     PhaseStatus.ACTIVE: "deploy_agent, or submit_phase_for_review when its agents are done",
     PhaseStatus.IN_REVIEW: "Wait for the verdicts: get_review_status; abort_stalled_review ends it",
     PhaseStatus.APPROVED: "Work on the current phase: get_phase_status",
-    PhaseStatus.REVISION_NEEDED: "Read get_review_status, then deploy_agent to mend what it names",
+    PhaseStatus.REVISION_NEEDED: "Read get_review_status, then deploy_agent to fix what it names",
     PhaseStatus.FIXING: "Wait for the agents, then mark_revision_ready",
     PhaseStatus.ESCALATED: "submit_phase_for_review tries again; approve_phase_review forces it; "
     "cancel_task gives up",

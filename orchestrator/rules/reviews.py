@@ -34,9 +34,9 @@ __all__ = [
     "abort",
     "aggregate",
     "critique",
+    "fixed_since",
     "is_open",
     "may_approve",
-    "mended_since",
     "open_review",
     "reviewer_ended",
     "take_over",
@@ -264,7 +264,7 @@ def is_open(draft: Draft, phase: Phase) -> bool:
     return any(r.phase_index == phase.phase_index and r.status in OPEN for r in draft.reviews)
 
 
-def mended_since(draft: Draft, phase: Phase) -> bool:
+def fixed_since(draft: Draft, phase: Phase) -> bool:
     """Return whether an agent that was deployed after the phase's last review did its work."""
     reviewed = [
         r.completed_at

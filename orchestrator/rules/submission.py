@@ -74,6 +74,6 @@ def agent_ended(draft: Draft, index: int, plan: ReviewPlan | None, *, at: dateti
     if phase is None or plan is None or not phases.all_done(draft, phase):
         return
     ready = phase.status is PhaseStatus.FIXING and phase.revision_ready
-    ready = ready and reviews.mended_since(draft, phase)
+    ready = ready and reviews.fixed_since(draft, phase)
     if ready or phase.status is PhaseStatus.ACTIVE:
         reviews.open_review(draft, phase, plan, at=at)

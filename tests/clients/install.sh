@@ -1,15 +1,17 @@
 #!/bin/sh
-# Clients of others, exactly pinned, into the environment: argument 1. Where they cannot be had, the
-# tests that need them skip and say so.
+# Install clients of others into the environment: argument 1. npm.txt and python_sdk_1.txt pin their
+# versions, not those of what they depend on. Fails where one cannot be had: the tests that need it
+# skip then, and the next run tries again.
 set -u
 venv=$1
 here=$(dirname "$0")
 PATH="$venv/bin:$PATH"
 export PATH
+status=0
 # shellcheck disable=SC2046 # one word a package
-npm install --prefix "$venv/npm" --silent --no-package-lock --ignore-scripts --no-audit --no-fund \
-  $(cat "$here/npm.txt") >/dev/null 2>&1 ||
-  echo "not installed: $(tr '\n' ' ' <"$here/npm.txt"); the tests that need them will skip" >&2
+npm install --prefix "$venv/npm" --loglevel=error --no-package-lock --ignore-scripts --no-audit \
+  --no-fund $(cat "$here/npm.txt") >/dev/null || status=1
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade \
-  --target "$venv/older" -r "$here/older.txt" 2>/dev/null ||
-  echo "not installed: $(cat "$here/older.txt"); the tests that need it will skip" >&2
+  --target "$venv/python_sdk_1" -r "$here/python_sdk_1.txt" || status=1
+[ "$status" = 0 ] || echo "not installed: a client; the tests that need it will skip" >&2
+exit "$status"

@@ -15,9 +15,9 @@ from contract_tests import kills
 from contract_tests.mutants import MUTANTS
 from dashboard import acting, api
 from dashboard.cli import app as dashboard
-from orchestrator.catalog import offer_of
 from orchestrator.cli import app as orchestrator
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tool_offers import offer_of
 from orchestrator.tools import Tools
 from orchestrator.waiting import Waiting
 from registry_api import Capability

@@ -126,7 +126,7 @@ async def conduct(client, *, between=None):
             await until(client, task_id, 1, "REVISION_NEEDED")
             review = await ask(client, "get_review_status", task_id=task_id, phase_index=1)
             assert review["reviews"][0]["verdict"] == "needs_revision"
-            await ask(client, "deploy_agent", **agent | {"agent_type": "mender"})
+            await ask(client, "deploy_agent", **agent | {"agent_type": "fixer"})
             await ask(client, "mark_revision_ready", task_id=task_id)
         await until(client, task_id, index, "APPROVED")
         handover = await ask(client, "get_phase_handover", task_id=task_id, phase_index=index)
@@ -134,7 +134,7 @@ async def conduct(client, *, between=None):
     return task_id
 
 
-class Literal:
+class StepFollower:
     """A conductor that does nothing but what the last answer's next step says; it counts its calls
     and the tokens of the answers, a token being four characters.
     """

@@ -458,6 +458,30 @@ def test_a_page_is_cut_by_size_and_goes_on(play):
     assert pages > 2
 
 
+def test_a_handover_and_a_context_are_cut_by_size(play):
+    """Control characters are six times as long when they are written."""
+    play.create("first", "second")
+    agent = play.deploy()
+    for kind in FindingType:
+        for _ in range(25):
+            play.find(agent, "\x01" * 5000, kind=kind, severity=Severity.HIGH)
+    play.report(agent, "completed", "\x02" * 5000, 100)
+    play.approve()
+    of = {"task_id": play.task_id}
+    for tool, more in (("get_phase_handover", {}), ("get_task_context", {"max_tokens": 15_000})):
+        result = called(play, tool, **of, **more)
+        assert not result.is_error, tool
+        assert 1000 < len(result.content[0].text) < 80_000, tool
+
+
+def test_an_answer_that_cannot_be_cut_is_refused(play, monkeypatch):
+    """What only reads says that it is too large; what has changed something always answers."""
+    monkeypatch.setattr("orchestrator.server._LONGEST_ANSWER", 50)
+    play.create("only")
+    assert code_of(called(play, "get_task_status", task_id=play.task_id)) == "too_large"
+    assert not called(play, "create_task", description="x").is_error
+
+
 def test_what_an_agent_printed_is_cut_by_size(opened, tmp_path):
     """Escaped it is six times as long; what was cut off is read by its place."""
     play = opened("sqlite").create("only")

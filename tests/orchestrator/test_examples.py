@@ -1,4 +1,6 @@
-"""Every example of docs/orchestrator.md, called as it is written, on every store."""
+"""Every example of docs/orchestrator.md, called as it is written, on memory, json, sqlite, the dual
+store in phases 1 and 3, and lmdb.
+"""
 
 import asyncio
 import json
@@ -127,7 +129,7 @@ def filled_in(play, example, folder):
 
 
 def test_every_example_works(opened, tmp_path):
-    """One was refused on every store: its severity was an enum where a text was wanted."""
+    """Each tool takes the example that the docs give of it, and answers."""
 
     async def run():
         for tool, example in EXAMPLES:

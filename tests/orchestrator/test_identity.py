@@ -4,11 +4,13 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import pytest
 from mcp import Client
+from mcp.shared.exceptions import MCPError
 
 from orchestrator.errors import NotAllowed
 from orchestrator.identity import CONDUCTOR, SECRET, Role, caller_of, check_acts_as, is_unverified
@@ -46,6 +48,9 @@ CONDUCTS = {
     "list_tasks": {},
     "get_health_status": {},
 }
+
+
+PARTS = ("", "/progress", "/findings")
 
 
 @pytest.fixture
@@ -202,6 +207,25 @@ def test_no_agent_gets_a_conductors_tool(cast):
     for env in cast.callers()[1:]:
         connected(cast.play, env, attack)
     assert cast.state() == before
+
+
+def test_agents_read_their_own_task(cast):
+    """Resources are for whom the tools are: an agent reads its task, a conductor all."""
+    own, other = cast.play.task_id, cast.other.task_id
+    places = ["tasks://list", *(f"task://{t}{p}" for t in (own, other) for p in PARTS)]
+
+    async def read(client):
+        seen = set()
+        for place in places:
+            with suppress(MCPError):
+                await client.read_resource(place)
+                seen.add(place)
+        return seen
+
+    for env in cast.callers():
+        mine = env.get("REGISTRY_TASK_ID")
+        allowed = {p for p in places if p.startswith(f"task://{mine}")} if env else set(places)
+        assert connected(cast.play, env, read) == allowed, env
 
 
 def test_an_agent_speaks_as_itself(teller, told):

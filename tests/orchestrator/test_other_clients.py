@@ -27,7 +27,7 @@ from tests.orchestrator import conducting
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "clients"
 VENV = Path(sys.prefix)
-NODE, NPM, OLDER = VENV / "bin" / "node", VENV / "npm", VENV / "older"
+NODE, NPM, SDK_1 = VENV / "bin" / "node", VENV / "npm", VENV / "python_sdk_1"
 SERVE = [sys.executable, "-m", "orchestrator", "serve"]
 PATIENCE = 240  # seconds for a task; each of its agents is a process or two
 
@@ -44,12 +44,12 @@ def need(*paths):
 CONDUCTORS = {
     "typescript-1": [str(NODE), str(CLIENTS / "conduct.mjs"), str(NPM), "1"],
     "typescript-2": [str(NODE), str(CLIENTS / "conduct.mjs"), str(NPM), "2"],
-    "python-1": [sys.executable, "-P", str(CLIENTS / "older_client.py")],
+    "python-1": [sys.executable, "-P", str(CLIENTS / "python_sdk_1.py")],
 }
 NEEDS = {
     "typescript-1": NPM / "node_modules" / "@modelcontextprotocol" / "sdk",
     "typescript-2": NPM / "node_modules" / "@modelcontextprotocol" / "client",
-    "python-1": OLDER / "mcp",
+    "python-1": SDK_1 / "mcp",
 }
 
 
@@ -82,7 +82,7 @@ async def said(client, env, *where):
     if client == "python-1":
         # The server must not be started with it: it has packages of its own.
         where = (where[0], "env", "-u", "PYTHONPATH", *where[1:]) if where[0] == "stdio" else where
-        env = env | {"PYTHONPATH": str(OLDER)}
+        env = env | {"PYTHONPATH": str(SDK_1)}
     process = await asyncio.create_subprocess_exec(
         *CONDUCTORS[client],
         *where,
@@ -136,6 +136,14 @@ async def with_the_token(url, token):
                 await serving
 
 
+def test_the_docs_name_the_versions_that_are_tested():
+    """docs/orchestrator.md tells what the lists of versions pin."""
+    text = (ROOT / "docs" / "orchestrator.md").read_text()
+    for name in ("npm.txt", "python_sdk_1.txt"):
+        for line in (CLIENTS / name).read_text().split():
+            assert re.split("@|==", line)[-1] in text, line
+
+
 def not_applying():
     """The scenarios that docs/orchestrator.md says do not apply, each with its reason."""
     text = (ROOT / "docs" / "orchestrator.md").read_text()
@@ -144,9 +152,7 @@ def not_applying():
 
 
 def test_the_protocols_own_suite(tmp_path):
-    """Every scenario passes but those that the docs name with a reason, and of these none does:
-    for each version of the protocol that the suite knows.
-    """
+    """Every scenario passes but those that the docs name with a reason, and of these none does."""
     suite = NPM / "node_modules" / "@modelcontextprotocol" / "conformance"
     need(NODE, suite)
     conducting.configure(tmp_path, default_kind="external")
@@ -161,7 +167,8 @@ def test_the_protocols_own_suite(tmp_path):
             process = await asyncio.create_subprocess_exec(
                 *program, "--url", proxy, "--suite", "all", stdout=subprocess.PIPE, cwd=tmp_path
             )
-            return (await process.communicate())[0].decode()
+            out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+            return out.decode()
 
     summary = asyncio.run(run()).partition("=== SUMMARY ===")[2]
     found = re.findall(r"([✓✗]) ([a-z0-9-]+): (\d+) passed, (\d+) failed", summary)

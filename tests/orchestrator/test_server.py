@@ -17,10 +17,9 @@ from mcp.shared.exceptions import MCPError
 
 from orchestrator.cli import main
 from orchestrator.deployment import client_config
-from orchestrator.http import LARGEST
 from orchestrator.server import build_server
 from orchestrator.settings import AgentKind
-from orchestrator.tools import LONGEST, Tools
+from orchestrator.tools import LARGEST, LONGEST, Tools
 from tests.orchestrator import conducting
 
 INITIALIZE = {
@@ -313,6 +312,13 @@ def test_an_open_address_must_be_asked_for(tmp_path, capsys):
     for address in ("0.0.0.0:8766", "[::]:8766", "example.org:1", "127.0.0.1", "127.0.0.1:x"):
         assert main(["serve", "--http", address, *place]) == 2
         assert capsys.readouterr().err.startswith("usage: --http")
+
+
+def test_a_server_over_http_is_for_nobody_alone(tmp_path, capsys):
+    """--agent is for standard input: over HTTP each caller's token tells who it is."""
+    place = ["--workspace", str(tmp_path)]
+    assert main(["serve", "--agent", "--http", "127.0.0.1:0", *place]) == 2
+    assert "--agent" in capsys.readouterr().err
 
 
 def test_a_token_that_others_can_read_is_refused(tmp_path, capsys):

@@ -107,21 +107,21 @@ def test_unknown_prompts_and_arguments_are_the_callers_fault(served, method, par
 
 
 def test_an_interrupt_ends_it(served):
-    """It waited for a line that nobody was going to write."""
+    """An interrupt ends the server with 0 and nothing on standard error."""
     served.send_signal(signal.SIGINT)
     _, said = served.communicate(timeout=30)
     assert (served.returncode, said) == (0, b"")
 
 
 def test_a_reader_that_goes_away_leaves_no_trace(served):
-    """The client has closed its end; the next answer has nobody to go to."""
+    """Where nobody reads its answers the server ends with 0 and no traceback."""
     served.stdout.close()
     say(served, LIST)
     assert (served.wait(timeout=30), served.stderr.read()) == (0, b"")
 
 
 def test_input_from_a_file(tmp_path):
-    """Which cannot be waited for, and is always readable."""
+    """A file, which cannot be waited for, is read to its end and answered."""
     conducting.configure(tmp_path, default_kind="external")
     lines = tmp_path / "lines"
     lines.write_bytes(json.dumps(HELLO).encode() + b"\n" + LIST)

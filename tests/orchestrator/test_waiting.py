@@ -20,7 +20,7 @@ def waited(play, question):
     """Run a question against the server of a play."""
 
     async def run():
-        with anyio.fail_after(60):
+        with anyio.fail_after(240):
             async with Client(build_server(play.service)) as client:
                 return await question(client)
 
@@ -38,8 +38,13 @@ async def soon(call, *arguments):
 
 
 async def both(client, play, call, *arguments, **more):
-    """Wait, and do something meanwhile; return the answer."""
+    """Wait, and do something meanwhile; return the answer.
+
+    From a cursor, so that a change before the wait has begun is told too: hosts are slow.
+    """
     answers = []
+    if not more.get("cursor"):
+        more["cursor"] = (await wait(client, play, **more | {"seconds": 0}))["cursor"]
 
     async def waiting():
         answers.append(await wait(client, play, **more))
@@ -164,7 +169,7 @@ def test_an_unknown_task_is_refused(play):
 
 def test_who_waits_is_told_that_time_passes(play, monkeypatch):
     """A client that sends a token is notified, and does not give up."""
-    monkeypatch.setattr("orchestrator.waiting._TELL", 0.2)
+    monkeypatch.setattr("orchestrator.waiting._PROGRESS_INTERVAL", 0.2)
     play.create("only")
     play.deploy()
     told = []
@@ -173,13 +178,13 @@ def test_who_waits_is_told_that_time_passes(play, monkeypatch):
         told.append((progress, total))
 
     async def question(client):
-        arguments = {"task_id": play.task_id, "seconds": 1.5}
+        arguments = {"task_id": play.task_id, "seconds": 5}
         return await client.call_tool("wait_for", arguments, progress_callback=heard)
 
     answer = waited(play, question)
     assert not answer.is_error
     assert len(told) >= 3
-    assert all(total == 1.5 for _, total in told)
+    assert all(total == 5 for _, total in told)
     assert [p for p, _ in told] == sorted(p for p, _ in told)
 
 
@@ -200,8 +205,10 @@ def test_fifty_wait_and_hold_no_thread(opened, monkeypatch):
     async def question(client):
         answers = []
 
+        cursor = (await wait(client, play, seconds=0))["cursor"]
+
         async def waiting():
-            answers.append(await wait(client, play, seconds=40))
+            answers.append(await wait(client, play, cursor=cursor))
 
         async with anyio.create_task_group() as group:
             for _ in range(50):
@@ -245,12 +252,14 @@ def test_a_conductor_that_follows_each_next_step(tmp_path, polls, record_propert
 
     async def run():
         async with conducting.over_stdio(conducting.environment(tmp_path)) as client:
-            conductor = conducting.Literal(client, polls=polls)
+            conductor = conducting.StepFollower(client, polls=polls)
             return await conductor.conduct(names), conductor
 
     task, conductor = asyncio.run(run())
     record_property("calls", conductor.calls)
     record_property("tokens", conductor.tokens)
-    print(f"{'polling' if polls else 'waiting'}: {conductor.calls} calls, {conductor.tokens:.0f}")
+    print(f"{conductor.calls} calls, {conductor.tokens:.0f} tokens")
     assert task["status"] == "COMPLETED"
-    assert polls or (conductor.calls <= 40 and conductor.tokens <= 15_000)
+    if not polls:  # which takes as many as the host is slow: told, for comparison
+        assert conductor.calls <= 40
+        assert conductor.tokens <= 15_000

@@ -1,7 +1,7 @@
 """Conduct a task of two phases to its end by the Python SDK of the generation before.
 
-    python older_client.py stdio COMMAND ARG...
-    python older_client.py http URL TOKEN
+    python python_sdk_1.py stdio COMMAND ARG...
+    python python_sdk_1.py http URL TOKEN
 
 Prints what ``conduct.mjs`` prints.
 """

@@ -1,4 +1,4 @@
-"""An escalated phase is approved by force only where the user, if he can be asked, agrees."""
+"""An escalated phase is force-approved only if the user, where one can be asked, agrees."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ def escalated(play):
 
 
 def forced(play, answer, version, caller=None):
-    """Approve by force through a client whose user answers; return the result and the questions."""
+    """Force-approve through a client whose user answers; return the result and the questions."""
     asked = []
 
     async def user(_context, params):
@@ -41,7 +41,7 @@ def forced(play, answer, version, caller=None):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_user_agrees(play, version):
-    """He is told which phase, why it is escalated, and the conductor's reason."""
+    """The question names the phase, why it is escalated, and the conductor's reason."""
     yes = ElicitResult(action="accept", content={"approve": True})
     result, asked = forced(escalated(play), yes, version)
     assert not result.is_error, result.content

@@ -12,13 +12,12 @@ from pydantic import BaseModel
 
 from orchestrator.identity import Role
 
-__all__ = ["AGENTS", "EVERYONE", "Effect", "Offer", "offer_of", "tool"]
+__all__ = ["EVERYONE", "ONLY_CONDUCTOR", "Effect", "Offer", "offer_of", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OFFER = "_offer"
 
 ONLY_CONDUCTOR = frozenset({Role.CONDUCTOR})
-AGENTS = frozenset({Role.WORKER, Role.REVIEWER, Role.UNPROVEN})
 EVERYONE = frozenset(Role)
 
 
@@ -34,8 +33,10 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """``acts_as``: the parameter that says as which agent the caller speaks; ``answer``: what the
-    tool returns.
+    """How a tool is shown, and who may call it.
+
+    ``acts_as``: the parameter that says as which agent the caller speaks; ``conductor_may``: a
+    conductor may name any agent there. ``answer``: what the tool returns.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Offer:
     roles: frozenset[Role]
     answer: type[BaseModel]
     acts_as: str | None = None
+    conductor_may: bool = False
 
 
 def tool(
@@ -51,6 +53,7 @@ def tool(
     roles: frozenset[Role] = ONLY_CONDUCTOR,
     *,
     acts_as: str | None = None,
+    conductor_may: bool = False,
 ) -> Callable[[F], F]:
     """Offer a method as a tool of its name; its docstring is its description."""
 
@@ -58,7 +61,14 @@ def tool(
         answer = method.__annotations__["return"]
         if isinstance(answer, str):
             answer = method.__globals__[answer]
-        offer = Offer(title=title, effect=effect, roles=roles, answer=answer, acts_as=acts_as)
+        offer = Offer(
+            title=title,
+            effect=effect,
+            roles=roles,
+            answer=answer,
+            acts_as=acts_as,
+            conductor_may=conductor_may,
+        )
         setattr(method, _OFFER, offer)
         return method
 

@@ -1,0 +1,46 @@
+"""What a caller may ask for: its role's tools, its own task, and to speak as itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.errors import NotAllowed
+from orchestrator.identity import Caller, Role, check_acts_as
+from orchestrator.service import Orchestrator
+from orchestrator.tool_offers import Offer
+
+__all__ = ["check_call", "check_conductor", "check_task"]
+
+
+def check_call(
+    service: Orchestrator, caller: Caller, name: str, offer: Offer, arguments: Mapping[str, Any]
+) -> None:
+    """Raise NotAllowed unless the caller may call this tool with these arguments."""
+    if caller.role not in offer.roles:
+        check_conductor(caller, name)
+    task_id = arguments.get("task_id", "")
+    check_task(caller, task_id)
+    if offer.acts_as is None or (caller.role is Role.CONDUCTOR and offer.conductor_may):
+        return
+    agent = service.find_agent(task_id, arguments[offer.acts_as])
+    if agent is not None:  # without one the tool itself refuses
+        check_acts_as(caller, agent)
+
+
+def check_conductor(caller: Caller, what: str) -> None:
+    """Raise NotAllowed unless the caller is a conductor."""
+    if caller.role is not Role.CONDUCTOR:
+        raise NotAllowed(
+            f"{what} is for the conductor of a task; you are an agent of one",
+            next_step="Report what you need as a finding, or as blocked; list your tools",
+        )
+
+
+def check_task(caller: Caller, task_id: str) -> None:
+    """Raise NotAllowed where an agent asks for a task that is not its own."""
+    if caller.task_id and task_id != caller.task_id:
+        raise NotAllowed(
+            f"you are an agent of task {caller.task_id}, not of {task_id}",
+            next_step=f"Give task_id {caller.task_id}",
+        )
