@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def serve(
 
     Example: registry-orchestrator serve --http 127.0.0.1:8766
     """
+    _open_standard_streams()
     _need_extra()
     from orchestrator.deployment import Endpoint
     from orchestrator.health import HealthScan
@@ -130,6 +132,17 @@ def _dashboard(workspace: Path, *, port: int) -> Iterator[None]:
             process.communicate(timeout=10)
         process.kill()
         process.wait()
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed when this program was started: a file of the store would take its place
+    and be read as the client's messages.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _need_extra() -> None:

@@ -234,7 +234,7 @@ class Deployment:
         """Return with which code the agent's process ended, negative for a signal; None where
         nobody was left to note it.
         """
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(OSError, ValueError, Unavailable):
             return int(inside.read_tail(*self._exit_of(agent), limit=16)[0])
         return None
 
@@ -242,7 +242,7 @@ class Deployment:
         """Whether what waits for the agent's end is still there, to note its exit code."""
         try:
             fd = inside.open_file(*self._exit_of(agent), flags=os.O_RDONLY)
-        except (FileNotFoundError, Unavailable):
+        except (OSError, Unavailable):
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -318,14 +318,14 @@ class Deployment:
                 opened.callback(os.close, fd)
                 return fd
 
-            text = held(inside.open_file(*folder, *names[0], flags=inside.NEW))
+            text = held(_opened_anew(*folder, *names[0]))
             with os.fdopen(os.dup(text), "wb") as file:
                 file.write(prompt.encode())
             os.lseek(text, 0, os.SEEK_SET)
             log, errors = (
                 held(inside.open_file(*folder, *name, flags=inside.APPEND)) for name in names[1:]
             )
-            exit_file = held(inside.open_file(*folder, *_exit_file(agent_id), flags=inside.NEW))
+            exit_file = held(_opened_anew(*folder, *_exit_file(agent_id)))
             cwd = held(
                 os.open(order.cwd, os.O_RDONLY | os.O_DIRECTORY)
                 if order.cwd
@@ -349,7 +349,9 @@ class Deployment:
         agent's own on the workspace.
         """
         args = [*_MODULE, "serve", "--workspace", str(self._workspace), "--agent"]
-        config = self._workspace / ".registry" / "mcp.json"
+        # One for each way: servers over both may deploy agents of one workspace.
+        name = "mcp.json" if self._endpoint is None else "mcp-http.json"
+        config = self._workspace / ".registry" / name
         if any("{mcp_config}" in part for part in _flat(order.argv)):
             if self._endpoint is not None:
                 of_its_own = replace(
@@ -375,6 +377,17 @@ class Deployment:
 def _reference(name: str) -> str:
     """Return what an agent's client fills in from its environment: no secret is in a file."""
     return f"${{{name}}}"
+
+
+def _opened_anew(workspace: Path, task_id: str, *parts: str) -> int:
+    """Open a new file; what an owner left that died in the middle of a start is removed first."""
+    try:
+        return inside.open_file(workspace, task_id, *parts, flags=inside.NEW)
+    except Unavailable as error:
+        if not isinstance(error.__cause__, FileExistsError):
+            raise
+    inside.task_file(workspace, task_id, *parts).unlink(missing_ok=True)
+    return inside.open_file(workspace, task_id, *parts, flags=inside.NEW)
 
 
 def _exit_file(agent_id: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from registry_api.errors import RegistryError
 if TYPE_CHECKING:
     from orchestrator.server import Server
 
-__all__ = ["Confirmation", "Confirmed", "must_be_confirmed"]
+__all__ = ["AskedAbout", "Confirmation", "Confirmed", "must_be_confirmed"]
 
 
 class Confirmation(BaseModel):
@@ -27,34 +27,53 @@ class Confirmation(BaseModel):
     approve: bool = Field(description="approve it without a review")
 
 
-async def _confirm(
+class PhaseAskedAbout(BaseModel):
+    """The phase that is to be approved, and the question; without one nobody is asked."""
+
+    phase_index: int | None
+    question: str = ""
+
+
+async def _phase(
     task_id: str, phase_index: int | None, reason: str, context: Context[Any, Any]
-) -> Confirmation | Elicit[Confirmation]:
-    """Ask the user before an ESCALATED phase is approved; where nobody can be asked the conductor
-    decides, and what would be refused anyway is not asked.
+) -> PhaseAskedAbout:
+    """Return the phase before the user is asked: meanwhile another may become the current one.
+
+    What would be refused anyway is not asked, and where nobody can be asked the conductor decides.
     """
     able = context.client_capabilities
-    if able is None or able.elicitation is None:
-        return Confirmation(approve=True)
     server: Server = context.mcp_server  # type: ignore[assignment]  # (it is ours)
 
-    def question() -> str | None:
+    def look() -> PhaseAskedAbout:
+        found = PhaseAskedAbout(phase_index=phase_index)
+        if able is None or able.elicitation is None:
+            return found
         if server.caller().role is not Role.CONDUCTOR:
-            return None
+            return found
         try:
             phase = Draft(server.service.store.load(task_id)).phase(phase_index)
         except RegistryError:
-            return None
+            return found
         if phase.status is not PhaseStatus.ESCALATED:
-            return None
+            return found
         why = extra_of(phase).get("escalation_reason") or "its review did not decide"
-        return (
+        question = (
             f"Phase {phase.phase_index} ({phase.name[:200]}) of task {task_id} is ESCALATED: "
             f"{why}. The conductor wants to approve it without a review: {reason[:1000]}"
         )
+        return PhaseAskedAbout(phase_index=phase.phase_index, question=question)
 
-    asked = await anyio.to_thread.run_sync(question)
-    return Elicit(asked, Confirmation) if asked else Confirmation(approve=True)
+    return await anyio.to_thread.run_sync(look)
+
+
+AskedAbout = Annotated[PhaseAskedAbout, Resolve(_phase)]
+
+
+async def _confirm(asked_about: AskedAbout) -> Confirmation | Elicit[Confirmation]:
+    """Ask the user before an ESCALATED phase is approved."""
+    if asked_about.question:
+        return Elicit(asked_about.question, Confirmation)
+    return Confirmation(approve=True)
 
 
 Outcome = AcceptedElicitation[Confirmation] | DeclinedElicitation | CancelledElicitation

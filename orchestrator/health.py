@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
 from orchestrator import marks
 from orchestrator.service import Orchestrator, ended_by
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
-from registry_api.errors import TaskNotFound
+from registry_api.errors import RegistryError, TaskNotFound
 from registry_api.status import ACTIVE_AGENT
 
 __all__ = ["HealthScan", "Scan"]
 
+log = logging.getLogger("registry_backend")
 _GONE = {
     "dead": "its process is gone, without a final report",
     "abandoned": "the orchestrator died before it started it",
@@ -53,11 +55,14 @@ class HealthScan:
         for agent in all_records(service.store, Kind.AGENT, query):
             assert isinstance(agent, Agent)
             looked += 1
-            found = service.deployment.process(agent)
-            if found == "abandoned" and agent.review_id and service.take_over(agent):
-                started.append(agent.agent_id)
-            elif found in _GONE and service.end_seen(agent, *self._end_of(agent, found)):
-                ended.append(agent.agent_id)
+            try:
+                found = service.deployment.process(agent)
+                if found == "abandoned" and agent.review_id and service.take_over(agent):
+                    started.append(agent.agent_id)
+                elif found in _GONE and service.end_seen(agent, *self._end_of(agent, found)):
+                    ended.append(agent.agent_id)
+            except RegistryError as error:  # of one agent: the others, and a start, go on
+                log.warning("agent %s is left as it is: %s", agent.agent_id, error)
         return Scan(
             looked_at=looked,
             ended=tuple(ended),

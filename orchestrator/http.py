@@ -6,6 +6,7 @@ import hmac
 import socket
 from collections.abc import Sequence
 
+import anyio
 import anyio.to_thread
 import uvicorn
 from mcp.server.auth.middleware.auth_context import get_access_token
@@ -33,6 +34,7 @@ _TOO_LARGE = (
     "put what is longer into a file, and name the file"
 ).encode()
 _PART = " "  # no id has it
+_PATIENCE = 10.0  # seconds
 
 
 class _Tokens:
@@ -45,14 +47,24 @@ class _Tokens:
     async def verify_token(self, token: str) -> AccessToken | None:
         if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
             return AccessToken(token=token, client_id=Role.CONDUCTOR, scopes=[])
-        try:
-            caller = await anyio.to_thread.run_sync(prove, self._store, token)
-        except RegistryError:
-            return None
+        caller = await self._proven(token)
         if caller is None:
             return None
         name = _PART.join((caller.role, caller.task_id, caller.agent_id))
         return AccessToken(token=token, client_id=name, scopes=[])
+
+    async def _proven(self, token: str) -> Caller | None:
+        """Return whose secret it is; a store that is busy is asked again for a while, since the
+        client would take a 401 for final.
+        """
+        deadline = anyio.current_time() + _PATIENCE
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(prove, self._store, token)
+            except RegistryError as error:
+                if not error.retryable or anyio.current_time() > deadline:
+                    return None
+            await anyio.sleep(0.2)
 
 
 def _caller() -> Caller:

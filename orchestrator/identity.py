@@ -24,6 +24,7 @@ from registry_api.models import is_id
 
 __all__ = [
     "CONDUCTOR",
+    "PASS_IT_ON",
     "SECRET",
     "Caller",
     "Role",
@@ -84,7 +85,11 @@ def prove(store: RegistryStore, secret: str) -> Caller | None:
     except TaskNotFound:
         return None
     known = _hash_in(agent) if agent is not None else None
-    if agent is None or known is None or not hmac.compare_digest(known, hash_of(secret)):
+    if (
+        agent is None
+        or known is None
+        or not hmac.compare_digest(known.encode(), hash_of(secret).encode())
+    ):
         return None
     role = Role.REVIEWER if agent.review_id else Role.WORKER
     return Caller(role=role, task_id=task_id, agent_id=agent_id)
@@ -107,18 +112,20 @@ def caller_of(
     )
 
 
-def check_acts_as(caller: Caller, agent: Agent) -> None:
-    """Raise NotAllowed unless the caller may speak as this agent: it proved to be it, or the
-    agent has no secret (one that runs elsewhere, or of an earlier version).
+def check_acts_as(caller: Caller, task_id: str, agent_id: str, agent: Agent | None) -> None:
+    """Raise NotAllowed unless the caller may speak as this agent: it proved to be it, or it proved
+    nothing and the agent has no secret (one that runs elsewhere, of an earlier version, or that a
+    legacy program only named: ``agent`` None).
     """
-    if (caller.task_id, caller.agent_id) == (agent.task_id, agent.agent_id):
-        if caller.role is not Role.UNPROVEN or is_unverified(agent):
-            return
-    elif caller.role in {Role.CONDUCTOR, Role.UNPROVEN} and is_unverified(agent):
+    if caller.role in {Role.WORKER, Role.REVIEWER}:
+        may = (caller.task_id, caller.agent_id) == (task_id, agent_id)
+    else:
+        may = agent is None or is_unverified(agent)
+    if may:
         return
     raise NotAllowed(
-        f"only {agent.agent_id} itself speaks as {agent.agent_id}",
-        next_step=_INSTEAD[caller.role].format(agent_id=caller.agent_id, secret=SECRET),
+        f"only {agent_id} itself speaks as {agent_id}",
+        next_step=_INSTEAD[caller.role].format(agent_id=caller.agent_id),
     )
 
 
@@ -136,10 +143,13 @@ def _hash_in(agent: Agent) -> str | None:
     return found if isinstance(found, str) else None
 
 
+PASS_IT_ON = (
+    f"The server of an agent needs {SECRET} and REGISTRY_TASK_ID of the agent's environment: let "
+    "your client pass them on"
+)
 _INSTEAD = {
     Role.CONDUCTOR: "Wait for it or end it by kill_agent; abort_stalled_review ends a review",
     Role.WORKER: "Give your own id, {agent_id}",
     Role.REVIEWER: "Give your own id, {agent_id}",
-    Role.UNPROVEN: "The server of an agent needs {secret} of the agent's environment: let your "
-    "client pass it on",
+    Role.UNPROVEN: PASS_IT_ON,
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import NotAllowed
-from orchestrator.identity import Caller, Role, check_acts_as
+from orchestrator.identity import PASS_IT_ON, Caller, Role, check_acts_as
 from orchestrator.service import Orchestrator
 from orchestrator.tool_offers import Offer
 
@@ -23,9 +23,8 @@ def check_call(
     check_task(caller, task_id)
     if offer.acts_as is None or (caller.role is Role.CONDUCTOR and offer.conductor_may):
         return
-    agent = service.find_agent(task_id, arguments[offer.acts_as])
-    if agent is not None:  # without one the tool itself refuses
-        check_acts_as(caller, agent)
+    named = arguments[offer.acts_as]
+    check_acts_as(caller, task_id, named, service.find_agent(task_id, named))
 
 
 def check_conductor(caller: Caller, what: str) -> None:
@@ -39,8 +38,11 @@ def check_conductor(caller: Caller, what: str) -> None:
 
 def check_task(caller: Caller, task_id: str) -> None:
     """Raise NotAllowed where an agent asks for a task that is not its own."""
-    if caller.task_id and task_id != caller.task_id:
-        raise NotAllowed(
-            f"you are an agent of task {caller.task_id}, not of {task_id}",
-            next_step=f"Give task_id {caller.task_id}",
-        )
+    if caller.role is Role.CONDUCTOR or task_id == caller.task_id:
+        return
+    if not caller.task_id:
+        raise NotAllowed("an agent's server does not know whose it is", next_step=PASS_IT_ON)
+    raise NotAllowed(
+        f"you are an agent of task {caller.task_id}, not of {task_id}",
+        next_step=f"Give task_id {caller.task_id}",
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import accumulate, islice
+from math import isfinite
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -276,7 +278,7 @@ class Reading:
                 next_step="A phase leaves one when it is approved; get_phase_status",
             )
         newest = max(fits, key=lambda h: h.created_at)
-        artifacts = jsontext.parse_trusted(newest.artifacts.encode())
+        artifacts = _plain(newest.artifacts)
         return HandoverAnswer(
             from_phase=newest.from_phase_index,
             to_phase=newest.to_phase_index,
@@ -391,10 +393,15 @@ def cut(text: str, most: int = _CUT) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def _plain(text: str) -> Any:
+    """Return a JSON text's value with Python's own numbers; what none of them can hold is text."""
+    return json.loads(text, parse_float=lambda said: float(said) if isfinite(float(said)) else said)
+
+
 def _within(value: Any) -> Any:
-    """Return a JSON value, or what its text begins with: one answer must not cost a fortune."""
+    """Return a JSON value, or the beginning of its text where that is long."""
     text = jsontext.dump_text(value)
-    return value if len(text) <= _LONG else cut(text, _LONG)
+    return _plain(text) if len(text) <= _LONG else cut(text, _LONG)
 
 
 def agent_line(agent: Agent, message: str | None = None) -> AgentLine:

@@ -49,7 +49,7 @@ def serve_stdio(service: Orchestrator, *, agent: bool = False) -> None:
     with suppress(KeyboardInterrupt):
         try:
             anyio.run(_serve, server)
-        except* (BrokenPipeError, anyio.BrokenResourceError):
+        except* (ConnectionError, anyio.BrokenResourceError):
             pass  # nobody reads, or the server stopped reading in the middle of a line
 
 

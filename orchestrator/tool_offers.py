@@ -12,13 +12,14 @@ from pydantic import BaseModel
 
 from orchestrator.identity import Role
 
-__all__ = ["EVERYONE", "ONLY_CONDUCTOR", "Effect", "Offer", "offer_of", "tool"]
+__all__ = ["ALL_BUT_REVIEWERS", "EVERYONE", "ONLY_CONDUCTOR", "Effect", "Offer", "offer_of", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OFFER = "_offer"
 
 ONLY_CONDUCTOR = frozenset({Role.CONDUCTOR})
 EVERYONE = frozenset(Role)
+ALL_BUT_REVIEWERS = EVERYONE - {Role.REVIEWER}
 
 
 class Effect(Enum):

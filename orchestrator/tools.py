@@ -23,7 +23,7 @@ from orchestrator.answers import (
     TaskAnswer,
     TasksPage,
 )
-from orchestrator.forced_approval import Confirmed, must_be_confirmed
+from orchestrator.forced_approval import AskedAbout, Confirmed, must_be_confirmed
 from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
 from orchestrator.rules.agents import TYPE_PATTERN, Limits
@@ -32,7 +32,7 @@ from orchestrator.rules.progress import SAYABLE
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
-from orchestrator.tool_offers import EVERYONE, Effect, tool
+from orchestrator.tool_offers import ALL_BUT_REVIEWERS, EVERYONE, Effect, tool
 from registry_api import Agent, TaskStatus, jsontext
 from registry_api.errors import InvalidInput
 from registry_api.models import is_text
@@ -220,7 +220,7 @@ class Tools:
     @tool(
         "Start an agent of your own",
         Effect.ADDS,
-        EVERYONE,
+        ALL_BUT_REVIEWERS,
         acts_as="parent_agent_id",
         conductor_may=True,
     )
@@ -453,13 +453,19 @@ class Tools:
 
     @tool("Approve an escalated phase", Effect.ENDS)
     def approve_phase_review(
-        self, task_id: TaskId, reason: Reason, phase_index: Phase = None, *, confirmed: Confirmed
+        self,
+        task_id: TaskId,
+        reason: Reason,
+        phase_index: Phase = None,
+        *,
+        asked_about: AskedAbout,
+        confirmed: Confirmed,
     ) -> TaskAnswer:
         """Approve an ESCALATED phase without a review; it is recorded as forced. The user is asked
         where your client can ask.
         """
         must_be_confirmed(confirmed)
-        snapshot = self._do.approve_phase(task_id, reason, phase_index=phase_index)
+        snapshot = self._do.approve_phase(task_id, reason, phase_index=asked_about.phase_index)
         return self._read.shown(snapshot)
 
     @tool("Show a handover", Effect.READS, EVERYONE)

@@ -27,7 +27,7 @@ from orchestrator.task_view import View, changes_between, is_worked_on, view_of
 from orchestrator.tool_offers import EVERYONE, Effect, tool
 from orchestrator.tools import TaskId
 from registry_api import AgentStatus, Change, FeedCursor, Finding, ProgressEntry, TaskSnapshot
-from registry_api.errors import CursorExpired, RegistryError
+from registry_api.errors import CursorExpired
 from registry_api.follow import end_of_feed
 from registry_api.status import ACTIVE_AGENT
 
@@ -92,12 +92,16 @@ class Waiting:
         """Wait until a task or phase has changed: a status, a verdict, an agent's end. Returns at
         once where something changed since the cursor, or nobody is at work.
         """
+        began = anyio.current_time()
+        deadline = began + seconds
         async with self._watched(task_id) as task:
-            began = anyio.current_time()
-            deadline = began + seconds
+            with anyio.move_on_at(deadline):  # a feed that cannot be read must not hold anybody
+                await task.followed.wait()
             at_first: View | None = None
             while True:
                 event = task.reported if progress else task.changed
+                if anyio.current_time() >= deadline:
+                    task.snapshot = None
                 snapshot = await self._load(task_id, task)
                 view = view_of(snapshot, phase_index, reports=progress)
                 name = self._keep(view)
@@ -156,17 +160,17 @@ class Waiting:
         if self._wanted is not None:
             self._wanted.set()
         try:
-            await task.followed.wait()
             yield task
         finally:
             task.waiters -= 1
-            if not task.waiters:
+            if not task.waiters and self._tasks.get(task_id) is task:
                 del self._tasks[task_id]
 
     async def _follow(self) -> None:
         place: FeedCursor | None = None
         alone_since: float | None = None
         known = False  # whether `place` was looked up
+        failed = missed = False
         while True:
             if not self._tasks:
                 alone_since = alone_since or anyio.current_time()
@@ -180,13 +184,17 @@ class Waiting:
                 if not known:
                     place = await anyio.to_thread.run_sync(end_of_feed, self._store)
                     known = True
+                if missed:
+                    for task in self._tasks.values():
+                        task.wake(by_report=False)
                 place = await self._look(place)
+                failed = missed = False
             except CursorExpired:  # by a move, or much happened at once
-                known = False
-                for task in self._tasks.values():
-                    task.wake(by_report=False)
-            except RegistryError as error:  # asked again; who waits goes on waiting
-                log.warning("the feed cannot be read: %s", error)
+                known, missed = False, True
+            except Exception as error:  # noqa: BLE001  (whatever it is, others wait too)
+                if not failed:
+                    log.warning("the feed cannot be read: %s", error)
+                failed = True
             await anyio.sleep(_POLL)
 
     async def _look(self, place: FeedCursor | None) -> FeedCursor | None:

@@ -91,7 +91,10 @@ class ProcessLauncher:
         )
         prepared = _Prepared(process)
         threading.Thread(
-            target=_reap, args=(process, ended), name=f"agent-{launch.agent_id}", daemon=True
+            target=_reap,
+            args=(process, prepared, ended),
+            name=f"agent-{launch.agent_id}",
+            daemon=True,
         ).start()
         try:
             pid = prepared.begin(order)
@@ -142,8 +145,13 @@ class ProcessLauncher:
                 time.sleep(_POLL)
 
 
-def _reap(process: subprocess.Popen[bytes], ended: Callable[[int], None]) -> None:
-    ended(process.wait())
+def _reap(
+    process: subprocess.Popen[bytes], prepared: _Prepared, ended: Callable[[int], None]
+) -> None:
+    code = process.wait()
+    while prepared.mark and marks.alive(prepared.mark):  # somebody killed what waited for it
+        time.sleep(_POLL)
+    ended(code)
 
 
 def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, dict[str, str]]]:

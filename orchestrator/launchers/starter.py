@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import resource
+import signal
 import sys
 
 TYPE_CHECKING = False
@@ -42,13 +43,22 @@ def main() -> int:
     os.closerange(kept + 1, _ALL)
     code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1])
     if exit_file is not None:
-        os.write(exit_file, f"{code}\n".encode())
-        os.fsync(exit_file)
+        try:
+            os.write(exit_file, f"{code}\n".encode())
+            os.fsync(exit_file)
+        except OSError:
+            pass  # a full disk: the server is told by how this process ends
         os.close(exit_file)
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _as_by_default(-code)
         os.kill(os.getpid(), -code)
     return code
+
+
+def _as_by_default(number: int) -> None:
+    if number not in {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _become(launch: dict[str, Any]) -> int:
@@ -65,8 +75,10 @@ def _become(launch: dict[str, Any]) -> int:
         for descriptor, standard in ((prompt, 0), (log, 1), (errors, 2)):
             os.dup2(descriptor, standard)
         os.closerange(3, _ALL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+            _as_by_default(number)
         os.execvpe(launch["argv"][0], launch["argv"], launch["environment"])  # noqa: S606
-    except OSError as error:
+    except (OSError, ValueError) as error:
         os.write(2, f"cannot start {launch['argv'][0]}: {error}\n".encode())
         return NOT_FOUND
 

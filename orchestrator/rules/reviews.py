@@ -327,8 +327,9 @@ def _decide(
     if phase is None:
         return  # a foreign program moved it on: the verdict is kept, and applies to nothing else
     if outcome is VerdictWord.APPROVED:
-        assert handover is not None
-        phases.approve(draft, phase, handover, at=at)
+        # Without one: a legacy program gave the last approval and left the review undecided.
+        plan = handover or HandoverPlan(handover_id=f"handover-{review.review_id}")
+        phases.approve(draft, phase, plan, at=at)
         return
     limit = phase.max_revision_rounds
     if phase.revision_round >= (MAX_REVISION_ROUNDS if limit is None else limit):

@@ -458,6 +458,32 @@ def test_a_page_is_cut_by_size_and_goes_on(play):
     assert pages > 2
 
 
+@pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
+def test_numbers_that_are_kept_as_they_were_written(opened, backend):
+    """A small float, a long integer, one beyond all floats: the findings could not be read."""
+    play = opened(backend).create("first")
+    agent = play.deploy()
+    numbers = '{"rate": 1e-05, "at": 1790000000000000000, "price": 1.10, "far": 1e999}'
+    play.service.find(
+        play.task_id,
+        agent,
+        "numbers",
+        finding_type=FindingType.ISSUE,
+        severity=Severity.LOW,
+        data=numbers,
+    )
+    play.done(agent)
+    result = called(play, "get_task_findings", task_id=play.task_id)
+    (found,) = json.loads(result.content[0].text)["findings"]
+    assert found["data"] == {"rate": 1e-05, "at": 1790000000000000000, "price": 1.1, "far": "1e999"}
+    assert result.structured_content["findings"][0]["data"] == found["data"]
+    review = play.review
+    verdict = {"review_id": review.review_id, "reviewer_agent_id": review.reviewers[0]}
+    said = {"verdict": "rejected", "findings": [{"message": "slow", "seconds": 1e-05}]}
+    answer = called(play, "submit_review_verdict", task_id=play.task_id, **verdict, **said)
+    assert not answer.is_error, answer.content
+
+
 def test_a_handover_and_a_context_are_cut_by_size(play):
     """Control characters are six times as long when they are written."""
     play.create("first", "second")

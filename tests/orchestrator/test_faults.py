@@ -11,10 +11,13 @@ from registry_api import (
     AgentStatus,
     Kind,
     PhaseStatus,
+    Put,
     RecordQuery,
     ReviewStatus,
     TaskStatus,
+    Verdict,
     all_records,
+    transact,
 )
 from registry_api.errors import InvalidInput, RegistryError, TaskNotFound
 
@@ -84,6 +87,27 @@ def test_a_dead_agent_came_back(play):
     assert play.agent(agent).status is AgentStatus.COMPLETED
     kept = play.now.latest[[e.agent_id for e in play.now.latest].index(agent)]
     assert kept.message == "late"
+
+
+@pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
+def test_a_legacy_program_gave_the_last_approval(opened, backend):
+    """It left the review undecided: killing a reviewer, or a scan, then failed an assertion."""
+    play = opened(backend).create("only")
+    play.work()
+    review = play.review
+    last = Verdict(
+        task_id=play.task_id,
+        verdict_id="theirs",
+        review_id=review.review_id,
+        reviewer_id=review.reviewers[1],
+        verdict="approved",
+        submitted_at=datetime.now(UTC),
+    )
+    play.service.verdict(play.task_id, review.review_id, review.reviewers[0], VerdictWord.APPROVED)
+    transact(play.service.store, play.task_id, lambda _: (Put(last),), actor="legacy")
+    play.service.kill(play.task_id, review.reviewers[1], "over")
+    assert play.phase(0).status is PhaseStatus.APPROVED
+    assert len(play.now.handovers) == 1
 
 
 @pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])

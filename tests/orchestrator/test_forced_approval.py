@@ -93,6 +93,27 @@ def test_what_is_refused_anyway_is_not_asked(play, version):
     assert asked == still == []
 
 
+def test_only_the_phase_that_was_asked_about_is_approved(play):
+    """Another conductor acts while the question is open, and the next phase is escalated too."""
+    play.create("first", "second").work()
+    play.service.abort_review(play.task_id, play.review.review_id, "nobody answers")
+
+    async def user(_context, _params):
+        play.service.approve_phase(play.task_id, "I was faster")
+        play.work("other")
+        play.service.abort_review(play.task_id, play.review.review_id, "nobody answers")
+        return ElicitResult(action="accept", content={"approve": True})
+
+    async def run():
+        server = build_server(play.service)
+        async with Client(server, mode="legacy", elicitation_callback=user) as client:
+            of = {"task_id": play.task_id, **FORCE}
+            return await conducting.refused(client, "approve_phase_review", **of)
+
+    assert asyncio.run(run())["code"] == "phase_closed"
+    assert play.phase(1).status is PhaseStatus.ESCALATED
+
+
 def test_the_confirmation_is_no_argument(play):
     """A model cannot give it in the user's place."""
     escalated(play)

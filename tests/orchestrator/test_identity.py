@@ -16,6 +16,7 @@ from orchestrator.errors import NotAllowed
 from orchestrator.identity import CONDUCTOR, SECRET, Role, caller_of, check_acts_as, is_unverified
 from orchestrator.server import build_server
 from orchestrator.settings import AgentKind
+from registry_api import Delete, Kind, transact
 from registry_api.status import ACTIVE_AGENT
 from tests.orchestrator import conducting
 
@@ -194,7 +195,7 @@ def test_no_agent_gets_a_conductors_tool(cast):
     async def attack(client):
         listed = {t.name for t in (await client.list_tools()).tools}
         assert not listed & set(CONDUCTS)
-        assert {"get_task_context", *SPEAKS} <= listed
+        assert {"get_task_context", *SPEAKS} - {"spawn_child_agent"} <= listed
         for tool, more in CONDUCTS.items():
             given = {k: v for k, v in known.items() if k in every[tool]} | more
             refusal = await conducting.refused(client, tool, **given)
@@ -312,13 +313,51 @@ def test_agents_without_a_secret_report_as_before(play):
     agent = play.agent(play.deploy("outside"))
     assert is_unverified(agent)
     for env in ({}, environment(play, agent.agent_id, None)):
-        check_acts_as(caller_of(play.service.store, env=env), agent)
+        caller = caller_of(play.service.store, env=env)
+        check_acts_as(caller, play.task_id, agent.agent_id, agent)
     (line,) = play.reading.task(play.task_id).agents_active
     assert line.unverified
     play.done(agent.agent_id)
     play.approve()
     verdicts = play.reading.reviews(play.task_id).reviews[0].verdicts
     assert [v.unverified for v in verdicts] == [True, True]
+
+
+def test_a_worker_does_not_vote_for_a_reviewer_that_only_a_document_names(cast):
+    """A legacy program names reviewers that have no record; nobody proved to be one of them."""
+    store, play = cast.play.service.store, cast.play
+    ghost = cast.review.reviewers[0]
+    transact(store, play.task_id, lambda _: (Delete(Kind.AGENT, ghost),), actor="test")
+    arguments = {
+        "task_id": play.task_id,
+        "review_id": cast.review.review_id,
+        "reviewer_agent_id": ghost,
+        "verdict": "approved",
+    }
+
+    async def vote(client):
+        return await conducting.refused(client, "submit_review_verdict", **arguments)
+
+    env = cast.environment(cast.builder, cast.secrets[cast.builder])
+    assert connected(play, env, vote)["code"] == "not_allowed"
+
+
+def test_an_agents_server_that_knows_nothing_reads_nothing(play):
+    """Its client passed on no variable at all: which task is its own?"""
+    play.create("first")
+
+    async def read(client):
+        return await conducting.refused(client, "get_task_status", task_id=play.task_id)
+
+    async def run():
+        store = play.service.store
+        server = build_server(play.service, caller=lambda: caller_of(store, agent=True, env={}))
+        async with Client(server) as client:
+            return await read(client)
+
+    refusal = asyncio.run(run())
+    assert refusal["code"] == "not_allowed"
+    assert SECRET in refusal["next_step"]
 
 
 def test_an_agent_that_is_being_started_is_nobodys(teller):
@@ -335,7 +374,7 @@ def test_an_agent_that_is_being_started_is_nobodys(teller):
     try:
         play.deploy("worker")
         with pytest.raises(NotAllowed):
-            check_acts_as(CONDUCTOR, seen[0])
+            check_acts_as(CONDUCTOR, play.task_id, seen[0].agent_id, seen[0])
     finally:
         stop(play)
 

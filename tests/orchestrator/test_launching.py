@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import closing
 
+import psutil
 import pytest
 
 from orchestrator import errors, marks
@@ -215,6 +216,85 @@ def test_an_exit_after_the_servers_end_is_known(running, tmp_path, ending, statu
     assert play.agent(agent).status == status
     assert reason in play.agent(agent).extra
     assert play.now.status == status.upper()
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "fifo"])
+def test_an_exit_file_that_is_none_stops_no_scan(running, tmp_path, what):
+    """An agent put something else in its place; every scan, and every start of a server, failed."""
+    play = running(FOREVER).create("only")
+    agent, other = play.deploy("a"), play.deploy("b")
+    path = tmp_path / play.task_id / "logs" / f"{agent}_exit"
+    path.unlink()
+    {"link": lambda: path.symlink_to("/etc/passwd"), "folder": path.mkdir}.get(
+        what, lambda: os.mkfifo(path)
+    )()
+    for one in (agent, other):
+        play.service.deployment._launcher.stop([mark_of(play, one)], grace=0)
+    until(lambda: not play.active())
+    assert play.scan().ended == ()
+
+
+def mark_of(play, agent):
+    return json.loads(play.agent(agent).extra)["process"]
+
+
+def test_a_note_that_cannot_be_written_fails_nobody(tmp_path):
+    """The disk is full: how the agent ended is told all the same."""
+    names = ("prompt", "log", "errors")
+    files = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in names]
+    files.append(os.open(tmp_path, os.O_RDONLY))
+    codes, ended = [], threading.Event()
+    full = os.open("/dev/full", os.O_WRONLY)
+    launch = Launch(
+        task_id="t",
+        agent_id="a",
+        argv=(PYTHON, "-c", ""),
+        files=tuple(files),
+        cwd=tmp_path,
+        prompt=tmp_path / "prompt",
+        log=tmp_path / "log",
+        errors=tmp_path / "errors",
+        environment={},
+        exit_file=full,
+    )
+    prepared = ProcessLauncher().prepare(launch, lambda code: (codes.append(code), ended.set()))
+    prepared.go()
+    assert ended.wait(30)
+    assert codes == [0]
+    for fd in (*files, full):
+        os.close(fd)
+
+
+def test_an_agent_outlives_what_waits_for_it(running):
+    """Somebody killed its parent: it works on, and is stopped by nobody."""
+    play = running(FOREVER).create("only")
+    agent = play.deploy()
+    pid = marks.pid_of(mark_of(play, agent))
+    os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
+    until(lambda: psutil.Process(pid).ppid() != os.getpid() and play.scan() is not None)
+    assert play.service.deployment.process(play.agent(agent)) == "alive"
+    assert play.agent(agent).status is AgentStatus.RUNNING
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: play.agent(agent).status is AgentStatus.FAILED)
+
+
+def test_a_reviewer_whose_owner_died_half_way_is_started(running, monkeypatch):
+    """The files that the owner had made stood in the way, and its phase was escalated."""
+    play = running(FOREVER, reviewers=1, reviewer_kind=None).create("only")
+    dead = subprocess.Popen(["true"])
+    mark = marks.mark_of(dead.pid) or f"{dead.pid}:1"
+    dead.wait()
+    monkeypatch.setattr(play.service, "_owner", mark)
+    monkeypatch.setattr(play.service, "_start", lambda *_: None)
+    play.done(play.deploy())
+    monkeypatch.undo()
+    (reviewer,) = play.review.reviewers
+    folder = play.service.settings.workspace / play.task_id
+    for name in (f"agent_prompt_{reviewer}.txt", f"logs/{reviewer}_exit"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("left")
+    assert play.scan().started == (reviewer,)
+    assert play.service.deployment.process(play.agent(reviewer)) == "alive"
 
 
 def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):

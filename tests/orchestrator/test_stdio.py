@@ -121,7 +121,7 @@ def test_a_reader_that_goes_away_leaves_no_trace(served):
 
 
 def test_input_from_a_file(tmp_path):
-    """A file, which cannot be waited for, is read to its end and answered."""
+    """A file, which cannot be waited for, is read; at its end the server ends with 0."""
     conducting.configure(tmp_path, default_kind="external")
     lines = tmp_path / "lines"
     lines.write_bytes(json.dumps(HELLO).encode() + b"\n" + LIST)

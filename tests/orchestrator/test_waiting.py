@@ -13,6 +13,7 @@ from mcp import Client
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.server import build_server
 from registry_api import load_settings, open_migration
+from registry_api.errors import CursorExpired, Unavailable
 from tests.orchestrator import conducting
 
 
@@ -159,6 +160,47 @@ def test_a_phase_is_waited_for_alone(play):
         assert refusal["code"] == "phase_not_found"
 
     waited(play, question)
+
+
+def test_a_feed_that_cannot_be_read_holds_nobody(play, monkeypatch):
+    """Who waits is answered when the time is over, from the task as it stands."""
+    play.create("only")
+    agent = play.deploy()
+
+    def broken(*_args, **_options):
+        raise Unavailable("the disk is away", next_step="Mount it")
+
+    monkeypatch.setattr(play.service.store, "changes", broken)
+
+    async def question(client):
+        first = await wait(client, play, seconds=0)
+        play.done(agent)
+        return await wait(client, play, seconds=2, cursor=first["cursor"])
+
+    assert waited(play, question)["changes"]
+
+
+def test_a_feed_that_begins_anew_loses_no_change(play, monkeypatch):
+    """What was committed between the loss of a place and the new one wakes too."""
+    play.create("only")
+    agents = [play.deploy(name) for name in ("a", "b")]
+    changes, raised = play.service.store.changes, []
+
+    def expired(after=None, **options):
+        if after is not None and not raised and options.get("limit") == 500:
+            raised.append(after)
+            play.done(agents[0])
+            raise CursorExpired("too old", next_step="Begin anew")
+        return changes(after, **options)
+
+    async def question(client):
+        first = await wait(client, play, seconds=0)
+        monkeypatch.setattr(play.service.store, "changes", expired)
+        return await wait(client, play, cursor=first["cursor"])
+
+    answer = waited(play, question)
+    assert raised
+    assert answer["changes"] == [f"agent {agents[0]} completed"]
 
 
 def test_an_unknown_task_is_refused(play):
