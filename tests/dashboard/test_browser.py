@@ -209,7 +209,7 @@ def test_a_whole_move_by_clicks(workspace):
             verb = "Switch to" if to > now else "Step back to"
             page.get_by_role("button", name=f"{verb} {to}").click()
             page.locator("dialog").get_by_role("button", name=f"{verb} {to}").click()
-            page.get_by_text(f"switched {now} → {to}").wait_for(timeout=60_000)
+            page.get_by_text(f"switched {now} → {to}").wait_for(timeout=240_000)
             says(page, "h1", f"Phase {to}: {MigrationPhase(to).name}")
             now = to
         page.get_by_role("button", name="Verify").click()
