@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 
 import httpx2
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from registry_api.console import listening
 from tests.orchestrator import conducting
+from tests.proof import PROVING
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "clients"
@@ -53,8 +55,11 @@ NEEDS = {
 }
 
 
-@pytest.mark.parametrize("transport", ["stdio", "http"])
-@pytest.mark.parametrize("client", CONDUCTORS)
+EVERY = list(product(CONDUCTORS, ["stdio", "http"]))
+EACH_TIME = [("typescript-1", "stdio"), ("typescript-2", "http"), ("python-1", "http")]
+
+
+@pytest.mark.parametrize(("client", "transport"), EVERY if PROVING else EACH_TIME)
 def test_a_task_conducted_by_another_client(tmp_path, client, transport):
     """Two phases, one rejected review, a revision, COMPLETED; every refusal can be read. A client
     that checks answers against the output schema threw instead of showing a refusal.

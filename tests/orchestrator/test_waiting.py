@@ -15,6 +15,7 @@ from orchestrator.server import build_server
 from registry_api import load_settings, open_migration
 from registry_api.errors import CursorExpired, Unavailable
 from tests.orchestrator import conducting
+from tests.proof import PROVING
 
 
 def waited(play, question):
@@ -284,7 +285,7 @@ def test_it_wakes_across_a_switch(opened, tmp_path):
     assert any(agent in line for line in answer["changes"])
 
 
-@pytest.mark.parametrize("polls", [False, True], ids=["waiting", "polling"])
+@pytest.mark.parametrize("polls", [False, *([True] if PROVING else [])])
 def test_a_conductor_that_follows_each_next_step(tmp_path, polls, record_property):
     """Three phases, one of them rejected once, to COMPLETED: by waiting with at most 40 calls and
     15,000 tokens of answers.
