@@ -15,7 +15,7 @@ View = Mapping[tuple[str, str], str]  # ("phase", "0") -> "IN_REVIEW"
 
 
 def is_worked_on(snapshot: TaskSnapshot, phase_index: int | None) -> bool:
-    """Whether anybody is at work, so that something will change by itself."""
+    """Whether an agent is active, so that something will change by itself."""
     if snapshot.status in TERMINAL_TASK:
         return False
     return any(a.status in ACTIVE_AGENT for a in _agents_of(snapshot, phase_index))

@@ -90,7 +90,7 @@ class Waiting:
         context: Context[Any, Any],
     ) -> WaitAnswer:
         """Wait until a task or phase has changed: a status, a verdict, an agent's end. Returns at
-        once where something changed since the cursor, or nobody is at work.
+        once where something changed since the cursor, or no agent is active.
         """
         began = anyio.current_time()
         deadline = began + seconds

@@ -43,7 +43,7 @@ class _Prepared:
         self.pid: int | None = None
 
     def begin(self, order: Mapping[str, object]) -> int:
-        """Give it the order; returns the pid of the agent to be. Raises OSError where it died."""
+        """Give it the order; returns the pid of the future agent. Raises OSError where it died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")

@@ -61,7 +61,7 @@ async function until(task_id, phase_index, status) {
   for (;;) {
     const answer = await ask("wait_for", { task_id, phase_index, cursor });
     if (answer.phase_status === status) return answer;
-    if (answer.cursor === cursor) await sleep(200); // nobody is at work yet
+    if (answer.cursor === cursor) await sleep(200); // no agent is active yet
     cursor = answer.cursor;
   }
 }

@@ -49,7 +49,7 @@ class Conductor:
             if answer["phase_status"] == status:
                 return answer
             if answer["cursor"] == cursor:
-                await asyncio.sleep(0.2)  # nobody is at work yet
+                await asyncio.sleep(0.2)  # no agent is active yet
             cursor = answer["cursor"]
 
     async def conduct(self):

@@ -98,7 +98,7 @@ def created(play):
     play.create("plan", "build")
 
 
-# What a tool needs to find, where it is more than a task with an agent at work.
+# What a tool needs to find, where it is more than a task with an active agent.
 BEFORE = {
     "deploy_agent": created,
     "mark_revision_ready": revised,

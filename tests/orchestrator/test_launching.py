@@ -79,6 +79,24 @@ def running(opened):
         stop_all(play.service.settings.workspace)
 
 
+def left_behind(play, workspace, code):
+    """Have an orchestrator deploy an agent that runs this code, and kill it; return the agent."""
+    argv = json.dumps([PYTHON, "-c", code])
+    (workspace / "registry.toml").write_text(
+        f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
+    )
+    first = subprocess.Popen(
+        [PYTHON, "-c", BEGUN, str(workspace)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    play.task_id, agent = first.stdout.readline().split()
+    first.kill()
+    first.communicate()
+    return agent
+
+
 def log_of(play, agent_id):
     return play.reading.output(play.task_id, agent_id, max_bytes=65536, before=None).text
 
@@ -159,19 +177,7 @@ def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path
     """Started by a process that is then killed: the next one knows whether they live, and how to
     stop them."""
     play = running(FOREVER)
-    argv = json.dumps([PYTHON, "-c", FOREVER])
-    (tmp_path / "registry.toml").write_text(
-        f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
-    )
-    first = subprocess.Popen(
-        [PYTHON, "-c", BEGUN, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    play.task_id, agent = first.stdout.readline().split()
-    first.kill()
-    first.communicate()
+    agent = left_behind(play, tmp_path, FOREVER)
     until(lambda: "up" in log_of(play, agent))
     assert play.service.deployment.process(play.agent(agent)) == "alive"
     assert play.scan().ended == ()
@@ -197,19 +203,7 @@ def test_an_exit_after_the_servers_end_is_known(running, tmp_path, ending, statu
     code = (
         f"import os, sys, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n{ending}"
     )
-    argv = json.dumps([PYTHON, "-c", code])
-    (tmp_path / "registry.toml").write_text(
-        f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
-    )
-    first = subprocess.Popen(
-        [PYTHON, "-c", BEGUN, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    play.task_id, agent = first.stdout.readline().split()
-    first.kill()
-    first.communicate()
+    agent = left_behind(play, tmp_path, code)
     go.touch()
     until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
     assert play.scan().ended == (agent,)
