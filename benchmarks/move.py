@@ -112,8 +112,8 @@ def cut_over(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 _DYING = """
 import os, signal, sys
-from backends.json_files.movable import MovableJsonStore
-MovableJsonStore.sweep = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+from backends.json_files.movable import JsonMigrationSource
+JsonMigrationSource.sweep = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 from backends.admin.cli import main
 main(["switch", "3", "--workspace", sys.argv[1]])
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from contract_tests.witness import History, witnessed
+from contract_tests.call_recorder import History, recorded_calls
 from registry_api import (
     Capability,
     Plugins,
@@ -81,7 +81,7 @@ class Harness:
     def _open(self, *, read_only: bool = False) -> RegistryStore:
         settings = load_settings(self.workspace, env=self.environment())
         store = open_store(settings, plugins=_plugins(), read_only=read_only)
-        return witnessed(self._stack.enter_context(closing(store)), self.history)
+        return recorded_calls(self._stack.enter_context(closing(store)), self.history)
 
     def open(self) -> RegistryStore:
         """Return a store, closed at the end of the test."""

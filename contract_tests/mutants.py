@@ -534,7 +534,7 @@ class DeclaresTooMuch(StoreWrapper):
     @property
     def info(self) -> StoreInfo:
         info = self.inner.info
-        return replace(info, capabilities=info.capabilities | {Capability.MOVABLE})
+        return replace(info, capabilities=info.capabilities | {Capability.MIGRATION_SOURCE})
 
 
 @mutant

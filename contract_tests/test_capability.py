@@ -13,7 +13,7 @@ from contract_tests.harness import Harness
 from registry_api import (
     CONTRACT_VERSION,
     Capability,
-    Movable,
+    MigrationSource,
     MoveTarget,
     RegistryStore,
     errors,
@@ -24,7 +24,7 @@ from registry_api import (
 
 PROTOCOLS = {
     Capability.MOVE_TARGET: MoveTarget,
-    Capability.MOVABLE: Movable,
+    Capability.MIGRATION_SOURCE: MigrationSource,
 }
 
 
@@ -38,7 +38,7 @@ def test_a_store_says_what_it_is(harness: Harness) -> None:
     major, _, minor = info.contract_version.partition(".")
     assert (major, minor.isdecimal()) == (CONTRACT_VERSION.partition(".")[0], True)
     assert info.capabilities <= set(Capability)
-    lasting = {Capability.DURABLE, Capability.MULTI_PROCESS, Capability.MOVABLE}
+    lasting = {Capability.DURABLE, Capability.MULTI_PROCESS, Capability.MIGRATION_SOURCE}
     assert Capability.PERSISTENT in info.capabilities or not lasting & info.capabilities
     assert info.limits.ops >= 100
     assert info.limits.changeset_bytes >= 2**16

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contract_tests import build
 from contract_tests.harness import Harness
-from contract_tests.shake import shaken
+from contract_tests.race_amplifier import amplified_races
 from contract_tests.test_counts import assert_true
 from contract_tests.test_crash import all_changes
 from registry_api import (
@@ -54,7 +54,7 @@ def test_the_feed_rebuilds_the_store(
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(_WORKERS)]
-    with shaken():
+    with amplified_races():
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -11,9 +11,9 @@ import pytest
 
 from contract_tests import build
 from contract_tests.harness import Harness
-from contract_tests.lossy import LostAnswers
+from contract_tests.lossy_store import LostAnswers
 from contract_tests.test_race import bump
-from registry_api import Capability, Put, commit_surely, errors, new_changeset, transact
+from registry_api import Capability, Put, commit_with_retry, errors, new_changeset, transact
 
 
 def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
@@ -45,10 +45,10 @@ def test_a_lost_answer_is_asked_for_again(harness: Harness) -> None:
     """
     store = harness.open()
     build.make(store, "t", build.agent("t"))
-    lossy = LostAnswers(store)
+    lossy_store = LostAnswers(store)
     for n in range(2, 8):
         changeset = new_changeset("t", [Put(build.report("t", progress=n))], expected=None)
-        commit = commit_surely(lossy, changeset, deadline=time.monotonic() + 30)
+        commit = commit_with_retry(lossy_store, changeset, deadline=time.monotonic() + 30)
         assert (commit.revision, commit.changeset_id) == (n, changeset.id)
         assert store.load("t").agents[0].progress == n
     assert [c.revision for c in store.changes(task_id="t")] == list(range(1, 8))
@@ -63,10 +63,10 @@ def test_nothing_is_counted_twice_when_answers_are_lost(harness: Harness) -> Non
     failures = list[BaseException]()
 
     def work() -> None:
-        lossy = LostAnswers(store)
+        lossy_store = LostAnswers(store)
         try:
             for _ in range(8):
-                transact(lossy, "t", bump, attempts=1000)
+                transact(lossy_store, "t", bump, attempts=1000)
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 

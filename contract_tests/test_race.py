@@ -8,7 +8,7 @@ import pytest
 
 from contract_tests import build
 from contract_tests.harness import Harness
-from contract_tests.shake import shaken
+from contract_tests.race_amplifier import amplified_races
 from registry_api import (
     Agent,
     Kind,
@@ -43,7 +43,7 @@ def test_threads_lose_no_update(harness: Harness) -> None:
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(WORKERS)]
-    with shaken():
+    with amplified_races():
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -80,7 +80,7 @@ def test_readers_never_see_a_torn_state(harness: Harness) -> None:
             torn.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
-    with shaken():
+    with amplified_races():
         for reader in readers:
             reader.start()
         for n in range(1, 60):

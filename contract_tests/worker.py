@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from contract_tests import build
-from contract_tests.shake import shaken
+from contract_tests.race_amplifier import amplified_races
 from registry_api import Put, new_changeset, open_store, transact
 
 
@@ -15,7 +15,7 @@ def main(verb: str, task_id: str, argument: str) -> None:
 
     store = open_store()
     if verb == "bump":
-        with shaken():
+        with amplified_races():
             for _ in range(int(argument)):
                 transact(store, task_id, bump, attempts=1000)
         store.close()

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from dashboard.api import AgentId, Configured, TaskId, only_known
@@ -55,12 +54,12 @@ class Way(Asked):
 
 
 class Switch(Way):
-    """As ``registry-backend switch``: ``anyway`` is the reason to go on where something forbids it;
+    """As ``registry-backend switch``: ``force`` is the reason to go on where something forbids it;
     ``timeout``: seconds, without one as long as operations of just now call for. ``epoch``: do
     nothing where the record is of another one by now.
     """
 
-    anyway: Reason | None = None
+    force: Reason | None = Field(default=None, validation_alias=AliasChoices("force", "anyway"))
     timeout: float | None = Field(default=None, gt=0, le=600, allow_inf_nan=False)
     epoch: int | None = Field(default=None, ge=0, le=2**53)
 
@@ -109,7 +108,7 @@ async def switch(request: Request, settings: Configured, asked: Switch) -> Event
                 json_is_truth=asked.json_is_truth,
                 leave_unreadable=asked.leave_unreadable,
                 only_from_epoch=asked.epoch,
-                anyway=asked.anyway,
+                force=asked.force,
                 progress=progress,
             )
         return _report(report)
@@ -149,7 +148,7 @@ async def reconcile(
     def work(progress: Progress) -> dict[str, Any]:
         with closing(open_migration(settings)) as migration:
             done = migration.reconcile(dry_run=asked.dry_run, progress=progress)
-        return {**asdict(done), "dry_run": asked.dry_run}
+        return {**done.to_dict(), "dry_run": asked.dry_run}
 
     return _begun(request, "reconcile", work)
 
@@ -183,7 +182,7 @@ def _begun(request: Request, what: str, work: Work) -> EventSourceResponse:
 async def _followed(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
     async for now in jobs.follow(job):
         name = "progress" if now.state is JobState.RUNNING else str(now.state)
-        yield ServerSentEvent(event=name, data=jsontext.dump_text(now.shown())).encode()
+        yield ServerSentEvent(event=name, data=jsontext.dump_text(now.to_dict())).encode()
 
 
 def _difference(found: Mismatch) -> dict[str, str]:

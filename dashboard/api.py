@@ -12,12 +12,12 @@ from fastapi.routing import APIRoute
 from sse_starlette import EventSourceResponse
 
 from dashboard import legacy, logs
+from dashboard.activity_index import ActivityIndex
 from dashboard.answers import ExactRoute
 from dashboard.feed import Hub, cursor_of
 from dashboard.jobs import JobState
-from dashboard.presence import Presence
 from dashboard.refusals import REFUSALS, STREAM, NotThere
-from dashboard.truth import look
+from dashboard.summary import look
 from registry_api import (
     Agent,
     Finding,
@@ -77,12 +77,12 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
-def _presence(request: Request) -> Presence:
-    presence: Presence = request.app.state.presence
-    return presence
+def _activity_index(request: Request) -> ActivityIndex:
+    activity_index: ActivityIndex = request.app.state.activity_index
+    return activity_index
 
 
-Present = Annotated[Presence, Depends(_presence)]
+Present = Annotated[ActivityIndex, Depends(_activity_index)]
 Store = Annotated[RegistryStore, Depends(_store)]
 Configured = Annotated[Settings, Depends(_settings)]
 
@@ -132,20 +132,20 @@ def summary(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """True counts, the newest tasks, who is at work; its cost follows what has changed."""
-    truth = look(present, settings, datetime.now(UTC))
+    summary = look(present, settings, datetime.now(UTC))
     recent = store.list_tasks(TaskQuery(newest_first=True), limit=limit)
     active = store.list_records(Kind.AGENT, RecordQuery(active=True), limit=limit)
     return {
-        "headline": truth.headline(),
-        "global_counts": truth.numbers(),
-        "claimed": truth.claimed,
+        "headline": summary.headline(),
+        "global_counts": summary.numbers(),
+        "claimed": summary.stored,
         "recent_tasks": [task_line(t) for t in recent.items],
         "active_agents": [
             {"task_id": a.task_id, **legacy.agent_data(a)}
             for a in active.items
             if isinstance(a, Agent)
         ],
-        "task_status_distribution": {str(k): n for k, n in truth.counts.tasks.items()},
+        "task_status_distribution": {str(k): n for k, n in summary.counts.tasks.items()},
     }
 
 
@@ -153,8 +153,8 @@ def summary(
 def task(store: Store, task_id: TaskId) -> dict[str, Any]:
     """A task with all that it holds but its histories."""
     snapshot = store.load(task_id)
-    shown = legacy.document(snapshot)
-    return shown | {
+    to_dict = legacy.document(snapshot)
+    return to_dict | {
         "description": snapshot.task.description,
         "recorded_status": str(snapshot.task.recorded_status),
         "revision": snapshot.revision,
@@ -305,8 +305,8 @@ def output(
 @router.get("/phases/{task_id}")
 def phases(store: Store, task_id: TaskId) -> list[dict[str, Any]]:
     """A task's phases."""
-    shown: list[dict[str, Any]] = legacy.document(store.load(task_id))["phases"]
-    return shown
+    to_dict: list[dict[str, Any]] = legacy.document(store.load(task_id))["phases"]
+    return to_dict
 
 
 @router.get("/phases/{task_id}/current")
@@ -343,26 +343,26 @@ def migration(request: Request, store: Store) -> dict[str, Any]:
     state = request.app.state
     job = state.jobs.last
     busy = job is not None and job.state is JobState.RUNNING
-    found: dict[str, Any] = state.standing.shown(store.info.name, busy=busy)
-    return {**found, "job": job.shown() if job else None}
+    found: dict[str, Any] = state.migration_view.to_dict(store.info.name, busy=busy)
+    return {**found, "job": job.to_dict() if job else None}
 
 
 @router.get("/system")
 def system(request: Request, store: Store) -> dict[str, Any]:
     """The store, the plugins, and what the checks of ``registry-backend doctor`` find."""
-    found: dict[str, Any] = request.app.state.system.shown(store)
+    found: dict[str, Any] = request.app.state.system.to_dict(store)
     return found
 
 
 @numbers.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request, present: Present, settings: Configured) -> PlainTextResponse:
     """Counts of the records, and what the live processes count, as Prometheus reads it."""
-    truth = look(present, settings, datetime.now(UTC))
+    summary = look(present, settings, datetime.now(UTC))
     lines = list(process_metrics(settings))
-    for name, counts in (("tasks", truth.counts.tasks), ("agents", truth.counts.agents)):
+    for name, counts in (("tasks", summary.counts.tasks), ("agents", summary.counts.agents)):
         lines.append(f"# TYPE registry_{name} gauge")
         lines += [f'registry_{name}{{status="{status}"}} {n}' for status, n in counts.items()]
-    for name, number in truth.numbers().items():
+    for name, number in summary.numbers().items():
         if name.startswith("silent"):
             lines += [f"# TYPE registry_{name} gauge", f"registry_{name} {number}"]
     streams = request.app.state.hub.listeners

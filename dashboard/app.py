@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from dashboard import acting, api, pages
+from dashboard.activity_history import ActivityHistory
+from dashboard.activity_index import ActivityIndex
 from dashboard.background import beside
 from dashboard.feed import Hub
 from dashboard.guard import Guard, Tokens
-from dashboard.hour import Hour
 from dashboard.jobs import Jobs
-from dashboard.moving import Standing
-from dashboard.presence import Presence
+from dashboard.migration_view import MigrationView
 from dashboard.refusals import refusal_of
 from dashboard.system import System
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
@@ -44,14 +44,14 @@ def create_app(
     """
     plugins = plugins or load_plugins()
     listening = AsyncStore(store, workers=2)
-    hour = Hour(listening)
+    activity_history = ActivityHistory(listening)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         hub = Hub(listening, settings.workspace / STATE_DIR / "phase.json")
         app.state.hub = hub
-        app.state.jobs = Jobs(lambda job: hub.notify("job", job.shown()))
-        async with beside(hub.follow()), beside(hour.sample()):
+        app.state.jobs = Jobs(lambda job: hub.notify("job", job.to_dict()))
+        async with beside(hub.follow()), beside(activity_history.sample()):
             yield
 
     # Its own pages of documentation fetch scripts from other hosts.
@@ -59,9 +59,9 @@ def create_app(
     app.state.store = store
     app.state.settings = settings
     app.state.plugins = plugins
-    app.state.presence = Presence(store)
-    app.state.hour = hour
-    app.state.standing = Standing(settings)
+    app.state.activity_index = ActivityIndex(store)
+    app.state.activity_history = activity_history
+    app.state.migration_view = MigrationView(settings)
     app.state.system = System(settings, plugins)
     app.include_router(api.router)
     app.include_router(api.numbers)

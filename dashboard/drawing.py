@@ -21,7 +21,7 @@ class Bar:
     status: PhaseStatus
     x: float
     width: float
-    marks: tuple[float, ...]
+    process_identity: tuple[float, ...]
 
 
 def curve(values: Sequence[int]) -> str:
@@ -73,7 +73,7 @@ def timeline(snapshot: TaskSnapshot, now: datetime) -> list[Bar]:
                 status=phase.status,
                 x=round(x, 1),
                 width=round(max(at(ends[phase.phase_index]) - x, 2.0), 1),
-                marks=tuple(round(at(r.created_at), 1) for r in reviews),
+                process_identity=tuple(round(at(r.created_at), 1) for r in reviews),
             )
         )
     return bars

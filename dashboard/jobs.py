@@ -56,7 +56,7 @@ class Job:
     total: int = 0
     answer: dict[str, Any] = field(default_factory=dict)
 
-    def shown(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {
             "number": self.number,

@@ -12,11 +12,11 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from dashboard import drawing, legacy, logs
+from dashboard.activity_history import ACTIVE, EVERY
 from dashboard.api import AgentId, Configured, Cursor, Present, Store, TaskId, find_agent, migration
-from dashboard.hour import ACTIVE, EVERY
 from dashboard.refusals import Refusal
 from dashboard.reviewing import OPEN, reviews_of
-from dashboard.truth import look
+from dashboard.summary import look
 from registry_api import (
     Agent,
     AgentStatus,
@@ -82,30 +82,32 @@ def overview(
 ) -> HTMLResponse:
     """The truth at a glance, the tasks, what was found last."""
     now = datetime.now(UTC)
-    truth = look(present, settings, now)
+    summary = look(present, settings, now)
     query = TaskQuery(status=status or None, text=text or None, newest_first=True)
     tasks = store.list_tasks(query, after=cursor, limit=25)
     newest = RecordQuery(newest_first=True, severity=severity or None)
     found = store.list_records(Kind.FINDING, newest, limit=10)
-    rows = list(request.app.state.hour.rows)
+    rows = list(request.app.state.activity_history.rows)
     asked = RecordQuery(status=agents) if agents else RecordQuery(active=True)
-    shown = store.list_records(Kind.AGENT, asked, limit=25)
+    to_dict = store.list_records(Kind.AGENT, asked, limit=25)
     return _page(
         request,
         "overview.html",
-        truth=truth,
-        numbers=truth.numbers(),
+        summary=summary,
+        numbers=summary.numbers(),
         tasks=tasks,
-        silent_tasks=truth.quiet.tasks,
+        silent_tasks=summary.quiet.tasks,
         before=now - timedelta(seconds=settings.silent_after),
         findings=found.items,
         severity=severity or "",
         severities=SEVERITIES,
-        hour=list(zip(ACTIVE, rows[-1], drawing.stacked(rows), strict=True)) if rows[1:] else [],
+        activity_history=list(zip(ACTIVE, rows[-1], drawing.stacked(rows), strict=True))
+        if rows[1:]
+        else [],
         minutes=round(len(rows) * EVERY / 60),
         most=max(map(sum, rows), default=0),
-        agents=[a for a in shown.items if isinstance(a, Agent)],
-        more_agents=shown.next is not None,
+        agents=[a for a in to_dict.items if isinstance(a, Agent)],
+        more_agents=to_dict.next is not None,
         chosen=agents,
         status=status,
         text=text or "",
@@ -200,7 +202,7 @@ def reviews(request: Request, store: Store) -> HTMLResponse:
 @router.get("/system")
 def system(request: Request, store: Store) -> HTMLResponse:
     """The store, the plugins, and what is not as it should be."""
-    return _page(request, "system.html", system=request.app.state.system.shown(store))
+    return _page(request, "system.html", system=request.app.state.system.to_dict(store))
 
 
 @router.get("/migration")

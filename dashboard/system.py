@@ -29,7 +29,7 @@ class System:
         self._lock = threading.Lock()
         self._looked: tuple[float, dict[str, Any]] | None = None
 
-    def shown(self, store: RegistryStore) -> dict[str, Any]:
+    def to_dict(self, store: RegistryStore) -> dict[str, Any]:
         """Return the store, the plugins and the findings; ``recounted``: whether the registry was
         small enough to count every record of it.
         """

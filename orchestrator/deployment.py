@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator import identity, marks
+from orchestrator import callers, process_identity
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
@@ -42,7 +42,7 @@ __all__ = [
     "Endpoint",
     "Order",
     "client_config",
-    "mark_in",
+    "process_of",
     "working_directory",
 ]
 
@@ -55,11 +55,11 @@ _OURS = set[tuple[str, str]]()
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _OWN = (
-    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE", identity.SECRET),
+    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE", callers.SECRET),
     *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
 )
 # What an agent's own server must be given, where its client passes nothing on by itself.
-_PROOF = ("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", identity.SECRET)
+_PROOF = ("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", callers.SECRET)
 _NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", "REGISTRY_AGENT_WORD"}
 
 
@@ -168,17 +168,17 @@ class Deployment:
             finally:
                 _OURS.discard((task_id, agent_id))
 
-        secret = identity.new_secret(task_id, agent_id)
+        secret = callers.new_secret(task_id, agent_id)
         _OURS.add((task_id, agent_id))
         try:
             with self._launch(task, agent, order, prompt, secret) as launch:
                 prepared = self._launcher.prepare(launch, gone)
             confirmed = ConfirmAgent(
                 agent_id=agent_id,
-                mark=prepared.mark,
+                identity=prepared.identity,
                 pid=prepared.pid,
                 at=self._now(),
-                secret_hash=identity.hash_of(secret),
+                secret_hash=callers.hash_of(secret),
             )
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
@@ -199,9 +199,9 @@ class Deployment:
         the registry started, of which this one is a copy, is that one's to stop.
         """
         found = [
-            mark
+            identity
             for agent in stopped
-            if (mark := mark_in(agent)) is not None and not self._is_of_another(agent)
+            if (identity := process_of(agent)) is not None and not self._is_of_another(agent)
         ]
         self._launcher.stop(found, grace=self._grace)
 
@@ -213,22 +213,26 @@ class Deployment:
         none of ours; ``elsewhere``: of another host, whose processes one cannot see, or of another
         instance of the registry, of which this one is a copy.
         """
-        mark, owner = mark_in(agent), extra_of(agent).get("reserved_by")
+        identity, owner = process_of(agent), extra_of(agent).get("reserved_by")
         if self._is_of_another(agent):
             assert isinstance(owner, str)
-            gone = marks.of_earlier_boot(owner)
-            return "elsewhere" if not gone else "dead" if mark else "abandoned"
-        if mark is not None and self._launcher.alive(mark):
+            gone = process_identity.of_earlier_boot(owner)
+            return "elsewhere" if not gone else "dead" if identity else "abandoned"
+        if identity is not None and self._launcher.alive(identity):
             return "alive"
         if not isinstance(owner, str):
-            return "dead" if mark else "external"
-        if not marks.is_here(owner):
+            return "dead" if identity else "external"
+        if not process_identity.is_here(owner):
             return "elsewhere"
-        if mark is not None and not marks.of_earlier_boot(owner) and self._is_being_noted(agent):
+        if (
+            identity is not None
+            and not process_identity.of_earlier_boot(owner)
+            and self._is_being_noted(agent)
+        ):
             return "ending"
         if self._cared_for(agent, owner):
-            return "ending" if mark else "starting"
-        return "dead" if mark else "abandoned"
+            return "ending" if identity else "starting"
+        return "dead" if identity else "abandoned"
 
     def exit_code(self, agent: Agent) -> int | None:
         """Return with which code the agent's process ended, negative for a signal; None where
@@ -259,7 +263,7 @@ class Deployment:
         """Return what names this process, the instance of the registry that it works for, and where
         that stands: ``pid:birth:place:instance:path``, the path as a digest.
         """
-        return ":".join((marks.own_mark(), *self._instance()))
+        return ":".join((process_identity.own_identity(), *self._instance()))
 
     def _is_of_another(self, agent: Agent) -> bool:
         """Whether another instance of the registry started the agent. Not one that stood in this
@@ -278,7 +282,7 @@ class Deployment:
             return (agent.task_id, agent.agent_id) in _OURS
         sign = agent.last_update or agent.started_at
         lately = sign is not None and (self._now() - sign).total_seconds() < _CARE
-        return lately and marks.alive(owner)
+        return lately and process_identity.alive(owner)
 
     @contextmanager
     def _launch(
@@ -300,7 +304,7 @@ class Deployment:
             "REGISTRY_TASK_ID": task_id,
             "REGISTRY_AGENT_ID": agent_id,
             "REGISTRY_INSTANCE": instance_of(self._workspace / STATE_DIR),
-            identity.SECRET: secret,
+            callers.SECRET: secret,
         }
         if self._endpoint is not None:
             mine["REGISTRY_ORCHESTRATOR_URL"] = self._endpoint.url
@@ -419,10 +423,10 @@ def _inline_table(values: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) + "}"
 
 
-def mark_in(agent: Agent) -> str | None:
+def process_of(agent: Agent) -> str | None:
     """Return the mark of an agent's process, None before it was confirmed."""
-    mark = extra_of(agent).get("process")
-    return mark if isinstance(mark, str) else None
+    identity = extra_of(agent).get("process")
+    return identity if isinstance(identity, str) else None
 
 
 def working_directory(cwd: str | None) -> Path | None:

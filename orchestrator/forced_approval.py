@@ -9,8 +9,8 @@ from mcp.server.elicitation import AcceptedElicitation, CancelledElicitation, De
 from mcp.server.mcpserver import Context, Elicit, Resolve
 from pydantic import BaseModel, Field
 
+from orchestrator.callers import Role
 from orchestrator.errors import NotConfirmed
-from orchestrator.identity import Role
 from orchestrator.rules.draft import Draft, extra_of
 from registry_api import PhaseStatus
 from registry_api.errors import RegistryError

@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from orchestrator import marks
+from orchestrator import process_identity
 from orchestrator.service import Orchestrator, ended_by
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import RegistryError, TaskNotFound
@@ -82,7 +82,9 @@ class HealthScan:
         """
         service, stopped = self._service, []
         for found in self._launcher.running(service.settings.workspace):
-            if task_id not in {None, found.task_id} or marks.pid_of(found.mark) == os.getsid(0):
+            if task_id not in {None, found.task_id} or process_identity.pid_of(
+                found.identity
+            ) == os.getsid(0):
                 continue  # an agent's own server must not stop its session in mid-answer
             try:
                 agent = service.find_agent(found.task_id, found.agent_id)
@@ -90,7 +92,7 @@ class HealthScan:
                 continue
             if agent is None or self._long_ended(agent):
                 stopped.append(found)
-        self._launcher.stop([f.mark for f in stopped], grace=service.options.stop_grace)
+        self._launcher.stop([f.identity for f in stopped], grace=service.options.stop_grace)
         return tuple(found.agent_id for found in stopped)
 
     def _long_ended(self, agent: Agent) -> bool:

@@ -17,7 +17,7 @@ from pydantic import AnyHttpUrl
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.identity import CONDUCTOR, Caller, Role, prove
+from orchestrator.callers import CONDUCTOR, Caller, Role, prove
 from orchestrator.server import build_server
 from orchestrator.service import Orchestrator
 from orchestrator.tools import LARGEST, LONGEST

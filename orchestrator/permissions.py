@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.callers import PASS_IT_ON, Caller, Role, check_acts_as
 from orchestrator.errors import NotAllowed
-from orchestrator.identity import PASS_IT_ON, Caller, Role, check_acts_as
 from orchestrator.service import Orchestrator
 from orchestrator.tool_offers import Offer
 

@@ -31,8 +31,8 @@ from orchestrator.answers import (
     TasksPage,
     VerdictLine,
 )
+from orchestrator.callers import is_unverified
 from orchestrator.errors import NoHandover
-from orchestrator.identity import is_unverified
 from orchestrator.rules import context
 from orchestrator.rules.draft import Draft, extra_of
 from orchestrator.rules.guidance import next_step

@@ -29,7 +29,7 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from orchestrator import prompts
-from orchestrator.identity import Caller, caller_of
+from orchestrator.callers import Caller, caller_of
 from orchestrator.permissions import check_call
 from orchestrator.reading import cut
 from orchestrator.resources import add_resources

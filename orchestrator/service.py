@@ -18,7 +18,7 @@ from itertools import islice
 from typing import NoReturn
 
 from orchestrator import prompts
-from orchestrator.deployment import Deployment, Endpoint, Order, mark_in, working_directory
+from orchestrator.deployment import Deployment, Endpoint, Order, process_of, working_directory
 from orchestrator.errors import AgentEnded, AgentNotFound
 from orchestrator.rules import (
     agents,
@@ -51,7 +51,7 @@ from registry_api import (
     TaskSnapshot,
     TaskStatus,
     all_records,
-    commit_surely,
+    commit_with_retry,
     new_changeset,
     transact,
 )
@@ -195,7 +195,7 @@ class Orchestrator:
         except AgentEnded:
             raise
         except Exception:
-            self._surely(partial(self._take_back, task_id, agent_id))
+            self._with_retry(partial(self._take_back, task_id, agent_id))
             raise
         return self.agent(task_id, agent_id)
 
@@ -265,7 +265,7 @@ class Orchestrator:
             status=str(status),
         )
 
-    def find(
+    def add_finding(
         self,
         task_id: str,
         agent_id: str,
@@ -286,7 +286,7 @@ class Orchestrator:
             message=message,
             data=data,
         )
-        ops = findings.find(self._only(task_id, agent_id), finding)
+        ops = findings.add_finding(self._only(task_id, agent_id), finding)
         self._commit(task_id, ops, expected=None, actor=agent_id)
         return finding
 
@@ -439,7 +439,7 @@ class Orchestrator:
 
     def _commit(self, task_id: str, ops: Iterable[Op], *, expected: int | None, actor: str) -> None:
         changeset = new_changeset(task_id, ops, expected=expected, actor=actor[:64], at=self.now())
-        commit_surely(self.store, changeset, deadline=time.monotonic() + _PATIENCE)
+        commit_with_retry(self.store, changeset, deadline=time.monotonic() + _PATIENCE)
 
     def _run(self, task_id: str, rule: Rule, *, actor: str) -> None:
         """Run a rule in a transaction, then start the reviewers that it reserved."""
@@ -477,7 +477,7 @@ class Orchestrator:
         except Exception as error:  # noqa: BLE001  (whatever it is, the record must say it)
             log.warning("reviewer %s is not started: %s", reviewer_id, error)
             reason = str(error)
-            self._surely(lambda: self._end(task_id, reviewer_id, AgentStatus.FAILED, reason))
+            self._with_retry(lambda: self._end(task_id, reviewer_id, AgentStatus.FAILED, reason))
             return False
         return True
 
@@ -495,7 +495,7 @@ class Orchestrator:
         """Take note of an agent's exit, and stop what it left running."""
         self._until_done(lambda: self._note_exit(task_id, agent_id, code))
 
-    def _surely(self, call: Callable[[], None]) -> None:
+    def _with_retry(self, call: Callable[[], None]) -> None:
         """Do what must be done, now or, where the store cannot be written to, when it can."""
         try:
             call()
@@ -517,7 +517,7 @@ class Orchestrator:
     def _note_exit(self, task_id: str, agent_id: str, code: int) -> None:
         """What an exit says of an agent that has not reported its end."""
         agent = self.find_agent(task_id, agent_id)
-        if agent is None or mark_in(agent) is None:
+        if agent is None or process_of(agent) is None:
             return  # it was never confirmed, so it never ran: whoever reserved it takes it back
         self.deployment.stop([agent])
         self._end(task_id, agent_id, *ended_by(agent, code))

@@ -27,7 +27,7 @@ FILLED_IN = frozenset(
     }
 )
 # What older installations set; ours come first.
-_OLDER = {
+_LEGACY = {
     "max_agents": "CLAUDE_ORCHESTRATOR_MAX_AGENTS",
     "max_concurrent": "CLAUDE_ORCHESTRATOR_MAX_CONCURRENT",
     "max_depth": "CLAUDE_ORCHESTRATOR_MAX_DEPTH",
@@ -172,7 +172,7 @@ def load_orchestrator_settings(
     unknown_variable(env, known, prefix=PREFIX)
     values = dict(section(settings.workspace, "orchestrator"))
     for name in fields:
-        for variable in (PREFIX + name.upper(), _OLDER.get(name, "")):
+        for variable in (PREFIX + name.upper(), _LEGACY.get(name, "")):
             if variable in env:
                 values[name] = env[variable]
                 break

@@ -29,7 +29,7 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
-from orchestrator.identity import caller_of
+from orchestrator.callers import caller_of
 from orchestrator.server import Server, build_server
 from orchestrator.service import Orchestrator
 from orchestrator.tools import LARGEST

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel
 
-from orchestrator.identity import Role
+from orchestrator.callers import Role
 
 __all__ = ["ALL_BUT_REVIEWERS", "EVERYONE", "ONLY_CONDUCTOR", "Effect", "Offer", "offer_of", "tool"]
 

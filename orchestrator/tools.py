@@ -313,7 +313,7 @@ class Tools:
         ] = {},
     ) -> FindingAnswer:
         """Report something that others must know; it goes into the phase's handover."""
-        finding = self._do.find(
+        finding = self._do.add_finding(
             task_id,
             agent_id,
             message,

@@ -14,8 +14,8 @@ from registry_api.changeset import (
     Limits,
     Op,
     Put,
-    accepted,
     new_changeset,
+    validate_changeset,
 )
 from registry_api.errors import RegistryError
 from registry_api.follow import follow
@@ -36,6 +36,7 @@ from registry_api.models import (
 from registry_api.opening import OpenContext, open_migration, open_store
 from registry_api.plugins import Plugins, load_plugins
 from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.renamed import renamed
 from registry_api.settings import Settings, load_settings
 from registry_api.silence import Silence, all_records, all_tasks, silent
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
@@ -52,13 +53,13 @@ from registry_api.store import (
     Capability,
     Legacy,
     Logged,
-    Movable,
+    MigrationSource,
     MoveTarget,
     Reconciled,
     RegistryStore,
     StoreInfo,
 )
-from registry_api.transact import commit_surely, transact
+from registry_api.transact import commit_with_retry, transact
 from registry_api.wrapper import StoreWrapper, find_capability
 
 __all__ = [
@@ -81,7 +82,7 @@ __all__ = [
     "Legacy",
     "Limits",
     "Logged",
-    "Movable",
+    "MigrationSource",
     "MoveTarget",
     "Op",
     "OpenContext",
@@ -111,10 +112,9 @@ __all__ = [
     "TaskStatus",
     "TaskSummary",
     "Verdict",
-    "accepted",
     "all_records",
     "all_tasks",
-    "commit_surely",
+    "commit_with_retry",
     "errors",
     "find_capability",
     "follow",
@@ -128,4 +128,9 @@ __all__ = [
     "silent",
     "task_status",
     "transact",
+    "validate_changeset",
 ]
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

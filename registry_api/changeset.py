@@ -34,6 +34,7 @@ from registry_api.models import (
     Verdict,
     Word,
 )
+from registry_api.renamed import renamed
 
 __all__ = [
     "Change",
@@ -44,8 +45,8 @@ __all__ = [
     "Limits",
     "Op",
     "Put",
-    "accepted",
     "new_changeset",
+    "validate_changeset",
 ]
 
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
@@ -136,7 +137,7 @@ def created_at(changeset_id: uuid.UUID) -> datetime | None:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=changeset_id.int >> 80)
 
 
-class Accepted(NamedTuple):
+class ValidatedChangeset(NamedTuple):
     """A changeset that was checked: in UTC, with the SHA-256 (hex) of its JSON text."""
 
     changeset: Changeset
@@ -222,14 +223,16 @@ def _adapter() -> TypeAdapter[Changeset]:
     return TypeAdapter(Changeset)
 
 
-def accepted(changeset: Changeset, limits: Limits, *, derived: bool = False) -> Accepted:
+def validate_changeset(
+    changeset: Changeset, limits: Limits, *, derived: bool = False
+) -> ValidatedChangeset:
     """Check a changeset from outside; every store's commit calls this first.
 
     ``derived``: a store's own changeset, with a UUIDv8 that follows from what it did, e.g. of a
     foreign edit; callers' ids are UUIDv7. The digest tells a replay from another change under the
     same id. Raises InvalidChangeset, naming each field that is wrong.
     """
-    last = getattr(_last, "accepted", None)
+    last = getattr(_last, "validated", None)
     # A store around a store checks too: what came out of here goes through unchecked.
     if last is not None and last[0].changeset is changeset and last[1:] == (limits, derived):
         return last[0]  # type: ignore[no-any-return]
@@ -241,9 +244,9 @@ def accepted(changeset: Changeset, limits: Limits, *, derived: bool = False) -> 
             f"and {limits.changeset_bytes} are taken",
             next_step="Split it into several changesets",
         )
-    done = Accepted(changeset, hashlib.sha256(text).hexdigest(), text.decode())
+    done = ValidatedChangeset(changeset, hashlib.sha256(text).hexdigest(), text.decode())
     if len(text) <= _KEPT:
-        _last.accepted = done, limits, derived
+        _last.validated = done, limits, derived
     return done
 
 
@@ -344,3 +347,7 @@ def _decode_op(value: list[Any]) -> Op:
     if value[0] == "put":
         return Put(decode_record(value[1:]))
     return Delete(Kind(value[1]), value[2])  # type: ignore[arg-type]
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

@@ -23,15 +23,17 @@ from registry_api.migration import MigrationPhase
 
 __all__ = ["FileControl", "PhaseRecord"]
 
+_KEYS = {"target_phase": "wish"}  # of the file, where it is not the field's name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRecord:
     """Where a move stands; ``epoch`` rises by one with every switch.
 
-    ``wish`` is the last wished-for phase that was acted on. ``zone`` is the zone in which the older
-    programs' timestamps are read. ``verified`` is when both stores were last found equal.
-    ``archive``: the name and SHA-256 of the one that holds the removed documents. ``unreadable``:
-    files of the source that could not be read and that the operator chose to leave behind.
+    ``target_phase`` is the last ``REGISTRY_PHASE`` that was acted on. ``zone`` is the time zone in
+    which the timestamps of legacy programs are read. ``verified`` is when both stores were last
+    found equal. ``archive``: the name and SHA-256 of the archive that holds the removed documents.
+    ``unreadable``: files of the source that could not be read and that the operator chose to leave.
     ``source`` and ``target`` are names or URLs without credentials.
     """
 
@@ -39,7 +41,7 @@ class PhaseRecord:
     epoch: int = 0
     source: str = "json"
     target: str = "sqlite"
-    wish: int | None = None
+    target_phase: int | None = None
     stepped_back: bool = False
     zone: str | None = None
     verified: str | None = None
@@ -58,6 +60,16 @@ class PhaseRecord:
     def writer(self) -> str:
         """The writer of record."""
         return self.target if self.phase >= MigrationPhase.WRITE_CUTOVER else self.source
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record under the keys of ``phase.json`` and ``history.jsonl``."""
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> PhaseRecord:
+        """Build a record from what ``phase.json`` holds; raises ValueError, KeyError, TypeError."""
+        known = {f: data[_KEYS.get(f, f)] for f in cls.__slots__ if _KEYS.get(f, f) in data}
+        return _adapter().validate_python(known | {"phase": MigrationPhase(data["phase"])})
 
 
 @cache
@@ -90,8 +102,7 @@ class FileControl:
             return self._seen[1]
         try:
             data: dict[str, Any] = orjson.loads(self.path.read_bytes())
-            known = {f: data[f] for f in PhaseRecord.__slots__ if f in data}
-            record = _adapter().validate_python(known | {"phase": MigrationPhase(data["phase"])})
+            record = PhaseRecord.from_dict(data)
         except OSError as error:
             raise Unavailable(
                 f"{self.path} cannot be read: {error.strerror}", next_step="Check the folder"
@@ -145,12 +156,12 @@ class FileControl:
             if actual != expected_epoch:
                 raise Conflict("phase.json", expected=expected_epoch, actual=actual)
             if now is not None:
-                new = replace(new, wish=now.wish, zone=now.zone or new.zone)
+                new = replace(new, target_phase=now.target_phase, zone=now.zone or new.zone)
             self._replace(new)
         return new
 
     def note(self, *, epoch: int | None = None, **fields: Any) -> None:
-        """Change what is no part of the phase (wish, verified) in place.
+        """Change what is no part of the phase (target phase, verified) in place.
 
         With ``epoch`` only while the record is still of that epoch; a later one knows better.
         """
@@ -160,7 +171,7 @@ class FileControl:
                 self._replace(replace(record, **fields))
 
     def _replace(self, record: PhaseRecord) -> None:
-        data = orjson.dumps(asdict(record), option=orjson.OPT_INDENT_2) + b"\n"
+        data = orjson.dumps(record.to_dict(), option=orjson.OPT_INDENT_2) + b"\n"
         aside = self.path.with_name(f"phase.json.{os.getpid()}.{threading.get_ident()}")
         try:
             replace_file(self.path, data, aside=aside)

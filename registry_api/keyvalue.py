@@ -23,8 +23,8 @@ from registry_api.changeset import (
     FeedCursor,
     Limits,
     Put,
-    accepted,
     commit_of,
+    validate_changeset,
 )
 from registry_api.codec import dump
 from registry_api.errors import (
@@ -226,7 +226,7 @@ class KeyValueStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
-        changeset, digest, _ = accepted(changeset, self.info.limits)
+        changeset, digest, _ = validate_changeset(changeset, self.info.limits)
         task_id = changeset.task_id
         with self._writing() as batch:
             line = TaskLine.read(batch, task_id)
@@ -308,15 +308,15 @@ class KeyValueStore:
     def apply(self, change: Change) -> Commit:
         """See MoveTarget.apply."""
         with self._writing() as batch:
-            return self._mirror(batch, change)
+            return self._replicator(batch, change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
         with self._writing() as batch:
             for change in changes:
-                self._mirror(batch, change)
+                self._replicator(batch, change)
 
-    def _mirror(self, batch: Batch, change: Change) -> Commit:
+    def _replicator(self, batch: Batch, change: Change) -> Commit:
         task_id = change.changeset.task_id
         before = replayed(batch, change.changeset, change.digest)
         if before is not None:

@@ -40,18 +40,18 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """An agent's process as it was found; ``mark`` names it, also after its pid is used anew."""
+    """An agent's process as found; ``identity`` names it, also when its pid is used anew."""
 
     task_id: str
     agent_id: str
-    mark: str
+    identity: str
 
 
 class Prepared(Protocol):
     """A process that is there, and runs the agent's program only when told to."""
 
     @property
-    def mark(self) -> str:
+    def identity(self) -> str:
         """What names the process in the agent's record."""
 
     @property
@@ -74,7 +74,7 @@ class Launcher(Protocol):
         Raises OSError where the program or a file cannot be had.
         """
 
-    def alive(self, mark: str) -> bool:
+    def alive(self, identity: str) -> bool:
         """Return whether that very process, or anything it started in its group, is alive."""
 
     def running(self, workspace: Path) -> tuple[Running, ...]:

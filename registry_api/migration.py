@@ -89,14 +89,14 @@ class SwitchReport:
 class MoveStatus:
     """A move as it stands; ``dirty`` tasks lag in the target, None: it cannot be read.
 
-    ``stragglers``: reports of what others wrote after the cut-over, not dealt with yet.
+    ``late_writes``: reports of what others wrote after the cut-over, not dealt with yet.
     """
 
     record: PhaseRecord
     dirty: int | None = 0
     records: dict[str, dict[Kind, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    stragglers: tuple[str, ...] = ()
+    late_writes: tuple[str, ...] = ()
 
 
 class Migration(Protocol):
@@ -115,7 +115,7 @@ class Migration(Protocol):
         json_is_truth: bool = False,
         leave_unreadable: bool = False,
         only_from_epoch: int | None = None,
-        anyway: str | None = None,
+        force: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """Walk to a phase, a step at a time, each verified before it commits.
@@ -123,7 +123,7 @@ class Migration(Protocol):
         ``timeout``: seconds for the gate to become free, and for any lock; None: 5, or more where
         operations take long just now. ``leave_unreadable``: go on though files of the source cannot
         be read; recorded. ``only_from_epoch``: do nothing where the record is of
-        another epoch by now. ``anyway``: why to go on where stragglers or foreign holders forbid
+        another epoch by now. ``force``: why to go on where stragglers or foreign holders forbid
         it; recorded.
 
         Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),

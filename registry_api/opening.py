@@ -89,7 +89,7 @@ def _opened(context: OpenContext) -> RegistryStore:
         return _wrapped(*_open_move(context))
     store = plugins.factory(name)(replace(context, location=_usable(context, name, location)))
     try:
-        _refuse_second_truth(store, context, name)
+        _refuse_second_registry(store, context, name)
     except BaseException:
         store.close()
         raise
@@ -110,7 +110,7 @@ def _counted(context: OpenContext) -> OpenContext:
     folder = context.workspace / STATE_DIR
     if not folder.is_dir():
         return context
-    return replace(context, process=Process(folder, wish=context.settings.phase))
+    return replace(context, process=Process(folder, target_phase=context.settings.phase))
 
 
 def open_migration(
@@ -152,7 +152,7 @@ def _choose(context: OpenContext) -> tuple[str, str]:
     control = FileControl(workspace / STATE_DIR)
     record = control.read()
     if record is not None:
-        _warn_of_other_sides(settings, record)
+        _warn_of_other_stores(settings, record)
         if name in {"auto", "dual"} or (name == record.source and record.phase == 0):
             return "dual", ""
         sides = (record.source, record.target)
@@ -194,14 +194,14 @@ def _choose(context: OpenContext) -> tuple[str, str]:
                 epoch=1,
                 source=settings.source,
                 target=settings.target,
-                wish=settings.phase,
+                target_phase=settings.phase,
             )
             control.advance(0, born)
         return "dual", ""
     return name, location
 
 
-def _warn_of_other_sides(settings: Settings, record: PhaseRecord) -> None:
+def _warn_of_other_stores(settings: Settings, record: PhaseRecord) -> None:
     for side in ("source", "target"):
         said, recorded = getattr(settings, side), getattr(record, side)
         if side in settings.model_fields_set and not same_place(said, recorded):
@@ -245,7 +245,7 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     assert process is not None
     try:
         _recover_dead_switch(context)
-        _act_on_wish(context)
+        _act_on_target_phase(context)
         gate = Gate(
             folder,
             timeout=context.settings.lock_timeout,
@@ -284,67 +284,75 @@ def _recover_dead_switch(context: OpenContext) -> None:
         log.warning("a switch that died is not finished: %s", error)
 
 
-def _act_on_wish(context: OpenContext) -> None:
+def _act_on_target_phase(context: OpenContext) -> None:
     settings = context.settings
     control = FileControl(context.workspace / STATE_DIR)
     record = control.read() or PhaseRecord()
-    wish = settings.phase
-    if wish is None or wish == record.phase:
+    target_phase = settings.phase
+    if target_phase is None or target_phase == record.phase:
         return
-    if settings.auto_switch and wish > record.phase and wish != record.wish:
-        other = [p for p in living(control.path.parent) if p.wish not in {None, wish}]
+    if settings.auto_switch and target_phase > record.phase and target_phase != record.target_phase:
+        other = [
+            p for p in living(control.path.parent) if p.target_phase not in {None, target_phase}
+        ]
         if other:
             log.warning(
                 "REGISTRY_PHASE=%d is not acted on: process %d wishes for %d",
-                wish,
+                target_phase,
                 other[0].pid,
-                other[0].wish,
+                other[0].target_phase,
             )
             return
         if record.stepped_back:
             log.warning(
                 "REGISTRY_PHASE=%d is not acted on: an operator stepped back to %d",
-                wish,
+                target_phase,
                 record.phase,
             )
             return
-        _switch_to_wish(context, control, record, wish)
+        _switch_to_target_phase(context, control, record, target_phase)
         return
     log.warning(
         "REGISTRY_PHASE=%d is a wish; the workspace is in phase %d. registry-backend switch %d",
-        wish,
+        target_phase,
         record.phase,
-        wish,
+        target_phase,
     )
 
 
-def _switch_to_wish(
-    context: OpenContext, control: FileControl, record: PhaseRecord, wish: int
+def _switch_to_target_phase(
+    context: OpenContext, control: FileControl, record: PhaseRecord, target_phase: int
 ) -> None:
     """Perform the wished-for switch, or wait for who does; a process must come up all the same."""
     deadline = time.monotonic() + _SWITCH_PATIENCE
-    while wish > record.phase and not record.stepped_back and wish != record.wish:
+    while (
+        target_phase > record.phase
+        and not record.stepped_back
+        and target_phase != record.target_phase
+    ):
         migration = open_migration(context.settings, plugins=context.plugins)
         try:
             report = migration.switch(
-                MigrationPhase(wish), actor="auto-switch", only_from_epoch=record.epoch
+                MigrationPhase(target_phase), actor="auto-switch", only_from_epoch=record.epoch
             )
             if report.steps:
-                control.note(epoch=record.epoch + len(report.steps), wish=wish)
+                control.note(epoch=record.epoch + len(report.steps), target_phase=target_phase)
         except Busy:
             if time.monotonic() > deadline:
-                log.warning("REGISTRY_PHASE=%d is not reached: another switch runs on", wish)
+                log.warning(
+                    "REGISTRY_PHASE=%d is not reached: another switch runs on", target_phase
+                )
                 return
             time.sleep(0.1)
         except RegistryError as error:
-            log.warning("REGISTRY_PHASE=%d is not reached: %s", wish, error)
+            log.warning("REGISTRY_PHASE=%d is not reached: %s", target_phase, error)
             return
         finally:
             migration.close()
         record = control.read() or PhaseRecord()
 
 
-def _refuse_second_truth(store: RegistryStore, context: OpenContext, name: str) -> None:
+def _refuse_second_registry(store: RegistryStore, context: OpenContext, name: str) -> None:
     """Refuse a store that starts empty beside a registry that is not."""
     workspace = context.workspace
     if name == "dual":

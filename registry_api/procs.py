@@ -74,9 +74,11 @@ class Process:
     count after that.
     """
 
-    def __init__(self, folder: Path, *, wish: int | None = None, every: float = 0.1) -> None:
+    def __init__(
+        self, folder: Path, *, target_phase: int | None = None, every: float = 0.1
+    ) -> None:
         self._folder = folder / "procs"
-        self._wish = wish
+        self._target_phase = target_phase
         self._every = every
         self._due = 0.0
         self._lock = threading.Lock()
@@ -97,7 +99,11 @@ class Process:
     def _enter(self) -> None:
         with suppress(OSError):
             path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            head = {"pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "wish": self._wish}
+            head = {
+                "pid": os.getpid(),
+                "at": datetime.now(UTC).isoformat(),
+                "wish": self._target_phase,
+            }
             file = Flock(path)
             if not file.try_acquire():
                 return
@@ -157,7 +163,7 @@ class Living:
     name: str
     pid: int
     at: str
-    wish: int | None
+    target_phase: int | None
     counts: Mapping[str, int]
     times: Mapping[str, Sequence[int]]
     slow: float = 0.0
@@ -177,7 +183,7 @@ def living(folder: Path) -> list[Living]:
                         name=path.name,
                         pid=head["pid"],
                         at=head["at"],
-                        wish=head["wish"],
+                        target_phase=head["wish"],
                         counts={name: cells[n] for name, n in _PLACE.items() if name != "slow"},
                         times={n: cells[s : s + _BUCKETS].tolist() for n, s in _START.items()},
                         slow=cells[_PLACE["slow"]] / 1e6 if _is_fresh(path) else 0.0,

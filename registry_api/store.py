@@ -30,20 +30,21 @@ from typing import Protocol
 from registry_api.changeset import Change, Changeset, Commit, FeedCursor, Limits
 from registry_api.models import Finding, Kind, ProgressEntry, Record
 from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.renamed import renamed
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 
 __all__ = [
     "CONTRACT_VERSION",
     "Capability",
+    "LateWrite",
     "Legacy",
     "Logged",
-    "Movable",
+    "MigrationSource",
     "MoveTarget",
     "Reconciled",
     "RegistryStore",
     "Replica",
     "StoreInfo",
-    "Straggler",
 ]
 
 CONTRACT_VERSION = "1.0"
@@ -56,7 +57,8 @@ class Capability(StrEnum):
     PERSISTENT = "persistent"
     DURABLE = "durable"
     MOVE_TARGET = "move_target"
-    MOVABLE = "movable"
+    MIGRATION_SOURCE = "movable"
+    MOVABLE = MIGRATION_SOURCE  # its name in version 0.1
     LOGGED = "logged"  # writes the lines of progress and findings itself
 
 
@@ -156,7 +158,7 @@ class Replica(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Straggler:
+class LateWrite:
     """What a program outside the contract wrote after the cut-over: nobody's truth, but kept.
 
     ``kept`` is the path of its bytes below ``.registry/conflicts``; ``changes`` say what it
@@ -168,8 +170,8 @@ class Straggler:
     changes: tuple[str, ...] = ()
 
 
-class Movable(Replica, Protocol):
-    """Capability MOVABLE: a store over files that programs outside the contract may edit.
+class MigrationSource(Replica, Protocol):
+    """Capability MIGRATION_SOURCE: a store over files that programs outside the contract may edit.
 
     It can be given up as the source of a move, and brought back: as a Replica of the store that
     took over, while it is frozen.
@@ -225,12 +227,12 @@ class Movable(Replica, Protocol):
     def project(self) -> None:
         """Bring the other programs' list of all tasks up to date, as far as it can be at once."""
 
-    def stragglers(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[Straggler, ...]:
+    def late_writes(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[LateWrite, ...]:
         """Put aside what others wrote to frozen documents, or made anew, since it was last looked;
         the frozen text is restored. ``now`` tells where a task stands in the store that took over.
         """
 
-    def kept_stragglers(self) -> tuple[str, ...]:
+    def kept_late_writes(self) -> tuple[str, ...]:
         """Return the reports of stragglers that nobody has dealt with yet; changes nothing."""
 
     def frozen_differences(self) -> tuple[str, ...]:
@@ -255,7 +257,7 @@ class Movable(Replica, Protocol):
         patience: float,
         now: Callable[[str], TaskSnapshot | None],
         progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Straggler, ...]:
+    ) -> tuple[LateWrite, ...]:
         """Remove the archived documents: aside first, then for good when they have lain there for
         ``wait`` seconds and nobody has them open; what was written to them meanwhile is put aside.
 
@@ -279,7 +281,11 @@ class Reconciled:
 
     taken: int = 0
     written: int = 0
-    healed: int = 0
+    caught_up: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts under the keys of ``reconcile --json``."""
+        return {"healed": self.caught_up, "taken": self.taken, "written": self.written}
 
 
 class Logged(Protocol):
@@ -310,10 +316,10 @@ class Legacy(Protocol):
     def unreadable(self) -> Mapping[str, str]:
         """Return per file that no task could be made of what is wrong with it: a move leaves it."""
 
-    def older_state(self) -> datetime | None:
+    def legacy_state(self) -> datetime | None:
         """Return when the older system's own database was last written, None without one."""
 
-    def older_state_said(self) -> str | None:
+    def legacy_state_summary(self) -> str | None:
         """Return where that database is and what it counts, None without one."""
 
 
@@ -328,3 +334,7 @@ class MoveTarget(Replica, Protocol):
 
     def write_stamp(self, name: str, value: str) -> None:
         """Keep a text for the move, durably."""
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

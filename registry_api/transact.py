@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 
 from registry_api.changeset import Changeset, Commit, Op, new_changeset
 from registry_api.errors import Conflict, OutcomeUnknown, Unavailable
+from registry_api.renamed import renamed
 from registry_api.snapshot import TaskSnapshot
 from registry_api.store import RegistryStore
 
-__all__ = ["commit_surely", "transact"]
+__all__ = ["commit_with_retry", "transact"]
 
 Decide = Callable[[TaskSnapshot], Iterable[Op]]
 
@@ -40,7 +41,7 @@ def transact(
             return None
         changeset = new_changeset(task_id, ops, expected=snapshot.revision, actor=actor)
         try:
-            return commit_surely(store, changeset, deadline=deadline, sleep=sleep)
+            return commit_with_retry(store, changeset, deadline=deadline, sleep=sleep)
         except Conflict:
             if attempt + 1 == attempts or time.monotonic() > deadline:
                 raise
@@ -49,7 +50,7 @@ def transact(
     raise AssertionError("unreachable")
 
 
-def commit_surely(
+def commit_with_retry(
     store: RegistryStore,
     changeset: Changeset,
     *,
@@ -71,3 +72,7 @@ def commit_surely(
                 raise
         sleep(random.uniform(pause / 2, pause))
         pause = min(pause * 2, 0.25)
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

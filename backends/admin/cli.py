@@ -32,6 +32,7 @@ from registry_api.errors import (
     UsageError,
     VerificationFailed,
 )
+from registry_api.renamed import new_option
 
 __all__ = ["app", "main"]
 
@@ -67,7 +68,7 @@ def main(tokens: list[str] | None = None) -> int:
 
     0 ok, 1 error, 2 usage, 3 mismatch or conflict, 4 busy, 5 timed out, 6 preflight refused.
     """
-    tokens = sys.argv[1:] if tokens is None else tokens
+    tokens = [new_option(t) for t in (sys.argv[1:] if tokens is None else tokens)]
     _suit_terminal()
     try:
         if _wants_more(tokens):
@@ -88,7 +89,7 @@ def main(tokens: list[str] | None = None) -> int:
     except OSError as error:
         if not isinstance(found := typed(error), NotPermitted):
             what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-            found = Unavailable(what, next_step=_mended(error))
+            found = Unavailable(what, next_step=_next_step_for(error))
         return _refused(found, tokens)
     return code if isinstance(code, int) else OK
 
@@ -152,7 +153,7 @@ def _misunderstood(error: cyclopts.CycloptsError) -> str:
     return str(error)
 
 
-def _mended(error: OSError) -> str:
+def _next_step_for(error: OSError) -> str:
     if error.errno == errno.EROFS:
         return "Mount it for writing"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -231,17 +232,17 @@ def switch(
         bool, Parameter(negative="", help="only check and say what would be")
     ] = False,
     json_is_truth: Annotated[
-        bool, Parameter(negative="", help="although the older system's own database exists")
+        bool, Parameter(negative="", help="although the legacy system has a database of its own")
     ] = False,
     leave_unreadable: Annotated[
         bool, Parameter(negative="", help="although documents cannot be read: leave them behind")
     ] = False,
-    anyway: Annotated[
-        bool, Parameter(negative="", help="although stragglers or open documents forbid it")
+    force: Annotated[
+        bool, Parameter(negative="", help="although late writes or open documents forbid it")
     ] = False,
-    reason: Annotated[str | None, Parameter(help="why --anyway; recorded")] = None,
+    reason: Annotated[str | None, Parameter(help="why --force; recorded")] = None,
     guard: Annotated[
-        str | None, Parameter(help="watch so long afterwards, and step back if it goes ill: 10m")
+        str | None, Parameter(help="watch for so long afterwards, and step back if it fails: 10m")
     ] = None,
     timeout: Annotated[
         float | None,
@@ -269,14 +270,14 @@ def switch(
             f"--timeout {timeout:g} is not more than 0 and at most 600 seconds",
             next_step="registry-backend switch --help",
         )
-    if anyway != (reason is not None):
-        raise UsageError("--anyway and --reason TEXT go together", next_step="Say why")
+    if force != (reason is not None):
+        raise UsageError("--force and --reason TEXT go together", next_step="Say why")
     watched = None if guard is None else seconds_of(guard)
     settings, code = load_settings(workspace), OK
     if to is None:
         if settings.phase is None:
             raise UsageError(
-                "no phase is named, and none is wished for",
+                "no phase is named, and REGISTRY_PHASE is not set",
                 next_step="registry-backend switch next, or set REGISTRY_PHASE",
             )
         to = str(settings.phase)
@@ -292,7 +293,7 @@ def switch(
                 timeout=timeout,
                 json_is_truth=json_is_truth,
                 leave_unreadable=leave_unreadable,
-                anyway=reason,
+                force=reason,
                 progress=progress,
             )
             if watch is not None and report.steps:
@@ -431,9 +432,7 @@ def reconcile(
 
     Example: registry-backend reconcile --dry-run
     """
-    from dataclasses import asdict
-
-    from backends.admin.move import progress_shown, show_healed
+    from backends.admin.move import progress_shown, show_caught_up
     from registry_api import Logged, find_capability, load_settings, open_migration, open_store
     from registry_api.opening import has_legacy_registry
 
@@ -444,11 +443,11 @@ def reconcile(
         with closing(open_store(settings)) as store:
             logs = find_capability(store, Logged)
             if logs is not None:
-                found |= asdict(logs.reconcile(dry_run=dry_run))
+                found |= logs.reconcile(dry_run=dry_run).to_dict()
     else:  # not by open_store, which heals in passing
         with closing(open_migration(settings)) as migration, progress_shown() as shown:
-            found |= asdict(migration.reconcile(dry_run=dry_run, progress=shown))
-    return _answer(found, show_healed, as_json=json)
+            found |= migration.reconcile(dry_run=dry_run, progress=shown).to_dict()
+    return _answer(found, show_caught_up, as_json=json)
 
 
 @app.command

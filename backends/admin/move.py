@@ -93,7 +93,7 @@ def show_verify(found: dict[str, Any]) -> None:
         sys.stdout.write(f"{where}: {m['source']!r} in the source, {m['target']!r} in the target\n")
 
 
-def show_healed(found: dict[str, Any]) -> None:
+def show_caught_up(found: dict[str, Any]) -> None:
     """Print what reconcile did."""
     would = "would be " if found["dry_run"] else ""
     sys.stdout.write(f"{found['healed']} task(s) {would}brought up to date\n")

@@ -37,9 +37,9 @@ def _phase_line(migration: dict[str, Any]) -> Text:
     phase = migration["phase"]
     if phase is None:
         return Text(f"Store      {migration['writer_of_record']}, no move recorded")
-    marks = [f"{'●' if n == phase else '○'} {name}" for n, name in enumerate(_PHASES)]
-    marks[0] = f"0 JSON {'●' if phase == 0 else '○'}"
-    return Text(f"Phase      {'──'.join(marks)}   ({migration['name']})")
+    process_identity = [f"{'●' if n == phase else '○'} {name}" for n, name in enumerate(_PHASES)]
+    process_identity[0] = f"0 JSON {'●' if phase == 0 else '○'}"
+    return Text(f"Phase      {'──'.join(process_identity)}   ({migration['name']})")
 
 
 def _sentence(status: dict[str, Any]) -> str:
@@ -75,17 +75,17 @@ def _counts(status: dict[str, Any]) -> Table:
     table.add_column("silent", justify="right")
     table.add_column("claimed", justify="right")
     table.add_column("by status")
-    claims = status["stored_counts"]
+    stored = status["stored_counts"]
     for noun in ("tasks", "agents"):
         counts = status["counts"][noun]
         by_status = ", ".join(f"{n} {name.lower()}" for name, n in counts["by_status"].items())
-        claimed = claims.get(f"active_{noun}", "–")
+        stored = stored.get(f"active_{noun}", "–")
         table.add_row(
-            f"active {noun}", str(counts["active"]), str(counts["silent"]), str(claimed), by_status
+            f"active {noun}", str(counts["active"]), str(counts["silent"]), str(stored), by_status
         )
-    total = claims.get("total_tasks", "–")
+    total = stored.get("total_tasks", "–")
     table.add_row("all tasks", str(status["counts"]["tasks"]["total"]), "", str(total), "")
-    spawned = claims.get("total_agents_spawned", "–")
+    spawned = stored.get("total_agents_spawned", "–")
     table.add_row("all agents", str(status["counts"]["agents"]["total"]), "", str(spawned), "")
     return table
 

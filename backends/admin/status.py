@@ -45,7 +45,7 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
     before = datetime.now(UTC) - timedelta(seconds=settings.silent_after)
     quiet = silent(store, before)
     legacy = find_capability(store, Legacy)
-    older = legacy.older_state() if legacy else None
+    legacy_programs = legacy.legacy_state() if legacy else None
     move = _move(settings)
     records = move.records if move else {store.info.name: counts.records}
     return {
@@ -73,22 +73,22 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         "records": {
             name: {_PLURAL[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
         },
-        "stragglers": list(move.stragglers) if move else [],
-        "warnings": _older(legacy, move) + _warnings(legacy, move),
-        "older_state_written": older.isoformat() if older else None,
+        "stragglers": list(move.late_writes) if move else [],
+        "warnings": _legacy_warnings(legacy, move) + _warnings(legacy, move),
+        "older_state_written": legacy_programs.isoformat() if legacy_programs else None,
         "next": _next(settings, move, legacy=store.info.name == "json"),
     }
 
 
-def _older(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
+def _legacy_warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
     """Name the older system's own database, unless it was said that the JSON is the truth."""
-    said = legacy.older_state_said() if legacy else None
+    said = legacy.legacy_state_summary() if legacy else None
     return [said] if said and not (move and move.record.json_is_truth) else []
 
 
 def _warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
     found = list(legacy.problems()) if legacy else []
-    late = move.stragglers if move else ()
+    late = move.late_writes if move else ()
     left = move.record.unreadable if move else ()
     found += [
         f"{path}: could not be read, and is left behind by the move"
@@ -104,7 +104,7 @@ def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str |
         return "registry-backend recover"
     if move is None:
         return "registry-backend plan 1" if legacy else None
-    if move.notes or move.stragglers:
+    if move.notes or move.late_writes:
         return "registry-backend doctor"
     if move.dirty:
         return "registry-backend reconcile"
@@ -157,7 +157,7 @@ def _migration(store: RegistryStore, settings: Settings, move: MoveStatus | None
         record = PhaseRecord()
     else:
         record = None
-    wish = settings.phase
+    target_phase = settings.phase
     return {
         "phase": record.phase if record else None,
         "name": record.phase.name if record else None,
@@ -165,5 +165,5 @@ def _migration(store: RegistryStore, settings: Settings, move: MoveStatus | None
         "writer_of_record": record.writer if record else store.info.name,
         "verified": record.verified if record else None,
         "dirty": move.dirty if move else 0,
-        "wish": wish if record is None or wish != record.phase else None,
+        "wish": target_phase if record is None or target_phase != record.phase else None,
     }

@@ -48,12 +48,12 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
             next_step=f"registry-backend diff {task_id}",
         )
     yield from _surplus(status)
-    for path in status.stragglers:
+    for path in status.late_writes:
         yield Issue(
             what=f"{path}: written by another program after the cut-over",
             next_step="Read it, end that program, move the report away",
         )
-    if not status.stragglers:  # named above
+    if not status.late_writes:  # named above
         for note in status.notes:
             yield Issue(what=note, next_step="See its message; writes go on in the source alone")
     if status.dirty:

@@ -15,14 +15,14 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from backends.dual_write.mirror import Mirror
 from backends.dual_write.preflight import (
+    check_legacy_state,
     check_merged,
-    check_older_state,
     check_place,
     check_unreadable,
 )
-from backends.dual_write.steps import Sides, Step, step_between, target_heads
+from backends.dual_write.replicator import Replicator
+from backends.dual_write.steps import Step, StepContext, step_between, target_heads
 from backends.dual_write.store import ANSWER, DualWriteStore, stamp_target
 from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import (
@@ -53,7 +53,7 @@ from registry_api.migration import (
 from registry_api.models import Kind
 from registry_api.opening import OpenContext, keep_logs
 from registry_api.ownership import open_owned
-from registry_api.store import Capability, Logged, Movable, Reconciled, RegistryStore
+from registry_api.store import Capability, Logged, MigrationSource, Reconciled, RegistryStore
 from registry_api.switch_journal import Switching, SwitchJournal
 from registry_api.wrapper import provides
 from registry_api.zone import machine_zone
@@ -76,19 +76,19 @@ class Move:
         if not context.read_only:
             make_state_folder(self._folder)
         self._gate = Gate(self._folder, timeout=context.settings.lock_timeout)
-        self._filling: Mirror | None = None
+        self._filling: Replicator | None = None
         self._journal = SwitchJournal(self._folder)
 
     def _record(self) -> PhaseRecord:
         return self._store.record()
 
-    def _mirror(self) -> Mirror:
+    def _replicator(self) -> Replicator:
         """Return the mirror, also in phase 0: a switch to 1 fills the target beforehand."""
-        mirror = self._store.mirror()
-        if mirror is not None:
-            return mirror
+        replicator = self._store.replicator()
+        if replicator is not None:
+            return replicator
         if self._filling is None:
-            self._filling = Mirror(self._store.source, self._store.open_target(self._record()))
+            self._filling = Replicator(self._store.source, self._store.open_target(self._record()))
         return self._filling
 
     # -- looking -----------------------------------------------------------------------------
@@ -116,9 +116,9 @@ class Move:
             try:
                 task_ids = self._task_ids()
                 with answering(ANSWER):
-                    mirror = self._mirror()
-                    records[record.target] = dict(mirror.target.counts().records)
-                    dirty = len(mirror.lagging(task_ids))
+                    replicator = self._replicator()
+                    records[record.target] = dict(replicator.target.counts().records)
+                    dirty = len(replicator.lagging(task_ids))
             except RegistryError as error:
                 dirty = None
                 notes = (f"the target {record.target} cannot be read: {error.message}",)
@@ -126,16 +126,18 @@ class Move:
 
     def _status_taken_over(self, record: PhaseRecord) -> MoveStatus:
         """Where the target is the writer of record: the source is looked at for stragglers."""
-        sides, source = self._sides(), self._store.source
+        context, source = self._step_context(), self._store.source
         records = dict[str, dict[Kind, int]]()
         try:
             if not self._context.read_only:
-                sides.put_stragglers_aside()
-            records = {record.target: dict(self._mirror().target.counts().records)}
+                context.set_late_writes_aside()
+            records = {record.target: dict(self._replicator().target.counts().records)}
         except (Unavailable, OSError) as error:  # a disk that is read-only, or full
-            sides.notes.append(f"what others wrote late cannot be looked for: {error}")
-        kept = source.kept_stragglers() if provides(source, Movable) else ()
-        return MoveStatus(record=record, records=records, notes=tuple(sides.notes), stragglers=kept)
+            context.notes.append(f"what others wrote late cannot be looked for: {error}")
+        kept = source.kept_late_writes() if provides(source, MigrationSource) else ()
+        return MoveStatus(
+            record=record, records=records, notes=tuple(context.notes), late_writes=kept
+        )
 
     def history(self) -> list[dict[str, Any]]:
         """See Migration.history."""
@@ -147,7 +149,7 @@ class Move:
 
     def _task_ids(self) -> list[str]:
         if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
-            return list(target_heads(self._mirror().target))
+            return list(target_heads(self._replicator().target))
         return [task_id for task_id, _ in self._store.heads()]
 
     # -- working beside the writers -----------------------------------------------------------
@@ -160,11 +162,11 @@ class Move:
         if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
             return self._verify_taken_over(progress)
         epoch = self._record().epoch
-        mirror, inside = self._mirror(), self._gate.passing
+        replicator, inside = self._replicator(), self._gate.passing
         with inside():
             task_ids = self._task_ids()
-        report = verify_tasks(mirror, task_ids, inside=inside, progress=progress)
-        surplus = surplus_tasks(mirror, set(task_ids))
+        report = verify_tasks(replicator, task_ids, inside=inside, progress=progress)
+        surplus = surplus_tasks(replicator, set(task_ids))
         report = replace(report, mismatches=(*report.mismatches, *surplus))
         if not report.mismatches and not report.in_flight:
             self._control.note(epoch=epoch, verified=_now())
@@ -174,21 +176,23 @@ class Move:
         """Documents against their recorded hashes, or the archive's manifest; what the target has
         not written since the cut-over, against them.
         """
-        record, sides = self._record(), self._sides()
+        record, context = self._record(), self._step_context()
         with self._gate.passing():
-            sides.put_stragglers_aside()
+            context.set_late_writes_aside()
             gone = record.phase is MigrationPhase.CLEANUP
-            differing = () if gone else sides.movable.frozen_differences()
+            differing = () if gone else context.migration_source.frozen_differences()
             if gone and record.archive is not None:
-                sides.movable.check_archive(record.archive)
-        mirror = self._mirror()
-        still = [t for t in self._task_ids() if mirror.source.head(t) == mirror.target.head(t)]
-        back = Mirror(mirror.target, mirror.source)
+                context.migration_source.check_archive(record.archive)
+        replicator = self._replicator()
+        still = [
+            t for t in self._task_ids() if replicator.source.head(t) == replicator.target.head(t)
+        ]
+        back = Replicator(replicator.target, replicator.source)
         report = verify_tasks(
             back, [] if gone else still, inside=self._gate.passing, progress=progress
         )
         found = [Mismatch(task_id="", pointer=d, source="frozen", target=None) for d in differing]
-        counts = mirror.target.counts()
+        counts = replicator.target.counts()
         return replace(
             report,
             tasks=counts.total_tasks,
@@ -200,42 +204,44 @@ class Move:
         """See Migration.diff."""
         with self._gate.passing():
             if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
-                mirror = self._mirror()
-                mirror.target.load(task_id)
-                found = compare_task(Mirror(mirror.target, mirror.source), task_id, heal=False)[1]
+                replicator = self._replicator()
+                replicator.target.load(task_id)
+                found = compare_task(
+                    Replicator(replicator.target, replicator.source), task_id, catch_up=False
+                )[1]
                 return [_turned(m) for m in found]
             self._store.source.load(task_id)
             if self._record().phase is MigrationPhase.JSON_ONLY:
                 return []
-            return compare_task(self._mirror(), task_id)[1]
+            return compare_task(self._replicator(), task_id)[1]
 
     def reconcile(self, *, dry_run: bool = False, progress: Progress | None = None) -> Reconciled:
         """See Migration.reconcile."""
         if self._record().phase >= MigrationPhase.WRITE_CUTOVER:
-            logged = self._store.logged(self._mirror().target)
+            logged = self._store.logged(self._replicator().target)
             with self._gate.passing():
                 if provides(logged, Logged):
                     return logged.reconcile(dry_run=dry_run)
                 return Reconciled()
         with self._gate.passing():
             source = self._store.source
-            written = source.restore(dry_run=dry_run) if provides(source, Movable) else 0
+            written = source.restore(dry_run=dry_run) if provides(source, MigrationSource) else 0
             found = Reconciled(written=written)
             task_ids = self._task_ids()
         if self._record().phase is MigrationPhase.JSON_ONLY:
             return found
         if dry_run:
-            return replace(found, healed=len(self._mirror().lagging(task_ids)))
-        return replace(found, healed=self._catch_up(task_ids, progress))
+            return replace(found, caught_up=len(self._replicator().lagging(task_ids)))
+        return replace(found, caught_up=self._catch_up(task_ids, progress))
 
     def _catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
-        mirror, healed = self._mirror(), 0
+        replicator, caught_up = self._replicator(), 0
         for start in range(0, len(task_ids), _AT_ONCE):
             with self._gate.passing():
-                healed += mirror.heal_all(task_ids[start : start + _AT_ONCE])
+                caught_up += replicator.catch_up_all(task_ids[start : start + _AT_ONCE])
             if progress is not None:
                 progress("catch up", min(start + _AT_ONCE, len(task_ids)), len(task_ids))
-        return healed
+        return caught_up
 
     # -- switching ---------------------------------------------------------------------------
 
@@ -249,7 +255,7 @@ class Move:
         json_is_truth: bool = False,
         leave_unreadable: bool = False,
         only_from_epoch: int | None = None,
-        anyway: str | None = None,
+        force: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """See Migration.switch."""
@@ -278,7 +284,7 @@ class Move:
                         timeout=timeout,
                         json_is_truth=json_is_truth,
                         unreadable=left,
-                        reason=anyway,
+                        reason=force,
                         progress=progress,
                     )
                     steps.append(step)
@@ -335,7 +341,7 @@ class Move:
                 MigrationPhase.PARALLEL_WRITE,
                 MigrationPhase.READ_MIGRATION,
             }:
-                lagging = self._mirror().lagging(task_ids)
+                lagging = self._replicator().lagging(task_ids)
                 if lagging and not dry_run:
                     self._catch_up(lagging, None)
                 if lagging:
@@ -353,40 +359,40 @@ class Move:
         if dry_run:
             return (f"a switch that died would be recovered: the phase is {record.phase:d}",)
         committed = record.epoch != died.epoch
-        sides = self._sides(progress, reason=died.reason, wait=wait)
+        context = self._step_context(progress, reason=died.reason, wait=wait)
         try:
-            step = step_between(died.before, died.after, sides)
+            step = step_between(died.before, died.after, context)
             if died.epoch >= 0 and died.before != died.after:
                 with self._gate.closed():
                     if not committed:
                         step.undo()
                     elif died.inside:  # else it is sealed, and writers have been in since
-                        step.seal()
+                        step.finalize()
                     self._journal.write(replace(died, inside=False))
                 if committed:
-                    step.after(record)
+                    step.clean_up(record)
             elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
                 # A power loss took what it said: it may have been on its way to phase 3, or back.
                 with self._gate.closed():
-                    sides.movable.thaw()
+                    context.migration_source.thaw()
         finally:
-            sides.throttle.end()
+            context.throttle.end()
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
         self._journal.clear()
-        return (f"a switch that died was recovered: the phase is {record.phase:d}", *sides.notes)
+        return (f"a switch that died was recovered: the phase is {record.phase:d}", *context.notes)
 
     def _retire_rest(self, record: PhaseRecord, *, dry_run: bool, wait: bool) -> tuple[str, ...]:
         """Remove for good what an earlier switch to 4 had to leave."""
         source = self._store.source
-        if record.phase is not MigrationPhase.CLEANUP or not provides(source, Movable):
+        if record.phase is not MigrationPhase.CLEANUP or not provides(source, MigrationSource):
             return ()
         left = source.retiring()
         if not left or dry_run:
             return (f"{left} removed document(s) lie aside",) if left else ()
-        sides = self._sides(wait=wait)
-        sides.retire(record.archive)
-        return tuple(sides.notes)
+        context = self._step_context(wait=wait)
+        context.retire(record.archive)
+        return tuple(context.notes)
 
     def _preflight(
         self, before: MigrationPhase, after: MigrationPhase, *, json_is_truth: bool
@@ -397,7 +403,7 @@ class Move:
         if before is MigrationPhase.JSON_ONLY:
             check_merged(self._store.source, self._folder)
         recorded = self._record().json_is_truth
-        check_older_state(self._store.source, json_is_truth=json_is_truth or recorded)
+        check_legacy_state(self._store.source, json_is_truth=json_is_truth or recorded)
 
     def _unreached(self, before: MigrationPhase, after: MigrationPhase) -> tuple[str, ...]:
         """Say where the next step needs a target that cannot be reached.
@@ -431,20 +437,20 @@ class Move:
 
     def _check_target(self, before: MigrationPhase) -> None:
         if before is MigrationPhase.JSON_ONLY:
-            target = self._mirror().target
+            target = self._replicator().target
             if Capability.MOVE_TARGET not in target.info.capabilities:
                 raise PreflightFailed(
                     f"the store {target.info.name!r} cannot be the target of a move",
                     next_step="Only a store that declares move_target can",
                 )
 
-    def _sides(
+    def _step_context(
         self, progress: Progress | None = None, *, reason: str | None = None, wait: bool = True
-    ) -> Sides:
+    ) -> StepContext:
         retire_seconds = self._context.settings.retire_seconds
-        return Sides(
+        return StepContext(
             source=self._store.source,
-            open_mirror=self._mirror,
+            open_replicator=self._replicator,
             throttle=Throttle(self._gate.slow_down),
             keep_logs=self._with_logs,
             heads=lambda: dict(self._store.heads()),
@@ -459,7 +465,7 @@ class Move:
     def _project(self, before: MigrationPhase, after: MigrationPhase) -> None:
         """On a way back, bring the list of all tasks up to date for legacy programs."""
         source = self._store.source
-        if before > after < MigrationPhase.WRITE_CUTOVER and provides(source, Movable):
+        if before > after < MigrationPhase.WRITE_CUTOVER and provides(source, MigrationSource):
             with suppress(RegistryError, OSError), self._gate.passing():
                 source.project()
 
@@ -487,12 +493,12 @@ class Move:
         forward = after > before
         under_way = Switching(before=before, after=after, epoch=record.epoch, reason=reason)
         self._journal.write(under_way)
-        sides = self._sides(progress, reason=reason)
-        step = step_between(before, after, sides)
+        context = self._step_context(progress, reason=reason)
+        step = step_between(before, after, context)
         try:
             # The long part, beside the writers: nobody waits for it.
             with _in_time(self._gate.timeout() if timeout is None else timeout):
-                caught_up = step.beside()
+                caught_up = step.prepare()
             new = replace(
                 record,
                 phase=after,
@@ -506,7 +512,7 @@ class Move:
                 by=actor if reason is None else f"{actor}, all the same: {reason}",
             )
             new = step.changed(new)
-            healed, pause = self._commit_closed(new, step, under_way, timeout)
+            caught_up, pause = self._commit_closed(new, step, under_way, timeout)
         except BaseException:
             under = self._journal.read()
             if under is None or not under.inside:  # else it is for whoever recovers it
@@ -516,20 +522,20 @@ class Move:
                 self._journal.clear()
             raise
         finally:
-            sides.throttle.end()
-        step.after(new)
+            context.throttle.end()
+        step.clean_up(new)
         self._journal.clear()
         self._project(before, after)
         done = SwitchStep(
             from_phase=before,
             to_phase=after,
             pause_ms=round(pause, 3),
-            caught_up=caught_up + healed,
+            caught_up=caught_up + caught_up,
             verified=step.verified,
         )
         self._stamp(new)
         self._note(new, done)
-        return done, sides.notes
+        return done, context.notes
 
     def _commit_closed(
         self, new: PhaseRecord, step: Step, under_way: Switching, timeout: float | None
@@ -558,7 +564,7 @@ class Move:
             self._journal.write(replace(under_way, inside=True), durable=False)
         try:
             with within(moment):
-                healed = step.inside()
+                caught_up = step.final_sync()
             self._control.advance(new.epoch - 1, new)
         except BaseException as error:
             if self._control.current().epoch == new.epoch - 1:
@@ -574,17 +580,17 @@ class Move:
                 ) from error
             return None
         # The switch is made. What cannot be done now is done by whoever recovers it.
-        step.seal()
+        step.finalize()
         if step.touches_files:
             self._journal.write(under_way, durable=False)
-        return healed
+        return caught_up
 
     def _stamp(self, record: PhaseRecord) -> None:
         with suppress(RegistryError), answering(ANSWER):
-            stamp_target(self._mirror().target, record)
+            stamp_target(self._replicator().target, record)
 
     def _note(self, record: PhaseRecord, step: SwitchStep) -> None:
-        line = orjson.dumps(asdict(record) | {"pause_ms": step.pause_ms}) + b"\n"
+        line = orjson.dumps(record.to_dict() | {"pause_ms": step.pause_ms}) + b"\n"
         path = self._folder / "history.jsonl"
         # The switch is committed: a history that cannot be written must not say otherwise.
         with suppress(OSError):

@@ -62,7 +62,7 @@ def _open(context: OpenContext) -> RegistryStore:
         control.settle_zone(zone)
     store = _store(context, control)
     store.record()
-    store.heal_for(1.0)
+    store.catch_up_for(1.0)
     return store
 
 
@@ -87,8 +87,8 @@ def _refuse_frozen(source: RegistryStore, control: FileControl) -> None:
 
 def _control(context: OpenContext) -> FileControl:
     settings = context.settings
-    sides = PhaseRecord(source=settings.source, target=settings.target)
-    return FileControl(context.workspace / STATE_DIR, unrecorded=sides)
+    born = PhaseRecord(source=settings.source, target=settings.target)
+    return FileControl(context.workspace / STATE_DIR, unrecorded=born)
 
 
 def _store(context: OpenContext, control: FileControl) -> DualWriteStore:

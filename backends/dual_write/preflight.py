@@ -9,7 +9,7 @@ from registry_api.errors import PreflightFailed
 from registry_api.store import Legacy, RegistryStore
 from registry_api.wrapper import find_capability
 
-__all__ = ["check_merged", "check_older_state", "check_place", "check_unreadable"]
+__all__ = ["check_legacy_state", "check_merged", "check_place", "check_unreadable"]
 
 # flock and SQLite's log both need what these do not promise between hosts.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
@@ -32,10 +32,10 @@ def check_place(workspace: Path) -> None:
         )
 
 
-def check_older_state(source: RegistryStore, *, json_is_truth: bool) -> None:
+def check_legacy_state(source: RegistryStore, *, json_is_truth: bool) -> None:
     """Raise PreflightFailed where the older system's own database may know more than the JSON."""
     legacy = find_capability(source, Legacy)
-    written = legacy.older_state() if legacy else None
+    written = legacy.legacy_state() if legacy else None
     if written is not None and not json_is_truth:
         raise PreflightFailed(
             f"the older system's own registry/state.sqlite3 (written {written:%Y-%m-%d %H:%M} UTC)"

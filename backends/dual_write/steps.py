@@ -1,7 +1,7 @@
 """The steps between two phases: what each does beside the writers, behind the gate, and after.
 
 A step may die anywhere. Before the record is replaced it is undone (``undo``), after that it is
-finished (``seal`` behind the gate, then ``after``); both may be repeated.
+finished (``finalize`` behind the gate, then ``after``); both may be repeated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
-from backends.dual_write.mirror import Mirror
+from backends.dual_write.replicator import Replicator
 from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import compare_tail, verify_tasks
 from registry_api.control import PhaseRecord
@@ -30,10 +30,10 @@ from registry_api.migration import MigrationPhase, Mismatch, Progress, VerifyRep
 from registry_api.query import TaskQuery
 from registry_api.silence import all_tasks
 from registry_api.snapshot import Head, TaskSnapshot
-from registry_api.store import Logged, Movable, RegistryStore, Straggler
+from registry_api.store import LateWrite, Logged, MigrationSource, RegistryStore
 from registry_api.wrapper import provides
 
-__all__ = ["Sides", "Step", "step_between"]
+__all__ = ["Step", "StepContext", "step_between"]
 
 _AT_ONCE = 20  # tasks brought over between two reports of progress
 _ROUNDS = 6
@@ -42,7 +42,7 @@ _MOMENT = 0.05  # seconds that a locked document is waited for while everybody w
 
 
 @dataclass(slots=True, kw_only=True)
-class Sides:
+class StepContext:
     """What a step works on; ``heads`` tells where the source stands, ``keep_logs`` puts the logs
     round the target whether they are wanted or not: on the way back they become the record.
 
@@ -50,7 +50,7 @@ class Sides:
     """
 
     source: RegistryStore
-    open_mirror: Callable[[], Mirror]
+    open_replicator: Callable[[], Replicator]
     throttle: Throttle
     keep_logs: Callable[[RegistryStore], RegistryStore]
     heads: Callable[[], dict[str, Head]]
@@ -63,18 +63,18 @@ class Sides:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def mirror(self) -> Mirror:
+    def replicator(self) -> Replicator:
         """Source and target."""
-        mirror = self.open_mirror()
-        mirror.copied = self.throttle.copied
-        return mirror
+        replicator = self.open_replicator()
+        replicator.copied = self.throttle.copied
+        return replicator
 
     @property
-    def movable(self) -> Movable:
+    def migration_source(self) -> MigrationSource:
         """The source as one that can be given up; raises PreflightFailed where it cannot."""
         # Opened with the target: no step over documents may begin where that is lost.
-        source = self.mirror.source
-        if not provides(source, Movable):
+        source = self.replicator.source
+        if not provides(source, MigrationSource):
             raise PreflightFailed(
                 f"the store {source.info.name!r} cannot be given up as a source",
                 next_step="Stay in phase 2: only a store that has all of Movable can",
@@ -84,13 +84,13 @@ class Sides:
     def now(self, task_id: str) -> TaskSnapshot | None:
         """Where a task stands in the target, None: nowhere."""
         try:
-            return self.mirror.target.load(task_id)
+            return self.replicator.target.load(task_id)
         except TaskNotFound:
             return None
 
-    def put_stragglers_aside(self) -> None:
+    def set_late_writes_aside(self) -> None:
         """Look for what others wrote to frozen documents, and say so."""
-        found = self.movable.stragglers(self.now)
+        found = self.migration_source.late_writes(self.now)
         self.notes += [f"{_name(s)}: written after the cut-over, kept: {s.kept}" for s in found]
 
     def retire(self, archive: str | None) -> None:
@@ -99,7 +99,7 @@ class Sides:
             return
         progress = self.progress
         try:
-            found = self.movable.retire(
+            found = self.migration_source.retire(
                 archive,
                 wait=self.retire_seconds,
                 patience=self.patience,
@@ -112,15 +112,15 @@ class Sides:
             self.notes.append(f"no document was removed: {error.message}; {again}")
             return
         self.notes += [f"{_name(s)}: written too late, kept: {s.kept}" for s in found]
-        left = self.movable.retiring()
+        left = self.migration_source.retiring()
         if left:
             self.notes.append(
                 f"{left} removed document(s) lie aside; recover removes them for good"
             )
 
 
-def _name(straggler: Straggler) -> str:
-    return f"task {straggler.task_id}" if straggler.task_id else "the list of tasks"
+def _name(late_write: LateWrite) -> str:
+    return f"task {late_write.task_id}" if late_write.task_id else "the list of tasks"
 
 
 class Step(Protocol):
@@ -129,19 +129,19 @@ class Step(Protocol):
     verified: VerifyReport | None
     touches_files: bool  # behind the gate, so that a death there is to be recovered at once
 
-    def beside(self) -> int:
+    def prepare(self) -> int:
         """Do the long part, beside the writers; returns how many tasks were brought over."""
 
-    def inside(self) -> int:
+    def final_sync(self) -> int:
         """Behind the gate, before the record is replaced; raises Busy to be tried again."""
 
     def undo(self) -> None:
-        """Take back what ``inside`` did."""
+        """Take back what ``final_sync`` did."""
 
-    def seal(self) -> None:
+    def finalize(self) -> None:
         """Behind the gate, after the record was replaced."""
 
-    def after(self, record: PhaseRecord) -> None:
+    def clean_up(self, record: PhaseRecord) -> None:
         """Beside the writers again."""
 
     def changed(self, record: PhaseRecord) -> PhaseRecord:
@@ -152,23 +152,23 @@ class Step(Protocol):
 class _Base:
     """A step that does nothing: what the others begin from."""
 
-    sides: Sides
+    context: StepContext
     verified: VerifyReport | None = None
     touches_files: bool = False
 
-    def beside(self) -> int:
+    def prepare(self) -> int:
         return 0
 
-    def inside(self) -> int:
+    def final_sync(self) -> int:
         return 0
 
     def undo(self) -> None:
         pass
 
-    def seal(self) -> None:
+    def finalize(self) -> None:
         pass
 
-    def after(self, record: PhaseRecord) -> None:
+    def clean_up(self, record: PhaseRecord) -> None:
         pass
 
     def changed(self, record: PhaseRecord) -> PhaseRecord:
@@ -179,16 +179,16 @@ class _Base:
 class _StepDown(_Base):
     """2 to 1, 1 to 0: only the record changes. The target is not needed: it may be gone."""
 
-    def inside(self) -> int:
-        source = self.sides.source
-        if provides(source, Movable):
+    def final_sync(self) -> int:
+        source = self.context.source
+        if provides(source, MigrationSource):
             try:
                 source.settle()
             except Busy:
                 raise
             except RegistryError as error:
                 # The way back must not depend on one document, nor on a write never acknowledged.
-                self.sides.notes.append(f"a write that was cut off is left: {error.message}")
+                self.context.notes.append(f"a write that was cut off is left: {error.message}")
         return 0
 
 
@@ -198,28 +198,30 @@ class _Follow(_Base):
 
     seen: dict[str, Head] = field(default_factory=dict)
 
-    def beside(self) -> int:
-        sides, mirror = self.sides, self.sides.mirror
-        task_ids = list(sides.heads())
-        done = sides.catch_up(task_ids, sides.progress)
-        seen = sides.heads()
-        self.verified = verify_tasks(mirror, task_ids, progress=sides.progress)
+    def prepare(self) -> int:
+        context, replicator = self.context, self.context.replicator
+        task_ids = list(context.heads())
+        done = context.catch_up(task_ids, context.progress)
+        seen = context.heads()
+        self.verified = verify_tasks(replicator, task_ids, progress=context.progress)
         require_equal(self.verified)
         # What never stood still is compared from its beginning, still beside the writers.
         self.seen = {t: h for t, h in seen.items() if t not in self.verified.in_flight}
-        narrow(mirror, self.seen, sides.heads, sides.throttle)
+        narrow(replicator, self.seen, context.heads, context.throttle)
         return done
 
-    def inside(self) -> int:
-        source = self.sides.source
-        if provides(source, Movable):
+    def final_sync(self) -> int:
+        source = self.context.source
+        if provides(source, MigrationSource):
             return self._settle(source.moved(self.seen))
-        return self._settle({t: h for t, h in self.sides.heads().items() if self.seen.get(t) != h})
+        return self._settle(
+            {t: h for t, h in self.context.heads().items() if self.seen.get(t) != h}
+        )
 
     def _settle(self, moved: dict[str, Head]) -> int:
-        mirror, source = self.sides.mirror, self.sides.source
-        with source.as_recorded() if provides(source, Movable) else nullcontext():
-            return settle(mirror, list(moved), self.seen)
+        replicator, source = self.context.replicator, self.context.source
+        with source.as_recorded() if provides(source, MigrationSource) else nullcontext():
+            return settle(replicator, list(moved), self.seen)
 
 
 @dataclass(slots=True)
@@ -228,24 +230,26 @@ class _CutOver(_Follow):
 
     touches_files: bool = True
 
-    def beside(self) -> int:
-        sides = self.sides
-        sides.notes += [f"open in another process: {h}" for h in sides.movable.holders()]
-        sides.movable.prepare_freeze()
+    def prepare(self) -> int:
+        context = self.context
+        context.notes += [
+            f"open in another process: {h}" for h in context.migration_source.holders()
+        ]
+        context.migration_source.prepare_freeze()
         # In a class with slots, super() without arguments knows another class.
-        return _Follow.beside(self)
+        return _Follow.prepare(self)
 
-    def inside(self) -> int:
-        return self._settle(self.sides.movable.freeze(self.seen))
+    def final_sync(self) -> int:
+        return self._settle(self.context.migration_source.freeze(self.seen))
 
     def undo(self) -> None:
-        self.sides.movable.thaw()
+        self.context.migration_source.thaw()
 
-    def seal(self) -> None:
+    def finalize(self) -> None:
         # Who was waiting in flock for a document got its turn while the others were frozen.
         with at_most(_MOMENT):  # a document that is locked just now will be a straggler
-            moved = self.sides.movable.sweep()
-        self.sides.mirror.heal_all(moved)
+            moved = self.context.migration_source.sweep()
+        self.context.replicator.catch_up_all(moved)
 
 
 @dataclass(slots=True)
@@ -255,54 +259,54 @@ class _Return(_Base):
     touches_files: bool = True
     seen: dict[str, Head] = field(default_factory=dict)
 
-    def _mirror(self) -> Mirror:
-        mirror = self.sides.mirror
-        copied = self.sides.throttle.copied
-        return Mirror(mirror.target, mirror.source, copied=copied)
+    def _replicator(self) -> Replicator:
+        replicator = self.context.replicator
+        copied = self.context.throttle.copied
+        return Replicator(replicator.target, replicator.source, copied=copied)
 
     def _heads(self) -> dict[str, Head]:
-        return target_heads(self.sides.mirror.target)
+        return target_heads(self.context.replicator.target)
 
-    def beside(self) -> int:
-        sides, mirror = self.sides, self._mirror()
-        sides.put_stragglers_aside()
-        sides.movable.reinstate(None)  # what is missing could not be written in phase 2
-        logged = sides.keep_logs(sides.mirror.target)
+    def prepare(self) -> int:
+        context, replicator = self.context, self._replicator()
+        context.set_late_writes_aside()
+        context.migration_source.reinstate(None)  # what is missing could not be written in phase 2
+        logged = context.keep_logs(context.replicator.target)
         if provides(logged, Logged):
             logged.reconcile()
         heads = self._heads()
-        behind = mirror.lagging(list(heads))
+        behind = replicator.lagging(list(heads))
         for start in range(0, len(behind), _AT_ONCE):
-            mirror.heal_all(behind[start : start + _AT_ONCE])
-            if sides.progress is not None:
-                sides.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
-        self.verified = verify_tasks(mirror, list(heads), progress=sides.progress)
+            replicator.catch_up_all(behind[start : start + _AT_ONCE])
+            if context.progress is not None:
+                context.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
+        self.verified = verify_tasks(replicator, list(heads), progress=context.progress)
         # Where nothing was written since the cut-over, a log may have been removed.
         differing = {m.task_id for m in self.verified.mismatches}
         for task_id in differing:
-            mirror.replace(task_id)
+            replicator.replace(task_id)
         if differing:
-            self.verified = verify_tasks(mirror, list(heads), progress=sides.progress)
+            self.verified = verify_tasks(replicator, list(heads), progress=context.progress)
         require_equal(self.verified)
         self.seen = {t: h for t, h in heads.items() if t not in self.verified.in_flight}
-        narrow(mirror, self.seen, self._heads, sides.throttle)
+        narrow(replicator, self.seen, self._heads, context.throttle)
         return len(behind)
 
-    def inside(self) -> int:
-        mirror = self._mirror()
+    def final_sync(self) -> int:
+        replicator = self._replicator()
         nowhere = Head()
         moved = [
             task.task_id
-            for task in all_tasks(mirror.source, TaskQuery())
+            for task in all_tasks(replicator.source, TaskQuery())
             if self.seen.get(task.task_id, nowhere).revision != task.revision
         ]
-        return settle(mirror, moved, self.seen)
+        return settle(replicator, moved, self.seen)
 
     def undo(self) -> None:
-        self.sides.movable.keep_frozen()
+        self.context.migration_source.keep_frozen()
 
-    def seal(self) -> None:
-        self.sides.movable.thaw()
+    def finalize(self) -> None:
+        self.context.migration_source.thaw()
 
 
 @dataclass(slots=True)
@@ -311,30 +315,30 @@ class _CleanUp(_Base):
 
     archive: str = ""
 
-    def beside(self) -> int:
-        sides = self.sides
-        sides.put_stragglers_aside()
-        if sides.reason is None:
+    def prepare(self) -> int:
+        context = self.context
+        context.set_late_writes_aside()
+        if context.reason is None:
             self._refuse()
-        progress = sides.progress
+        progress = context.progress
         counted = None if progress is None else lambda n, of: progress("archive", n, of)
-        differing = sides.movable.frozen_differences()
+        differing = context.migration_source.frozen_differences()
         if differing:
             raise VerificationFailed(
                 f"{len(differing)} document(s) differ, the first: {differing[0]}",
                 next_step="registry-backend verify",
             )
-        self.archive = sides.movable.archive(progress=counted)
+        self.archive = context.migration_source.archive(progress=counted)
         return 0
 
     def _refuse(self) -> None:
-        kept = self.sides.movable.kept_stragglers()
+        kept = self.context.migration_source.kept_late_writes()
         if kept:
             raise PreflightFailed(
                 f"{len(kept)} straggler(s) are not dealt with, the first: {kept[0]}",
                 next_step="Read the report, then move it away; or --anyway --reason TEXT",
             )
-        holders = self.sides.movable.holders()
+        holders = self.context.migration_source.holders()
         if holders:
             raise PreflightFailed(
                 f"a process has a document open: {holders[0]}",
@@ -344,21 +348,21 @@ class _CleanUp(_Base):
     def changed(self, record: PhaseRecord) -> PhaseRecord:
         return replace(record, archive=self.archive)
 
-    def after(self, record: PhaseRecord) -> None:
-        self.sides.retire(record.archive)
+    def clean_up(self, record: PhaseRecord) -> None:
+        self.context.retire(record.archive)
 
 
 @dataclass(slots=True)
 class _Reinstate(_Base):
     """4 to 3: the removed documents are put back, frozen."""
 
-    def beside(self) -> int:
-        self.sides.movable.reinstate(self.sides.archive)
-        self.sides.put_stragglers_aside()
+    def prepare(self) -> int:
+        self.context.migration_source.reinstate(self.context.archive)
+        self.context.set_late_writes_aside()
         return 0
 
     def undo(self) -> None:
-        self.sides.retire(self.sides.archive)
+        self.context.retire(self.context.archive)
 
 
 _KINDS: dict[tuple[int, int], type[_Base]] = {
@@ -373,11 +377,11 @@ _KINDS: dict[tuple[int, int], type[_Base]] = {
 }
 
 
-def step_between(before: MigrationPhase, after: MigrationPhase, sides: Sides) -> Step:
+def step_between(before: MigrationPhase, after: MigrationPhase, context: StepContext) -> Step:
     """Return the step from one phase to the next; one that does nothing where a switch that died
     did not say which it was.
     """
-    return cast(Step, _KINDS.get((before, after), _Base)(sides))
+    return cast(Step, _KINDS.get((before, after), _Base)(context))
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:
@@ -386,7 +390,7 @@ def target_heads(target: RegistryStore) -> dict[str, Head]:
 
 
 def narrow(
-    mirror: Mirror,
+    replicator: Replicator,
     seen: dict[str, Head],
     heads: Callable[[], dict[str, Head]],
     throttle: Throttle,
@@ -403,7 +407,7 @@ def narrow(
         start = time.monotonic()
         moved = [t for t, h in heads().items() if seen.get(t) != h]
         for task_id in moved:
-            head, differences = compare_tail(mirror, task_id, seen.get(task_id, Head()))
+            head, differences = compare_tail(replicator, task_id, seen.get(task_id, Head()))
             if not differences:
                 seen[task_id] = head
         took = time.monotonic() - start
@@ -412,19 +416,19 @@ def narrow(
         if took > before / 2:
             throttle.slower()
         before = took
-    mirror.heal_all(heads())
+    replicator.catch_up_all(heads())
 
 
-def settle(mirror: Mirror, moved: list[str], seen: dict[str, Head]) -> int:
+def settle(replicator: Replicator, moved: list[str], seen: dict[str, Head]) -> int:
     """Bring over and compare, behind the gate, what moved since ``seen``; returns how many tasks
     lagged. Raises VerificationFailed.
     """
-    healed = mirror.heal_all(moved)
+    caught_up = replicator.catch_up_all(moved)
     mismatches: list[Mismatch] = []
     for task_id in moved:
-        mismatches += compare_tail(mirror, task_id, seen.get(task_id, Head()))[1]
+        mismatches += compare_tail(replicator, task_id, seen.get(task_id, Head()))[1]
     require_equal(VerifyReport(tasks=len(moved), mismatches=tuple(mismatches)))
-    return healed
+    return caught_up
 
 
 def require_equal(report: VerifyReport) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar, cast
 
-from backends.dual_write.mirror import Mirror
+from backends.dual_write.replicator import Replicator
 from backends.dual_write.verify import compare_snapshots
-from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor, validate_changeset
 from registry_api.control import FileControl, PhaseRecord
 from registry_api.deadline import answering, at_most
 from registry_api.errors import (
@@ -42,14 +42,14 @@ from registry_api.query import (
 )
 from registry_api.silence import all_tasks
 from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.store import Capability, Movable, MoveTarget, RegistryStore, StoreInfo
+from registry_api.store import Capability, MigrationSource, MoveTarget, RegistryStore, StoreInfo
 from registry_api.wrapper import provides
 
 __all__ = ["DualWriteStore"]
 
 T = TypeVar("T")
 _PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
-_REST = 1.0  # seconds after a wait in vain in which the next ones are not made
+_BACK_OFF = 1.0  # seconds after a wait in vain in which the next ones are not made
 ANSWER = 5.0  # seconds within which a target of another distribution must answer a call
 _DOWN = 30.0  # seconds at most for which one that failed is not tried again
 _PER_FAILURE = 10  # it rests so many times as long as the failure has held the caller up
@@ -79,10 +79,10 @@ class DualWriteStore:
         self._control = control
         self._compare = compare
         self._on_mismatch = on_mismatch
-        self._mirror: Mirror | None = None
+        self._replicator: Replicator | None = None
         self._logged: RegistryStore | None = None
         self._lock = threading.Lock()
-        self.rests_until = 0.0  # monotonic; see _Attempt
+        self.backs_off_until = 0.0  # monotonic; see _BestEffort
         self.down_until = 0.0  # monotonic
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
         both.add(Capability.LOGGED)
@@ -107,29 +107,29 @@ class DualWriteStore:
         """Return the move as it is recorded now."""
         return self._control.current()
 
-    def mirror(self) -> Mirror | None:
+    def replicator(self) -> Replicator | None:
         """Return the mirror, None in phase 0; raises what opening the target does, and Unavailable
         where an attempt has just found it down.
         """
         record = self.record()
         if record.phase is MigrationPhase.JSON_ONLY:
             return None
-        return self._mirrored(record)
+        return self._replicated(record)
 
-    def _mirrored(self, record: PhaseRecord) -> Mirror:
+    def _replicated(self, record: PhaseRecord) -> Replicator:
         follows = record.phase < MigrationPhase.WRITE_CUTOVER
         if follows and self.down_until and time.monotonic() < self.down_until:
-            raise Resting(
+            raise BackingOff(
                 f"the target {record.target} failed, and is not tried again for now",
                 next_step="registry-backend status",
             )
         with self._lock:
-            if self._mirror is None:
+            if self._replicator is None:
                 target = self.open_target(record)
                 refuse_lost(target, record)
-                self._mirror = Mirror(self.source, target)
+                self._replicator = Replicator(self.source, target)
                 stamp_target(target, record)
-            return self._mirror
+            return self._replicator
 
     def logged(self, target: RegistryStore) -> RegistryStore:
         """Return the target with the logs round it that the source has kept until then."""
@@ -142,22 +142,22 @@ class DualWriteStore:
         record = self.record()
         if record.phase < MigrationPhase.WRITE_CUTOVER:
             return None
-        return self._logged or self.logged(self._mirrored(record).target)
+        return self._logged or self.logged(self._replicated(record).target)
 
-    def heal_for(self, seconds: float) -> None:
+    def catch_up_for(self, seconds: float) -> None:
         """Heal what lags, for at most so long; what is left is healed when it is touched."""
         end = time.monotonic() + seconds
-        with self._attempt():
-            mirror = self.mirror()
-            if mirror is None or self._taken_over() is not None:
+        with self._best_effort():
+            replicator = self.replicator()
+            if replicator is None or self._taken_over() is not None:
                 return
             for task_id, _ in self.heads():
                 if time.monotonic() > end:
                     return
-                self._count("healed", mirror.heal(task_id))
+                self._count("healed", replicator.catch_up(task_id))
 
-    def _attempt(self) -> _Attempt:
-        return _Attempt(self)
+    def _best_effort(self) -> _BestEffort:
+        return _BestEffort(self)
 
     def _reads_target(self) -> bool:
         return self.record().phase is MigrationPhase.READ_MIGRATION
@@ -170,21 +170,21 @@ class DualWriteStore:
         if taken_over is not None:
             return taken_over.commit(changeset)
         commit = self.source.commit(changeset)
-        with self._attempt():
+        with self._best_effort():
             self._follow(changeset, commit)
             return commit
         self._count("lagging")  # the caller's write stands, the mark tells of the rest
         return commit
 
     def _follow(self, changeset: Changeset, commit: Commit) -> None:
-        mirror = self.mirror()
-        if mirror is None:
+        replicator = self.replicator()
+        if replicator is None:
             return
         if commit.replayed:
-            self._count("healed", mirror.heal(commit.task_id))
+            self._count("healed", replicator.catch_up(commit.task_id))
             return
-        change = accepted(changeset, self.info.limits)
-        mirror.apply(
+        change = validate_changeset(changeset, self.info.limits)
+        replicator.apply(
             Change(
                 cursor=commit.cursor,
                 lineage=commit.lineage,
@@ -210,20 +210,20 @@ class DualWriteStore:
                 self._compared("load", snapshot, lambda s: s.load(task_id, only=only), task_id)
             return snapshot
         head = self.source.head(task_id)
-        with self._attempt():
-            mirror = self._mirrored(record)
+        with self._best_effort():
+            replicator = self._replicated(record)
             for _ in range(2):
                 # Data and mark come from one snapshot of the target: nothing can slip between.
                 try:
-                    found = mirror.target.load(task_id, only=only)
+                    found = replicator.target.load(task_id, only=only)
                 except TaskNotFound:
                     found = None
                 level = found and (found.lineage, found.revision) == (head.lineage, head.revision)
-                if found and level and not mirror.prove(task_id):
+                if found and level and not replicator.prove(task_id):
                     if self._is_sampled():
                         self._compared("load", found, lambda s: s.load(task_id, only=only), task_id)
                     return found
-                self._count("healed", mirror.heal(task_id))
+                self._count("healed", replicator.catch_up(task_id))
                 head = self.source.head(task_id)
         self._count("fallbacks")
         return self.source.load(task_id, only=only)
@@ -238,19 +238,19 @@ class DualWriteStore:
     ) -> None:
         """Compare an answer with what the other side says; never at the caller's cost."""
         start = time.monotonic()
-        with self._attempt():
-            mirror = self.mirror()
-            if mirror is None:
+        with self._best_effort():
+            replicator = self.replicator()
+            if replicator is None:
                 return
-            other = ask(self.source if self._reads_target() else mirror.target)
+            other = ask(self.source if self._reads_target() else replicator.target)
             outcome = "matched"
             if other != answer:
                 # Both are asked again, and it is a difference only where they stood at one position
                 # before and after that: else a write, or a lag that was made up for, came between.
-                before = self._positions(mirror, task_id)
-                still = ask(self.source), ask(mirror.target)
+                before = self._positions(replicator, task_id)
+                still = ask(self.source), ask(replicator.target)
                 level = all(mine == theirs for mine, theirs in before.values())
-                level = level and before == self._positions(mirror, task_id)
+                level = level and before == self._positions(replicator, task_id)
                 outcome = "mismatched" if level and still[0] != still[1] else "in_flight"
                 if outcome == "mismatched":
                     self._on_mismatch(_named(op, task_id, *still))
@@ -260,9 +260,11 @@ class DualWriteStore:
             self._count(f"{op}.{outcome}")
             self._observe(f"compare.{op}", time.monotonic() - start, outcome)
 
-    def _positions(self, mirror: Mirror, task_id: str | None) -> dict[str, tuple[Head, Head]]:
+    def _positions(
+        self, replicator: Replicator, task_id: str | None
+    ) -> dict[str, tuple[Head, Head]]:
         """Return where each task asked for stands in the source and in the target."""
-        return {name: (head, mirror.target.head(name)) for name, head in self.heads(task_id)}
+        return {name: (head, replicator.target.head(name)) for name, head in self.heads(task_id)}
 
     def _list(self, op: str, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
         """Ask the target when it follows in everything asked for, else the source."""
@@ -270,11 +272,11 @@ class DualWriteStore:
         if taken_over is not None:
             return ask(taken_over)
         if self._reads_target():
-            with self._attempt():
-                mirror = self.mirror()
-                assert mirror is not None
-                if self._follows(mirror, task_id):
-                    found = ask(mirror.target)
+            with self._best_effort():
+                replicator = self.replicator()
+                assert replicator is not None
+                if self._follows(replicator, task_id):
+                    found = ask(replicator.target)
                     if self._is_sampled():
                         self._compared(op, found, ask, task_id)
                     return found
@@ -285,24 +287,24 @@ class DualWriteStore:
             self._compared(op, found, ask, task_id)
         return found
 
-    def _follows(self, mirror: Mirror, task_id: str | None) -> bool:
+    def _follows(self, replicator: Replicator, task_id: str | None) -> bool:
         """Whether, after healing, the target has what the source has, and nothing else."""
         heads = list(self.heads(task_id))
         for name, head in heads:
-            mark = mirror.target.head(name)
-            level = (mark.lineage, mark.revision) == (head.lineage, head.revision)
-            if not level or mirror.prove(name):
-                self._count("healed", mirror.heal(name))
-                mark = mirror.target.head(name)
-                if (mark.lineage, mark.revision) < (head.lineage, head.revision):
+            position = replicator.target.head(name)
+            level = (position.lineage, position.revision) == (head.lineage, head.revision)
+            if not level or replicator.prove(name):
+                self._count("healed", replicator.catch_up(name))
+                position = replicator.target.head(name)
+                if (position.lineage, position.revision) < (head.lineage, head.revision):
                     return False
-        return task_id is not None or mirror.target.counts().total_tasks == len(heads)
+        return task_id is not None or replicator.target.counts().total_tasks == len(heads)
 
     def heads(self, task_id: str | None = None) -> Iterable[tuple[str, Head]]:
         """Return where the source's tasks stand, foreign edits taken in first."""
         if task_id is not None:
             return [(task_id, self.source.head(task_id))]
-        if provides(self.source, Movable):
+        if provides(self.source, MigrationSource):
             return self.source.absorb()
         tasks = all_tasks(self.source, TaskQuery())
         return [(t.task_id, self.source.head(t.task_id)) for t in tasks]
@@ -351,15 +353,15 @@ class DualWriteStore:
         self.source.close()
         if self._logged is not None:
             self._logged.close()
-        if self._mirror is not None:
-            self._mirror.target.close()
+        if self._replicator is not None:
+            self._replicator.target.close()
 
 
-class Resting(Unavailable):
+class BackingOff(Unavailable):
     """The target was found down a short while ago, and is not asked again yet."""
 
 
-class _Attempt:
+class _BestEffort:
     """Whatever the target does in this context, the caller goes on behind it.
 
     The target is waited for, but not again right after a wait in vain: one that stands still would
@@ -367,14 +369,14 @@ class _Attempt:
     failure took, at most half a minute. What lags meanwhile is healed as ever.
     """
 
-    __slots__ = ("_answering", "_bound", "_resting", "_since", "_store")
+    __slots__ = ("_answering", "_backing_off", "_bound", "_since", "_store")
 
     def __init__(self, store: DualWriteStore) -> None:
         self._store = store
 
     def __enter__(self) -> None:
-        self._resting = time.monotonic() < self._store.rests_until
-        self._bound = at_most(0.0 if self._resting else _PATIENCE)
+        self._backing_off = time.monotonic() < self._store.backs_off_until
+        self._bound = at_most(0.0 if self._backing_off else _PATIENCE)
         self._bound.__enter__()
         self._answering = answering(ANSWER)
         self._answering.__enter__()
@@ -387,11 +389,11 @@ class _Attempt:
         if kind is None:
             store.down_until = 0.0
             return False
-        if issubclass(kind, Unavailable) and not issubclass(kind, Busy | Resting):
+        if issubclass(kind, Unavailable) and not issubclass(kind, Busy | BackingOff):
             now = time.monotonic()
             store.down_until = now + min(_DOWN, _PER_FAILURE * (now - self._since))
-        if issubclass(kind, Busy) and not issubclass(kind, GaveWay) and not self._resting:
-            self._store.rests_until = time.monotonic() + _REST
+        if issubclass(kind, Busy) and not issubclass(kind, GaveWay) and not self._backing_off:
+            self._store.backs_off_until = time.monotonic() + _BACK_OFF
         return issubclass(kind, RegistryError | OSError)
 
 

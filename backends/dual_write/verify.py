@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from backends.dual_write.mirror import Mirror
+from backends.dual_write.replicator import Replicator
 from registry_api.changeset import Put
 from registry_api.errors import TaskNotFound
 from registry_api.migration import Mismatch, Progress, VerifyReport
@@ -25,7 +25,7 @@ _PARTS = ("phases", "agents", "reviews", "verdicts", "handovers", "latest")
 
 
 def verify_tasks(
-    mirror: Mirror,
+    replicator: Replicator,
     task_ids: list[str],
     *,
     inside: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -37,7 +37,7 @@ def verify_tasks(
     records, mismatches, in_flight = 0, list[Mismatch](), list[str]()
     for done, task_id in enumerate(task_ids):
         with inside():
-            found, differences = compare_task(mirror, task_id)
+            found, differences = compare_task(replicator, task_id)
         if found is None:
             in_flight.append(task_id)
         records += found or 0
@@ -52,33 +52,33 @@ def verify_tasks(
     )
 
 
-def surplus_tasks(mirror: Mirror, task_ids: set[str]) -> list[Mismatch]:
+def surplus_tasks(replicator: Replicator, task_ids: set[str]) -> list[Mismatch]:
     """Return the tasks that only the target has."""
     return [
         Mismatch(task_id=t.task_id, pointer="", source=None, target=t.revision)
-        for t in all_tasks(mirror.target, TaskQuery())
-        if t.task_id not in task_ids and mirror.source.head(t.task_id).revision == 0
+        for t in all_tasks(replicator.target, TaskQuery())
+        if t.task_id not in task_ids and replicator.source.head(t.task_id).revision == 0
     ]
 
 
 def compare_task(
-    mirror: Mirror, task_id: str, *, heal: bool = True
+    replicator: Replicator, task_id: str, *, catch_up: bool = True
 ) -> tuple[int | None, list[Mismatch]]:
     """Return (records compared, differences) of one task, at a revision that both stores had.
 
     A task that moves on is brought up to date and read again. One that never stands still for as
     long as two reads was not compared (None): that is for behind the gate, where nothing moves.
     """
-    source, target = mirror.source, mirror.target
+    source, target = replicator.source, replicator.target
     for _ in range(_ATTEMPTS):
         try:
-            mine, other = _both(mirror, task_id, heal=heal)
+            mine, other = _both(replicator, task_id, catch_up=catch_up)
         except TaskNotFound:
             return 0, []
-        if other is not None and _mark(mine) == _mark(other):
+        if other is not None and _position(mine) == _position(other):
             return _compare(source, target, mine, other)
         still = source.head(task_id)
-        if _mark(mine) == (still.lineage, still.revision):
+        if _position(mine) == (still.lineage, still.revision):
             # Nothing moved, and healing did not help: that is a difference, not a delay.
             revision = other.revision if other else None
             lag = Mismatch(
@@ -88,17 +88,19 @@ def compare_task(
     return None, []
 
 
-def _both(mirror: Mirror, task_id: str, *, heal: bool) -> tuple[TaskSnapshot, TaskSnapshot | None]:
+def _both(
+    replicator: Replicator, task_id: str, *, catch_up: bool
+) -> tuple[TaskSnapshot, TaskSnapshot | None]:
     """Read a task from both stores, at one revision unless a writer is faster.
 
     The source is read first: each look at it may have to wait for its writers' turn, and the target
     is then brought to just that revision (the other way round the source had moved on each time:
     20 s for five tasks under eight writers, each sync 10 ms).
     """
-    mine, other = mirror.source.load(task_id), _found(mirror.target, task_id)
-    if heal and (other is None or _mark(mine) != _mark(other)):
-        mirror.heal(task_id, upto=Head(lineage=mine.lineage, revision=mine.revision))
-        other = _found(mirror.target, task_id)
+    mine, other = replicator.source.load(task_id), _found(replicator.target, task_id)
+    if catch_up and (other is None or _position(mine) != _position(other)):
+        replicator.catch_up(task_id, upto=Head(lineage=mine.lineage, revision=mine.revision))
+        other = _found(replicator.target, task_id)
     return mine, other
 
 
@@ -109,7 +111,7 @@ def _found(store: RegistryStore, task_id: str) -> TaskSnapshot | None:
         return None
 
 
-def compare_tail(mirror: Mirror, task_id: str, since: Head) -> tuple[Head, list[Mismatch]]:
+def compare_tail(replicator: Replicator, task_id: str, since: Head) -> tuple[Head, list[Mismatch]]:
     """Compare a task that was equal at ``since``; returns (equal up to where, differences).
 
     Records are compared whole, the histories by the feed that has come since: each of its lines was
@@ -118,20 +120,20 @@ def compare_tail(mirror: Mirror, task_id: str, since: Head) -> tuple[Head, list[
     """
     for _ in range(_ATTEMPTS):
         try:
-            mine, found = _both(mirror, task_id, heal=True)
+            mine, found = _both(replicator, task_id, catch_up=True)
         except TaskNotFound:
             found = None
         if found is None:
             gone = Mismatch(task_id=task_id, pointer="", source="present", target=None)
             return since, [gone]
         other = found
-        if _mark(mine) == _mark(other):
+        if _position(mine) == _position(other):
             break
     out = list(_differences(mine, other))
-    cursor, number = mirror.cursor(task_id, since.number), since.number
-    while page := mirror.source.changes(cursor, task_id=task_id, limit=_MOST):
+    cursor, number = replicator.cursor(task_id, since.number), since.number
+    while page := replicator.source.changes(cursor, task_id=task_id, limit=_MOST):
         upto = tuple(c for c in page if c.revision <= mine.revision)
-        there = mirror.target.changes(cursor, task_id=task_id, limit=_MOST)
+        there = replicator.target.changes(cursor, task_id=task_id, limit=_MOST)
         if upto != there[: len(upto)]:
             pointer = f"/feed/{page[0].revision}"
             out.append(
@@ -146,7 +148,7 @@ def compare_tail(mirror: Mirror, task_id: str, since: Head) -> tuple[Head, list[
     return Head(lineage=mine.lineage, revision=mine.revision, number=number), out
 
 
-def _mark(snapshot: TaskSnapshot) -> tuple[str, int]:
+def _position(snapshot: TaskSnapshot) -> tuple[str, int]:
     return snapshot.lineage, snapshot.revision
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from backends.files import open_inside, open_regular
 from backends.json_files.content import content_hash, read_document
-from backends.json_files.mirrored import READ_ONLY, MirroredTask, Now
+from backends.json_files.replica import READ_ONLY, Now, ReplicaTask
 from backends.json_files.stamp import stamp_of
 from registry_api.deadline import at_most
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.ownership import make_folder
 from registry_api.snapshot import Head
-from registry_api.store import Straggler
+from registry_api.store import LateWrite
 
 __all__ = ["FrozenTask"]
 
@@ -26,7 +26,7 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 Known = tuple[int, int, int, int]  # device, inode, size, time of change of the content
 
 
-class FrozenTask(MirroredTask):
+class FrozenTask(ReplicaTask):
     """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read;
     ``_at_freeze``: where the task stood then, None: another process froze it.
     """
@@ -226,7 +226,7 @@ class FrozenTask(MirroredTask):
 
     # -- removal and the way back ------------------------------------------------------------
 
-    def put_aside(self, data: bytes, now: Now) -> Straggler | None:
+    def put_aside(self, data: bytes, now: Now) -> LateWrite | None:
         """Keep bytes that another program wrote too late."""
         return self._put_aside(data, content_hash(data), now)
 

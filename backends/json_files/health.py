@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import orjson
 
-from backends.json_files.claims import listed_tasks
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal
 from backends.json_files.layout import DOCUMENT, Layout
+from backends.json_files.legacy_state import legacy_state
 from backends.json_files.merged import merged_journals
-from backends.json_files.older_state import older_state
 from backends.json_files.removed import removed_files
+from backends.json_files.stored_counts import listed_tasks
 from backends.json_files.unreadable import unreadable_documents
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
@@ -48,7 +48,7 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
             else "Repair the file, or move it away; a move leaves it behind "
             "with: registry-backend switch next --leave-unreadable",
         )
-    older = older_state(context.workspace)
+    older = legacy_state(context.workspace)
     if older is not None and not (record is not None and record.json_is_truth):
         yield Issue(
             what=str(older),

@@ -129,7 +129,7 @@ class Journal:
     lock: ForkSafeLock = field(default_factory=ForkSafeLock)
     _tail: int = 0
     _head: Head = field(default_factory=Head)
-    _rests: bool = False
+    _evicted: bool = False
     _unshown: set[Key] = field(default_factory=set)  # changed since a document last showed a state
     _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
 
@@ -143,22 +143,22 @@ class Journal:
         """The present state, None without a task; read again after a rest. Under the task's lock,
         during which a task is never put to rest.
         """
-        if self._rests:
-            self._wake()
+        if self._evicted:
+            self._reload()
         return self.held
 
     @property
     def logs(self) -> dict[str, int]:
         """How far each generation of a log is read, in bytes."""
         while (found := self.read_upto) is None:
-            self._wake()
+            self._reload()
         return found
 
     def present(self) -> Stand | None:
         """Return where the task stands and its state, also to who holds no lock."""
         stand = self.stand
-        if stand is None and self._rests:
-            self._wake()
+        if stand is None and self._evicted:
+            self._reload()
             stand = self.stand
         return stand
 
@@ -184,7 +184,7 @@ class Journal:
             return 1 + ids // _IDS_A_RECORD
         return len(state.agents) + len(state.phases) + len(state.verdicts) + ids // _IDS_A_RECORD
 
-    def rest(self) -> None:
+    def evict(self) -> None:
         """Forget what can be read again: nobody has asked for the task for a while."""
         if self.lock.acquire(timeout=0):
             try:
@@ -192,16 +192,16 @@ class Journal:
                 self._places = {}
                 if self.stand is not None:
                     self.head()
-                    self._rests = True
+                    self._evicted = True
                     self.held, self.stand = None, None
                     self.read_upto = None
                     del self._recent, self.foreign_agents, self._unshown
             finally:
                 self.lock.release()
 
-    def _wake(self) -> None:
+    def _reload(self) -> None:
         with self.lock:
-            if self._rests:
+            if self._evicted:
                 self._become(self._read_afresh())
 
     @property
@@ -235,7 +235,7 @@ class Journal:
             setattr(self, name, getattr(fresh, name))
         if fresh.is_empty:
             self._head = Head()
-        self._rests = False
+        self._evicted = False
 
     def _skip_to_base(self) -> None:
         """Read on from the newest base: others wrote so much that each line would take too long, as
@@ -268,7 +268,7 @@ class Journal:
                 self._become(self._read_afresh())
             return
         replaced = found.st_ino != self.inode or found.st_size < self.size
-        if replaced or (self._rests and found.st_size > self.size):
+        if replaced or (self._evicted and found.st_size > self.size):
             self._become(self._read_afresh())
         elif found.st_size > self.size + _LONG_TAIL:
             self._skip_to_base()
@@ -592,7 +592,7 @@ class Journal:
     def append(self, data: bytes) -> None:
         """Append whole lines durably and take them in, over what a kill left of one."""
         with self.lock:
-            self._wake()
+            self._reload()
             self._append(data)
 
     def _append(self, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.json_files.health import check_files
-from backends.json_files.movable import MovableJsonStore
+from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
 from registry_api.control import FileControl
@@ -41,7 +41,7 @@ def _open(context: OpenContext) -> RegistryStore:
         record = control.read()
         return record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER
 
-    return MovableJsonStore(
+    return JsonMigrationSource(
         context.workspace,
         times=times,
         now=context.now,

@@ -28,12 +28,12 @@ from backends.json_files.stamp import Stamp
 from backends.json_files.task_lock import TaskLock
 from registry_api import jsontext
 from registry_api.changeset import (
-    Accepted,
     Limits,
     Op,
     Put,
-    accepted,
+    ValidatedChangeset,
     new_changeset,
+    validate_changeset,
 )
 from registry_api.errors import (
     Busy,
@@ -86,11 +86,11 @@ class Recorded:
     def _logs(self) -> TaskLogs:
         return TaskLogs(self._shared, self.task_id)
 
-    def rest(self) -> None:
+    def evict(self) -> None:
         """Forget what can be read again, unless somebody works on the task."""
         with self._lock.idle() as idle:
             if idle:
-                self.journal.rest()
+                self.journal.evict()
                 for name in ("_lock", "_intent", "_logs"):
                     self.__dict__.pop(name, None)
 
@@ -215,7 +215,7 @@ class Recorded:
 
     def _foreign_changeset(
         self, ops: list[Op], *, expected: int | None, before: str, after: str
-    ) -> Accepted:
+    ) -> ValidatedChangeset:
         """Return the changeset of a foreign change; its id follows from what it did."""
         journal = self.journal
         seed = f"{journal.lineage} {self.task_id} {journal.revision + 1} {before} {after}"
@@ -230,7 +230,7 @@ class Recorded:
             at=self._shared.now(),
             changeset_id=uuid.UUID(bytes=bytes(digest)),
         )
-        return accepted(changeset, _UNLIMITED, derived=True)
+        return validate_changeset(changeset, _UNLIMITED, derived=True)
 
     def _rebuild(self, fd: int) -> None:
         """Write the document anew from the records, over the last one that was seen whole."""

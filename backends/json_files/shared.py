@@ -25,7 +25,7 @@ _AS_RECORDED = ContextVar("as_recorded", default=False)
 
 @contextmanager
 def as_recorded() -> Iterator[None]:
-    """See Movable.as_recorded."""
+    """See MigrationSource.as_recorded."""
     token = _AS_RECORDED.set(True)
     try:
         yield

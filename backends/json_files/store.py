@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from backends.json_files.awake import Awake
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.intent import pending_numbers
 from backends.json_files.journal import Journal, Stand, highest_number
@@ -21,9 +20,10 @@ from backends.json_files.layout import Layout
 from backends.json_files.projection import Projection
 from backends.json_files.shared import Shared
 from backends.json_files.task import TaskFiles
+from backends.json_files.task_cache import TaskCache
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
-from registry_api.changeset import Change, Changeset, Commit, FeedCursor, accepted
+from registry_api.changeset import Change, Changeset, Commit, FeedCursor, validate_changeset
 from registry_api.deadline import at_most
 from registry_api.errors import (
     Busy,
@@ -95,12 +95,16 @@ class JsonFilesStore:
         self._intents = self._shared.folder("intents")
         self._projection = Projection(self._shared)
         self._tasks: dict[str, TaskFiles] = {}
-        self._awake = Awake()
+        self._task_cache = TaskCache()
         self._lines: dict[str, _Line] = {}
         self._lock = ForkSafeLock()
         self._next_try = 0.0
         self._closed = False
-        capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.MOVABLE}
+        capabilities = {
+            Capability.MULTI_PROCESS,
+            Capability.PERSISTENT,
+            Capability.MIGRATION_SOURCE,
+        }
         capabilities.add(Capability.LOGGED)
         if durable:
             capabilities.add(Capability.DURABLE)
@@ -117,7 +121,7 @@ class JsonFilesStore:
             task = self._tasks.get(task_id)
             if task is None:
                 task = self._tasks[task_id] = self.task_class(self._shared, task_id)
-            self._awake.ask_for(task)
+            self._task_cache.ask_for(task)
             return task
 
     def _is_link(self, task_id: str) -> bool:
@@ -164,7 +168,7 @@ class JsonFilesStore:
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
         self._restore_list()
-        change = accepted(changeset, self.info.limits)
+        change = validate_changeset(changeset, self.info.limits)
         task_id = change.changeset.task_id
         try:
             task = self._task(task_id) if changeset.expected == 0 else self._existing(task_id)
@@ -348,7 +352,7 @@ class JsonFilesStore:
         self._shared.numbers.close()
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
-        """See Movable.absorb."""
+        """See MigrationSource.absorb."""
         out = []
         for task in self._all():
             task.absorb_logs(current=True)
@@ -358,7 +362,7 @@ class JsonFilesStore:
     # -- what other programs find --------------------------------------------------------------
 
     def restore(self, *, dry_run: bool = False) -> int:
-        """See Movable.restore."""
+        """See MigrationSource.restore."""
         if self._shared.frozen():
             return 0
         if dry_run:
@@ -368,7 +372,7 @@ class JsonFilesStore:
         return written
 
     def project(self) -> None:
-        """See Movable.project."""
+        """See MigrationSource.project."""
         if self._shared.frozen():
             return
         self._projection.mark()
@@ -399,13 +403,13 @@ class JsonFilesStore:
         """See Legacy.unreadable."""
         return self._view().unreadable()
 
-    def older_state(self) -> datetime | None:
-        """See Legacy.older_state."""
-        return self._view().older_state()
+    def legacy_state(self) -> datetime | None:
+        """See Legacy.legacy_state."""
+        return self._view().legacy_state()
 
-    def older_state_said(self) -> str | None:
-        """See Legacy.older_state_said."""
-        return self._view().older_state_said()
+    def legacy_state_summary(self) -> str | None:
+        """See Legacy.legacy_state_summary."""
+        return self._view().legacy_state_summary()
 
     def _view(self) -> JsonView:
         return JsonView(self._shared.layout.workspace, times=self._shared.times)

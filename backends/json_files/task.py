@@ -21,11 +21,11 @@ from backends.json_files.stamp import stamp_of
 from backends.jsonl.reader import lengths
 from registry_api import jsontext
 from registry_api.changeset import (
-    Accepted,
     Changeset,
     Commit,
     FeedCursor,
     Put,
+    ValidatedChangeset,
 )
 from registry_api.deadline import give_way
 from registry_api.errors import (
@@ -173,7 +173,7 @@ class TaskFiles(Foreign):
 
     # -- writes of ours ----------------------------------------------------------------------
 
-    def commit(self, change: Accepted) -> tuple[Commit, bool]:
+    def commit(self, change: ValidatedChangeset) -> tuple[Commit, bool]:
         """Commit a changeset; returns the commit and whether counts may have changed.
 
         Raises what RegistryStore.commit does.
@@ -183,7 +183,7 @@ class TaskFiles(Foreign):
         except OSError as error:
             raise self._typed(error) from error
 
-    def _commit(self, change: Accepted) -> tuple[Commit, bool]:
+    def _commit(self, change: ValidatedChangeset) -> tuple[Commit, bool]:
         with self._lock.held() as deadline:
             if not self._document.exists():
                 self._settled(deadline)  # a creation that was killed is carried through
@@ -198,7 +198,7 @@ class TaskFiles(Foreign):
             except FileNotFoundError:
                 return self._commit_without_document(change), False
 
-    def _commit_without_document(self, change: Accepted) -> Commit:
+    def _commit_without_document(self, change: ValidatedChangeset) -> Commit:
         before = self._replayed(change)
         if before is not None:
             return before
@@ -211,7 +211,7 @@ class TaskFiles(Foreign):
             raise not_found(self.task_id)
         raise Conflict(self.task_id, expected=change.changeset.expected, actual=0)
 
-    def _replayed(self, change: Accepted) -> Commit | None:
+    def _replayed(self, change: ValidatedChangeset) -> Commit | None:
         known = self.journal.known_ids().get(change.changeset.id)
         if known is None:
             return None
@@ -235,7 +235,7 @@ class TaskFiles(Foreign):
             replayed=replayed,
         )
 
-    def _commit_locked(self, fd: int, change: Accepted) -> tuple[Commit, bool]:
+    def _commit_locked(self, fd: int, change: ValidatedChangeset) -> tuple[Commit, bool]:
         self._settle(fd)
         journal, changeset = self.journal, change.changeset
         replayed = self._replayed(change)
@@ -309,7 +309,7 @@ class TaskFiles(Foreign):
 
     # -- creation ----------------------------------------------------------------------------
 
-    def _create(self, change: Accepted, deadline: float) -> Commit | None:
+    def _create(self, change: ValidatedChangeset, deadline: float) -> Commit | None:
         """Create the task; None where another program created it at the same moment.
 
         The intent is durable before the first name appears: a creation that is killed is carried

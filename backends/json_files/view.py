@@ -12,12 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from backends.files import Problem
-from backends.json_files.claims import claimed_counts, listed_tasks
 from backends.json_files.handovers import read_handovers
 from backends.json_files.layout import Layout, frozen_without_record, load_document, read_file
+from backends.json_files.legacy_state import legacy_state
 from backends.json_files.lens.document import decode
 from backends.json_files.merged import merged_journals
-from backends.json_files.older_state import older_state
+from backends.json_files.stored_counts import listed_tasks, read_stored_counts
 from backends.json_files.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
 from backends.jsonl.times import Times
@@ -117,12 +117,12 @@ class JsonView:
 
     def stored_counts(self) -> dict[str, int]:
         """See Legacy.stored_counts."""
-        return claimed_counts(self._layout.global_file, [])
+        return read_stored_counts(self._layout.global_file, [])
 
     def problems(self) -> tuple[str, ...]:
         """See Legacy.problems."""
         seen: list[Problem] = []
-        claimed_counts(self._layout.global_file, seen)
+        read_stored_counts(self._layout.global_file, seen)
         with self._lock:
             return tuple(str(p) for p in (*self._read[1], *seen))
 
@@ -139,14 +139,14 @@ class JsonView:
         """See Legacy.unreadable."""
         return unreadable_documents(self._layout)
 
-    def older_state(self) -> datetime | None:
-        """See Legacy.older_state."""
-        found = older_state(self._layout.workspace)
+    def legacy_state(self) -> datetime | None:
+        """See Legacy.legacy_state."""
+        found = legacy_state(self._layout.workspace)
         return found.written if found else None
 
-    def older_state_said(self) -> str | None:
-        """See Legacy.older_state_said."""
-        found = older_state(self._layout.workspace)
+    def legacy_state_summary(self) -> str | None:
+        """See Legacy.legacy_state_summary."""
+        found = legacy_state(self._layout.workspace)
         return str(found) if found else None
 
     # -- the contract ------------------------------------------------------------------------

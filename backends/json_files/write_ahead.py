@@ -21,7 +21,7 @@ from backends.json_files.patch import Patch
 from backends.json_files.recorded import Recorded
 from registry_api import jsontext
 from registry_api.changeset import (
-    Accepted,
+    ValidatedChangeset,
     changeset_from,
 )
 from registry_api.errors import (
@@ -41,7 +41,7 @@ class WriteAhead(Recorded):
     """Carries a write through, or takes it back."""
 
     def _write(
-        self, fd: int, change: Accepted, *, before: str, old: bytes, data: bytes | None
+        self, fd: int, change: ValidatedChangeset, *, before: str, old: bytes, data: bytes | None
     ) -> int:
         """Write a change through the intent; ``data`` is the document after it, None: as it is,
         ``before`` and ``old`` are the hash and the bytes of the one before it.
@@ -70,7 +70,9 @@ class WriteAhead(Recorded):
             ) from error
         return intent.number
 
-    def _prepare(self, change: Accepted, *, before: str, old: bytes, data: bytes | None) -> Intent:
+    def _prepare(
+        self, change: ValidatedChangeset, *, before: str, old: bytes, data: bytes | None
+    ) -> Intent:
         """Make the intent durable, and room for the journal line; nothing else has begun."""
         journal, shared = self.journal, self._shared
         lines = self._logs.plan(change.changeset, histories_of(change.changeset))

@@ -14,7 +14,7 @@ from backends.jsonl.append import Appender
 from backends.jsonl.lines import encode_line, without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
-from registry_api.changeset import Changeset, Commit, Put, accepted, new_changeset
+from registry_api.changeset import Changeset, Commit, Put, new_changeset, validate_changeset
 from registry_api.errors import InvalidChangeset, RecordExists
 from registry_api.models import Finding, Kind, ProgressEntry, record_key
 from registry_api.query import RecordQuery, TaskQuery
@@ -57,7 +57,7 @@ class LoggedStore(StoreWrapper):
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit; a log that cannot be written never fails the caller."""
-        change = accepted(changeset, self.inner.info.limits).changeset
+        change = validate_changeset(changeset, self.inner.info.limits).changeset
         commit = self.inner.commit(change)
         if not commit.replayed:
             for op in change.ops:

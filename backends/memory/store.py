@@ -19,8 +19,8 @@ from registry_api.changeset import (
     FeedCursor,
     Limits,
     Put,
-    accepted,
     commit_of,
+    validate_changeset,
 )
 from registry_api.errors import (
     Conflict,
@@ -121,7 +121,7 @@ class MemoryStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
-        changeset, digest, _ = accepted(changeset, self.info.limits)
+        changeset, digest, _ = validate_changeset(changeset, self.info.limits)
         if self._read_only:
             raise ReadOnly("the store was opened for reading only", next_step="Open it for writing")
         with self._locked():

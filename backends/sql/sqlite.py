@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backends.sql.sqlite_sql import DDL
-from backends.sql.turn import Turn
+from backends.sql.writer_queue import WriterQueue
 from registry_api.deadline import patience
 from registry_api.errors import (
     Busy,
@@ -77,7 +77,7 @@ class SqliteEngine:
         self._busy = set[int]()
         self._torn: bool = any(e._torn for e in _engines if e.path == path)  # noqa: SLF001
         self._closed = False
-        self._turn = Turn(path)
+        self._writer_queue = WriterQueue(path)
         self._commits = 0
         self._unsynced = False
         _engines.add(self)
@@ -156,7 +156,7 @@ class SqliteEngine:
         """Close every connection that is not in use; those in use follow."""
         self._closed = True
         self._close_idle()
-        self._turn.close()
+        self._writer_queue.close()
 
     def _close_idle(self) -> None:
         _close_all(self._idle)
@@ -170,7 +170,7 @@ class SqliteEngine:
     def after_fork_in_child(self) -> None:
         """Start afresh, or refuse for good where a connection was in use at the fork."""
         self._torn = self._torn or bool(self._busy)
-        self._turn.after_fork_in_child()
+        self._writer_queue.after_fork_in_child()
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class SqliteEngine:
         connection = self._borrow()
         deadline = time.monotonic() + patience(self._timeout)
         try:
-            self._turn.take(deadline)
+            self._writer_queue.take(deadline)
             try:
                 self._begin(connection, deadline)
                 try:
@@ -213,7 +213,7 @@ class SqliteEngine:
                 self._commit(connection)
                 self._checkpoint(connection)
             finally:
-                self._turn.end()
+                self._writer_queue.end()
             self._sync(connection)
         except sqlite3.Error as error:
             # On a full disk no other one could be opened, not even to read.
@@ -335,7 +335,7 @@ class SqliteEngine:
             )
         if self._read_only:
             raise Unavailable(f"{self.path} holds no registry yet", next_step="Open it for writing")
-        with self._turn.taken(self._timeout):
+        with self._writer_queue.taken(self._timeout):
             if self._version() is None:
                 self._create()
             elif self._version() != VERSION:
@@ -384,7 +384,7 @@ class SqliteEngine:
         connection = self._borrow()
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                with self._turn.taken(self._timeout):
+                with self._writer_queue.taken(self._timeout):
                     connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.Error as error:
             self._discard(connection)

@@ -19,10 +19,10 @@ from registry_api.changeset import (
     Changeset,
     Commit,
     FeedCursor,
-    accepted,
     changeset_from,
     commit_of,
     dump_changeset,
+    validate_changeset,
 )
 from registry_api.codec import stamp, unstamp
 from registry_api.errors import (
@@ -202,7 +202,7 @@ class SqlStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
-        changeset, digest, text = accepted(changeset, self.info.limits)
+        changeset, digest, text = validate_changeset(changeset, self.info.limits)
         with self._writing() as execute:
             task = read_task_row(execute, changeset.task_id)
             try:
@@ -440,8 +440,8 @@ class SqlStore:
         now, _, last = self._feed(execute)
         if now == feed_id:
             return
-        mirrored = _one(execute("read_meta", name="stamp.mirrored"), "")
-        if last and not mirrored:
+        replicated = _one(execute("read_meta", name="stamp.mirrored"), "")
+        if last and not replicated:
             raise NotNext(
                 "the target has changes of its own",
                 next_step="Mirror into an empty store, or into one that mirrored before",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator import marks
+from orchestrator import process_identity
 from orchestrator.launchers import starter
 from registry_api.instance import instance_of
 from registry_api.launching import Launch, Running
@@ -39,7 +39,7 @@ class _Prepared:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self.mark = ""
+        self.identity = ""
         self.pid: int | None = None
 
     def begin(self, order: Mapping[str, object]) -> int:
@@ -101,12 +101,12 @@ class ProcessLauncher:
         except OSError:
             prepared.cancel()
             raise
-        prepared.mark = f"{marks.mark_of(pid) or f'{pid}:ended:'}:{word}"
+        prepared.identity = f"{process_identity.identity_of(pid) or f'{pid}:ended:'}:{word}"
         return prepared
 
-    def alive(self, mark: str) -> bool:
+    def alive(self, identity: str) -> bool:
         """See Launcher.alive."""
-        return marks.alive(mark) or bool(_left(mark))
+        return process_identity.alive(identity) or bool(_left(identity))
 
     def running(self, workspace: Path) -> tuple[Running, ...]:
         """See Launcher.running: by session, those whose environment names the workspace."""
@@ -122,11 +122,11 @@ class ProcessLauncher:
             with suppress(OSError, KeyError):
                 leader = os.getsid(process.pid)
                 # Of a leader that is gone the birth no longer matters: what it left has its word.
-                mark = marks.mark_of(leader) or f"{leader}:gone:"
+                identity = process_identity.identity_of(leader) or f"{leader}:gone:"
                 found[leader] = Running(
                     task_id=of["REGISTRY_TASK_ID"],
                     agent_id=of["REGISTRY_AGENT_ID"],
-                    mark=f"{mark}:{word}",
+                    identity=f"{identity}:{word}",
                 )
         return tuple(found.values())
 
@@ -134,9 +134,9 @@ class ProcessLauncher:
         """See Launcher.stop."""
         left = list(stopped)
         for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _ENDING)):
-            left = [mark for mark in left if self.alive(mark)]
-            for mark in left:
-                pid = marks.pid_of(mark)
+            left = [identity for identity in left if self.alive(identity)]
+            for identity in left:
+                pid = process_identity.pid_of(identity)
                 assert pid is not None  # it is alive
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, sign)
@@ -149,7 +149,9 @@ def _reap(
     process: subprocess.Popen[bytes], prepared: _Prepared, ended: Callable[[int], None]
 ) -> None:
     code = process.wait()
-    while prepared.mark and marks.alive(prepared.mark):  # somebody killed what waited for it
+    while prepared.identity and process_identity.alive(
+        prepared.identity
+    ):  # somebody killed what waited for it
         time.sleep(_POLL)
     ended(code)
 
@@ -174,13 +176,13 @@ def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, di
             time.sleep(0.001)
 
 
-def _left(mark: str) -> list[int]:
+def _left(identity: str) -> list[int]:
     """Return what an agent's process left of its group, each known by the agent's own word.
 
     A number alone proves nothing: once the group is empty it may be another's.
     """
-    pid, word = marks.pid_of(mark), mark.rpartition(":")[2]
-    if pid is None or mark.count(":") != 3 or not word or psutil.pid_exists(pid):
+    pid, word = process_identity.pid_of(identity), identity.rpartition(":")[2]
+    if pid is None or identity.count(":") != 3 or not word or psutil.pid_exists(pid):
         return []
     try:
         os.killpg(pid, 0)

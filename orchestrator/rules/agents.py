@@ -90,12 +90,12 @@ class DeployAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmAgent:
-    """The agent's process is there: its ``mark`` is how its launcher finds it again, the hash is
-    that of the secret by which it proves who it is.
+    """The agent's process is there: its launcher finds it again by ``identity``; the hash is that
+    of the secret by which the agent proves who it is.
     """
 
     agent_id: str
-    mark: str
+    identity: str
     pid: int | None
     at: datetime
     secret_hash: str
@@ -159,7 +159,7 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
     draft = Draft(snapshot)
     agent = draft.agent(command.agent_id)
     _must_live(agent)
-    confirmed = {"process": command.mark, SECRET_HASH: command.secret_hash}
+    confirmed = {"process": command.identity, SECRET_HASH: command.secret_hash}
     draft.put(with_extra(replace(agent, pid=command.pid), **confirmed))
     return draft.ops()
 

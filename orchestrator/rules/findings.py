@@ -8,7 +8,7 @@ from enum import StrEnum
 from orchestrator.errors import AgentNotFound
 from registry_api import Finding, Op, Put, TaskSnapshot
 
-__all__ = ["FindingType", "Severity", "find"]
+__all__ = ["FindingType", "Severity", "add_finding"]
 
 
 class FindingType(StrEnum):
@@ -30,7 +30,7 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-def find(snapshot: TaskSnapshot, finding: Finding) -> tuple[Op, ...]:
+def add_finding(snapshot: TaskSnapshot, finding: Finding) -> tuple[Op, ...]:
     """Append a finding of an agent; ``snapshot`` needs that agent only. Raises AgentNotFound."""
     agent = snapshot.agent(finding.agent_id)
     if agent is None:

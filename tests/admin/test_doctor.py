@@ -192,9 +192,9 @@ def test_reconcile_says_what_it_would_do(workspace, capsys):
     switch(workspace, 1)
     document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     document.write_text(document.read_text().replace('"running"', '"completed"'))
-    for words, healed in ((["--dry-run"], 1), (["--dry-run"], 1), ([], 1), (["--dry-run"], 0)):
+    for words, caught_up in ((["--dry-run"], 1), (["--dry-run"], 1), ([], 1), (["--dry-run"], 0)):
         code, found = run(capsys, "reconcile", *words, "--workspace", workspace)
-        assert (code, found["healed"]) == (0, healed)
+        assert (code, found["healed"]) == (0, caught_up)
     assert main(["reconcile", "--dry-run", "--workspace", str(workspace)]) == 0
     assert "0 task(s) would be brought up to date" in capsys.readouterr().out
 

@@ -39,7 +39,7 @@ def test_there_are_enough():
 
 def rechecked(name):
     """Run the suite on a mutant, first the tests that are known to find it; return the report."""
-    command = [sys.executable, "-m", "contract_tests.kills", "--recheck", name]
+    command = [sys.executable, "-m", "contract_tests.mutation_report", "--recheck", name]
     done = subprocess.run(
         [*command, *KILLS[name]["killed_by"]],
         check=True,

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from contract_tests import build
+from dashboard.activity_index import ActivityIndex
 from dashboard.cli import main
 from dashboard.guard import COOKIE
-from dashboard.presence import Presence
-from dashboard.truth import Truth
+from dashboard.summary import Summary
 from registry_api import (
     PhaseStatus,
     Review,
@@ -152,7 +152,7 @@ def test_a_read_that_failed_leaves_no_untruth(tmp_path, monkeypatch):
     with open_at(tmp_path) as store:
         for name in "ABC":
             build.make(store, name, build.agent(name, "x", last_update=long_ago))
-        kept = Presence(store)
+        kept = ActivityIndex(store)
         assert kept.quiet(before).tasks == {"A", "B", "C"}
         build.put(store, build.agent("A", "x", status="blocked", last_update=long_ago), expected=1)
         build.put(store, build.agent("B", "x", status="completed"), expected=1)
@@ -182,8 +182,8 @@ def test_the_headline_dates_the_silence_of_tasks(tmp_path):
         build.make(
             store, "B", build.agent("B", "x", last_update=datetime(2025, 10, 17, tzinfo=UTC))
         )
-        quiet = Presence(store).quiet(now - timedelta(minutes=15))
-        said = Truth(counts=store.counts(), quiet=quiet, claimed={}).headline()
+        quiet = ActivityIndex(store).quiet(now - timedelta(minutes=15))
+        said = Summary(counts=store.counts(), quiet=quiet, stored={}).headline()
     assert said.endswith("1 task is marked active but silent since 17 October 2025.")
 
 

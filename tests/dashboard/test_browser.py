@@ -350,15 +350,15 @@ def test_an_agents_log_grows_on_the_page(tmp_path):
         live(page)
         with log.open("a") as file:
             file.write("".join(f"line {n} of many\n" for n in range(200)))
-        shown = page.locator("#log")
-        shown.get_by_text("line 199 of many").wait_for()
+        to_dict = page.locator("#log")
+        to_dict.get_by_text("line 199 of many").wait_for()
         at_end = "e => e.scrollTop + e.clientHeight >= e.scrollHeight - 4"
-        assert shown.evaluate(at_end)
-        shown.evaluate("e => { e.scrollTop = 40 }")
+        assert to_dict.evaluate(at_end)
+        to_dict.evaluate("e => { e.scrollTop = 40 }")
         with log.open("a") as file:
             file.write("and one more\n")
-        shown.get_by_text("and one more").wait_for(state="attached")
-        assert shown.evaluate("e => e.scrollTop") == 40
+        to_dict.get_by_text("and one more").wait_for(state="attached")
+        assert to_dict.evaluate("e => e.scrollTop") == 40
 
 
 def test_a_commit_shows_by_itself(workspace):

@@ -73,8 +73,8 @@ def test_routes_that_once_answered_500(served, path, key):
     answer = served.get(path)
     assert answer.status_code == 200, answer.text
     found = answer.json()
-    shown = found[0] if isinstance(found, list) and found else found
-    assert key is None or key in shown
+    to_dict = found[0] if isinstance(found, list) and found else found
+    assert key is None or key in to_dict
 
 
 def test_the_log_is_read_as_what_it_is(served):

@@ -11,7 +11,7 @@ import pytest
 from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 
 from backends.admin.cli import _add_commands, app
-from contract_tests import kills
+from contract_tests import mutation_report
 from contract_tests.mutants import MUTANTS
 from dashboard import acting, api
 from dashboard.cli import app as dashboard
@@ -118,18 +118,18 @@ def test_the_contracts_page_is_current():
     found = json.loads((ROOT / "docs" / "kills.json").read_text())
     assert list(found) == list(MUTANTS)
     assert all(hit["killed_by"] for hit in found.values())
-    assert page == kills.written(page, found)
+    assert page == mutation_report.written(page, found)
     assert f"{len(MUTANTS)} stores" in page
     named = {name for hit in found.values() for name in hit["killed_by"]}
-    assert named <= {test.name for test in kills.tests()}
+    assert named <= {test.name for test in mutation_report.tests()}
 
 
 def test_every_contract_test_says_what_it_checks():
     """A docstring each, and every line of the contract has a test."""
-    tests = list(kills.tests())
+    tests = list(mutation_report.tests())
     assert len(tests) > 60
     assert all(test.says for test in tests)
-    lines = kills.contract_lines()
+    lines = mutation_report.contract_lines()
     assert sorted(lines) == list(range(1, 13))
     assert {n for test in tests for n in test.numbers} == set(lines)
 

@@ -52,7 +52,7 @@ PLAYED = {
         "test_killed_at_every_write",
     ),
     '"removed document(s)': (
-        "dual_write/test_stragglers.py",
+        "dual_write/test_late_writes.py",
         "test_an_open_document_is_not_removed_unseen",
     ),
     'exit 6, "document(s) cannot': (
@@ -92,7 +92,7 @@ PLAYED = {
         "test_a_stamp_from_the_future_is_no_sign_of_life",
     ),
     '`doctor`: "the package': (
-        "admin/test_beside_older.py",
+        "admin/test_beside_legacy.py",
         "test_its_packages_may_come_first",
     ),
     '"… belongs to …"': (

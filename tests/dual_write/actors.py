@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from backends.json_files.movable import MovableJsonStore
+from backends.json_files.migration_source import JsonMigrationSource
 from backends.sql.store import SqlStore
 from registry_api import (
     RecordQuery,
@@ -169,7 +169,7 @@ def _watch_calls(stops, kind, names):
 def _watch_switch(stops):
     _watch_calls(stops, SwitchJournal, ("write", "clear"))
     _watch_calls(stops, FileControl, ("advance",))
-    _watch_calls(stops, MovableJsonStore, ("freeze", "sweep", "thaw"))
+    _watch_calls(stops, JsonMigrationSource, ("freeze", "sweep", "thaw"))
 
 
 def _watch_target(stops, *, reads):

@@ -8,7 +8,7 @@ from registry_api.migration import MigrationPhase
 from tests import legacy
 from tests.dual_write import actors
 from tests.dual_write.actors import TASK, opened
-from tests.dual_write.plays import Scenario
+from tests.dual_write.interleavings import Scenario
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from backends.admin.cli import main
 from backends.jsonl.times import Times
-from dashboard.presence import Presence
+from dashboard.activity_index import ActivityIndex
 from registry_api import load_settings, open_store, silent
 from tests import legacy
 
@@ -70,7 +70,7 @@ def test_a_stamp_from_the_future_is_no_sign_of_life(tmp_path, ahead, backend, ca
         found = silent(store, now - timedelta(minutes=15))
         assert [a.agent_id for a in found.agents] == ["a"]
         assert found.tasks == ("TASK-1",)
-        assert Presence(store).quiet(now - timedelta(minutes=15)).tasks == {"TASK-1"}
+        assert ActivityIndex(store).quiet(now - timedelta(minutes=15)).tasks == {"TASK-1"}
     capsys.readouterr()
     assert main(["status", "--json", "--workspace", str(root)]) == 0
     status = json.loads(capsys.readouterr().out)

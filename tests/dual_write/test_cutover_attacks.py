@@ -13,7 +13,7 @@ import pytest
 
 from backends.admin.cli import main
 from backends.dual_write import steps
-from backends.json_files.movable import MovableJsonStore
+from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.shared import Shared
 from contract_tests import build
 from registry_api import (
@@ -140,7 +140,7 @@ def half_removed(workspace, monkeypatch):
     """A workspace whose switch to 4 was killed before the first document was removed."""
     switch(workspace, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(MovableJsonStore, "retire", die)
+        patch.setattr(JsonMigrationSource, "retire", die)
         with pytest.raises(Killed):
             switch(workspace, 4)
     return workspace
@@ -213,7 +213,7 @@ def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
         patch.setattr(Shared, "replace_file", killed)
         with pytest.raises(Killed):
             status(workspace)
-    assert len(status(workspace).stragglers) == 1
+    assert len(status(workspace).late_writes) == 1
     assert len(list((workspace / ".registry" / "conflicts").iterdir())) == 2
 
 
@@ -230,10 +230,10 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
         late.close()
         return set()
 
-    monkeypatch.setattr(MovableJsonStore, "_wait_until_released", write)
-    notes = switch(workspace, 4, anyway="a test").notes
+    monkeypatch.setattr(JsonMigrationSource, "_wait_until_released", write)
+    notes = switch(workspace, 4, force="a test").notes
     assert [n.partition(", kept")[0] for n in notes] == ["the list of tasks: written too late"]
-    assert len(status(workspace).stragglers) == 1
+    assert len(status(workspace).late_writes) == 1
 
 
 def test_a_lost_journal_makes_no_straggler(workspace):
@@ -241,7 +241,7 @@ def test_a_lost_journal_makes_no_straggler(workspace):
     report(workspace, "before")
     switch(workspace, 3)
     (workspace / ".registry" / "json" / "TASK-1.journal").unlink()
-    assert status(workspace).stragglers == ()
+    assert status(workspace).late_writes == ()
     report(workspace, "meanwhile")
     switch(workspace, 2)
     assert not (workspace / ".registry" / "conflicts").exists()
@@ -284,7 +284,7 @@ def test_doctor_names_stragglers_in_phase_4(workspace, capsys):
     """Also when the registry that another program made is gone again."""
     switch(workspace, 4)
     legacy.write_task(workspace, "TASK-late", agents=[])
-    assert status(workspace).stragglers
+    assert status(workspace).late_writes
     shutil.rmtree(workspace / "TASK-late")
     code, found = cli(capsys, "doctor", "--json", "--workspace", workspace)
     assert code == 3
@@ -349,14 +349,14 @@ def test_an_edit_after_the_freeze_and_the_comparison(workspace, monkeypatch, rea
     compared, and somebody looks, which takes it in: the target has it all the same."""
     path, settle = document(workspace, "TASK-1"), steps.settle
 
-    def edited(mirror, moved, seen):
-        healed = settle(mirror, moved, seen)
+    def edited(replicator, moved, seen):
+        caught_up = settle(replicator, moved, seen)
         path.chmod(0o644)
         legacy.edit(path, legacy.add_agent("late"))
         path.chmod(0o444)
         if read:
-            mirror.source.head("TASK-1")
-        return healed
+            replicator.source.head("TASK-1")
+        return caught_up
 
     switch(workspace, 2)
     monkeypatch.setattr(steps, "settle", edited)

@@ -4,7 +4,7 @@ A switch is a program among the others: it too is interrupted, or killed, at eac
 """
 
 from tests.dual_write import actors
-from tests.dual_write.plays import EDIT, RECONCILE, STALE, W1, W2, R
+from tests.dual_write.interleavings import EDIT, RECONCILE, STALE, W1, W2, R
 
 OVER = (actors.switcher, {"way": [3]})
 THERE_AND_BACK = (actors.switcher, {"way": [3, 2]})

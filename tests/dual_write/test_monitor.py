@@ -79,7 +79,7 @@ def test_what_a_write_overtook_is_no_difference(workspace, capsys):
     """Asked again both sides say the same, or the target is behind: in flight."""
     assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0
     with closing(open_store(load_settings(workspace, env={"REGISTRY_COMPARE": "1"}))) as store:
-        target = dual(store).mirror().target
+        target = dual(store).replicator().target
         original, target.apply = target.apply, lambda change: (_ for _ in ()).throw(OSError())
         build.put(store, build.report("TASK-0"), expected=None)
         target.apply = original
@@ -92,8 +92,8 @@ def test_a_lag_that_is_made_up_for_meanwhile_is_no_difference(workspace, capsys)
     """The target answers while it lags, and follows before anybody looks where it stands."""
     assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0
     with closing(open_store(load_settings(workspace, env={"REGISTRY_COMPARE": "1"}))) as store:
-        mirror = dual(store).mirror()
-        target = mirror.target
+        replicator = dual(store).replicator()
+        target = replicator.target
         apply, load = target.apply, target.load
         target.apply = lambda change: (_ for _ in ()).throw(OSError())
         build.put(store, build.report("TASK-0"), expected=None)
@@ -104,7 +104,7 @@ def test_a_lag_that_is_made_up_for_meanwhile_is_no_difference(workspace, capsys)
             found = load(task_id, only=only)
             asked.append(found.revision)
             if len(asked) == 2:
-                mirror.heal(task_id)
+                replicator.catch_up(task_id)
             return found
 
         target.load = answering

@@ -175,11 +175,11 @@ def test_a_wish_is_only_a_wish(workspace, caplog):
 
 def test_auto_switch_acts_on_a_wish_once(workspace):
     """It goes forward by itself, and never undoes what an operator did later."""
-    wish = {"registry_phase": 2, "registry_auto_switch": 1}
-    assert dual(opened(workspace, **wish)).record().phase == 2
-    assert dual(opened(workspace, **wish)).record().epoch == 2
+    target_phase = {"registry_phase": 2, "registry_auto_switch": 1}
+    assert dual(opened(workspace, **target_phase)).record().phase == 2
+    assert dual(opened(workspace, **target_phase)).record().epoch == 2
     switch(workspace, 1)
-    assert dual(opened(workspace, **wish)).record().phase == 1
+    assert dual(opened(workspace, **target_phase)).record().phase == 1
 
 
 def test_an_empty_workspace_is_born_in_the_phase_wished_for(tmp_path):
@@ -207,12 +207,12 @@ def test_the_older_systems_database_stops_a_switch(workspace, capsys):
 def test_processes_with_different_wishes_do_not_flap(workspace, caplog):
     """While a live process wishes for another phase, a wish is not acted on; afterwards it is."""
     (workspace / ".registry").mkdir(mode=0o700)
-    other = Process(workspace / ".registry", wish=1)
-    wish = {"registry_phase": 2, "registry_auto_switch": 1}
-    assert dual(opened(workspace, **wish)).record().phase == 0
+    other = Process(workspace / ".registry", target_phase=1)
+    target_phase = {"registry_phase": 2, "registry_auto_switch": 1}
+    assert dual(opened(workspace, **target_phase)).record().phase == 0
     assert f"process {os.getpid()} wishes for 1" in caplog.text
     other.close()
-    assert dual(opened(workspace, **wish)).record().phase == 2
+    assert dual(opened(workspace, **target_phase)).record().phase == 2
 
 
 def test_two_switches_at_once(workspace, capsys):
@@ -628,7 +628,7 @@ def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
     """A write that the target missed is replayed before the next one is applied (CE1)."""
     store = opened(workspace)
     switch(workspace, 1)
-    target = dual(store).mirror().target
+    target = dual(store).replicator().target
     build.put(store, build.report("TASK-0", "a0", progress=1), expected=None)
     original, target.apply = target.apply, _failing
     build.put(store, build.report("TASK-0", "a0", progress=2), expected=None)
@@ -680,12 +680,12 @@ def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
         closed.append(True)
         return behind(self, *args, **more)
 
-    def comparing(mirror, task_id, since):
+    def comparing(replicator, task_id, since):
         if closed:
             held_up.append((task_id, since.revision))
-        return compare(mirror, task_id, since)
+        return compare(replicator, task_id, since)
 
-    def never_still(mirror, task_ids, *, progress=None):
+    def never_still(replicator, task_ids, *, progress=None):
         return VerifyReport(tasks=len(task_ids), in_flight=tuple(task_ids))
 
     monkeypatch.setattr(steps, "verify_tasks", never_still)

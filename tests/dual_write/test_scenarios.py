@@ -11,7 +11,7 @@ from contract_tests import build
 from registry_api import Put, new_changeset
 from tests.dual_write import actors
 from tests.dual_write.actors import TASK
-from tests.dual_write.plays import APPEND, EDIT, MOVE, RECONCILE, STALE, TORN, W1, W2, R
+from tests.dual_write.interleavings import APPEND, EDIT, MOVE, RECONCILE, STALE, TORN, W1, W2, R
 
 
 def test_ww1_two_writers_and_a_target_that_misses_one(scenario):

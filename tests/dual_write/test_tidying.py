@@ -180,4 +180,4 @@ def test_frozen_files_are_not_written_again(workspace, phase):
     assert {p: p.read_bytes() for p in workspace.glob(".registry/json/*.journal")} == journals
     with closing(open_migration(load_settings(workspace, env=ENV))) as migration:
         assert migration.verify().mismatches == ()
-        assert migration.status().stragglers == ()
+        assert migration.status().late_writes == ()

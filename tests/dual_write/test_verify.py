@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from backends.dual_write.mirror import Mirror
+from backends.dual_write.replicator import Replicator
 from backends.dual_write.verify import compare_tail, verify_tasks
 from contract_tests import build
 from registry_api import (
@@ -26,7 +26,7 @@ class Restless(StoreWrapper):
         self._move(task_id)
         found = super().load(task_id, only=only)
         self._move(task_id)
-        Mirror(self.inner, self.target).heal(task_id)
+        Replicator(self.inner, self.target).catch_up(task_id)
         return found
 
     def _move(self, task_id):
@@ -46,21 +46,21 @@ def test_a_task_that_never_stands_still_is_named(stores):
     source, target = stores
     restless = Restless(source)
     restless.target = target
-    report = verify_tasks(Mirror(restless, target), ["t"])
+    report = verify_tasks(Replicator(restless, target), ["t"])
     assert (report.in_flight, report.mismatches) == (("t",), ())
-    assert verify_tasks(Mirror(source, target), ["t"]).in_flight == ()
+    assert verify_tasks(Replicator(source, target), ["t"]).in_flight == ()
 
 
 def test_behind_the_gate_it_is_compared_from_its_beginning(stores):
     """Without an earlier mark the whole feed counts, not only what came since."""
     source, target = stores
-    mirror = Mirror(source, target)
+    replicator = Replicator(source, target)
     build.put(source, build.finding("t"), expected=None)
-    mirror.heal("t")
-    assert compare_tail(mirror, "t", Head()) == (source.head("t"), [])
+    replicator.catch_up("t")
+    assert compare_tail(replicator, "t", Head()) == (source.head("t"), [])
     lost = target.inner._tasks["t"].feed.pop(0)
-    assert compare_tail(mirror, "t", source.head("t")) == (source.head("t"), [])
-    _, differences = compare_tail(mirror, "t", Head())
+    assert compare_tail(replicator, "t", source.head("t")) == (source.head("t"), [])
+    _, differences = compare_tail(replicator, "t", Head())
     assert [m.pointer for m in differences] == [f"/feed/{lost.revision}"]
 
 
@@ -79,22 +79,22 @@ def test_a_task_set_whole_beside_writers_can_be_caught_up(stores, tmp_path, name
     settings = load_settings(tmp_path, env={}, backend=name)
     with closing(open_store(settings)) as store:
         target = find_capability(store, MoveTarget)
-        Mirror(Interrupted(source), target).replace("t")
+        Replicator(Interrupted(source), target).replace("t")
         assert target.head("t").revision < source.head("t").revision
-        mirror = Mirror(source, target)
-        assert mirror.heal("t")
-        assert verify_tasks(mirror, ["t"]).mismatches == ()
+        replicator = Replicator(source, target)
+        assert replicator.catch_up("t")
+        assert verify_tasks(replicator, ["t"]).mismatches == ()
         assert target.head("t") == source.head("t")
 
 
 def test_a_target_that_is_ahead_is_not_set_whole(stores):
     """A writer mirrored a commit between two looks: nothing is to do, least of all everything."""
     source, target = stores
-    mirror = Mirror(source, target)
-    mirror.heal("t")
+    replicator = Replicator(source, target)
+    replicator.catch_up("t")
     seen = source.head("t")
     build.put(source, build.finding("t"), expected=None)
-    mirror.heal("t")
+    replicator.catch_up("t")
     target.replace = None  # it would be a TypeError
-    assert not mirror.heal("t", upto=seen)
+    assert not replicator.catch_up("t", upto=seen)
     assert target.head("t") == source.head("t")

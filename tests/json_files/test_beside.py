@@ -28,7 +28,7 @@ from registry_api import (
 from registry_api.deadline import at_most
 from registry_api.errors import Busy, Conflict, CorruptDocument, TaskNotFound, Unavailable
 from registry_api.migration import MigrationPhase
-from registry_api.store import Legacy, Movable
+from registry_api.store import Legacy, MigrationSource
 from tests import legacy, processes, strace
 
 
@@ -808,16 +808,16 @@ def test_a_template_is_kept_in_turn(workspace):
     and of two at once one found nothing to rename."""
     store = opened(workspace)
     store.load("TASK-1")
-    movable = find_capability(store, Movable)
-    with movable._tasks["TASK-1"]._lock.held(), ThreadPoolExecutor(1) as other:
+    migration_source = find_capability(store, MigrationSource)
+    with migration_source._tasks["TASK-1"]._lock.held(), ThreadPoolExecutor(1) as other:
 
         def prepare():
             with at_most(0.05):
-                movable.prepare_freeze()
+                migration_source.prepare_freeze()
 
         with pytest.raises(Busy):
             other.submit(prepare).result()
-    movable.prepare_freeze()
+    migration_source.prepare_freeze()
 
 
 def test_a_document_that_we_may_not_write_is_read(workspace):

@@ -47,8 +47,10 @@ class Play:
         self.done(agent_id)
         return agent_id
 
-    def find(self, agent_id, message="found", kind=FindingType.INSIGHT, severity=Severity.LOW):
-        return self.service.find(
+    def add_finding(
+        self, agent_id, message="found", kind=FindingType.INSIGHT, severity=Severity.LOW
+    ):
+        return self.service.add_finding(
             self.task_id, agent_id, message, finding_type=kind, severity=severity
         )
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mcp import Client
 
-from orchestrator import errors, marks
+from orchestrator import errors, process_identity
 from orchestrator.health import HealthScan
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.rules import agents
@@ -43,9 +43,9 @@ def sleeping(opened, tmp_path):
 
 def dead_mark():
     dead = subprocess.Popen(["true"])
-    mark = marks.mark_of(dead.pid) or f"{dead.pid}:1:{os.uname().nodename}"
+    identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1:{os.uname().nodename}"
     dead.wait()
-    return mark
+    return identity
 
 
 def abandoned(play, monkeypatch, deploy):
@@ -96,7 +96,7 @@ def test_a_scan_ends_only_what_it_saw(sleeping, monkeypatch):
         found = process(seen)
         at = play.service.now()
         command = agents.ConfirmAgent(
-            agent_id=agent, mark=marks.own_mark(), pid=1, at=at, secret_hash="x"
+            agent_id=agent, identity=process_identity.own_identity(), pid=1, at=at, secret_hash="x"
         )
         transact(play.service.store, play.task_id, lambda s: agents.confirm(s, command))
         return found
@@ -155,11 +155,11 @@ def test_an_exit_that_nobody_could_note(sleeping, tmp_path):
     until(lambda: "up" in log_of(play, agent))
     again = sleeping()
     again.task_id = play.task_id
-    mark = json.loads(play.agent(agent).extra)["process"]
+    identity = json.loads(play.agent(agent).extra)["process"]
     play.service.store.close()
     stop_all(tmp_path)
     until(lambda: again.service.deployment.process(again.agent(agent)) == "dead")
-    assert not ProcessLauncher().alive(mark)
+    assert not ProcessLauncher().alive(identity)
     assert again.scan().ended == (agent,)
 
 
@@ -187,10 +187,10 @@ def test_a_strangers_group_is_not_the_agents():
     leader.wait()
     leader.stdout.close()
     launcher = ProcessLauncher()
-    host = marks.own_mark().split(":")[2]
-    for mark in (f"{leader.pid}:1", f"{leader.pid}:1:{host}", f"{leader.pid}:1:{host}:word"):
-        assert not launcher.alive(mark)
-        launcher.stop([mark], grace=0.0)
+    host = process_identity.own_identity().split(":")[2]
+    for identity in (f"{leader.pid}:1", f"{leader.pid}:1:{host}", f"{leader.pid}:1:{host}:word"):
+        assert not launcher.alive(identity)
+        launcher.stop([identity], grace=0.0)
     os.kill(child, 9)
 
 
@@ -228,12 +228,12 @@ def test_what_an_agent_left_is_seen_while_it_becomes_another_program():
         env={**os.environ, "REGISTRY_AGENT_WORD": "abc"},
     )
     leader.wait()
-    launcher, mark = ProcessLauncher(), f"{leader.pid}:gone::abc"
+    launcher, identity = ProcessLauncher(), f"{leader.pid}:gone::abc"
     try:
-        assert all(launcher.alive(mark) for _ in range(200))
+        assert all(launcher.alive(identity) for _ in range(200))
     finally:
-        launcher.stop([mark], grace=5.0)
-    assert not launcher.alive(mark)
+        launcher.stop([identity], grace=5.0)
+    assert not launcher.alive(identity)
 
 
 PHASES = [
@@ -413,7 +413,7 @@ def test_answers_stay_small_whatever_was_said(play):
     play.create("only")
     worker = play.deploy()
     for _ in range(5):
-        play.find(worker, "x" * 2**20)
+        play.add_finding(worker, "x" * 2**20)
     play.report(worker, message="y" * 2**20)
     play.done(worker)
     review = play.review
@@ -438,7 +438,7 @@ def test_a_page_is_cut_by_size_and_goes_on(play):
     data = json.dumps({"path": "p" * 1900})
     said = [f"{n} " + '"\\u2028' * 900 for n in range(60)]
     for message in said:
-        play.service.find(
+        play.service.add_finding(
             play.task_id,
             worker,
             message,
@@ -464,7 +464,7 @@ def test_numbers_that_are_kept_as_they_were_written(opened, backend):
     play = opened(backend).create("first")
     agent = play.deploy()
     numbers = '{"rate": 1e-05, "at": 1790000000000000000, "price": 1.10, "far": 1e999}'
-    play.service.find(
+    play.service.add_finding(
         play.task_id,
         agent,
         "numbers",
@@ -490,7 +490,7 @@ def test_a_handover_and_a_context_are_cut_by_size(play):
     agent = play.deploy()
     for kind in FindingType:
         for _ in range(25):
-            play.find(agent, "\x01" * 5000, kind=kind, severity=Severity.HIGH)
+            play.add_finding(agent, "\x01" * 5000, kind=kind, severity=Severity.HIGH)
     play.report(agent, "completed", "\x02" * 5000, 100)
     play.approve()
     of = {"task_id": play.task_id}
@@ -612,7 +612,7 @@ def test_another_hosts_agents_are_left_alone(sleeping, monkeypatch):
     """A scan in one container failed every agent of the other: it saw none of their processes."""
     play = sleeping().create("only")
     agent = play.deploy()
-    monkeypatch.setattr(marks, "_place", lambda: "another.machine.1")
+    monkeypatch.setattr(process_identity, "_place", lambda: "another.machine.1")
     other = sleeping()
     other.task_id = play.task_id
     assert other.service.deployment.process(other.agent(agent)) == "elsewhere"

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from backends.admin.cli import main
-from orchestrator import deployment, marks
+from orchestrator import deployment, process_identity
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
@@ -27,7 +27,7 @@ KINDS = {"sleeper": {"argv": ["sleep", "600"]}}
 @pytest.fixture
 def opened():
     """Return a maker of plays over a workspace, whose agents sleep; what they leave is ended."""
-    plays = []
+    interleavings = []
 
     def make(workspace):
         settings = load_settings(workspace, env={})
@@ -35,14 +35,14 @@ def opened():
         options = OrchestratorSettings.model_validate(values)
         store = open_store(settings)
         play = Play(Orchestrator(store, ProcessLauncher(), settings=settings, options=options))
-        plays.append((play, store))
+        interleavings.append((play, store))
         return play
 
     yield make
-    for play, store in plays:
+    for play, store in interleavings:
         with closing(store):
             for found in ProcessLauncher().running(play.service.settings.workspace):
-                ProcessLauncher().stop([found.mark], grace=0)
+                ProcessLauncher().stop([found.identity], grace=0)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def workspace(tmp_path):
 
 
 def is_alive(play, agent):
-    return marks.alive(json.loads(play.agent(agent).extra)["process"])
+    return process_identity.alive(json.loads(play.agent(agent).extra)["process"])
 
 
 def copied(workspace, name="copy"):
@@ -89,7 +89,7 @@ def test_a_renamed_workspace_keeps_its_agents(opened, workspace):
     """``mv`` disowns nobody: found alive under the new name, and stopped from there."""
     play = opened(workspace).create("only")
     agent = play.deploy()
-    mark = json.loads(play.agent(agent).extra)["process"]
+    identity = json.loads(play.agent(agent).extra)["process"]
     play.service.store.close()
     there = workspace.rename(workspace.with_name("renamed"))
     renamed = over(opened, play, there)
@@ -98,14 +98,14 @@ def test_a_renamed_workspace_keeps_its_agents(opened, workspace):
     assert [r.agent_id for r in running] == [agent]
     assert renamed.scan().ended == ()
     renamed.service.cancel_task(play.task_id, "enough")
-    assert not marks.alive(mark)
+    assert not process_identity.alive(identity)
 
 
 def test_a_host_that_changed_its_name_knows_who_is_dead(opened, workspace, monkeypatch):
     play = opened(workspace).create("only")
     dead, living = play.deploy("one"), play.deploy("two")
     monkeypatch.setattr("platform.node", lambda: "renamed-host")
-    os.kill(marks.pid_of(json.loads(play.agent(dead).extra)["process"]), 9)
+    os.kill(process_identity.pid_of(json.loads(play.agent(dead).extra)["process"]), 9)
     other = over(opened, play, workspace)
     assert other.service.deployment.process(other.agent(living)) == "alive"
     wait_until(lambda: other.scan() and other.agent(dead).status not in ACTIVE_AGENT)
@@ -116,10 +116,10 @@ def test_after_a_reboot_nobody_lives_also_in_a_copy(opened, workspace, monkeypat
     """A pid and a birth of before the boot may be another process's now."""
     play = opened(workspace).create("only")
     agent = play.deploy()
-    machine, boot, space = marks._place().split(".")
-    monkeypatch.setattr(marks, "_HOST_SPACE", space)  # in a container nobody knows
+    machine, boot, space = process_identity._place().split(".")
+    monkeypatch.setattr(process_identity, "_HOST_SPACE", space)  # in a container nobody knows
     copy = over(opened, play, copied(workspace))
-    monkeypatch.setattr(marks, "_place", lambda: f"{machine}.other{boot[5:]}.{space}")
+    monkeypatch.setattr(process_identity, "_place", lambda: f"{machine}.other{boot[5:]}.{space}")
     for one in (play, copy):
         assert one.service.deployment.process(one.agent(agent)) == "dead"
 
@@ -129,28 +129,28 @@ def test_a_backup_put_back_in_its_place_keeps_its_agents(opened, workspace, monk
     its program has not begun; who ended meanwhile is found dead."""
     play = opened(workspace).create("only")
     ended, agent = play.deploy("one"), play.deploy("two")
-    mark = json.loads(play.agent(agent).extra)["process"]
+    identity = json.loads(play.agent(agent).extra)["process"]
     play.service.store.close()
     there = copied(workspace)
     shutil.rmtree(workspace)
     there.rename(workspace)
     again = over(opened, play, workspace)
-    os.kill(marks.pid_of(json.loads(again.agent(ended).extra)["process"]), 9)
+    os.kill(process_identity.pid_of(json.loads(again.agent(ended).extra)["process"]), 9)
     assert again.service.deployment.process(again.agent(agent)) == "alive"
     monkeypatch.setattr(deployment, "_CARE", 0)  # whoever started it lives, and is this process
     wait_until(lambda: again.scan() and again.agent(ended).status not in ACTIVE_AGENT)
     again.service.cancel_task(play.task_id, "enough")
-    assert not marks.alive(mark)
+    assert not process_identity.alive(identity)
 
 
 def test_marks_of_before_are_read(monkeypatch):
     """With a host's name for a place, also one of several parts."""
-    pid, birth, _ = marks.own_mark().split(":")
+    pid, birth, _ = process_identity.own_identity().split(":")
     monkeypatch.setattr("platform.node", lambda: "node1.example.com")
     for place, here in (("node1.example.com", True), ("node2.example.com", False)):
-        assert marks.is_here(f"{pid}:{birth}:{place}") is here
-        assert marks.alive(f"{pid}:{birth}:{place}") is here
-        assert not marks.of_earlier_boot(f"{pid}:{birth}:{place}")
+        assert process_identity.is_here(f"{pid}:{birth}:{place}") is here
+        assert process_identity.alive(f"{pid}:{birth}:{place}") is here
+        assert not process_identity.of_earlier_boot(f"{pid}:{birth}:{place}")
 
 
 def test_doctor_recognises_a_copy(opened, workspace, capsys):

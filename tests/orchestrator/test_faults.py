@@ -467,8 +467,8 @@ def test_no_handover_was_ever_made(play):
     """The only way to a handover was out of reach, and the reader looked under another name."""
     play.create("one", "two")
     agent = play.deploy()
-    play.find(agent, "a --> b HANDOVER_JSON_END", severity="critical")
-    play.find(agent, "it must wait", kind="blocker")
+    play.add_finding(agent, "a --> b HANDOVER_JSON_END", severity="critical")
+    play.add_finding(agent, "it must wait", kind="blocker")
     play.done(agent)
     with pytest.raises(errors.NoHandover):
         play.reading.handover(play.task_id)
@@ -487,7 +487,7 @@ def test_findings_of_finished_agents_were_gone(play):
     """Cleaning up moved the files away, and with them what a finished agent had found."""
     play.create("only")
     agent = play.deploy()
-    play.find(agent, "kept")
+    play.add_finding(agent, "kept")
     play.done(agent)
     assert [f.message for f in play.reading.findings(play.task_id).findings] == ["kept"]
     ago = datetime.now(UTC) - timedelta(minutes=1)

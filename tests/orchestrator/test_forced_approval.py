@@ -6,7 +6,7 @@ import pytest
 from mcp import Client
 from mcp.types import ElicitResult
 
-from orchestrator.identity import Caller, Role
+from orchestrator.callers import Caller, Role
 from orchestrator.server import build_server
 from registry_api import PhaseStatus
 from tests.orchestrator import conducting

@@ -13,7 +13,7 @@ from contextlib import closing
 import psutil
 import pytest
 
-from orchestrator import errors, marks
+from orchestrator import errors, process_identity
 from orchestrator.health import HealthScan
 from orchestrator.launchers.process import ProcessLauncher
 from orchestrator.opening import open_orchestrator
@@ -50,7 +50,7 @@ def kind(code, **more):
 
 def stop_all(workspace):
     launcher = ProcessLauncher()
-    launcher.stop([found.mark for found in launcher.running(workspace)], grace=0.0)
+    launcher.stop([found.identity for found in launcher.running(workspace)], grace=0.0)
 
 
 def until(condition, seconds=20):
@@ -65,17 +65,17 @@ def until(condition, seconds=20):
 @pytest.fixture
 def running(opened):
     """Return a maker of plays on sqlite whose agents run this code; they are stopped at the end."""
-    plays = []
+    interleavings = []
 
     def make(code, **options):
         more = {k: options.pop(k) for k in ("environment", "preamble") if k in options}
         made = {"kinds": kind(code, **more), "default_kind": "one"}
         play = opened("sqlite", **{**made, "reviewer_kind": "external", **options})
-        plays.append(play)
+        interleavings.append(play)
         return play
 
     yield make
-    for play in plays:
+    for play in interleavings:
         stop_all(play.service.settings.workspace)
 
 
@@ -181,7 +181,7 @@ def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path
     until(lambda: "up" in log_of(play, agent))
     assert play.service.deployment.process(play.agent(agent)) == "alive"
     assert play.scan().ended == ()
-    os.kill(marks.pid_of(json.loads(play.agent(agent).extra)["process"]), signal.SIGKILL)
+    os.kill(process_identity.pid_of(json.loads(play.agent(agent).extra)["process"]), signal.SIGKILL)
     until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
     assert play.scan().ended == (agent,)
     assert play.agent(agent).status is AgentStatus.FAILED
@@ -223,12 +223,12 @@ def test_an_exit_file_that_is_none_stops_no_scan(running, tmp_path, what):
         what, lambda: os.mkfifo(path)
     )()
     for one in (agent, other):
-        play.service.deployment._launcher.stop([mark_of(play, one)], grace=0)
+        play.service.deployment._launcher.stop([identity_of(play, one)], grace=0)
     until(lambda: not play.active())
     assert play.scan().ended == ()
 
 
-def mark_of(play, agent):
+def identity_of(play, agent):
     return json.loads(play.agent(agent).extra)["process"]
 
 
@@ -263,7 +263,7 @@ def test_an_agent_outlives_what_waits_for_it(running):
     """Somebody killed its parent: it works on, and is stopped by nobody."""
     play = running(FOREVER).create("only")
     agent = play.deploy()
-    pid = marks.pid_of(mark_of(play, agent))
+    pid = process_identity.pid_of(identity_of(play, agent))
     os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
     until(lambda: psutil.Process(pid).ppid() != os.getpid() and play.scan() is not None)
     assert play.service.deployment.process(play.agent(agent)) == "alive"
@@ -276,9 +276,9 @@ def test_a_reviewer_whose_owner_died_half_way_is_started(running, monkeypatch):
     """The files that the owner had made stood in the way, and its phase was escalated."""
     play = running(FOREVER, reviewers=1, reviewer_kind=None).create("only")
     dead = subprocess.Popen(["true"])
-    mark = marks.mark_of(dead.pid) or f"{dead.pid}:1"
+    identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1"
     dead.wait()
-    monkeypatch.setattr(play.service, "_owner", mark)
+    monkeypatch.setattr(play.service, "_owner", identity)
     monkeypatch.setattr(play.service, "_start", lambda *_: None)
     play.done(play.deploy())
     monkeypatch.undo()
@@ -296,15 +296,15 @@ def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
     is started in its place."""
     play = running(FOREVER, reviewers=1, reviewer_kind=None).create("only")
     dead = subprocess.Popen(["true"])
-    mark = marks.mark_of(dead.pid) or f"{dead.pid}:1"
+    identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1"
     dead.wait()
-    monkeypatch.setattr(play.service, "_owner", mark)
+    monkeypatch.setattr(play.service, "_owner", identity)
     monkeypatch.setattr(play.service, "_start", lambda *_: None)
     agent = play.deploy()
     monkeypatch.undo()
     assert play.reading.health().agents[0].process == "abandoned"
     assert play.scan().ended == (agent,)
-    monkeypatch.setattr(play.service, "_owner", mark)
+    monkeypatch.setattr(play.service, "_owner", identity)
     monkeypatch.setattr(play.service, "_start", lambda *_: None)
     second = play.deploy("b")
     play.done(second)
@@ -365,22 +365,22 @@ def test_a_starter_that_is_never_told_runs_nothing(tmp_path):
         ),
         lambda code: (codes.append(code), ended.set()),
     )
-    assert ProcessLauncher().alive(prepared.mark)
+    assert ProcessLauncher().alive(prepared.identity)
     for fd in files:
         os.close(fd)
     prepared.cancel()
     assert ended.wait(20)
     assert codes == [125]
     assert (tmp_path / "log").read_text() == ""
-    assert not ProcessLauncher().alive(prepared.mark)
+    assert not ProcessLauncher().alive(prepared.identity)
 
 
-@pytest.mark.parametrize("mark", ["", "1:1", "0:5", "-5:1", "x:y", "99999999999:1", "2", "٣:1"])
-def test_marks_that_are_none(mark):
+@pytest.mark.parametrize("identity", ["", "1:1", "0:5", "-5:1", "x:y", "99999999999:1", "2", "٣:1"])
+def test_marks_that_are_none(identity):
     """What a foreign program wrote there: nothing is alive, nothing is stopped."""
     launcher = ProcessLauncher()
-    assert not launcher.alive(mark)
-    launcher.stop([mark], grace=0.0)
+    assert not launcher.alive(identity)
+    launcher.stop([identity], grace=0.0)
 
 
 def test_a_pid_used_anew_is_not_the_agent():
@@ -436,11 +436,11 @@ def test_killed_at_every_moment_of_a_deployment(tmp_path):
                     for a in store.load(t.task_id).agents
                 ]
             for found in launcher.running(tmp_path):
-                assert (found.agent_id, found.mark) in records
+                assert (found.agent_id, found.identity) in records
         with open_orchestrator(settings) as service:
             HealthScan(service).run()
             active = list(all_records(service.store, Kind.AGENT, RecordQuery(active=True)))
-            alive = {(found.agent_id, found.mark) for found in launcher.running(tmp_path)}
+            alive = {(found.agent_id, found.identity) for found in launcher.running(tmp_path)}
         assert len(active) >= 6
         assert {(a.agent_id, json.loads(a.extra)["process"]) for a in active} == alive
     finally:

@@ -178,7 +178,7 @@ def test_the_protocols_own_suite(tmp_path):
     summary = asyncio.run(run()).partition("=== SUMMARY ===")[2]
     found = re.findall(r"([✓✗]) ([a-z0-9-]+): (\d+) passed, (\d+) failed", summary)
     assert len(found) > 50, summary
-    passed = {name for mark, name, *_ in found if mark == "✓"}
-    failed = {name for mark, name, *_ in found if mark == "✗"}
+    passed = {name for identity, name, *_ in found if identity == "✓"}
+    failed = {name for identity, name, *_ in found if identity == "✗"}
     assert failed == not_applying(), (failed - not_applying(), not_applying() - failed)
     assert {"server-initialize", "tools-list", "ping", "dns-rebinding-protection"} <= passed

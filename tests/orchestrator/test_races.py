@@ -45,14 +45,14 @@ def test_two_last_agents_open_one_review(opened):
 
 def test_a_hundred_deploys_against_a_limit_of_twenty(opened):
     """Exactly twenty: the limit is checked in the transaction that reserves."""
-    plays = [opened("sqlite") for _ in range(4)]
-    plays[0].create("only")
-    for play in plays:
-        play.task_id = plays[0].task_id
-    results = at_once(*(lambda n=n: plays[n % 4].deploy(f"t{n}") for n in range(100)))
+    interleavings = [opened("sqlite") for _ in range(4)]
+    interleavings[0].create("only")
+    for play in interleavings:
+        play.task_id = interleavings[0].task_id
+    results = at_once(*(lambda n=n: interleavings[n % 4].deploy(f"t{n}") for n in range(100)))
     kinds = Counter(type(r) for r in results)
     assert kinds == {str: 20, errors.LimitReached: 80}
-    assert len(plays[0].now.agents) == 20
+    assert len(interleavings[0].now.agents) == 20
 
 
 def test_twenty_deploys_of_one_type(opened):

@@ -181,7 +181,7 @@ def test_resources(play):
     play.create("only")
     agent = play.deploy()
     play.report(agent, message="half-way")
-    play.find(agent, "a leak")
+    play.add_finding(agent, "a leak")
     at = f"task://{play.task_id}"
 
     async def question(client):

@@ -1,4 +1,4 @@
-"""transact, commit_surely, follow and AsyncStore: what callers build on."""
+"""transact, commit_with_retry, follow and AsyncStore: what callers build on."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from registry_api import (
     AsyncStore,
     Put,
     StoreWrapper,
-    commit_surely,
+    commit_with_retry,
     load_settings,
     new_changeset,
     open_store,
@@ -87,7 +87,7 @@ def test_retries_end_at_the_deadline(store):
     down = Interrupting(store, [Unavailable("down") for _ in range(1000)])
     changeset = new_changeset("t", [Put(build.finding("t"))], expected=None)
     with pytest.raises(Unavailable):
-        commit_surely(down, changeset, deadline=time.monotonic() + 0.05)
+        commit_with_retry(down, changeset, deadline=time.monotonic() + 0.05)
 
 
 def test_async_calls_run_side_by_side_and_are_never_abandoned(store):

@@ -13,13 +13,13 @@ from registry_api.procs import Process, living, quantile
 
 def test_what_a_process_counts_is_read_by_others(tmp_path):
     """Counts and durations are there while it lives, with its wish; then it is gone."""
-    mine = Process(tmp_path, wish=2, every=0)
+    mine = Process(tmp_path, target_phase=2, every=0)
     mine.count("healed", 3)
     for _ in range(99):
         mine.time("write", 0.001)
     mine.time("write", 0.1)
     (seen,) = living(tmp_path)
-    assert (seen.pid, seen.wish, seen.counts["healed"]) == (os.getpid(), 2, 3)
+    assert (seen.pid, seen.target_phase, seen.counts["healed"]) == (os.getpid(), 2, 3)
     assert quantile(seen.times["write"], 0.5) == pytest.approx(0.001, rel=0.25)
     assert quantile(seen.times["write"], 0.999) == pytest.approx(0.1, rel=0.25)
     assert quantile(seen.times["read"], 0.5) is None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.sql import compiled, sqlite, turn, upgrade
+from backends.sql import compiled, sqlite, upgrade, writer_queue
 from backends.sql.store import SqlStore
 from contract_tests import build
 from contract_tests.test_pages import CASES
@@ -373,7 +373,7 @@ def test_a_disk_too_full_for_the_turns_note_leaves_no_turn_taken(tmp_path, store
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(turn, "_BURST", 0.0)
+    monkeypatch.setattr(writer_queue, "_BURST", 0.0)
     build.put(store, build.report("t"), expected=None)
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(os, "pwrite", full)

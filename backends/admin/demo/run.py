@@ -22,7 +22,7 @@ __all__ = ["LEAST", "Row", "run_demo"]
 
 LEAST = 100  # acknowledged writes a step: fewer would prove nothing
 WAY = (1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4)
-_OLDER = 2  # un-migrated programs, at work in phases 0 to 2
+_LEGACY = 2  # un-migrated programs, at work in phases 0 to 2
 _RETIRE = 2.0  # seconds that a removed document must be unused: 15 outside a demo
 _SLOW_SYNC = 0.005  # seconds
 _HERE = "backends.admin.demo"
@@ -72,17 +72,17 @@ def run_demo(
     ]
     settings = load_settings(workspace, retire_seconds=_RETIRE)
     with _running(commands), closing(open_migration(settings)) as migration:
-        older = _Older(workspace, acks)
-        with older:
-            _wait_for(acks, [*names, *older.names])
+        legacy_programs = _LegacyPrograms(workspace, acks)
+        with legacy_programs:
+            _wait_for(acks, [*names, *legacy_programs.names])
             rows = [Row(step=f"phase {migration.status().record.phase:d}", since=time.monotonic())]
             for phase in WAY:
                 _load(rows[-1], seconds, acks, say)
                 if phase == MigrationPhase.WRITE_CUTOVER:
-                    older.stop()
+                    legacy_programs.stop()
                 rows.append(_switched(migration, MigrationPhase(phase), rows[-1], progress))
                 if phase == MigrationPhase.READ_MIGRATION:
-                    older.start()
+                    legacy_programs.start()
                 if phase == MigrationPhase.JSON_ONLY:
                     # Back at the start: all of it is in the documents and logs alone.
                     _count(workspace, acks, "json", rows, lost_only=True)
@@ -128,7 +128,7 @@ def _switched(
     )
 
 
-class _Older:
+class _LegacyPrograms:
     """Programs that were not migrated: they may work in phases 0 to 2."""
 
     def __init__(self, workspace: Path, acks: Path) -> None:
@@ -141,7 +141,7 @@ class _Older:
         if self._stack is not None:
             return
         first = len(self.names)
-        new = [f"legacy{first + n}" for n in range(_OLDER)]
+        new = [f"legacy{first + n}" for n in range(_LEGACY)]
         self.names += new
         place = str(self._workspace)
         self._stack = ExitStack()

@@ -27,7 +27,7 @@ def make_workspace(root: Path) -> None:
         agents |= {
             a["id"]: {"task_id": task_id, "type": a["type"], "status": "running"} for a in mine
         }
-    claims = {
+    stored = {
         "created_at": _START.isoformat(),
         "total_tasks": TASKS,
         "active_tasks": TASKS,
@@ -37,7 +37,7 @@ def make_workspace(root: Path) -> None:
         "tasks": listed,
         "agents": agents,
     }
-    _write(root / "registry" / "GLOBAL_REGISTRY.json", claims)
+    _write(root / "registry" / "GLOBAL_REGISTRY.json", stored)
     _oddities(root)
 
 

@@ -20,7 +20,7 @@ from registry_api import (
     RegistryStore,
     TaskSnapshot,
     all_tasks,
-    commit_surely,
+    commit_with_retry,
     load_settings,
     new_changeset,
     open_store,
@@ -81,7 +81,7 @@ def _write(store: RegistryStore, task_id: str, name: str, n: int, *, drop: bool)
         )
     if not drop:
         changeset = new_changeset(task_id, [Put(record)], expected=None, actor=name)
-        commit_surely(store, changeset, deadline=time.monotonic() + 30)
+        commit_with_retry(store, changeset, deadline=time.monotonic() + 30)
     return "line", key
 
 

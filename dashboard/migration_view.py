@@ -17,7 +17,7 @@ from registry_api.migration import MigrationPhase, MoveStatus
 from registry_api.opening import STATE_DIR, has_legacy_registry
 from registry_api.procs import living
 
-__all__ = ["Standing"]
+__all__ = ["MigrationView"]
 
 _FRESH = 1.0  # seconds for which what costs a count of all tasks is not asked for again
 _HISTORY = 50
@@ -25,7 +25,7 @@ _PHASES = frozenset(map(int, MigrationPhase))
 _COMPARED = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
 
 
-class Standing:
+class MigrationView:
     """Looks at a workspace's move, at most once a second whoever asks; thread-safe."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +35,7 @@ class Standing:
         self._lock = threading.Lock()
         self._looked: tuple[float, int, dict[str, Any]] | None = None
 
-    def shown(self, store: str, *, busy: bool) -> dict[str, Any]:
+    def to_dict(self, store: str, *, busy: bool) -> dict[str, Any]:
         """Return phase, writer of record, lag, comparisons and history; of a registry that is in no
         move only the name of its store.
 
@@ -47,7 +47,7 @@ class Standing:
         if busy:
             known = self._looked[2] if self._looked else {"history": [], "compared": {}}
             now = MoveStatus(record=record or PhaseRecord(), dirty=None)
-            return {**_shown(now, []), **{k: known[k] for k in ("history", "compared")}}
+            return {**_to_dict(now, []), **{k: known[k] for k in ("history", "compared")}}
         with self._lock:
             epoch = record.epoch if record else 0
             looked = self._looked
@@ -57,7 +57,7 @@ class Standing:
 
     def _look(self, record: PhaseRecord | None) -> dict[str, Any]:
         if record is None:  # asking for more would leave a trace
-            return _shown(MoveStatus(record=PhaseRecord()), []) | {"compared": {}}
+            return _to_dict(MoveStatus(record=PhaseRecord()), []) | {"compared": {}}
         try:
             with closing(open_migration(self._settings)) as moving:
                 status, history = moving.status(), moving.history()
@@ -67,10 +67,10 @@ class Standing:
         for process in living(self._folder):
             compared.update(process.counts)
         counts = {name: compared[name] for name in _COMPARED}
-        return _shown(status, history) | {"compared": counts}
+        return _to_dict(status, history) | {"compared": counts}
 
 
-def _shown(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _to_dict(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any]:
     record = status.record
     return {
         "phase": int(record.phase),
@@ -84,7 +84,7 @@ def _shown(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any]:
         "verified": record.verified,
         "dirty": status.dirty,
         "notes": sendable(status.notes),
-        "stragglers": sendable(status.stragglers),
+        "stragglers": sendable(status.late_writes),
         "history": [s for line in history[-_HISTORY:] if (s := _switch(line))],
     }
 

@@ -10,7 +10,7 @@ from registry_api import AgentStatus, AsyncStore
 from registry_api.errors import RegistryError
 from registry_api.status import ACTIVE_AGENT
 
-__all__ = ["ACTIVE", "EVERY", "Hour"]
+__all__ = ["ACTIVE", "EVERY", "ActivityHistory"]
 
 log = logging.getLogger("registry_backend")
 ACTIVE = tuple(s for s in AgentStatus if s in ACTIVE_AGENT)
@@ -18,7 +18,7 @@ EVERY = 15.0  # seconds between two counts
 _KEPT = int(3600 / EVERY)
 
 
-class Hour:
+class ActivityHistory:
     """Samples one store from when it is started."""
 
     def __init__(self, store: AsyncStore, *, every: float = EVERY) -> None:

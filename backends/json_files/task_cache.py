@@ -6,13 +6,13 @@ from collections import OrderedDict
 
 from backends.json_files.task import TaskFiles
 
-__all__ = ["Awake"]
+__all__ = ["TaskCache"]
 
 _RECORDS = 5_000  # about 2 KB each
 _FEW = 256  # tasks held whatever they weigh: a long journal is not read again for every commit
 
 
-class Awake:
+class TaskCache:
     """Puts the task asked for longest ago to rest when there are too many records in memory.
 
     Used under the store's lock.
@@ -34,7 +34,7 @@ class Awake:
         while self._weight > _RECORDS and len(self._weights) > _FEW:
             oldest, weight = self._weights.popitem(last=False)
             self._weight -= weight
-            oldest.rest()
+            oldest.evict()
 
     def _weigh(self, task: TaskFiles) -> None:
         weight = task.journal.weight()

@@ -14,12 +14,12 @@ from registry_api.query import MAX_LIMIT, RecordQuery
 from registry_api.snapshot import Head
 from registry_api.store import MoveTarget, RegistryStore
 
-__all__ = ["Mirror"]
+__all__ = ["Replicator"]
 
 _PAGE = 500  # changes a transaction: others write to the target between two of them
 
 
-class Mirror:
+class Replicator:
     """Knows a source and a target; the target's own (lineage, revision) is the mark.
 
     A change is applied only onto the revision just before it: a delta over a gap would hide the gap
@@ -48,41 +48,41 @@ class Mirror:
             self._into.apply(change)
         except NotNext:
             self._proved.discard(change.changeset.task_id)
-            self.heal(change.changeset.task_id)
+            self.catch_up(change.changeset.task_id)
 
-    def heal_all(self, task_ids: Iterable[str]) -> int:
+    def catch_up_all(self, task_ids: Iterable[str]) -> int:
         """Bring several tasks up to date, many in one transaction; returns how many lagged."""
-        healed, batch = 0, list[Change]()
+        caught_up, batch = 0, list[Change]()
         for task_id in task_ids:
             changes = self._missing(task_id)
             if changes is None:
-                healed += self.heal(task_id)
+                caught_up += self.catch_up(task_id)
                 continue
-            healed += bool(changes)
+            caught_up += bool(changes)
             batch += changes
             if len(batch) >= _PAGE:
                 self._apply(batch)
                 batch = []
         self._apply(batch)
-        return healed
+        return caught_up
 
     def _missing(self, task_id: str) -> tuple[Change, ...] | None:
         """Return what the target lacks of a task; None where that is no short piece of its feed."""
         if self.prove(task_id):
             return None
-        source, mark = self.source.head(task_id), self.target.head(task_id)
-        if (mark.lineage, mark.revision) == (source.lineage, source.revision):
+        source, position = self.source.head(task_id), self.target.head(task_id)
+        if (position.lineage, position.revision) == (source.lineage, source.revision):
             return ()
-        lag = source.revision - mark.revision
-        if mark.lineage not in {"", source.lineage} or not 0 < lag <= _PAGE:
+        lag = source.revision - position.revision
+        if position.lineage not in {"", source.lineage} or not 0 < lag <= _PAGE:
             return None
         try:
             found = self.source.changes(
-                self.cursor(task_id, mark.number), task_id=task_id, limit=lag
+                self.cursor(task_id, position.number), task_id=task_id, limit=lag
             )
         except (CursorExpired, NotNext):
             return None
-        return found if found and found[0].revision == mark.revision + 1 else None
+        return found if found and found[0].revision == position.revision + 1 else None
 
     def _apply(self, changes: list[Change]) -> None:
         try:
@@ -91,7 +91,7 @@ class Mirror:
                 self._tell(changes)
         except NotNext:  # a writer mirrors beside us: it was faster with one of them
             for task_id in dict.fromkeys(c.changeset.task_id for c in changes):
-                self.heal(task_id)
+                self.catch_up(task_id)
 
     def _tell(self, changes: Sequence[Change]) -> None:
         if self.copied is not None:
@@ -109,27 +109,27 @@ class Mirror:
             self._feed_id = first[0].cursor.feed_id
         return FeedCursor(feed_id=self._feed_id, number=number)
 
-    def heal(self, task_id: str, *, upto: Head | None = None) -> bool:
+    def catch_up(self, task_id: str, *, upto: Head | None = None) -> bool:
         """Bring one task to where the source stands, or stood at ``upto``; returns whether anything
         was to do.
         """
         forked = self.prove(task_id)
         source = upto or self.source.head(task_id)
-        mark = self.target.head(task_id)
+        position = self.target.head(task_id)
         if forked:
             self._refill(task_id)
             return True
-        if (mark.lineage, mark.revision) == (source.lineage, source.revision):
+        if (position.lineage, position.revision) == (source.lineage, source.revision):
             return False
         if source.revision == 0:
             return False
-        if upto and mark.lineage == source.lineage and mark.revision > source.revision:
+        if upto and position.lineage == source.lineage and position.revision > source.revision:
             return False  # a writer was faster
-        if mark.revision == 0 or (
-            mark.lineage == source.lineage and mark.revision <= source.revision
+        if position.revision == 0 or (
+            position.lineage == source.lineage and position.revision <= source.revision
         ):
             try:
-                self._replay(task_id, mark, upto=source.revision)
+                self._replay(task_id, position, upto=source.revision)
             except (CursorExpired, NotNext):
                 self._feed_id = None  # the source may have begun another feed
             else:
@@ -146,29 +146,29 @@ class Mirror:
         """
         if task_id in self._proved:
             return False
-        mark = self.target.head(task_id)
-        if self._is_fork(task_id, mark):
+        position = self.target.head(task_id)
+        if self._is_fork(task_id, position):
             return True
         self._proved.add(task_id)
         return False
 
-    def _is_fork(self, task_id: str, mark: Head) -> bool:
+    def _is_fork(self, task_id: str, position: Head) -> bool:
         """Compare the change at the mark: its id and digest on both sides."""
         source = self.source.head(task_id)  # after the mark: the source is never behind it
-        if not mark.revision or source.lineage != mark.lineage:
+        if not position.revision or source.lineage != position.lineage:
             return False
-        if source.revision < mark.revision:
+        if source.revision < position.revision:
             return True
         try:
-            before = self.cursor(task_id, mark.number - 1)
+            before = self.cursor(task_id, position.number - 1)
             mine = self.source.changes(before, task_id=task_id, limit=1)
             theirs = self.target.changes(before, task_id=task_id, limit=1)
         except (CursorExpired, NotNext):
             return False  # no longer kept: nothing can be said
-        if not mine or not theirs or theirs[0].cursor.number != mark.number:
+        if not mine or not theirs or theirs[0].cursor.number != position.number:
             return False
-        if mine[0].cursor.number != mark.number:
-            return mine[0].revision <= mark.revision
+        if mine[0].cursor.number != position.number:
+            return mine[0].revision <= position.revision
         return _identity(mine[0]) != _identity(theirs[0])
 
     def _refill(self, task_id: str) -> None:
@@ -182,13 +182,13 @@ class Mirror:
         self.replace(task_id)
         self._proved.add(task_id)
 
-    def _replay(self, task_id: str, mark: Head, *, upto: int) -> None:
+    def _replay(self, task_id: str, position: Head, *, upto: int) -> None:
         """Apply what follows the mark, as far as the source stood when we looked.
 
         No further: beside a writer that never rests there would always be more.
         """
-        cursor = self.cursor(task_id, mark.number)
-        revision = mark.revision
+        cursor = self.cursor(task_id, position.number)
+        revision = position.revision
         while revision < upto:
             limit = min(_PAGE, upto - revision)
             page = self.source.changes(cursor, task_id=task_id, limit=limit)
@@ -230,10 +230,10 @@ class Mirror:
         out = []
         for task_id in task_ids:
             try:
-                source, mark = self.source.head(task_id), self.target.head(task_id)
+                source, position = self.source.head(task_id), self.target.head(task_id)
             except TaskNotFound:
                 continue
-            level = (source.lineage, source.revision) == (mark.lineage, mark.revision)
+            level = (source.lineage, source.revision) == (position.lineage, position.revision)
             if not level or self.prove(task_id):
                 out.append(task_id)
         return out

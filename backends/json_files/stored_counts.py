@@ -9,12 +9,12 @@ from backends.files import Problem
 from backends.json_files.layout import read_file
 from registry_api import jsontext
 
-__all__ = ["claimed_counts"]
+__all__ = ["read_stored_counts"]
 
 _NAMES = ("total_tasks", "active_tasks", "total_agents_spawned", "active_agents")
 
 
-def claimed_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
+def read_stored_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
     """Return the counters of GLOBAL_REGISTRY.json; {} where there is none to read."""
     try:
         value: Any = jsontext.parse(read_file(path))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backends.json_files import awake, journal
+from backends.json_files import journal, task_cache
 from backends.json_files.journal import Journal
 from backends.jsonl import reader
 from contract_tests import build
@@ -27,8 +27,8 @@ TASKS = ["TASK-1", "TASK-2", "TASK-3.x"]
 @pytest.fixture
 def restless(monkeypatch):
     """Every task rests as soon as another one is asked for."""
-    monkeypatch.setattr(awake, "_RECORDS", 0)
-    monkeypatch.setattr(awake, "_FEW", 1)
+    monkeypatch.setattr(task_cache, "_RECORDS", 0)
+    monkeypatch.setattr(task_cache, "_FEW", 1)
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def test_a_random_history_has_the_same_outcome(tmp_path, restless):
     """Whatever is sent, a store whose tasks rest at once does what the reference does."""
     count = iter(range(10**6))
 
-    class Resting(Machine):
+    class BackingOff(Machine):
         make = staticmethod(lambda: Harness("json", tmp_path / str(next(count))))
 
     run_state_machine_as_test(
-        Resting,
+        BackingOff,
         settings=settings(
             max_examples=40,
             stateful_step_count=25,
@@ -85,8 +85,8 @@ def test_few_are_held(workspace, monkeypatch):
     for n in range(40):
         agents = [{"id": f"a{k}", "type": "x", "status": "running"} for k in range(10)]
         legacy.write_task(workspace, f"MORE-{n}", agents=agents)
-    monkeypatch.setattr(awake, "_RECORDS", 150)
-    monkeypatch.setattr(awake, "_FEW", 1)
+    monkeypatch.setattr(task_cache, "_RECORDS", 150)
+    monkeypatch.setattr(task_cache, "_FEW", 1)
     store = opened(workspace)
     for look in (
         store.counts,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract_tests import build
-from dashboard.presence import Presence
-from dashboard.truth import look
+from dashboard.activity_index import ActivityIndex
+from dashboard.summary import look
 from registry_api import (
     FeedCursor,
     Kind,
@@ -82,8 +82,8 @@ def test_counts_equal_a_recount(tmp_path_factory, tasks, phase):
                 for m, s in enumerate(agents)
             ]
             build.make(store, name, *records, recorded_status=recorded)
-        truth = look(Presence(store), chosen, now)
-        found = truth.numbers()
+        summary = look(ActivityIndex(store), chosen, now)
+        found = summary.numbers()
         every = list(all_tasks(store, TaskQuery()))
         agents = list(all_records(store, Kind.AGENT, RecordQuery()))
     before = now - timedelta(seconds=chosen.silent_after)
@@ -107,7 +107,7 @@ def test_counts_equal_a_recount(tmp_path_factory, tasks, phase):
         "failed_agents": sum(a.status in FAILED_AGENT for a in agents),
         "silent_agents": len(quiet),
     }
-    assert truth.headline()
+    assert summary.headline()
 
 
 STEPS = st.lists(
@@ -130,7 +130,7 @@ def test_what_is_kept_equals_what_is_read_anew(tmp_path_factory, steps, phase):
     now = datetime.now(UTC)
     before = now - timedelta(seconds=chosen.silent_after)
     with closing(open_store(chosen)) as store:
-        kept = Presence(store)
+        kept = ActivityIndex(store)
         for n, (task_id, agent_id, status, late) in enumerate(steps):
             agent = build.agent(
                 task_id, agent_id, status=status, last_update=now - timedelta(minutes=20 * late)
@@ -156,7 +156,7 @@ def test_who_is_far_behind_reads_all_anew(tmp_path):
     now = datetime.now(UTC)
     with closing(open_store(load_settings(tmp_path, env={}))) as store:
         build.make(store, "T", build.agent("T", "a", last_update=now))
-        kept = Presence(store)
+        kept = ActivityIndex(store)
         assert kept.quiet(now - timedelta(minutes=1)).agents == ()
         for n in range(2100):
             build.put(store, build.report("T", "a", progress=n % 100), expected=None)

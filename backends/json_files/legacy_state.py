@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["OlderState", "older_state"]
+__all__ = ["LegacyState", "legacy_state"]
 
 _TABLES = ("tasks", "agents")
 
 
 @dataclass(frozen=True, slots=True)
-class OlderState:
+class LegacyState:
     """Where it is and when it was last written; as text also its rows by table."""
 
     path: Path
@@ -32,7 +32,7 @@ class OlderState:
         )
 
 
-def older_state(workspace: Path) -> OlderState | None:
+def legacy_state(workspace: Path) -> LegacyState | None:
     """Return what there is of it, None: nothing."""
     path = workspace / "registry" / "state.sqlite3"
     times = []
@@ -41,7 +41,7 @@ def older_state(workspace: Path) -> OlderState | None:
             times.append(name.lstat().st_mtime)
     if not times:
         return None
-    return OlderState(path, datetime.fromtimestamp(max(times), UTC))
+    return LegacyState(path, datetime.fromtimestamp(max(times), UTC))
 
 
 def _counted(path: Path) -> dict[str, int]:

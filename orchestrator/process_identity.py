@@ -14,13 +14,13 @@ from functools import cache
 
 from registry_api.instance import boot, machine
 
-__all__ = ["alive", "is_here", "mark_of", "of_earlier_boot", "own_mark", "pid_of"]
+__all__ = ["alive", "identity_of", "is_here", "of_earlier_boot", "own_identity", "pid_of"]
 
 
 _HOST_SPACE = "4026531836"  # the pid namespace of a Linux host itself (linux/proc_ns.h)
 
 
-def mark_of(pid: int) -> str | None:
+def identity_of(pid: int) -> str | None:
     """Return the mark of a live process, None where there is none.
 
     On Linux the birth is the kernel's count of ticks since boot: psutil's moment of creation moves
@@ -30,49 +30,49 @@ def mark_of(pid: int) -> str | None:
     return None if birth is None else f"{pid}:{birth}:{_place()}"
 
 
-def pid_of(mark: str) -> int | None:
+def pid_of(identity: str) -> int | None:
     """Return the pid in a mark; None for a text that is none: a foreign program may write any."""
-    pid, _, rest = mark.partition(":")
+    pid, _, rest = identity.partition(":")
     if not (pid.isascii() and pid.isdigit() and rest and len(pid) < 10):
         return None
     return int(pid) if int(pid) > 1 else None  # 0 and 1 would be groups of ours and of everybody
 
 
-def is_here(mark: str) -> bool:
+def is_here(identity: str) -> bool:
     """Return whether a mark is of this machine: of another's, or another container's, processes
     one knows nothing. What was before this machine's last boot is over.
     """
-    place = mark.split(":")[2:3]
-    return not place or place[0] in {_place(), _name()} or of_earlier_boot(mark)
+    place = identity.split(":")[2:3]
+    return not place or place[0] in {_place(), _name()} or of_earlier_boot(identity)
 
 
-def of_earlier_boot(mark: str) -> bool:
+def of_earlier_boot(identity: str) -> bool:
     """Return whether a mark is of this machine before its last boot: that process is gone.
 
     Not said of containers, which may share one machine's id on several hosts.
     """
-    parts = mark.split(":")
+    parts = identity.split(":")
     theirs, ours = (parts[2] if len(parts) > 2 else "").split("."), _place().split(".")
     if len(theirs) != len(ours) or theirs[0] != ours[0]:
         return False
     return theirs[1] != ours[1] and theirs[2] == ours[2] == _HOST_SPACE
 
 
-def alive(mark: str) -> bool:
+def alive(identity: str) -> bool:
     """Return whether that very process is alive here."""
-    pid = pid_of(mark)
+    pid = pid_of(identity)
     if pid is None:
         return False
-    parts, now = mark.split(":")[:3], (mark_of(pid) or "").split(":")
+    parts, now = identity.split(":")[:3], (identity_of(pid) or "").split(":")
     # Before, the place was the host's name: an agent may have run for longer than this program.
     return parts == now or parts == [*now[:2], _name()]
 
 
-def own_mark() -> str:
+def own_identity() -> str:
     """Return this process's own mark."""
-    mark = mark_of(os.getpid())
-    assert mark is not None
-    return mark
+    identity = identity_of(os.getpid())
+    assert identity is not None
+    return identity
 
 
 @cache

@@ -33,15 +33,15 @@ from registry_api.models import KINDS, Kind, record_key
 from registry_api.retention import forgotten_by
 from registry_api.snapshot import TaskSnapshot
 from registry_api.state import TaskState
-from registry_api.store import Straggler
+from registry_api.store import LateWrite
 
-__all__ = ["MirroredTask", "Now"]
+__all__ = ["Now", "ReplicaTask"]
 
 Now = Callable[[str], TaskSnapshot | None]
 READ_ONLY = ~0o222
 
 
-class MirroredTask(TaskFiles):
+class ReplicaTask(TaskFiles):
     """One task, also as the copy of another store's."""
 
     def _current(self) -> Journal:
@@ -82,7 +82,7 @@ class MirroredTask(TaskFiles):
     def apply_all(self, changes: Sequence[Change]) -> None:
         """Apply changes of this task in one write; raises NotNext, Busy or Unavailable."""
         try:
-            with self._mirroring() as fd:
+            with self._replicating() as fd:
                 news = self.follows(changes)
                 if news:
                     self._carry(fd, news)
@@ -172,7 +172,7 @@ class MirroredTask(TaskFiles):
     ) -> None:
         """See Replica.replace; raises Busy or Unavailable."""
         try:
-            with self._mirroring() as fd:
+            with self._replicating() as fd:
                 here = self.journal
                 if here.lineage == snapshot.lineage and here.revision > snapshot.revision:
                     return
@@ -287,7 +287,7 @@ class MirroredTask(TaskFiles):
     # -- frozen ------------------------------------------------------------------------------
 
     @contextmanager
-    def _mirroring(self) -> Iterator[int]:
+    def _replicating(self) -> Iterator[int]:
         """Lock the document for writing our copy; where there is none one is made. What others
         wrote to it is put aside first.
         """
@@ -323,7 +323,7 @@ class MirroredTask(TaskFiles):
             if stat.S_IMODE(found) != stat.S_IMODE(wanted):
                 os.chmod(path, stat.S_IMODE(wanted))  # noqa: PTH101
 
-    def look(self, now: Now, *, stranger: str | None = None) -> Straggler | None:
+    def look(self, now: Now, *, stranger: str | None = None) -> LateWrite | None:
         """Put aside what another program wrote to the frozen document, or made; None: nothing.
 
         ``stranger``: the hash of what was there before, and was no registry.
@@ -361,7 +361,7 @@ class MirroredTask(TaskFiles):
         finally:
             os.close(fd)
 
-    def _guard(self, fd: int, now: Now | None) -> Straggler | None:
+    def _guard(self, fd: int, now: Now | None) -> LateWrite | None:
         """Under its locks: settle what a kill left, then see that the text is the frozen one."""
         self.journal.refresh()
         if self._intent.exists():
@@ -375,11 +375,11 @@ class MirroredTask(TaskFiles):
             self._proven = (stamp, found)
             return None
         lost = self.journal.is_empty and self._is_template(found)
-        straggler = None if lost else self._put_aside(data, found, now)
+        late_write = None if lost else self._put_aside(data, found, now)
         if not self.journal.is_empty:
             self._restore_frozen(fd, data)
             self._proven = (stamp_of(fd), self.journal.hash)
-        return straggler
+        return late_write
 
     def _is_template(self, found: str) -> bool:
         """Whether the document is as before the freeze, though its journal was lost since."""
@@ -388,7 +388,7 @@ class MirroredTask(TaskFiles):
         except OSError:
             return False
 
-    def _put_aside(self, data: bytes, found: str, now: Now | None) -> Straggler | None:
+    def _put_aside(self, data: bytes, found: str, now: Now | None) -> LateWrite | None:
         """Keep a straggler's bytes, once, with what it changed beside what stands now."""
         shared = self._shared
         name = f"{self.task_id}.straggler-{found[:12]}"
@@ -407,7 +407,7 @@ class MirroredTask(TaskFiles):
             "changes": list(changes),
         }
         shared.replace_file(path.with_suffix(".report"), jsontext.dump(report, indent=True))
-        return Straggler(task_id=self.task_id, kept=str(path), changes=changes)
+        return LateWrite(task_id=self.task_id, kept=str(path), changes=changes)
 
     def _restore_frozen(self, fd: int, data: bytes) -> None:
         try:

@@ -22,7 +22,7 @@ from backends.json_files.content import content_hash
 from backends.json_files.frozen import FrozenTask
 from backends.json_files.intent import pending_numbers
 from backends.json_files.layout import DOCUMENT, frozen_without_record, named_task
-from backends.json_files.mirrored import MirroredTask, Now
+from backends.json_files.replica import Now, ReplicaTask
 from backends.json_files.shared import as_recorded
 from backends.json_files.store import JsonFilesStore
 from registry_api.changeset import Change, Commit
@@ -30,9 +30,9 @@ from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFou
 from registry_api.models import Finding, ProgressEntry
 from registry_api.ownership import make_folder
 from registry_api.snapshot import Head, TaskSnapshot
-from registry_api.store import Straggler
+from registry_api.store import LateWrite
 
-__all__ = ["MovableJsonStore"]
+__all__ = ["JsonMigrationSource"]
 
 Counted = Callable[[int, int], None]
 _USUAL_MODE = 0o644
@@ -47,8 +47,8 @@ class _Before(TypedDict):
     strangers: dict[str, str]
 
 
-class MovableJsonStore(JsonFilesStore):
-    """See Movable."""
+class JsonMigrationSource(JsonFilesStore):
+    """See MigrationSource."""
 
     task_class = FrozenTask
 
@@ -65,7 +65,7 @@ class MovableJsonStore(JsonFilesStore):
         assert isinstance(task, FrozenTask)
         return task
 
-    def _mirrored(self, name: str) -> FrozenTask:
+    def _replica(self, name: str) -> FrozenTask:
         task = self._task(name)
         assert isinstance(task, FrozenTask)
         return task
@@ -74,7 +74,7 @@ class MovableJsonStore(JsonFilesStore):
 
     def apply(self, change: Change) -> Commit:
         """See Replica.apply."""
-        task = self._mirrored(change.changeset.task_id)
+        task = self._replica(change.changeset.task_id)
         replayed = not task.follows([change])
         if not replayed:
             self.apply_all([change])
@@ -86,10 +86,10 @@ class MovableJsonStore(JsonFilesStore):
         for change in changes:
             groups.setdefault(change.changeset.task_id, []).append(change)
         for name, group in groups.items():
-            self._mirrored(name).follows(group)
+            self._replica(name).follows(group)
         self._follow(changes)
         for name, group in groups.items():
-            self._mirrored(name).apply_all(group)
+            self._replica(name).apply_all(group)
 
     def _follow(self, changes: Sequence[Change]) -> None:
         """Count on from the numbers of changes that are to come: whoever finishes what a kill left
@@ -108,7 +108,7 @@ class MovableJsonStore(JsonFilesStore):
     ) -> None:
         """See Replica.replace."""
         self._follow(feed)
-        self._mirrored(snapshot.task.task_id).replace_with(snapshot, histories, feed)
+        self._replica(snapshot.task.task_id).replace_with(snapshot, histories, feed)
 
     # -- freezing ----------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class MovableJsonStore(JsonFilesStore):
         return self._shared.folder("json") / "global.base"
 
     def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """See Movable.moved."""
+        """See MigrationSource.moved."""
         self.settle()
         out = {}
         with as_recorded():
@@ -138,7 +138,7 @@ class MovableJsonStore(JsonFilesStore):
         return out
 
     def settle(self) -> None:
-        """See Movable.settle."""
+        """See MigrationSource.settle."""
         failed: RegistryError | None = None
         for name in pending_numbers(self._intents):
             try:
@@ -153,11 +153,11 @@ class MovableJsonStore(JsonFilesStore):
             raise failed
 
     def as_recorded(self) -> AbstractContextManager[None]:
-        """See Movable.as_recorded."""
+        """See MigrationSource.as_recorded."""
         return as_recorded()
 
     def prepare_freeze(self) -> None:
-        """See Movable.prepare_freeze."""
+        """See MigrationSource.prepare_freeze."""
         modes, strangers = dict[str, int](), dict[str, str]()
         for task in self._frozen_tasks():
             mode = task.mode()
@@ -175,7 +175,7 @@ class MovableJsonStore(JsonFilesStore):
         self._shared.replace_file(self._before, orjson.dumps(before))
 
     def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """See Movable.freeze."""
+        """See MigrationSource.freeze."""
         self.settle()
         moved = {}
         self._shared.freezing.add(self._shared.epoch())
@@ -196,7 +196,7 @@ class MovableJsonStore(JsonFilesStore):
         return sorted({n for n in names if n in self._tasks} | new)
 
     def sweep(self) -> dict[str, Head]:
-        """See Movable.sweep."""
+        """See MigrationSource.sweep."""
         moved = {}
         for name in self._present():
             head = self._frozen(name).sweep()
@@ -205,12 +205,12 @@ class MovableJsonStore(JsonFilesStore):
         return moved
 
     def keep_frozen(self) -> None:
-        """See Movable.keep_frozen."""
+        """See MigrationSource.keep_frozen."""
         for name in self._present():
-            MirroredTask.set_writable(self._shared.layout.document(name), writable=False)
+            ReplicaTask.set_writable(self._shared.layout.document(name), writable=False)
 
     def frozen_documents(self) -> int:
-        """See Movable.frozen_documents."""
+        """See MigrationSource.frozen_documents."""
         if not self._before.exists():
             return frozen_without_record(self._shared.layout)
         modes = self._known_before()["modes"]
@@ -221,13 +221,13 @@ class MovableJsonStore(JsonFilesStore):
         )
 
     def thaw(self) -> None:
-        """See Movable.thaw."""
+        """See MigrationSource.thaw."""
         modes = self._known_before()["modes"]
         for name in self._present():
             mode = modes.get(name, _USUAL_MODE)
-            MirroredTask.set_writable(self._shared.layout.document(name), writable=True, mode=mode)
+            ReplicaTask.set_writable(self._shared.layout.document(name), writable=True, mode=mode)
         path = self._shared.layout.global_file
-        MirroredTask.set_writable(path, writable=True, mode=modes.get("/", _USUAL_MODE))
+        ReplicaTask.set_writable(path, writable=True, mode=modes.get("/", _USUAL_MODE))
         self._shared.freezing.clear()
         self._projection.mark()  # what it says is from before the cut-over
         self._next_try = 0.0
@@ -238,12 +238,12 @@ class MovableJsonStore(JsonFilesStore):
             data = _read(path)
             if data is not None:
                 self._shared.replace_file(self._global_base, data)
-                MirroredTask.set_writable(path, writable=False)
+                ReplicaTask.set_writable(path, writable=False)
 
     # -- what others write all the same ------------------------------------------------------
 
-    def stragglers(self, now: Now) -> tuple[Straggler, ...]:
-        """See Movable.stragglers."""
+    def late_writes(self, now: Now) -> tuple[LateWrite, ...]:
+        """See MigrationSource.stragglers."""
         out, strangers = [], self._known_before()["strangers"]
         for name in self._shared.layout.tasks():
             with suppress(RegistryError, OSError):
@@ -252,7 +252,7 @@ class MovableJsonStore(JsonFilesStore):
                 found = self._frozen(name).look(now, stranger=strangers.get(name))
                 if found is not None:
                     out.append(found)
-        found = self._global_straggler()
+        found = self._global_late_write()
         return (*out, *([found] if found else ()))
 
     def _is_copy(self, name: str) -> bool:
@@ -269,13 +269,13 @@ class MovableJsonStore(JsonFilesStore):
         original.journal.refresh()
         return original.journal.hash == content_hash(data)
 
-    def _global_straggler(self) -> Straggler | None:
+    def _global_late_write(self) -> LateWrite | None:
         data = _read(self._shared.layout.global_file)
         if data is None or data == _read(self._global_base):
             return None
         return self._keep_global(data)
 
-    def _keep_global(self, data: bytes) -> Straggler | None:
+    def _keep_global(self, data: bytes) -> LateWrite | None:
         name = f"GLOBAL_REGISTRY.straggler-{content_hash(data)[:12]}.json"
         kept = self._shared.folder("conflicts") / name
         if kept.with_suffix(".report").exists():
@@ -284,17 +284,17 @@ class MovableJsonStore(JsonFilesStore):
         changes = ("the older programs' list of tasks was written after the cut-over",)
         report = {"task_id": "", "at": self._shared.now().isoformat(), "changes": changes}
         self._shared.replace_file(kept.with_suffix(".report"), orjson.dumps(report))
-        return Straggler(task_id="", kept=str(kept), changes=changes)
+        return LateWrite(task_id="", kept=str(kept), changes=changes)
 
-    def kept_stragglers(self) -> tuple[str, ...]:
-        """See Movable.kept_stragglers."""
+    def kept_late_writes(self) -> tuple[str, ...]:
+        """See MigrationSource.kept_late_writes."""
         return tuple(
             str(p)
             for p in sorted((self._shared.layout.state / "conflicts").glob("*straggler-*.report"))
         )
 
     def frozen_differences(self) -> tuple[str, ...]:
-        """See Movable.frozen_differences."""
+        """See MigrationSource.frozen_differences."""
         return tuple(
             f"{self._shared.layout.document(task.task_id)}: {what}"
             for task in self._frozen_tasks()
@@ -302,7 +302,7 @@ class MovableJsonStore(JsonFilesStore):
         )
 
     def holders(self) -> tuple[str, ...]:
-        """See Movable.holders."""
+        """See MigrationSource.holders."""
         paths = [self._shared.layout.document(n) for n in self._shared.layout.tasks()]
         paths.append(self._shared.layout.global_file)
         return tuple(f"{who}: {path}" for who, path in _open_elsewhere(paths))
@@ -313,7 +313,7 @@ class MovableJsonStore(JsonFilesStore):
         return self._shared.folder("archive")
 
     def archive(self, *, progress: Counted | None = None) -> str:
-        """See Movable.archive."""
+        """See MigrationSource.archive."""
         layout = self._shared.layout
         tasks = [t for t in self._frozen_tasks() if t.is_archived()]
         members = [Member(f"{t.task_id}/{layout.document(t.task_id).name}", t.text) for t in tasks]
@@ -329,7 +329,7 @@ class MovableJsonStore(JsonFilesStore):
         return f"{name} {digest}"
 
     def check_archive(self, archive: str) -> None:
-        """See Movable.check_archive."""
+        """See MigrationSource.check_archive."""
         self._manifest(archive)
 
     def _manifest(self, archive: str) -> dict[str, str]:
@@ -344,11 +344,11 @@ class MovableJsonStore(JsonFilesStore):
         patience: float,
         now: Now,
         progress: Counted | None = None,
-    ) -> tuple[Straggler, ...]:
-        """See Movable.retire."""
+    ) -> tuple[LateWrite, ...]:
+        """See MigrationSource.retire."""
         manifest = self._manifest(archive)
         retired = self._shared.folder("retired")
-        stragglers = list(self.stragglers(now))
+        late_writes = list(self.late_writes(now))
         for path in manifest:
             self._set_aside(path, retired)
         aside = {path: retired / path.replace("/", "!") for path in manifest}
@@ -358,11 +358,11 @@ class MovableJsonStore(JsonFilesStore):
             if data is None:
                 continue
             if content_hash(data) != manifest[path]:
-                straggler = self._keep_late(path, data, now)
-                stragglers += [straggler] if straggler else []
+                late_write = self._keep_late(path, data, now)
+                late_writes += [late_write] if late_write else []
             place.unlink()
         self._shared.sync_folder(retired)
-        return tuple(stragglers)
+        return tuple(late_writes)
 
     def _set_aside(self, path: str, retired: Path) -> None:
         """Move a document out of the older programs' sight, under its lock; the inode stays."""
@@ -377,7 +377,7 @@ class MovableJsonStore(JsonFilesStore):
             self._frozen(task_id).move_to(place)
 
     def retiring(self) -> int:
-        """See Movable.retiring."""
+        """See MigrationSource.retiring."""
         folder = self._shared.layout.state / "retired"
         return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
 
@@ -401,7 +401,7 @@ class MovableJsonStore(JsonFilesStore):
                 progress(min(int(passed), int(wait)), int(wait))
             time.sleep(max(0.0, min(0.5, patience - passed)))
 
-    def _keep_late(self, path: str, data: bytes, now: Now) -> Straggler | None:
+    def _keep_late(self, path: str, data: bytes, now: Now) -> LateWrite | None:
         """Keep what was written to a document after it was moved away."""
         task_id = path.partition("/")[0]
         if task_id == "registry":
@@ -409,7 +409,7 @@ class MovableJsonStore(JsonFilesStore):
         return self._frozen(task_id).put_aside(data, now)
 
     def reinstate(self, archive: str | None) -> None:
-        """See Movable.reinstate."""
+        """See MigrationSource.reinstate."""
         retired = self._shared.layout.state / "retired"
         aside = {p.name.partition("!")[0]: p for p in retired.glob(f"*!{DOCUMENT}")}
         for name, path in aside.items():
@@ -424,7 +424,7 @@ class MovableJsonStore(JsonFilesStore):
             make_folder(path.parent, parents=True)
             fresh = path.with_name(f".{path.name}.back")
             self._shared.write_file(fresh, base, mode=0o644)
-            MirroredTask.set_writable(fresh, writable=False)
+            ReplicaTask.set_writable(fresh, writable=False)
             fresh.rename(path)
             self._shared.sync_folder(path.parent)
         (retired / "registry!GLOBAL_REGISTRY.json").unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dashboard.presence import Presence, Quiet
+from dashboard.activity_index import ActivityIndex, Quiet
 from registry_api import (
     AgentStatus,
     Kind,
@@ -19,27 +19,27 @@ from registry_api import (
 )
 from registry_api.status import FAILED_AGENT
 
-__all__ = ["Truth", "look"]
+__all__ = ["Summary", "look"]
 
 _COUNTED = 50  # escalated phases that are counted for the headline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class StaleCount:
     """A counter that the older system stored, and what is true."""
 
     name: str
-    claimed: int
+    stored: int
     true: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
+class Summary:
     """Counts of the records, who is silent, and what an older system's counters claim."""
 
     counts: RegistryCounts
     quiet: Quiet
-    claimed: dict[str, int]
+    stored: dict[str, int]
     waiting: int = 0  # phases that wait for a human, as far as they are counted
 
     def numbers(self) -> dict[str, int]:
@@ -60,7 +60,7 @@ class Truth:
         }
 
     @property
-    def stale_claims(self) -> list[Claim]:
+    def stale_counts(self) -> list[StaleCount]:
         """Return each counter of the older system that is not true."""
         numbers = self.numbers()
         true = {
@@ -70,9 +70,9 @@ class Truth:
             "total_agents_spawned": numbers["total_agents"],
         }
         return [
-            Claim(name=name, claimed=self.claimed[name], true=value)
+            StaleCount(name=name, stored=self.stored[name], true=value)
             for name, value in true.items()
-            if name in self.claimed and self.claimed[name] != value
+            if name in self.stored and self.stored[name] != value
         ]
 
     def headline(self) -> str:
@@ -95,15 +95,15 @@ class Truth:
         return " ".join(said)
 
 
-def look(presence: Presence, settings: Settings, now: datetime) -> Truth:
+def look(activity_index: ActivityIndex, settings: Settings, now: datetime) -> Summary:
     """Read the registry's truth; its cost follows what has changed since the last look."""
-    legacy = find_capability(presence.store, Legacy)
+    legacy = find_capability(activity_index.store, Legacy)
     escalated = RecordQuery(status=PhaseStatus.ESCALATED)
-    return Truth(
-        waiting=len(presence.store.list_records(Kind.PHASE, escalated, limit=_COUNTED).items),
-        counts=presence.store.counts(),
-        quiet=presence.quiet(now - timedelta(seconds=settings.silent_after)),
-        claimed=dict(legacy.stored_counts()) if legacy else {},
+    return Summary(
+        waiting=len(activity_index.store.list_records(Kind.PHASE, escalated, limit=_COUNTED).items),
+        counts=activity_index.store.counts(),
+        quiet=activity_index.quiet(now - timedelta(seconds=settings.silent_after)),
+        stored=dict(legacy.stored_counts()) if legacy else {},
     )
 
 

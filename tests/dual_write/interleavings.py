@@ -50,7 +50,7 @@ APPEND = (actors.legacy_appender, {})
 MOVE = (actors.legacy_mover, {})
 RECONCILE = (actors.reconciler, {})
 TORN = (actors.legacy_torn, {"ours": "w1"})
-OLDER = (actors.legacy_edit, actors.legacy_stale)
+LEGACY = (actors.legacy_edit, actors.legacy_stale)
 LINES = (actors.legacy_appender, actors.legacy_mover)  # what these append has no name
 
 
@@ -82,7 +82,7 @@ class Play:
         return {
             n
             for n, phase in self.acked_in.items()
-            if self.actors[n].program in OLDER and phase >= MigrationPhase.WRITE_CUTOVER
+            if self.actors[n].program in LEGACY and phase >= MigrationPhase.WRITE_CUTOVER
         }
 
     def step(self, name):
@@ -201,9 +201,9 @@ class Play:
         return kept
 
     def _judge_target(self, store):
-        if mirror := dual(store).mirror():
-            assert mirror.target.load(TASK) == dual(store).source.load(TASK)
-            assert mirror.target.changes(limit=1000) == store.changes(limit=1000)
+        if replicator := dual(store).replicator():
+            assert replicator.target.load(TASK) == dual(store).source.load(TASK)
+            assert replicator.target.changes(limit=1000) == store.changes(limit=1000)
 
     def _judge_recovery(self):
         """Whatever was killed: who came by left a document that can be written where it is the

@@ -18,7 +18,7 @@ from pathlib import Path
 from registry_api.errors import Busy
 from registry_api.flock import Flock, acquire_within
 
-__all__ = ["Turn"]
+__all__ = ["WriterQueue"]
 
 _BURST, _AT_ONCE = 0.003, 0.0002  # seconds
 
@@ -28,14 +28,14 @@ def _aging(waited: float) -> float:
     return max(0.0002, 0.024 * math.exp2(-waited / 0.015))
 
 
-class Turn:
+class WriterQueue:
     """The turn of one database file; every wait is bounded by a deadline of monotonic time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = threading.Lock()
         self._queue = Flock(path.with_name(path.name + ".queue"))
-        self._turn = Flock(path.with_name(path.name + ".turn"))
+        self._writing = Flock(path.with_name(path.name + ".turn"))
         self._burst_until = 0.0
 
     def take(self, deadline: float) -> None:
@@ -43,28 +43,28 @@ class Turn:
         if not acquire_within(self._thread, deadline - time.monotonic(), self._path):
             raise Busy(f"another thread writes to {self._path}", next_step="Try again")
         try:
-            if time.monotonic() < self._burst_until and self._turn.try_acquire():
+            if time.monotonic() < self._burst_until and self._writing.try_acquire():
                 return
             self._queue.acquire(timeout=deadline - time.monotonic(), pace=_aging)
             try:
-                self._turn.acquire(timeout=deadline - time.monotonic(), pace=self._at_the_head)
+                self._writing.acquire(timeout=deadline - time.monotonic(), pace=self._at_the_head)
             finally:
                 self._queue.release()
             self._burst_until = time.monotonic() + _BURST
-            self._turn.promise(self._burst_until)
+            self._writing.promise(self._burst_until)
         except BaseException:
             self._thread.release()
             raise
 
     def _at_the_head(self, waited: float) -> float:
         """Look twice at once, for a holder that does not come again, then when its burst ends."""
-        left = self._turn.promised() - time.monotonic()
+        left = self._writing.promised() - time.monotonic()
         return left if waited > _AT_ONCE and _AT_ONCE < left < _BURST else _AT_ONCE
 
     def end(self) -> None:
         """Give the turn to whoever comes next."""
         try:
-            self._turn.release()
+            self._writing.release()
         finally:
             self._thread.release()
 
@@ -84,4 +84,4 @@ class Turn:
     def close(self) -> None:
         """Close the lock files."""
         self._queue.close()
-        self._turn.close()
+        self._writing.close()

@@ -26,7 +26,7 @@ from registry_api.follow import end_of_feed
 from registry_api.silence import last_sign
 from registry_api.status import ACTIVE_AGENT
 
-__all__ = ["Presence", "Quiet"]
+__all__ = ["ActivityIndex", "Quiet"]
 
 _PAGE, _PAGES = 500, 4  # changes that are looked at one by one; behind more, all is read anew
 
@@ -50,7 +50,7 @@ class _Present:
     agents: tuple[tuple[datetime | None, Agent], ...]
 
 
-class Presence:
+class ActivityIndex:
     """Keeps up with one store by its feed; thread-safe."""
 
     def __init__(self, store: RegistryStore) -> None:

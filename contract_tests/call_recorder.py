@@ -23,7 +23,7 @@ from registry_api import (
 )
 from registry_api.models import KINDS
 
-__all__ = ["History", "witnessed"]
+__all__ = ["History", "recorded_calls"]
 
 _LAST = 60
 _WIDTH = 160
@@ -58,12 +58,12 @@ class History:
         return "\n".join(lines)
 
 
-def witnessed(store: RegistryStore, history: History) -> RegistryStore:
+def recorded_calls(store: RegistryStore, history: History) -> RegistryStore:
     """Return the store as it is, noting each call and its outcome."""
-    return cast("RegistryStore", _Witness(store, history))
+    return cast("RegistryStore", _CallRecorder(store, history))
 
 
-class _Witness:
+class _CallRecorder:
     """Has every attribute that the store has and no other, so that capabilities are found."""
 
     def __init__(self, store: RegistryStore, history: History, name: str = "") -> None:
@@ -74,7 +74,7 @@ class _Witness:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
         if name == "inner":  # where a capability is looked for
-            return _Witness(found, self._history, self._name)
+            return _CallRecorder(found, self._history, self._name)
         if not callable(found):
             return found
 

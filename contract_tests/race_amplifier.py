@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-__all__ = ["shaken"]
+__all__ = ["amplified_races"]
 
 _CALLS = ("write", "pwrite", "fsync", "replace", "rename", "ftruncate")
 _INTERVAL = 1e-5  # seconds between two turns of threads; usually 5 ms
@@ -20,7 +20,7 @@ _SHARE = 0.2  # of the calls
 
 
 @contextmanager
-def shaken() -> Iterator[None]:
+def amplified_races() -> Iterator[None]:
     """Do so until the end of the block, in this process."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(_INTERVAL)

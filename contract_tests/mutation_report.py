@@ -1,7 +1,7 @@
-"""Which tests find which mutants: ``python -m contract_tests.kills DOCS`` tries all of them.
+"""Which tests find which mutants: ``python -m contract_tests.mutation_report DOCS`` tries all.
 
-Writes ``DOCS/kills.json``, what was found, and between the marks of ``DOCS/contract.md`` the tables
-that follow from it, from the tests' docstrings and from the contract's.
+Writes ``DOCS/kills.json``, what was found, and between the markers of ``DOCS/contract.md`` the
+tables that follow from it, from the tests' docstrings and from the contract's.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def contract_lines() -> dict[int, str]:
 
 def try_mutant(name: str) -> dict[str, Any]:
     """Run the whole suite on a mutant, in a process of its own; returns what killed it."""
-    command = [sys.executable, "-m", "contract_tests.kills", "--one", name]
+    command = [sys.executable, "-m", "contract_tests.mutation_report", "--one", name]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
