@@ -1,4 +1,4 @@
-"""Files of other programs: opened with care, and what is wrong with them."""
+"""Open files of other programs without following links, and describe what is wrong with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something in a file that could not be taken, kept as it was: where, and what is wrong."""
+    """Something in a file that could not be read, and where; the file itself is left as it is."""
 
     path: Path
     what: str
@@ -44,15 +44,15 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
 
 
 def open_inside(path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644) -> int:
-    """Open a regular file without following a link, neither its own nor its folder's.
+    """Open a regular file; neither the file nor its folder may be a symbolic link.
 
-    A folder that is a link leads to files of somebody else: they would be adopted, and removed with
+    A linked folder holds somebody else's files: they would be adopted, and removed together with
     ours in phase 4. Raises OSError.
     """
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError as error:
-        raise OSError(errno.ELOOP, "a link, not followed", str(path.parent)) from error
+        raise OSError(errno.ELOOP, "a symbolic link, not followed", str(path.parent)) from error
     try:
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         fd = open_owned(path.name, flags, mode, dir_fd=folder)
@@ -68,10 +68,11 @@ def open_inside(path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644) -> i
 
 
 def open_frozen(path: Path) -> int:
-    """Open a file that we made read-only for reading and writing, its mode kept; raises OSError.
+    """Open a file that we made read-only, for reading and writing; its mode does not change.
 
-    Only its owner can. Callers take turns (a task's side lock): of two at once the slower would
-    keep the mode that the other had set for a moment.
+    Only the file's owner can do this. Callers hold the task's side lock: of two concurrent callers
+    the slower one would restore the writable mode that the other had set for a moment. Raises
+    OSError.
     """
     fd = open_inside(path)
     try:
@@ -86,12 +87,12 @@ def open_frozen(path: Path) -> int:
 
 
 def is_writable(fd: int) -> bool:
-    """Whether a descriptor was opened for writing."""
+    """Return whether a descriptor was opened for writing."""
     return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def require_writable(fd: int, path: Path) -> None:
-    """Raise PermissionError where a file could only be opened for reading."""
+    """Raise PermissionError if a file could only be opened for reading."""
     if not is_writable(fd):
         raise PermissionError(
             errno.EACCES, f"it is read-only for this user (uid {os.geteuid()})", str(path)

@@ -1,1 +1,1 @@
-"""Speed, measured through the public API beside a raw side in the same run; ``make bench``."""
+"""Benchmarks through the public API, with a baseline in the same run; ``make bench``."""

@@ -1,6 +1,6 @@
-"""``python -m benchmarks [--quick] [CASE …]``: time the cases named, or all.
+"""``python -m benchmarks [--quick] [CASE …]``: run the named cases, or all.
 
-All of them, not quick, write docs/benchmarks.md.
+A run of all cases without --quick writes docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CASES: dict[str, Case] = {
 
 
 def main(words: list[str]) -> None:
-    """Run what the command line names."""
+    """Run the cases that the command line names, or all."""
     quick = "--quick" in words
     named = [w for w in words if w != "--quick"]
     unknown = [w for w in named if w not in CASES]

@@ -1,4 +1,4 @@
-"""What an operator waits for: the pause of a switch under load, a cold ``status``."""
+"""Waiting times of an operator: the pause of a switch under load, a cold ``status``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TASKS, _WRITERS = 200, 4
 
 
 def pause(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """How long a switch holds callers off: 200 tasks, four writers that never rest."""
+    """Time how long a switch blocks callers: 200 tasks, four writers without pauses."""
     found: dict[str, list[float]] = {}
     for n in range(2 if quick else 5):
         place = folder / f"pause-{n}"
@@ -48,7 +48,7 @@ def pause(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 @contextmanager
 def writers(place: Path) -> Iterator[None]:
-    """Four processes that report without a rest."""
+    """Run four processes that write reports without pauses."""
     command = [sys.executable, "-m", "benchmarks.commands", str(place)]
     writers = [
         subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -76,7 +76,7 @@ def _write(place: Path, mine: int) -> None:
 
 
 def cold(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """``registry-backend status --json`` as a process of its own."""
+    """Time ``registry-backend status --json`` in a new process."""
     place = folder / "cold"
     for task in range(5):
         legacy_task(place, f"TASK-{task}", 5)
@@ -89,7 +89,7 @@ def cold(folder: Path, *, quick: bool) -> Iterator[Row]:
         subprocess.run([*command, "--workspace", str(place)], check=True, capture_output=True)
         samples.append(time.perf_counter() - start)
     yield Row(
-        name="cold status --json, a process of its own",
+        name="cold status --json, in a new process",
         figure=median(samples) * 1000,
         worst=max(samples) * 1000,
         unit="ms",

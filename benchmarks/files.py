@@ -1,4 +1,4 @@
-"""The json store beside what the older programs do, and the dual store beside its two halves."""
+"""The json store compared with a legacy program, the dual store with its two stores alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["dual", "json_store"]
 
 
 def json_store(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """A report in a document of 10, 100 and 1000 agents, beside flock, load, dump(indent=2)."""
+    """Time a report in a document of 10, 100 and 1000 agents, against a legacy program's edit."""
     for agents in (10, 100, 1000):
         theirs = legacy_task(folder / f"theirs-{agents}", "TASK-1", agents)
         place = folder / f"ours-{agents}"
@@ -32,13 +32,13 @@ def json_store(folder: Path, *, quick: bool) -> Iterator[Row]:
                 each=max(10, (600 if quick else 2000) // agents),
             )
         goal, defect = (5.0, 2.5) if agents == 1000 else (None, None)
-        name = f"json, a report among {agents} agents, beside flock + load + dump(indent=2)"
+        name = f"json, a report among {agents} agents, against flock + load + dump(indent=2)"
         yield ratio(name, *found, goal=goal, defect=defect, faster=True)
 
 
 def _edit(path: Path, number: int) -> None:
-    """Update one agent and append to its log, as the older programs do."""
-    now = datetime.now().isoformat()  # noqa: DTZ005  (so do they)
+    """Update one agent and append to its log, as legacy programs do."""
+    now = datetime.now().isoformat()  # noqa: DTZ005  (as they do)
     log = path.parent / "progress" / f"a{number % 10}_progress.jsonl"
     line = {"timestamp": now, "agent_id": f"a{number % 10}", "status": "running", "progress": 7}
     with log.open("a") as file:
@@ -54,7 +54,7 @@ def _edit(path: Path, number: int) -> None:
 
 
 def dual(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """A report in phases 1 and 2, beside the json store alone plus the sqlite store alone."""
+    """Time a report in phases 1 and 2, against one to json alone plus one to sqlite alone."""
     rounds, each = (5, 60) if quick else (15, 150)
     with (
         opened(folder / "json", REGISTRY_PHASE="0") as source,
@@ -79,5 +79,5 @@ def dual(folder: Path, *, quick: bool) -> Iterator[Row]:
                     rounds=rounds,
                     each=each,
                 )
-            name = f"dual, phase {phase}, a report beside json alone + sqlite alone"
+            name = f"dual, phase {phase}, a report, against json alone + sqlite alone"
             yield ratio(name, *found, goal=1.10, defect=1.5)

@@ -1,4 +1,4 @@
-"""Timing of two sides in one run: turn by turn, so that noise of the machine meets both."""
+"""Timing of two sides in one run, alternately, so that noise of the machine affects both."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Side = Callable[[], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the result: a figure beside its goal and the line at which it is a defect.
+    """One line of the result: a figure, its goal, and the bound beyond which it is a defect.
 
-    ``figure`` and ``worst`` (over the rounds) are in ``unit``; ``detail`` says how it came about.
+    ``figure`` and ``worst`` (over the rounds) are in ``unit``; ``detail`` has the underlying times.
     With ``at_least`` more is better.
     """
 
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """``ok``, ``above the goal`` or ``DEFECT``."""
+        """``ok``, ``goal missed`` or ``DEFECT``; empty without a goal."""
         sign = -1 if self.at_least else 1
         if self.defect is not None and sign * self.figure > sign * self.defect:
             return "DEFECT"
@@ -42,10 +42,10 @@ class Row:
 
 
 def compare(ours: Side, raw: Side, *, rounds: int, each: int) -> tuple[list[float], list[float]]:
-    """Time both sides ``each`` times a round; returns seconds a call, per round (medians)."""
+    """Time both sides ``each`` times a round; returns the median seconds a call of each round."""
     found: tuple[list[float], list[float]] = ([], [])
     sides = ((ours, found[0]), (raw, found[1]))
-    for side, _ in sides:  # what is made once is made before
+    for side, _ in sides:  # warm up: connections and caches are created before the timing
         for _ in range(max(1, each // 10)):
             side()
     for n in range(rounds):
@@ -80,7 +80,7 @@ def ratio(
     faster: bool = False,
     scale: float = 1e6,
 ) -> Row:
-    """Return the row of ours beside raw; ``faster``: how many times faster ours is."""
+    """Return the row of the ratio ours to raw; ``faster``: how many times faster ours is."""
     each = [b / a if faster else a / b for a, b in zip(ours, raw, strict=True)]
     unit = {1e6: "µs", 1e3: "ms"}[scale]
     return Row(

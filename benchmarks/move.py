@@ -1,4 +1,4 @@
-"""The move at size: how fast it fills and compares, how long callers wait, what it takes."""
+"""A migration of a large registry: throughput, how long callers wait, and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from registry_api.procs import living, quantile
 
 __all__ = ["at_size", "beside_writers", "cut_over", "reading", "recovery"]
 
-_START = datetime(2026, 1, 4, 22, 15, 30)  # noqa: DTZ001  (the older programs write no zone)
+_START = datetime(2026, 1, 4, 22, 15, 30)  # noqa: DTZ001  (legacy programs write no zone)
 
 
 def _workspace(place: Path, tasks: int, agents: int, lines: int) -> None:
@@ -38,7 +38,7 @@ def _workspace(place: Path, tasks: int, agents: int, lines: int) -> None:
 
 
 def at_size(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """0 to 3 and back to 2: 2,000 tasks, 20,000 agents, 200,000 lines; a process of its own."""
+    """Switch 0 to 3 and back to 2 in a new process: 2,000 tasks, 20,000 agents, 200,000 lines."""
     tasks = 200 if quick else 2000
     command = [sys.executable, "-m", "benchmarks.move", str(folder / "big"), str(tasks)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
@@ -89,7 +89,7 @@ def _measure(place: Path, tasks: int) -> dict[str, float]:
 
 
 def cut_over(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """How long the cut-over holds callers off, by the number of documents to freeze."""
+    """Time how long the cut-over blocks callers, by the number of documents to freeze."""
     for tasks, goal in ((200, 50.0), (1000 if quick else 10_000, 250.0)):
         place = folder / f"frozen-{tasks}"
         _workspace(place, tasks, 1, 0)
@@ -102,7 +102,7 @@ def cut_over(folder: Path, *, quick: bool) -> Iterator[Row]:
                     out.append(report.steps[0].pause_ms)
         for name, pauses in (("2 to 3", cut), ("3 to 2", back)):
             yield Row(
-                name=f"pause of switch {name}, {tasks:,} tasks at rest",
+                name=f"pause of switch {name}, {tasks:,} tasks, no writers",
                 figure=median(pauses),
                 worst=max(pauses),
                 unit="ms",
@@ -112,7 +112,7 @@ def cut_over(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 _DYING = """
 import os, signal, sys
-from backends.json_files.movable import JsonMigrationSource
+from backends.json_files.migration_source import JsonMigrationSource
 JsonMigrationSource.sweep = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 from backends.admin.cli import main
 main(["switch", "3", "--workspace", sys.argv[1]])
@@ -120,7 +120,7 @@ main(["switch", "3", "--workspace", sys.argv[1]])
 
 
 def recovery(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """A cut-over of 200 documents killed behind the gate: until the next caller has its answer."""
+    """Kill a cut-over of 200 documents while the gate is held; time the next caller's answer."""
     samples = []
     for n in range(2 if quick else 5):
         place = folder / f"dead-{n}"
@@ -132,7 +132,7 @@ def recovery(folder: Path, *, quick: bool) -> Iterator[Row]:
             store.head("TASK-000")
             samples.append(time.perf_counter() - start)
     yield Row(
-        name="recovery of a switch that died behind the gate, 200 tasks",
+        name="recovery of a switch killed while it held the gate, 200 tasks",
         figure=median(samples),
         worst=max(samples),
         unit="s",
@@ -141,7 +141,7 @@ def recovery(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def reading(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """``load`` in phase 2 beside sqlite alone: 10 and 100 agents."""
+    """Time ``load`` in phase 2 against sqlite alone: 10 and 100 agents."""
     with (
         opened(folder / "both", REGISTRY_PHASE="2") as both,
         opened(folder / "alone") as alone,
@@ -150,18 +150,18 @@ def reading(folder: Path, *, quick: bool) -> Iterator[Row]:
             task = f"t{agents}"
             for store in (both, alone):
                 create(store, task, agents)
-            time.sleep(0.1)  # older than what a stamp calls young
+            time.sleep(0.1)  # a document changed more recently is not trusted by its stamp alone
             found = compare(
                 lambda task=task: both.load(task),  # type: ignore[misc]
                 lambda task=task: alone.load(task),  # type: ignore[misc]
                 rounds=5 if quick else 15,
                 each=200,
             )
-            yield ratio(f"load in phase 2, {agents} agents, beside sqlite", *found, goal=1.3)
+            yield ratio(f"load in phase 2, {agents} agents, against sqlite alone", *found, goal=1.3)
 
 
 def beside_writers(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """The 99th percentile of four writers while a switch fills and compares, beside before it."""
+    """Time four writers while a switch fills and compares: their p99, against the p99 before."""
     place = folder / "throttled"
     _workspace(place, 200, 5, 20 if quick else 100)
     with opened(place) as store:
@@ -178,7 +178,7 @@ def beside_writers(folder: Path, *, quick: bool) -> Iterator[Row]:
             shares.append(during / without)
             migration.switch(MigrationPhase(0), actor="benchmark", timeout=30.0)
     yield Row(
-        name="p99 of 4 writers while switch 1 fills and compares, beside before",
+        name="p99 of 4 writers while switch 1 fills and compares, against before the switch",
         figure=median(shares),
         worst=max(shares),
         unit="x",

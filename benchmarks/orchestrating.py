@@ -1,4 +1,4 @@
-"""The orchestrator as its clients see it: a report by a tool call, fifty agents at once."""
+"""The orchestrator as its clients see it: a report by a tool call, fifty agents, waiters."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def _reporting(client: Client, task_id: str, agent_id: str) -> Callable[[int], A
 
 
 def report(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """``update_agent_progress`` through the in-memory client, in tasks of 10 and 1,000 agents.
+    """Time ``update_agent_progress`` by the in-memory client, in tasks of 10 and 1,000 agents.
 
-    Turn by turn, so that noise meets both.
+    Both are timed alternately, so that noise affects both.
     """
     rounds, each = (3, 100) if quick else (9, 400)
     with _serving(folder / "report") as (service, server):
@@ -73,7 +73,7 @@ def report(folder: Path, *, quick: bool) -> Iterator[Row]:
                 for turn in range(rounds + 1):
                     for call, out in zip(calls, found, strict=True):
                         samples = [await call(n) for n in range(each)]
-                        if turn:  # the first warms up
+                        if turn:  # the first round warms up
                             out.append(median(samples))
             return found
 
@@ -88,7 +88,7 @@ def report(folder: Path, *, quick: bool) -> Iterator[Row]:
     )
     ratios = [b / a for a, b in zip(few, many, strict=True)]
     yield Row(
-        name="the same among 1,000 agents beside among 10",
+        name="the same with 1,000 agents, against 10",
         figure=median(ratios),
         worst=max(ratios),
         unit="x",
@@ -99,7 +99,7 @@ def report(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def fifty(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Fifty agents of one task that each report five times a second; every report must succeed."""
+    """Time the reports of fifty agents of one task, five a second each; all must succeed."""
     seconds, agents, pace = (5 if quick else 30), 50, 0.2
     with _serving(folder / "fifty") as (service, server):
         task_id, names = _deployed(service, agents)
@@ -132,9 +132,9 @@ def fifty(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def waiters(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Reports of ten agents while fifty callers wait for the task, and while nobody does.
+    """Time reports of ten agents while fifty callers wait for the task, and without them.
 
-    Turn by turn, so that noise meets both.
+    Both are timed alternately, so that noise affects both.
     """
     rounds, each, agents = (3, 20, 10) if quick else (9, 100, 10)
     with _serving(folder / "waiters") as (service, server):
@@ -161,7 +161,7 @@ def waiters(folder: Path, *, quick: bool) -> Iterator[Row]:
                     for one in waiting:
                         one.cancel()
                     await asyncio.gather(*waiting, return_exceptions=True)
-                    if turn:  # the first warms up
+                    if turn:  # the first round warms up
                         alone.append(without)
                         beside.append(with_them)
             return alone, beside
@@ -169,7 +169,7 @@ def waiters(folder: Path, *, quick: bool) -> Iterator[Row]:
         alone, beside = asyncio.run(play())
     ratios = [b / a for a, b in zip(alone, beside, strict=True)]
     yield Row(
-        name="p99 of reports of 10 agents, beside 50 that wait_for the task",
+        name="p99 of reports of 10 agents while 50 clients wait_for the task",
         figure=median(ratios),
         worst=max(ratios),
         unit="x",

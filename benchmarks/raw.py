@@ -1,4 +1,4 @@
-"""The raw side: plain sqlite3 that writes the same rows and the same log line, and nothing else."""
+"""The raw baseline: plain sqlite3 that writes the same rows and log line, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COUNT = "UPDATE counters SET n=n+1 WHERE kind='progress' AND status=''"
 
 
 class RawStore:
-    """Writes into the tables of a database that the store made, with the same pragmas."""
+    """A writer into the tables of a database that the store created, with the same pragmas."""
 
     def __init__(self, workspace: Path, *, full: bool) -> None:
         self.workspace = workspace
@@ -63,7 +63,7 @@ class RawStore:
         os.close(fd)
 
     def load(self, task: str) -> dict[str, list[dict[str, object]]]:
-        """Read one task as rows in dicts."""
+        """Return the rows of one task as dicts, by table."""
         out = {}
         tables = "tasks phases agents reviews verdicts handovers agent_progress_latest"
         for table in tables.split():

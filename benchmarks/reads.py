@@ -1,4 +1,4 @@
-"""Reads of the sqlite store: one task typed, and the whole registry at growing sizes."""
+"""Reads of the sqlite store: one task as records, and a whole registry of growing size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from registry_api import Kind, RecordQuery
 
 __all__ = ["load", "registry"]
 
-_SOME = 20  # agents at work in the whole registry
+_SOME = 20  # active agents that _grow adds to the registry
 _ZEROS = "00000000-0000-0000-0000-000000000000"
 
 
 def load(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """``load`` of a task with 10, 100 and 1000 agents beside rows in dicts."""
+    """Time ``load`` of a task with 10, 100 and 1000 agents, against reading its rows as dicts."""
     for agents in (10, 100, 1000):
         place = folder / f"load-{agents}"
         with opened(place) as store:
@@ -35,7 +35,7 @@ def load(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def registry(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Counts, a page of tasks and who is active, as the registry grows."""
+    """Time counts, a page of tasks and the list of active agents, as the registry grows."""
     place = folder / "registry"
     each, done = 200 if quick else 1000, 0
     with opened(place) as store:
@@ -71,7 +71,7 @@ def _time(
 
 
 def _grow(raw: RawStore, start: int, end: int) -> None:
-    """Add tasks of one agent by SQL, as the store itself would have left them."""
+    """Add tasks of one agent by SQL, with the same rows as the store itself would write."""
     db = raw.db
     numbers = (
         f"WITH RECURSIVE n(i) AS (SELECT {start + 1} UNION ALL SELECT i+1 FROM n WHERE i<{end})"

@@ -1,4 +1,4 @@
-"""One report of one agent: by one process, and by eight at once."""
+"""A progress report of one agent: by one process, and by eight at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GOALS = {False: (1.25, 2.0), True: (1.10, 1.5)}
 
 
 def alone(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """One process, one task of eight agents; synchronous NORMAL and FULL."""
+    """Time one process, one task of eight agents, with synchronous NORMAL and FULL."""
     for full in (False, True):
         env = {"REGISTRY_DURABLE": str(int(full))}
         name = "FULL" if full else "NORMAL"
@@ -51,7 +51,7 @@ def alone(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def together(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Eight processes at once, on one task and on eight: commits a second, and the longest wait."""
+    """Time eight processes at once, on one task and on eight: commits a second, longest wait."""
     seconds, rounds = (1.0, 2) if quick else (3.0, 5)
     for tasks in (1, 8):
         places = {kind: folder / f"{kind}-{tasks}" for kind in ("ours", "raw")}
@@ -69,7 +69,7 @@ def together(folder: Path, *, quick: bool) -> Iterator[Row]:
                 waits[kind].append(wait)
         shares = [a / b for a, b in zip(rates["ours"], rates["raw"], strict=True)]
         yield Row(
-            name=f"8 processes on {tasks} task(s), commits a second beside raw",
+            name=f"8 processes on {tasks} task(s), commits a second, against raw",
             figure=median(shares),
             worst=min(shares),
             unit="x",
@@ -90,7 +90,7 @@ def together(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def _round(kind: str, place: Path, tasks: int, seconds: float) -> tuple[float, float]:
-    """Let eight processes write; returns commits a second and the longest wait in seconds."""
+    """Run eight writing processes; returns commits a second and the longest wait in seconds."""
     before = _rows(place)
     command = [sys.executable, "-m", "benchmarks.record_progress"]
     writers = [
@@ -103,7 +103,7 @@ def _round(kind: str, place: Path, tasks: int, seconds: float) -> tuple[float, f
     ]
     for writer in writers:
         assert writer.stdout is not None
-        writer.stdout.readline()  # it has started up
+        writer.stdout.readline()  # until it has started
     answers = [json.loads(out) for out in _all_at_once(writers)]
     done = sum(a["done"] for a in answers)
     if _rows(place) - before != done:

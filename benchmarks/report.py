@@ -1,4 +1,4 @@
-"""The result as a page: the machine, then a row per figure beside its goal."""
+"""Write the result as a page: the machine, then one row per figure with its goal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ _HEAD = """# Benchmarks
 
 Written by `make bench` on {machine}, on {day}.
 
-Every figure comes through the public API. Ratios are to a raw side timed in the same run, turn by
-turn: `benchmarks/raw.py` writes the same rows, feed line and log line into the same tables with
-`sqlite3`, as durably, and nothing else; the older programs' side is flock, `json.load`,
-`json.dump(indent=2)`. The figure is the median of the rounds, *worst* that of the worst round.
-Machines are noisy: compare ratios, not microseconds.
+Every figure is measured through the public API. A ratio (`x`) compares this project with a raw
+program, timed in the same run in alternating rounds. For SQLite, `benchmarks/raw.py` writes the
+same rows, feed line and log line into the same tables with `sqlite3`, with the same durability, and
+does nothing else. For the json store, the raw program does what legacy programs do: flock,
+`json.load`, `json.dump(indent=2)`. *figure* is the median of the rounds, *worst* the worst round. A
+figure beyond *defect beyond* is a defect. More is better for `x faster` and where the goal is `≥`;
+otherwise less is better. Machines are noisy: compare ratios, not microseconds.
 
-| what | figure | worst | goal | defect beyond | | ours / raw |
+| measurement | figure | worst | goal | defect beyond | verdict | ours / raw |
 |---|---|---|---|---|---|---|
 """
 

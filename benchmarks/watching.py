@@ -1,4 +1,4 @@
-"""The dashboard as a process of its own: its summary at size, fifty streams, a large log."""
+"""The dashboard in its own process: a large registry, fifty streams, a large log, a browser."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _serving(workspace: Path) -> Iterator[_Served]:
 
 
 def _fill(store: RegistryStore, tasks: int) -> None:
-    """Create tasks of two phases and ten agents; in every hundredth all are active, half silent."""
+    """Create tasks of two phases and ten agents; in every 100th all are active, half silent."""
     now = datetime.now(UTC)
     for n in range(tasks):
         task_id = f"TASK-{n:06}"
@@ -108,7 +108,7 @@ def _fill(store: RegistryStore, tasks: int) -> None:
 
 
 def summary(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """The summary over HTTP, at rest and with a hundred reports a second between two of them."""
+    """Time the summary over HTTP, without writes and with ten reports before each request."""
     tasks, each = (2000, 50) if quick else (100_000, 200)
     place = folder / "summary"
     with opened(place, REGISTRY_DURABLE="false") as store:
@@ -169,7 +169,10 @@ def _page(client: httpx2.Client) -> tuple[int, float]:
 
 
 def streams(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Fifty open streams while a hundred reports a second are written; ten minutes when told so."""
+    """Time deliveries to fifty open streams at a hundred reports a second.
+
+    BENCH_SECONDS says for how long, 60 by default.
+    """
     seconds = 10 if quick else int(os.environ.get("BENCH_SECONDS", "60"))
     place = folder / "streams"
     with opened(place) as store:
@@ -195,7 +198,7 @@ def streams(folder: Path, *, quick: bool) -> Iterator[Row]:
     )
     half = len(memory) // 2
     yield Row(
-        name="its memory, second half beside the first",
+        name="its memory, second half against the first",
         figure=median(memory[half:]) / median(memory[:half]),
         worst=max(memory) / min(memory),
         unit="x",
@@ -254,7 +257,7 @@ async def _listened(
 
 
 def log(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """What a large log costs to look at: its page, its last lines, its end."""
+    """Measure memory and time of reading a large log: its page, its last lines, parts of it."""
     size = 2**26 if quick else 2**30
     place = folder / "log"
     with opened(place) as store:
@@ -281,7 +284,7 @@ def log(folder: Path, *, quick: bool) -> Iterator[Row]:
             took.append(time.perf_counter() - start)
         grown = served.process.memory_info().rss - before
     yield Row(
-        name=f"memory for a log of {size / 2**20:.0f} MiB, looked at in 60 places",
+        name=f"memory for a log of {size / 2**20:.0f} MiB, read in 60 places",
         figure=grown / 2**20,
         worst=grown / 2**20,
         unit="MiB",
@@ -293,7 +296,7 @@ def log(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 @contextmanager
 def _browser() -> Iterator[Browser | None]:
-    """Run Chromium; None where there is none."""
+    """Run Chromium; yields None if it is not installed."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  (not every case needs it)
 
     program = shutil.which("chromium")
@@ -307,7 +310,7 @@ def _browser() -> Iterator[Browser | None]:
 
 
 def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Until Chromium has painted the first page, with nothing in its cache."""
+    """Time until Chromium has painted the overview, with an empty cache."""
     place = folder / "paint"
     with opened(place, REGISTRY_DURABLE="false") as store:
         _fill(store, 1000)
@@ -332,8 +335,9 @@ def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def seen(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Until the page of a browser shows what another process committed, or an older program wrote
-    into its document, in phases 0, 1 and 2.
+    """Time until a browser shows a commit of another process, and an edit of a legacy program.
+
+    In phases 0, 1 and 2.
     """
     commits, edits = list[float](), list[float]()
     with _browser() as browser:
@@ -360,7 +364,7 @@ def seen(folder: Path, *, quick: bool) -> Iterator[Row]:
                     edits.append(time.perf_counter() - start)
     for what, took, goal in (
         ("a commit of another process", commits, 1000),
-        ("an older program's edit", edits, 2000),
+        ("a legacy program's edit", edits, 2000),
     ):
         yield Row(
             name=f"until a browser shows {what}, phases 0 to 2",
@@ -373,7 +377,7 @@ def seen(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def _add(document: Path, agent: str) -> None:
-    """Write one more agent into a document as the older programs do."""
+    """Write one more agent into a document, as legacy programs do."""
     with document.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         value = json.load(file)

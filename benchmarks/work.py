@@ -1,4 +1,4 @@
-"""What the cases work on: registries of a given size, made through the public API."""
+"""Workloads of the cases: registries of a given size, created through the public API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T0 = datetime(2026, 1, 4, 22, 15, 30, 123456, tzinfo=UTC)
 
 @contextmanager
 def opened(workspace: Path, **env: str) -> Iterator[RegistryStore]:
-    """Open the store of a workspace as its user would, with variables if any."""
+    """Open the store of a workspace as its user would, with the given environment variables."""
     workspace.mkdir(exist_ok=True)
     store = open_store(load_settings(workspace, env=env))
     try:
@@ -73,7 +73,7 @@ def record_progress(
 
 
 def legacy_task(workspace: Path, task_id: str, agents: int) -> Path:
-    """Write a task as the older programs do; returns its document."""
+    """Write a task as legacy programs do; returns the path of its document."""
     folder = workspace / task_id
     for name in ("progress", "findings", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)

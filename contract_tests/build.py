@@ -1,4 +1,4 @@
-"""Records and changesets for the tests, with as little said as a test needs."""
+"""Build records and changesets for the tests; a test states only the fields that it needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T0 = datetime(2026, 1, 4, 22, 15, 30, 123456, tzinfo=UTC)
 
 
 def later(seconds: float) -> datetime:
-    """Return T0 and so many seconds."""
+    """Return the moment ``seconds`` after T0."""
     return T0 + timedelta(seconds=seconds)
 
 
@@ -40,7 +40,7 @@ def creating(task_id: str, *records: Any, **task: Any) -> Changeset:
 
 
 def aged(task_id: str, ops: Iterable[Op], days: float, *, expected: int | None = None) -> Changeset:
-    """Return a changeset as it would have been made so many days ago."""
+    """Return a changeset whose time and id are ``days`` old."""
     at = datetime.now(UTC) - timedelta(days=days)
     # A UUIDv7 of that moment: milliseconds, version, randomness, variant.
     number = int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | secrets.randbits(60)
@@ -73,14 +73,14 @@ def phase(task_id: str, phase_index: int = 0, **fields: Any) -> Phase:
 
 
 def report(task_id: str, agent_id: str = "a1", **fields: Any) -> ProgressEntry:
-    """Return a progress entry with an id of its own."""
+    """Return a progress entry with a new id."""
     fields.setdefault("timestamp", later(1))
     fields.setdefault("entry_id", uuid7().hex)
     return ProgressEntry(task_id=task_id, agent_id=agent_id, **fields)
 
 
 def finding(task_id: str, agent_id: str = "a1", **fields: Any) -> Finding:
-    """Return a finding with an id of its own."""
+    """Return a finding with a new id."""
     fields.setdefault("timestamp", later(1))
     fields.setdefault("finding_id", uuid7().hex)
     return Finding(task_id=task_id, agent_id=agent_id, **fields)

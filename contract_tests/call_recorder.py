@@ -1,4 +1,4 @@
-"""What was asked of the stores under test and what they answered: shown with a failure."""
+"""Record the calls to the stores under test and their answers, to show them with a failure."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class History:
         return f"store {self._stores}"
 
     def clear(self) -> None:
-        """Forget what was asked before the test began."""
+        """Drop the calls that were made before the test began."""
         self._calls.clear()
 
     def note(self, store: str, method: str, arguments: tuple[Any, ...], answer: Any) -> None:
-        """Keep a call; it is put into words only where somebody wants to read it."""
+        """Keep a call; it is formatted only when the history is printed."""
         self._calls.append((threading.current_thread().name, store, method, arguments, answer))
 
     def __str__(self) -> str:
@@ -59,12 +59,12 @@ class History:
 
 
 def recorded_calls(store: RegistryStore, history: History) -> RegistryStore:
-    """Return the store as it is, noting each call and its outcome."""
+    """Return the store in a wrapper that records each call and its outcome."""
     return cast("RegistryStore", _CallRecorder(store, history))
 
 
 class _CallRecorder:
-    """Has every attribute that the store has and no other, so that capabilities are found."""
+    """A proxy with exactly the store's attributes, so that ``find_capability`` finds the same."""
 
     def __init__(self, store: RegistryStore, history: History, name: str = "") -> None:
         self._store = store
@@ -73,7 +73,7 @@ class _CallRecorder:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if name == "inner":  # where a capability is looked for
+        if name == "inner":  # find_capability searches here
             return _CallRecorder(found, self._history, self._name)
         if not callable(found):
             return found
@@ -97,7 +97,7 @@ class _Named(NamedTuple):
 
 
 def _said(value: Any) -> str:
-    """Put a value into a few words, whatever it is: a test may send anything."""
+    """Format any value in a few words; never raises, since a test may send anything."""
     try:
         text = _in_words(value)
     except Exception:  # noqa: BLE001

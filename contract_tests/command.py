@@ -1,4 +1,4 @@
-"""``registry-backend contract``: run the suite on a store and say how far it keeps the contract."""
+"""``registry-backend contract``: run the contract tests on a store and report its level."""
 
 from __future__ import annotations
 
@@ -28,23 +28,26 @@ def contract(
         bool, Parameter(negative="", help="one JSON object on stdout, nothing else")
     ] = False,
     level: Annotated[
-        Literal["core", "full"], Parameter(help="core: leave out what needs a declared capability")
+        Literal["core", "full"], Parameter(help="core: without tests that need a capability")
     ] = "full",
     first: Annotated[bool, Parameter(negative="", help="stop at the first failure")] = False,
-    seed: Annotated[int | None, Parameter(help="of the random histories; default: new")] = None,
+    seed: Annotated[
+        int | None, Parameter(help="seed of the random histories; default: a new one")
+    ] = None,
     harness: Annotated[
-        str | None, Parameter(help="module:Class that sets the store up, e.g. a server")
+        str | None, Parameter(help="module:Class that sets up the store, e.g. its server")
     ] = None,
     bound: Annotated[
-        float, Parameter(help="seconds after which a test that has not ended has failed")
+        float, Parameter(help="time limit of each test in seconds; a test that exceeds it fails")
     ] = BOUND,
     report: Annotated[
-        Path | None, Parameter(help="a file for the report as JSON, written as the run goes on")
+        Path | None, Parameter(help="file for the report as JSON; updated after each test")
     ] = None,
 ) -> int:
-    """Run the contract tests on a store, as REGISTRY_BACKEND names it; dual: in phases 0 to 4.
+    """Run the contract tests on a store, named as in REGISTRY_BACKEND.
 
-    Exits 3 where the level asked for is not reached. Works in a temporary folder.
+    dual stands for the move json -> sqlite in each of the phases 0 to 4. Exits with 3 if the store
+    does not reach the level. Works in a temporary folder.
 
     Example: registry-backend contract sqlite --json
     """
@@ -55,12 +58,12 @@ def contract(
             f"the contract tests need {error.name}",
             next_step="pip install 'registry-backend[contract]'",
         ) from error
-    import orjson  # noqa: PLC0415  (with what the run needs)
+    import orjson  # noqa: PLC0415  (only needed to run the tests)
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
     if not 1 <= bound <= 86400:
-        raise UsageError("--bound is 1 to 86400 seconds", next_step=f"Leave it out: {BOUND:g}")
+        raise UsageError("--bound takes 1 to 86400 seconds", next_step=f"Leave it out: {BOUND:g}")
 
     def write(found: dict[str, Any]) -> None:
         if report is not None:
@@ -81,10 +84,10 @@ def contract(
         if not last:
             write(found)
             return
-        sys.stdout = stdout  # what is printed during a test is pytest's
+        sys.stdout = stdout  # during a test pytest captures the standard output
         code = answer(found)
         stdout.flush()
-        os._exit(code)  # nothing else ends a test that waits in an engine's own code
+        os._exit(code)  # a test that waits in native code cannot be ended otherwise
 
     with (
         os.fdopen(os.dup(1), "w") as stdout,
@@ -121,7 +124,7 @@ def _show(report: dict[str, Any], console: Console) -> None:
         console.print(f"\n{failure['test']}", style="bold", markup=False)
         console.print(f"{failure['semantics']}\n{failure['error']}", markup=False)
         if failure["history"]:
-            console.print(f"what was asked of the store last:\n{failure['history']}", markup=False)
+            console.print(f"last calls to the store:\n{failure['history']}", markup=False)
     reasons = sorted({s["reason"].removeprefix("Skipped: ") for s in report["skipped"]})
     for reason in reasons:
         console.print(f"skipped: {reason}")

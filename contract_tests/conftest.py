@@ -1,4 +1,4 @@
-"""One run of every test per store; what a failure tells: the line, the calls, the seed."""
+"""Run every test once per store; show the contract line, the calls and the seed with a failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _seed = pytest.StashKey[str]()
 
 
 def _seed_of(config: pytest.Config) -> str:
-    """Return what random histories begin with: ``--hypothesis-seed``, or one for this run."""
+    """Return the seed of the random histories: ``--hypothesis-seed``, or one drawn for this run."""
     given = config.getoption("--hypothesis-seed", None)
     return (
         str(given)
@@ -35,25 +35,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to a failure which line of the contract is broken, what was asked, and the seed."""
+    """Add the broken line of the contract, the last calls and the seed to a failure."""
     report = yield
     made = item.stash.get(_made, None)
     if report.failed and made is not None:
         text = getattr(item.obj, "__doc__", "") or ""  # type: ignore[attr-defined]
-        report.sections.append(("the line of the contract", " ".join(text.split())))
-        report.sections += [("what was asked of the store last", str(h.history)) for h in made]
+        report.sections.append(("line of the contract", " ".join(text.split())))
+        report.sections += [("last calls to the store", str(h.history)) for h in made]
         report.sections.append(("seed", _seed_of(item.config)))
     return report
 
 
 @pytest.fixture
 def make_harness(backend_name: str, request: pytest.FixtureRequest) -> Callable[[Path], Harness]:
-    """Set up the store in a workspace, as often as the test asks; who asks leaves it again."""
+    """Return a function that sets up the store in a workspace; its caller closes the harness."""
     kind = harness_class(request.config.getoption("--registry-harness"))
     made: list[Harness] = request.node.stash.setdefault(_made, [])
 
     def make(workspace: Path) -> Harness:
-        made[:] = [kind(backend_name, workspace)]  # only the last one is of interest
+        made[:] = [kind(backend_name, workspace)]  # a failure shows only the last one
         return made[0]
 
     return make
@@ -66,7 +66,9 @@ def harness(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[Harness]:
-    """A workspace of its own, and the store named, opened as often as the test asks."""
+    """A new workspace with the store under test; skips the test where a needed capability is not
+    declared.
+    """
     with make_harness(tmp_path / "workspace") as harness:
         for marker in request.node.iter_markers("needs"):
             missing = set(marker.args) - harness.info.capabilities
@@ -77,6 +79,6 @@ def harness(
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> Callable[[int], random.Random]:
-    """Randomness by number, the same again with the same seed."""
+    """A function from a number to a random generator; the same seed gives the same generators."""
     seed = _seed_of(request.config)
     return lambda number: random.Random(f"{seed} {number}")

@@ -1,4 +1,4 @@
-"""The plugin: the command ``contract``, and the mutants as stores that every process can open."""
+"""The plugin: the command ``contract``, and the mutants as stores that any process can open."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def registry_register_stores(register: RegisterStore) -> None:
 @hookimpl
 def registry_register_commands(register: RegisterCommand) -> None:
     """Offer ``registry-backend contract``."""
-    from contract_tests.command import contract  # noqa: PLC0415  (who opens a store needs it not)
+    from contract_tests.command import contract  # noqa: PLC0415  (not needed to open a store)
 
     register("contract", contract)
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    from contract_tests.mutants import MUTANTS  # noqa: PLC0415  (only who asks for one needs them)
+    from contract_tests.mutants import MUTANTS  # noqa: PLC0415  (only needed for a mutant)
 
     correct = context.plugins.factory("sqlite")
     inside = replace(context, location="mutant.sqlite3")
-    if context.location == "correct":  # the control: what kills a mutant is its fault alone
+    if context.location == "correct":  # the control: the same store without a fault passes
         return correct(inside)
     wrong = MUTANTS.get(context.location)
     if wrong is None:
         raise UnknownBackend(
-            f"no mutant is called {context.location!r}",
+            f"there is no mutant {context.location!r}",
             next_step=f"Known mutants: {', '.join(sorted(MUTANTS))}",
         )
     return wrong(correct(replace(inside, **getattr(wrong, "context", {}))))

@@ -29,12 +29,12 @@ __all__ = ["Harness", "harness_class"]
 
 
 class Harness:
-    """Opens a store by name, as a user would, in a workspace of its own.
+    """The store under test in a workspace of its own, opened by name as a user would open it.
 
-    For a store that needs more, a server or a database, derive from it, fill in ``set_up``,
-    ``tear_down`` and ``environment``, and name the class: ``--harness package.module:Class``. There
-    is one for every test. Without PERSISTENT every ``open`` returns the same store, since another
-    one would be another registry.
+    For a store that needs a server or a database, derive a class, implement ``set_up``,
+    ``tear_down`` and ``environment``, and name it: ``--harness package.module:Class``. Each test
+    gets a new instance. Without PERSISTENT every ``open`` returns the same store, since a second
+    one would be a different registry.
     """
 
     def __init__(self, name: str, workspace: Path) -> None:
@@ -44,7 +44,7 @@ class Harness:
         workspace.mkdir(parents=True, exist_ok=True)
         self._stack = ExitStack()
         self._only: RegistryStore | None = None
-        self._stack.callback(self.tear_down)  # also where set_up fails half-way
+        self._stack.callback(self.tear_down)  # also if set_up fails half-way
         try:
             self.set_up()
             first = self._open()
@@ -60,19 +60,19 @@ class Harness:
 
     @property
     def key(self) -> str:
-        """A name that no other test's harness has: of a database, or a prefix on a server."""
+        """A name that is unique to this test, for a database or as a prefix on a server."""
         return hashlib.sha256(str(self.workspace.resolve()).encode()).hexdigest()[:16]
 
     def set_up(self) -> None:
-        """Prepare what the store needs, before it is opened for the first time."""
+        """Create what the store needs; called before the store is first opened."""
 
     def tear_down(self) -> None:
-        """Take it away again, after all stores were closed."""
+        """Remove what ``set_up`` created; called after all stores were closed."""
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which this store is opened, here and in other processes.
+        """Return the environment variables that select this store, here and in other processes.
 
-        ``dual1`` is the move json -> sqlite in a workspace that is born in phase 1.
+        ``dual1`` is the move json -> sqlite in a workspace that starts in phase 1.
         """
         if self.name in {f"dual{n}" for n in range(5)}:
             return {"REGISTRY_PHASE": self.name.removeprefix("dual")}
@@ -84,11 +84,11 @@ class Harness:
         return recorded_calls(self._stack.enter_context(closing(store)), self.history)
 
     def open(self) -> RegistryStore:
-        """Return a store, closed at the end of the test."""
+        """Return a store that is closed at the end of the test."""
         return self._only or self._open()
 
     def open_for_reading(self) -> RegistryStore:
-        """Return a store that takes no commit; needs PERSISTENT."""
+        """Return a store that refuses commits; needs PERSISTENT."""
         return self._open(read_only=True)
 
     def spawn(self, module: str, *args: str) -> subprocess.Popen[str]:
@@ -103,7 +103,7 @@ class Harness:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._stack.callback(process.kill)  # a test that failed leaves nobody at work
+        self._stack.callback(process.kill)  # a failed test leaves no process running
         return process
 
     def __enter__(self) -> Self:
@@ -120,22 +120,23 @@ class Harness:
 
 @cache
 def _plugins() -> Plugins:
-    """Loaded once: a test opens many stores."""
+    """Return the plugins, loaded only once, since a test opens many stores."""
     return load_plugins()
 
 
 def harness_class(name: str | None) -> type[Harness]:
-    """Return the class named ``package.module:Class``, Harness where none is; raises UsageError."""
+    """Return the class named ``package.module:Class``, or Harness for None; raises UsageError."""
     if name is None:
         return Harness
     try:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"there is no harness {name!r}: {error}", next_step="Name it as package.module:Class"
+            f"cannot load harness {name!r}: {error}",
+            next_step="Name it as package.module:Class",
         ) from error
     if not (isinstance(found, type) and issubclass(found, Harness)):
         raise UsageError(
-            f"{name} is no harness", next_step="Derive it from contract_tests.harness.Harness"
+            f"{name} is not a harness", next_step="Derive it from contract_tests.harness.Harness"
         )
     return found

@@ -1,4 +1,4 @@
-"""A way to the store on which answers get lost, as on a network."""
+"""A wrapper of a store that loses requests and answers, as a network does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["LostAnswers"]
 
 
 class LostAnswers(StoreWrapper):
-    """Of three commits the first happens and nobody is told, the second does not happen, and the
-    third is as it should be.
+    """A lossy store: of every three commits it applies the first but loses the answer, loses the
+    second before it is applied, and lets the third succeed.
     """
 
     def __init__(self, inner: RegistryStore) -> None:

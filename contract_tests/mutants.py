@@ -1,7 +1,7 @@
-"""Stores that are wrong in one way each: a suite that is to be trusted finds every one of them.
+"""Mutants: stores with one fault each; the contract tests must detect every one.
 
-``mutant://NAME`` is a correct store with one fault; whoever runs the contract tests on it must see
-them fail. Each says in a sentence what it breaks, as its author would have to be told.
+``mutant://NAME`` is the sqlite store with one fault. The docstring of its class says in one
+sentence what is wrong.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ MUTANTS: dict[str, Callable[[RegistryStore], RegistryStore]] = {}
 
 
 def mutant(kind: type[StoreWrapper]) -> type[StoreWrapper]:
-    """List a mutant under its class's name: LostUpdate is ``lost-update``."""
+    """Register a mutant under its class name in kebab case: LostUpdate is ``lost-update``."""
     name = "".join(f"-{c.lower()}" if c.isupper() else c for c in kind.__name__)
     MUTANTS[name.strip("-")] = kind
     return kind
 
 
 def _again(changeset: Changeset, **fields: Any) -> Changeset:
-    """Return the changeset under a new id, with other fields."""
+    """Return a copy of the changeset with a new id and the given fields."""
     ops = fields.pop("ops", changeset.ops)
     expected = fields.pop("expected", changeset.expected)
     task_id = fields.pop("task_id", changeset.task_id)
@@ -65,7 +65,7 @@ def _again(changeset: Changeset, **fields: Any) -> Changeset:
 
 
 def _records(changeset: Changeset, change: Callable[[Any], Any]) -> Changeset:
-    """Return the changeset with each record changed."""
+    """Return the changeset with ``change`` applied to each record."""
     ops = tuple(
         replace(op, record=change(op.record)) if isinstance(op, Put) else op for op in changeset.ops
     )
@@ -74,7 +74,9 @@ def _records(changeset: Changeset, change: Callable[[Any], Any]) -> Changeset:
 
 @mutant
 class LostUpdate(StoreWrapper):
-    """Reads, decides and writes apart: who writes in between is overwritten."""
+    """Checks the expected revision before the write, not together with it, so that another write in
+    between is overwritten.
+    """
 
     def commit(self, changeset: Changeset) -> Commit:
         head = self.inner.head(changeset.task_id)
@@ -91,7 +93,7 @@ class LostUpdate(StoreWrapper):
 
 @mutant
 class NoCompare(StoreWrapper):
-    """Takes every write, whatever revision it expects."""
+    """Accepts every write, whatever revision it expects."""
 
     def commit(self, changeset: Changeset) -> Commit:
         try:
@@ -102,7 +104,7 @@ class NoCompare(StoreWrapper):
 
 @mutant
 class OneByOne(StoreWrapper):
-    """Applies the ops of a changeset one after another, each visible by itself."""
+    """Applies the ops of a changeset in separate commits, so that readers see a part of it."""
 
     def commit(self, changeset: Changeset) -> Commit:
         if changeset.expected in {None, 0} or len(changeset.ops) < 2:
@@ -116,7 +118,7 @@ class OneByOne(StoreWrapper):
 
 @mutant
 class TornRead(StoreWrapper):
-    """Puts a snapshot together from two reads."""
+    """Assembles a snapshot from two separate reads."""
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         first = self.inner.load(task_id, only=only)
@@ -127,7 +129,7 @@ class TornRead(StoreWrapper):
 
 @mutant
 class FeedGap(StoreWrapper):
-    """Leaves what was appended without a revision out of the feed."""
+    """Omits changesets without an expected revision (appends) from the feed."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -138,7 +140,7 @@ class FeedGap(StoreWrapper):
 
 @mutant
 class FeedOutOfOrder(StoreWrapper):
-    """Serves the newest change of a page first."""
+    """Returns the changes of a feed page newest first."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -148,7 +150,7 @@ class FeedOutOfOrder(StoreWrapper):
 
 @mutant
 class CursorSkip(StoreWrapper):
-    """Passes over the change right behind a cursor."""
+    """Skips the first change after a cursor."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -160,7 +162,7 @@ class CursorSkip(StoreWrapper):
 
 @mutant
 class CursorOfAnyFeed(StoreWrapper):
-    """Takes the cursor of another feed for one of its own."""
+    """Answers the cursor of another feed, or an expired one, with an empty page."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -173,7 +175,7 @@ class CursorOfAnyFeed(StoreWrapper):
 
 @mutant
 class ReplayApplied(StoreWrapper):
-    """Applies a changeset that it knows a second time."""
+    """Applies a changeset again when it is sent a second time."""
 
     def commit(self, changeset: Changeset) -> Commit:
         done = self.inner.commit(changeset)
@@ -192,7 +194,7 @@ class ReplayApplied(StoreWrapper):
 
 @mutant
 class ReplayRefused(StoreWrapper):
-    """Answers a retry with a conflict, since the revision has moved on."""
+    """Answers a retry of an applied changeset with a Conflict."""
 
     def commit(self, changeset: Changeset) -> Commit:
         done = self.inner.commit(changeset)
@@ -203,7 +205,7 @@ class ReplayRefused(StoreWrapper):
 
 @mutant
 class ReplayForgotten(StoreWrapper):
-    """Knows the ids of its own process only."""
+    """Recognises only the changesets that the same store object committed."""
 
     def __init__(self, inner: RegistryStore) -> None:
         super().__init__(inner)
@@ -219,7 +221,7 @@ class ReplayForgotten(StoreWrapper):
 
 @mutant
 class AnyContent(StoreWrapper):
-    """Takes a known id for a retry, whatever it holds now."""
+    """Applies other content that is sent under a known changeset id."""
 
     def commit(self, changeset: Changeset) -> Commit:
         try:
@@ -231,7 +233,7 @@ class AnyContent(StoreWrapper):
 
 @mutant
 class DeletesDropped(StoreWrapper):
-    """Leaves what was deleted where it is."""
+    """Ignores deletes."""
 
     def commit(self, changeset: Changeset) -> Commit:
         ops = tuple(op for op in changeset.ops if not isinstance(op, Delete))
@@ -242,7 +244,7 @@ class DeletesDropped(StoreWrapper):
 
 @mutant
 class AppendCreates(StoreWrapper):
-    """Makes a task where something is appended to one that is not there."""
+    """Creates the task when something is appended to a task that does not exist."""
 
     def commit(self, changeset: Changeset) -> Commit:
         try:
@@ -255,7 +257,7 @@ class AppendCreates(StoreWrapper):
 
 @mutant
 class CaseFolded(StoreWrapper):
-    """Keeps the ids of agents in lower case, as some file systems do."""
+    """Stores agent ids in lower case, as some file systems do with names."""
 
     def commit(self, changeset: Changeset) -> Commit:
         def folded(record: Any) -> Any:
@@ -267,7 +269,7 @@ class CaseFolded(StoreWrapper):
 
 @mutant
 class MillisecondsOnly(StoreWrapper):
-    """Cuts times to milliseconds."""
+    """Truncates times to milliseconds."""
 
     def commit(self, changeset: Changeset) -> Commit:
         def cut(record: Any) -> Any:
@@ -281,7 +283,7 @@ class MillisecondsOnly(StoreWrapper):
 
 @mutant
 class UnknownFieldsDropped(StoreWrapper):
-    """Keeps only the fields it knows."""
+    """Drops unknown fields."""
 
     def commit(self, changeset: Changeset) -> Commit:
         def known(record: Any) -> Any:
@@ -292,7 +294,7 @@ class UnknownFieldsDropped(StoreWrapper):
 
 @mutant
 class CountDrift(StoreWrapper):
-    """Counts up with each agent and never down."""
+    """Increments the count of running agents and never decrements it."""
 
     def __init__(self, inner: RegistryStore) -> None:
         super().__init__(inner)
@@ -309,7 +311,7 @@ class CountDrift(StoreWrapper):
 
 @mutant
 class StaleCache(StoreWrapper):
-    """Reads a task once, and again only after a write of its own."""
+    """Caches a task and reads it again only after its own write."""
 
     def __init__(self, inner: RegistryStore) -> None:
         super().__init__(inner)
@@ -329,7 +331,7 @@ class StaleCache(StoreWrapper):
 
 @mutant
 class AcknowledgedTooSoon(StoreWrapper):
-    """Says that a report is written when it is about to be."""
+    """Acknowledges a report shortly before it is written."""
 
     def commit(self, changeset: Changeset) -> Commit:
         head = self.inner.head(changeset.task_id)
@@ -353,7 +355,7 @@ class AcknowledgedTooSoon(StoreWrapper):
 
 @mutant
 class WrittenLater(StoreWrapper):
-    """Acknowledges a report, and writes it when it is asked for anything else."""
+    """Acknowledges a report and writes it only at the next call."""
 
     def __init__(self, inner: RegistryStore) -> None:
         super().__init__(inner)
@@ -396,7 +398,7 @@ class WrittenLater(StoreWrapper):
 
 @mutant
 class PartialRollback(StoreWrapper):
-    """Leaves the first op of a refused changeset behind."""
+    """Applies the first op of a refused changeset."""
 
     def commit(self, changeset: Changeset) -> Commit:
         try:
@@ -408,7 +410,7 @@ class PartialRollback(StoreWrapper):
 
 @mutant
 class PagesOverlap(StoreWrapper):
-    """Begins a page with the last item of the one before."""
+    """Repeats an item on every page after the first."""
 
     def list_records(
         self,
@@ -426,7 +428,7 @@ class PagesOverlap(StoreWrapper):
 
 @mutant
 class PagesByOffset(StoreWrapper):
-    """Pages tasks by how many were seen, so that an insert moves all that follow."""
+    """Pages tasks by offset, so that an insert shifts all that follow."""
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -439,7 +441,7 @@ class PagesByOffset(StoreWrapper):
 
 @mutant
 class DeadRevived(StoreWrapper):
-    """Lets a late report reopen an agent that has ended."""
+    """Reopens an ended agent when a late report arrives."""
 
     def commit(self, changeset: Changeset) -> Commit:
         done = self.inner.commit(changeset)
@@ -458,7 +460,7 @@ class DeadRevived(StoreWrapper):
 
 @mutant
 class TextAsPattern(StoreWrapper):
-    """Takes % and _ in a search for wildcards."""
+    """Treats % and _ in a text search as wildcards."""
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -470,7 +472,7 @@ class TextAsPattern(StoreWrapper):
 
 @mutant
 class HeadBehind(StoreWrapper):
-    """Tells where a task stood one commit ago."""
+    """Returns a task's head as it was one commit ago."""
 
     def __init__(self, inner: RegistryStore) -> None:
         super().__init__(inner)
@@ -486,7 +488,7 @@ class HeadBehind(StoreWrapper):
 
 @mutant
 class UntypedError(StoreWrapper):
-    """Lets the engine's own errors out."""
+    """Raises the engine's own errors instead of the contract's."""
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         try:
@@ -497,7 +499,7 @@ class UntypedError(StoreWrapper):
 
 @mutant
 class MixedFields(StoreWrapper):
-    """Reads the fields of a record one after another, so that they may be of two revisions."""
+    """Reads the fields of a record in two separate reads, so that they may be of two revisions."""
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         first = self.inner.load(task_id, only=only)
@@ -510,7 +512,7 @@ class MixedFields(StoreWrapper):
 
 @mutant
 class FindingsNotInFeed(StoreWrapper):
-    """Leaves findings out of what the feed says of a changeset."""
+    """Omits findings from the changesets in the feed."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -539,7 +541,7 @@ class DeclaresTooMuch(StoreWrapper):
 
 @mutant
 class VersionUnclear(StoreWrapper):
-    """States a version of the contract that cannot be compared."""
+    """Declares a contract version that is not MAJOR.MINOR."""
 
     @property
     def info(self) -> StoreInfo:
@@ -548,14 +550,14 @@ class VersionUnclear(StoreWrapper):
 
 @mutant
 class WritesWhenReading(StoreWrapper):
-    """Takes commits though it was opened for reading only."""
+    """Accepts commits although it was opened for reading only."""
 
     context: ClassVar[dict[str, Any]] = {"read_only": False}
 
 
 @mutant
 class FilterIgnored(StoreWrapper):
-    """Lists findings of any severity, whichever was asked for."""
+    """Ignores the severity when it lists findings."""
 
     def list_records(
         self,
@@ -571,7 +573,7 @@ class FilterIgnored(StoreWrapper):
 
 @mutant
 class BadQueryAnswered(StoreWrapper):
-    """Answers a query that cannot be meant with an empty page."""
+    """Answers an invalid query with an empty page."""
 
     def list_records(
         self,
@@ -589,7 +591,7 @@ class BadQueryAnswered(StoreWrapper):
 
 @mutant
 class SinceTooLate(StoreWrapper):
-    """Leaves out what happened at the very moment that was asked for."""
+    """Leaves out tasks that were created exactly at the requested time."""
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -601,7 +603,7 @@ class SinceTooLate(StoreWrapper):
 
 @mutant
 class RefusalInFeed(StoreWrapper):
-    """Notes a refused changeset as a revision of the task."""
+    """Records a refused changeset as a revision of the task."""
 
     def commit(self, changeset: Changeset) -> Commit:
         try:
@@ -615,7 +617,7 @@ class RefusalInFeed(StoreWrapper):
 
 @mutant
 class LongTextCut(StoreWrapper):
-    """Keeps the first characters of a text."""
+    """Truncates a long message."""
 
     def commit(self, changeset: Changeset) -> Commit:
         def cut(record: Any) -> Any:
@@ -627,7 +629,7 @@ class LongTextCut(StoreWrapper):
 
 @mutant
 class PartIsWhole(StoreWrapper):
-    """Loads all of a task, whatever part of it was asked for."""
+    """Loads the whole task although only a part was requested."""
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         return replace(self.inner.load(task_id), partial=only is not None)
@@ -635,7 +637,7 @@ class PartIsWhole(StoreWrapper):
 
 @mutant
 class OpsReordered(StoreWrapper):
-    """Deletes first and puts afterwards, whatever the order of the ops."""
+    """Applies all deletes before all puts, whatever the order of the ops."""
 
     def commit(self, changeset: Changeset) -> Commit:
         ops = sorted(changeset.ops, key=lambda op: isinstance(op, Put))
@@ -644,7 +646,7 @@ class OpsReordered(StoreWrapper):
 
 @mutant
 class RecordedStatusLost(StoreWrapper):
-    """Shows the derived status of a task as the one that was recorded."""
+    """Returns the derived status of a task as its recorded status."""
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -657,7 +659,7 @@ class RecordedStatusLost(StoreWrapper):
 
 @mutant
 class ReportsEndAgents(StoreWrapper):
-    """Ends an agent when a report says so."""
+    """Ends an agent when a report says ``completed``."""
 
     def commit(self, changeset: Changeset) -> Commit:
         done = self.inner.commit(changeset)
@@ -673,7 +675,7 @@ class ReportsEndAgents(StoreWrapper):
 
 
 class _Target(StoreWrapper):
-    """A store around the target of a move."""
+    """A wrapper of a move target; the base class of the mutants of move targets."""
 
     inner: Any
 
@@ -703,7 +705,7 @@ class _Target(StoreWrapper):
 
 @mutant
 class GapHidden(_Target):
-    """Says that it has applied a change which does not follow what it has."""
+    """Reports a change as applied although it does not follow the task's revision."""
 
     def apply(self, change: Change) -> Commit:
         try:
@@ -720,7 +722,7 @@ class GapHidden(_Target):
 
 @mutant
 class HalfApplied(_Target):
-    """Applies several changes one by one, until one does not fit."""
+    """Applies several changes one by one and keeps those before the one that fails."""
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -729,7 +731,7 @@ class HalfApplied(_Target):
 
 @mutant
 class HistoriesLeftBehind(_Target):
-    """Takes a task over without its histories."""
+    """Replaces a task without its histories."""
 
     def replace(
         self,
@@ -743,7 +745,7 @@ class HistoriesLeftBehind(_Target):
 
 @mutant
 class AppendRefused(_Target):
-    """Refuses a finding that came with the whole task, though it is the same."""
+    """Refuses a change that appends a finding which ``replace`` already brought."""
 
     def apply(self, change: Change) -> Commit:
         task_id = change.changeset.task_id
@@ -758,7 +760,7 @@ class AppendRefused(_Target):
 
 @mutant
 class FeedLeftBehind(_Target):
-    """Takes a task over without the tail of its feed, and with it the known ids."""
+    """Replaces a task with the last line of its feed only, so that older ids are unknown."""
 
     def replace(
         self,
@@ -772,7 +774,7 @@ class FeedLeftBehind(_Target):
 
 @mutant
 class StampsInMemory(_Target):
-    """Keeps the stamps of a move in its process."""
+    """Keeps the stamps of a move in memory only."""
 
     def __init__(self, inner: RegistryStore) -> None:
         super().__init__(inner)
@@ -787,7 +789,7 @@ class StampsInMemory(_Target):
 
 @mutant
 class OpenAfterClose(StoreWrapper):
-    """Works on when it was closed."""
+    """Keeps working after it was closed."""
 
     def close(self) -> None:
         pass

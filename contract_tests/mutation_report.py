@@ -1,7 +1,8 @@
-"""Which tests find which mutants: ``python -m contract_tests.mutation_report DOCS`` tries all.
+"""The mutation report: which contract tests detect which mutants.
 
-Writes ``DOCS/kills.json``, what was found, and between the markers of ``DOCS/contract.md`` the
-tables that follow from it, from the tests' docstrings and from the contract's.
+``python -m contract_tests.mutation_report DOCS`` runs the suite on every mutant. It writes the
+results to ``DOCS/kills.json`` and renders, between the markers of ``DOCS/contract.md``, tables from
+them, from the tests' docstrings and from the docstring of ``registry_api.store``.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class Test:
 
     @property
     def numbers(self) -> list[int]:
-        """The lines of the contract that it checks."""
+        """The numbers of the contract's lines that it checks."""
         found = _NUMBERED.match(self.says)
         return [int(n) for n in re.findall(r"\d+", found[1])] if found else []
 
     @property
     def short(self) -> str:
-        """What it says without the numbers, as one sentence."""
+        """The docstring without the numbers, with a capital first letter."""
         text = _NUMBERED.sub("", self.says)
         return text[0].upper() + text[1:]
 
@@ -68,7 +69,7 @@ def contract_lines() -> dict[int, str]:
 
 
 def try_mutant(name: str) -> dict[str, Any]:
-    """Run the whole suite on a mutant, in a process of its own; returns what killed it."""
+    """Run the whole suite on a mutant in a new process; return which tests detected it."""
     command = [sys.executable, "-m", "contract_tests.mutation_report", "--one", name]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -76,7 +77,7 @@ def try_mutant(name: str) -> dict[str, Any]:
 
 
 def _one(name: str) -> dict[str, Any]:
-    quick = settings(phases=(Phase.explicit, Phase.generate))  # that it fails is enough
+    quick = settings(phases=(Phase.explicit, Phase.generate))  # no shrinking: a failure is enough
     settings.register_profile("kills", quick)
     settings.load_profile("kills")
     report = check(f"mutant://{name}", seed=1, progress=lambda *_: None)
@@ -86,7 +87,7 @@ def _one(name: str) -> dict[str, Any]:
 
 
 def recheck(name: str, killers: Iterable[str]) -> dict[str, Any]:
-    """Return the report of a run that stops at the first failure and begins with these tests."""
+    """Run the suite, ``killers`` first, on a mutant until the first failure; return the report."""
     return check(
         f"mutant://{name}",
         seed=1,
@@ -97,7 +98,7 @@ def recheck(name: str, killers: Iterable[str]) -> dict[str, Any]:
 
 
 def render(found: dict[str, Any]) -> str:
-    """Return the tables of what was found, in Markdown."""
+    """Return the tables of the mutation report in Markdown."""
     known = list(tests())
     by_test: dict[str, list[str]] = {test.name: [] for test in known}
     for mutant, hit in found.items():
@@ -106,16 +107,21 @@ def render(found: dict[str, Any]) -> str:
     out = []
     for number, line in contract_lines().items():
         out += [f"### {number}. {line}", "", *_table(number, known, by_test), ""]
-    out += ["### Besides the numbered lines", "", *_table(None, known, by_test), ""]
-    out += ["### The mutants", "", "Seconds of a whole run, until the first test failed.", ""]
-    out += ["| mutant | what is wrong with it | found by | after |", "|---|---|---|---|"]
+    out += ["### Tests outside the numbered lines", "", *_table(None, known, by_test), ""]
+    out += [
+        "### The mutants",
+        "",
+        "*after*: seconds from the start of a whole run to the first failure.",
+        "",
+    ]
+    out += ["| mutant | fault | detected by | after |", "|---|---|---|---|"]
     groups = {test.name: test.group for test in known}
     for mutant, kind in MUTANTS.items():
         hit = found[mutant]["killed_by"]
         where = ", ".join(dict.fromkeys(g for t, g in groups.items() if t in hit))
         says, after = " ".join((kind.__doc__ or "").split()), found[mutant]["after"]
         out.append(f"| `{mutant}` | {says} | {len(hit)} test(s): {where} | {after} s |")
-    out += ["", "### Tests that find no mutant", ""]
+    out += ["", "### Tests that detect no mutant", ""]
     idle = [test for test in known if not by_test[test.name]]
     out += [f"- `{test.name}`: {test.short}" for test in idle] or ["None."]
     return "\n".join(out)
@@ -123,7 +129,7 @@ def render(found: dict[str, Any]) -> str:
 
 def _table(number: int | None, known: list[Test], by_test: dict[str, list[str]]) -> list[str]:
     chosen = [t for t in known if (number in t.numbers if number else not t.numbers)]
-    rows = ["| test | says | finds |", "|---|---|---|"]
+    rows = ["| test | checks | detects |", "|---|---|---|"]
     for test in chosen:
         finds = ", ".join(f"`{m}`" for m in by_test[test.name]) or "–"
         says = test.short.replace("|", "\\|")
@@ -132,13 +138,13 @@ def _table(number: int | None, known: list[Test], by_test: dict[str, list[str]])
 
 
 def written(page: str, found: dict[str, Any]) -> str:
-    """Return the page with the tables between its marks."""
+    """Return the page with the tables between its markers."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{render(found)}\n\n{END}{rest.partition(END)[2]}"
 
 
 def main(docs: Path) -> None:
-    """Try every mutant, two at a time, and write both files."""
+    """Run the suite on every mutant, two at a time, and write both files."""
     found: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(2) as pool:
         for name, hit in zip(MUTANTS, pool.map(try_mutant, MUTANTS), strict=True):

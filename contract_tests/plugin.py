@@ -1,6 +1,6 @@
-"""The pytest plugin: only options and markers, since every pytest of the environment loads it.
+"""The pytest plugin: only options and markers, since every pytest run of the environment loads it.
 
-The rest is in ``conftest.py``, for the contract tests alone.
+The fixtures are in ``conftest.py``, which only the contract tests load.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--registry-backend",
         default="memory",
         metavar="NAME[,NAME]",
-        help="the stores to run the contract tests on, as REGISTRY_BACKEND names them",
+        help="stores to run the contract tests on, named as in REGISTRY_BACKEND",
     )
     group.addoption(
         "--registry-harness",
         default=None,
         metavar="MODULE:CLASS",
-        help="how they are set up; default: contract_tests.harness:Harness",
+        help="class that sets up the stores; default: contract_tests.harness:Harness",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
-    config.addinivalue_line("markers", "needs(capability): runs where the store declares it")
+    config.addinivalue_line("markers", "needs(capability): runs only if the store declares it")

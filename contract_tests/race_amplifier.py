@@ -1,4 +1,4 @@
-"""Make races show quickly: threads take turns often, and writing to files takes its time."""
+"""Provoke race conditions: switch threads often and delay calls that write files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unittest import mock
 __all__ = ["amplified_races"]
 
 _CALLS = ("write", "pwrite", "fsync", "replace", "rename", "ftruncate")
-_INTERVAL = 1e-5  # seconds between two turns of threads; usually 5 ms
-_MOST = 0.001  # seconds that a call takes longer
-_SHARE = 0.2  # of the calls
+_INTERVAL = 1e-5  # seconds between thread switches; Python's default is 5 ms
+_MOST = 0.001  # seconds, the longest delay of a call
+_SHARE = 0.2  # fraction of the calls that are delayed
 
 
 @contextmanager
 def amplified_races() -> Iterator[None]:
-    """Do so until the end of the block, in this process."""
+    """Amplify races in this process until the end of the block."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(_INTERVAL)
     try:

@@ -1,4 +1,4 @@
-"""What a run of the suite found about a store: groups, skips and why, the level reached."""
+"""Run the contract tests on a store and report the results, the skips and the level reached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from registry_api.errors import UsageError
 
 __all__ = ["check"]
 
-# By module, in the order they run: what is quick to tell comes first.
+# The group of each module, in the order in which they run: quick tests come first.
 GROUPS = {
     "test_capability": "capability",
     "test_engine": "engine",
@@ -43,9 +43,9 @@ GROUPS = {
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(slots=True, eq=False)  # pytest keeps its plugins in sets
+@dataclass(slots=True, eq=False)  # eq=False: pytest keeps its plugins in sets
 class _Run:
-    """A pytest plugin that counts; per store and group: passed, failed, skipped, seconds."""
+    """A pytest plugin that counts passed, failed, skipped and seconds per store and group."""
 
     progress: Progress
     core_only: bool
@@ -61,10 +61,10 @@ class _Run:
     failed: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
-    incomplete: bool = False  # something was skipped though the store declares what it needs
+    incomplete: bool = False  # skipped although the store declares what the test needs
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        # The longer forms parse the source, which CPython 3.11 fails at beside threads (gh-106905).
+        # The longer styles parse source, which fails in CPython 3.11 while threads run (gh-106905).
         config.option.tbstyle = "native"
 
     @pytest.hookimpl(trylast=True)
@@ -100,10 +100,10 @@ class _Run:
             pytest.fail(str(error))
 
     def _stuck(self, item: pytest.Item) -> None:
-        """Tell what was found until then: nothing can end the test."""
+        """Report the results so far and give up, since nothing can end the test."""
         store, group = self.places[item.nodeid]
         error = (
-            f"it did not end within {self.bound:g} s, and could not be ended: the run stops here"
+            f"the test did not end within {self.bound:g} s and could not be ended; the run stops"
         )
         found = _not_run(item.nodeid.rpartition("/")[2], error)
         self.failed.append(
@@ -138,7 +138,7 @@ class _Run:
                     "semantics": self.semantics[report.nodeid],
                     "after": round(time.monotonic() - self.start, 1),
                     "error": _writable(report.longreprtext),
-                    "history": _section(report, "what was asked of the store last"),
+                    "history": _section(report, "last calls to the store"),
                     "seed": _section(report, "seed"),
                 }
             )
@@ -157,7 +157,7 @@ class _Run:
             self.progress(name, self.done, self.total)
 
     def level(self, code: int) -> str:
-        """Return the level reached: every test that it calls for ran and passed."""
+        """Return the level reached: ``none`` unless every test of the level ran and passed."""
         if code != pytest.ExitCode.OK or self.incomplete or not self.done == self.total > 0:
             return "none"
         return "core" if self.core_only else "full"
@@ -168,7 +168,7 @@ def _name(item: pytest.Item) -> str:
 
 
 def _not_run(what: str, error: str) -> dict[str, Any]:
-    """Return the failure of a part of the suite that could not be run at all."""
+    """Return the failure entry of a part of the suite that could not run."""
     empty = dict.fromkeys(("store", "group", "semantics", "history", "seed"), "")
     return {"test": what or "the suite", "after": None, "error": error, **empty}
 
@@ -178,12 +178,12 @@ def _section(report: pytest.TestReport, name: str) -> str:
 
 
 def _writable(text: str) -> str:
-    """Return text that can be printed and sent: a test may have shown a store a lone surrogate."""
+    """Return text that can be encoded: a test may have sent a lone surrogate to a store."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stores_of(name: str) -> list[str]:
-    """Return what a name stands for: ``dual`` is the move json -> sqlite in each of its phases."""
+    """Return the stores that a name stands for; ``dual``: the move json -> sqlite in each phase."""
     return [f"dual{n}" for n in range(5)] if name == "dual" else [name]
 
 
@@ -199,19 +199,21 @@ def check(
     progress: Progress,
     partly: Callable[[dict[str, Any], bool], None] = lambda report, last: None,
 ) -> dict[str, Any]:
-    """Run the suite on a store and return the report, as ``--json`` shows it.
+    """Run the suite on a store and return the report in the form of ``--json``.
 
-    ``first`` stops at the first failure; ``harness`` names the class that sets the store up; a test
-    that has not ended after ``bound`` seconds has failed; those named in ``soonest``, by
-    ``module::function``, run before the others. ``partly`` is given the report as far as
-    it is after each test; the second value tells that a test could not be ended, and that this is
-    all there will be: it has to end the process. Raises
-    UnknownBackend where no plugin offers the store, and UsageError where the class is none.
+    ``first`` stops at the first failure. ``harness`` names the class that sets up the store. A test
+    that does not end within ``bound`` seconds fails. The tests in ``soonest``, named
+    ``module::function``, run before the others. ``partly`` is called after each test with the
+    report so far; if its second argument is true, a test could not be ended, no further call
+    follows, and ``partly`` must end the process.
+
+    Raises UnknownBackend if no plugin offers the store, and UsageError if ``harness`` does not name
+    a harness or ``name`` has a location but no harness.
     """
     if "://" in name and harness is None and not name.startswith("mutant://"):
         raise UsageError(
-            f"{name} is one place for all tests, and they overwrite what is there",
-            next_step="Name the store alone, or bring a harness that keeps the tests apart",
+            f"{name} is one location for all tests, which overwrite its data",
+            next_step="Give the store's name alone, or separate the tests with a --harness",
         )
     kind = harness_class(harness)
     seed = random.randrange(2**32) if seed is None else seed
@@ -245,15 +247,15 @@ def check(
 
     run.progress = told
     with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
-        set_hypothesis_home_dir(folder)  # what it keeps has no place in the user's folder
+        set_hypothesis_home_dir(folder)  # or it writes into the user's folder
         places = {s: Path(folder) / s.replace("/", "_") for s in _stores_of(name)}
         stores += [_described(kind(store, place)) for store, place in places.items()]
-        (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # the user's own does not count
+        (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # not the user's own
         options = ["-c", f"{folder}/pytest.ini", f"--rootdir={folder}"]
         options += [f"--basetemp={folder}/tests", f"--hypothesis-seed={seed}"]
         plugins = [o for p in ("cacheprovider", "terminal", "randomly") for o in ("-p", f"no:{p}")]
         names = ",".join(s["name"] for s in stores)
-        # By its place: a folder of that name may lie where the command is called.
+        # By path: the current folder may contain another folder named contract_tests.
         wanted = [str(Path(__file__).parent), f"--registry-backend={names}"]
         if harness:
             wanted.append(f"--registry-harness={harness}")
@@ -266,11 +268,11 @@ def check(
 
 
 def _too_slow(name: str, speed: dict[str, float]) -> Iterator[str]:
-    from contract_tests.test_speed import FLOORS  # noqa: PLC0415  (pytest rewrites its asserts)
+    from contract_tests.test_speed import FLOORS  # noqa: PLC0415  (pytest rewrites it on import)
 
     for what, least in FLOORS.items():
         if what in speed and speed[what] < least:
-            yield f"{name}: {speed[what]:g} {what}, at least {least:g} are wanted"
+            yield f"{name}: {speed[what]:g} {what}, below the minimum of {least:g}"
 
 
 def _described(harness: Harness) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a store declares works, and what it does not declare is not there to be used."""
+"""Capabilities: what a store declares works, and it has nothing that it does not declare."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PROTOCOLS = {
 
 
 def test_a_store_says_what_it_is(harness: Harness) -> None:
-    """The same each time it is asked: a name, a contract that this host knows, capabilities of the
-    contract that go together, limits that leave room.
+    """``info`` is the same at each call: it has a name, a contract version that this host supports,
+    known and consistent capabilities, and large enough limits.
     """
     info = harness.open().info
     assert info == harness.open().info
@@ -45,7 +45,9 @@ def test_a_store_says_what_it_is(harness: Harness) -> None:
 
 
 def test_what_is_declared_is_there(harness: Harness) -> None:
-    """A capability with methods of its own has them: the host asks only for the declaration."""
+    """A store has the methods of each capability that it declares: the host checks only the
+    declaration.
+    """
     store = harness.open()
     for capability, protocol in PROTOCOLS.items():
         if capability in harness.info.capabilities:
@@ -53,7 +55,7 @@ def test_what_is_declared_is_there(harness: Harness) -> None:
 
 
 class _Forwarding:
-    """A third party's wrapper: it has what the store has, by ``__getattr__`` alone."""
+    """A third party's wrapper that forwards every attribute by ``__getattr__``."""
 
     def __init__(self, store: RegistryStore) -> None:
         self._store = store
@@ -63,8 +65,8 @@ class _Forwarding:
 
 
 def test_a_wrapper_that_forwards_keeps_what_is_declared(harness: Harness) -> None:
-    """What a store declares is found through a wrapper that forwards every attribute, and what it
-    does not have is not.
+    """Through a wrapper that forwards every attribute, `find_capability` finds exactly the
+    capabilities that the store has.
     """
     store = harness.open()
     for protocol in PROTOCOLS.values():
@@ -74,7 +76,7 @@ def test_a_wrapper_that_forwards_keeps_what_is_declared(harness: Harness) -> Non
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_what_was_written_is_there_when_it_is_opened_anew(harness: Harness) -> None:
-    """Semantics 10: the one who opens the store next finds the task as it was left."""
+    """Semantics 10: after a store is closed and reopened, task, feed and counts are unchanged."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     build.put(store, build.report("t", progress=7), expected=None)
@@ -86,7 +88,7 @@ def test_what_was_written_is_there_when_it_is_opened_anew(harness: Harness) -> N
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_state_is_for_its_owner_alone(harness: Harness) -> None:
-    """Prompts and paths are in it: nothing in ``.registry`` is for other users to read."""
+    """Other users can read nothing in ``.registry``, since it holds prompts and paths."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     state = harness.workspace / ".registry"
@@ -96,8 +98,8 @@ def test_state_is_for_its_owner_alone(harness: Harness) -> None:
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_a_look_creates_nothing(harness: Harness, tmp_path: Path) -> None:
-    """Opened for reading where there is nothing yet, the store says so or is empty, and leaves no
-    file behind.
+    """A store opened for reading in an empty workspace raises an error or is empty, and creates no
+    file.
     """
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -109,8 +111,8 @@ def test_a_look_creates_nothing(harness: Harness, tmp_path: Path) -> None:
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_a_store_opened_for_reading_refuses_to_write(harness: Harness) -> None:
-    """It reads what was there when it was opened, answers a commit with ReadOnly, and changes
-    nothing. Where it is a look at files that nobody took over, its revisions are its own.
+    """A store opened for reading returns the existing records, refuses a commit with ReadOnly and
+    changes nothing. A view of legacy files may have revisions of its own.
     """
     writer = harness.open()
     build.make(writer, "t", build.agent("t"))

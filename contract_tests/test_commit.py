@@ -26,7 +26,7 @@ from registry_api import (
 
 
 def test_revisions_are_gapless_and_load_sees_each(harness: Harness) -> None:
-    """Semantics 1: every commit is the next revision, and load is the state after it."""
+    """Semantics 1: every commit is the next revision, and load returns the state after it."""
     store = harness.open()
     assert store.head("t").revision == 0
     assert build.make(store, "t").revision == 1
@@ -72,7 +72,7 @@ def test_everything_put_is_loaded(harness: Harness) -> None:
 
 
 def test_a_part_of_a_task_can_be_loaded(harness: Harness) -> None:
-    """`only` leaves out what was not asked for and changes nothing of the rest."""
+    """With `only`, load returns the requested records unchanged and leaves out the others."""
     store = harness.open()
     build.make(store, "t", build.phase("t"), build.agent("t", "a"), build.agent("t", "b"))
     part = store.load("t", only=Refs(kinds=frozenset({Kind.AGENT}), agent_ids=frozenset({"b"})))
@@ -83,8 +83,8 @@ def test_a_part_of_a_task_can_be_loaded(harness: Harness) -> None:
 
 
 def test_put_replaces_and_delete_removes(harness: Harness) -> None:
-    """Semantics 1: a put of a known key replaces the record; a delete removes it; deleting nothing
-    is fine.
+    """Semantics 1: a put of a known key replaces the record; a delete removes it; deleting a record
+    that does not exist is allowed.
     """
     store = harness.open()
     build.make(store, "t", build.phase("t", 0), build.phase("t", 1), build.agent("t"))
@@ -97,7 +97,7 @@ def test_put_replaces_and_delete_removes(harness: Harness) -> None:
 
 
 def test_ops_apply_in_order(harness: Harness) -> None:
-    """Semantics 1: of several ops on one record the last one stands."""
+    """Semantics 1: of several ops on one record the last one decides."""
     store = harness.open()
     build.make(store, "t")
     ops: list[Op] = [
@@ -125,7 +125,7 @@ def test_one_of_two_with_the_same_expectation_wins(harness: Harness) -> None:
 
 @pytest.mark.parametrize("expected", [0, 1, 3, 99])
 def test_a_wrong_expectation_is_refused(harness: Harness, expected: int) -> None:
-    """Semantics 5: creating twice, the past and the future are all conflicts."""
+    """Semantics 5: creating a task twice and expecting a past or future revision are Conflicts."""
     store = harness.open()
     build.make(store, "t")
     build.put(store, build.agent("t"), expected=1)
@@ -135,8 +135,8 @@ def test_a_wrong_expectation_is_refused(harness: Harness, expected: int) -> None
 
 
 def test_a_task_that_is_not_there(harness: Harness) -> None:
-    """Semantics 2: loading it, appending to it, expecting a revision of it: refused, and nothing is
-    made.
+    """Semantics 2: loading a task that does not exist, appending to it, or expecting a revision of
+    it is refused and creates nothing.
     """
     store = harness.open()
     with pytest.raises(errors.TaskNotFound):
@@ -151,7 +151,7 @@ def test_a_task_that_is_not_there(harness: Harness) -> None:
 
 
 def test_a_refused_commit_changes_nothing(harness: Harness) -> None:
-    """Semantics 2: when the last op is refused, no op happened, and the feed has no line."""
+    """Semantics 2: if the last op is refused, no op is applied, and the feed gets no line."""
     store = harness.open()
     taken = build.report("t", entry_id="taken", progress=10)
     build.make(store, "t", build.agent("t"), taken)
@@ -171,7 +171,7 @@ def test_a_refused_commit_changes_nothing(harness: Harness) -> None:
 
 
 def test_appends_need_no_revision(harness: Harness) -> None:
-    """Semantics 5: with expected None appends never conflict, and each is a revision."""
+    """Semantics 5: with `expected` None appends never conflict, and each one is a revision."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     for n in range(3):
@@ -185,7 +185,7 @@ def test_appends_need_no_revision(harness: Harness) -> None:
 
 
 def test_agents_are_keyed_by_task_and_agent(harness: Harness) -> None:
-    """Semantics 12: one agent id in two tasks is two agents."""
+    """Semantics 12: the same agent id in two tasks is two agents."""
     store = harness.open()
     build.make(store, "t1", build.agent("t1", "same", progress=1))
     build.make(store, "t2", build.agent("t2", "same", progress=2))
@@ -213,7 +213,7 @@ def test_a_report_shows_on_its_agent(harness: Harness) -> None:
 
 
 def test_a_report_never_ends_or_revives_an_agent(harness: Harness) -> None:
-    """A terminal word in a report does not end the agent; a late report does not reopen it."""
+    """A terminal status in a report does not end the agent; a late report does not reopen it."""
     store = harness.open()
     build.make(store, "t", build.agent("t", "live"), build.agent("t", "dead"))
     build.put(store, build.report("t", "live", status="completed", progress=100), expected=None)
@@ -227,7 +227,7 @@ def test_a_report_never_ends_or_revives_an_agent(harness: Harness) -> None:
 
 
 def test_a_foreign_line_is_history_and_a_sign_of_life(harness: Harness) -> None:
-    """A line that another program wrote moves only the agent's last update, and never back."""
+    """A log line of another program changes only the agent's last update, and only forward."""
     store = harness.open()
     build.make(store, "t", build.agent("t", progress=5))
     entry = build.report("t", progress=80, status="blocked", foreign=True, timestamp=build.later(9))
@@ -241,7 +241,7 @@ def test_a_foreign_line_is_history_and_a_sign_of_life(harness: Harness) -> None:
 
 
 def test_a_report_of_an_unknown_agent_is_kept(harness: Harness) -> None:
-    """Nothing an agent says is dropped because its record is missing."""
+    """A report is kept even if its agent has no record."""
     store = harness.open()
     build.make(store, "t")
     entry = build.report("t", "ghost")
@@ -251,7 +251,7 @@ def test_a_report_of_an_unknown_agent_is_kept(harness: Harness) -> None:
 
 
 def test_status_is_derived_and_the_recorded_one_kept(harness: Harness) -> None:
-    """The summary's status follows the records; what was recorded stays readable beside it."""
+    """The summary's status is derived from the records; the recorded status is kept as well."""
     store = harness.open()
     build.make(store, "t", build.phase("t", status=PhaseStatus.ACTIVE))
     states = [store.list_tasks().items[0].status]

@@ -22,7 +22,7 @@ from registry_api import (
 
 
 def assert_true(store: RegistryStore) -> None:
-    """Compare the counts with what listing everything finds."""
+    """Assert that the counts equal a recount of all records."""
     counts = store.counts()
     tasks = list(all_tasks(store, TaskQuery()))
     assert counts.tasks == Counter(t.status for t in tasks)
@@ -43,7 +43,7 @@ def test_counts_of_nothing(harness: Harness) -> None:
 
 
 def test_counts_follow_every_change(harness: Harness) -> None:
-    """Semantics 4: after each step the counts equal a recount: they fall as they rose."""
+    """Semantics 4: after each step, up or down, the counts equal a recount of the records."""
     store = harness.open()
     build.make(store, "t1", build.phase("t1", status=PhaseStatus.ACTIVE))
     assert_true(store)
@@ -65,7 +65,7 @@ def test_counts_follow_every_change(harness: Harness) -> None:
 
 
 def test_counts_hold_after_reopening(harness: Harness) -> None:
-    """Semantics 4 and 9: counts are of the registry, not of the process."""
+    """Semantics 4 and 9: another store on the same registry returns the same counts."""
     store = harness.open()
     build.make(store, "t", build.agent("t"), build.report("t"))
     other = harness.open()

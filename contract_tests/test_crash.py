@@ -1,4 +1,4 @@
-"""Semantics 10: what was acknowledged survives the process that was told so."""
+"""Semantics 10: an acknowledged commit survives the kill of its process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry_api import Capability, Change, FeedCursor, RegistryStore
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_what_was_acknowledged_survives_a_kill(harness: Harness) -> None:
-    """Semantics 10: after kill -9 every commit that returned is there, and the store works on."""
+    """Semantics 10: after kill -9 every commit that returned is there, and the store works."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     for n in range(3):

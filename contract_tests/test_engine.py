@@ -1,4 +1,4 @@
-"""What ``registry_api.keyvalue`` asks of an engine, told by its methods and not by symptoms."""
+"""What ``registry_api.keyvalue`` requires of an engine, tested on the engine's own methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry_api import find_capability
 from registry_api.keyvalue import Engine, View
 
 _FIRST, _LAST = b"check\0", b"check\1"
-# Bytes of which text, numbers and case-folded names would make another order.
+# Keys that sort differently as bytes than as text, as numbers or with their case folded.
 _KEYS = [
     b"check\0" + k for k in (b"", b"\0", b"-1", b"10", b"9", b"A", b"a", b"a\0b", b"a.", b"\xff")
 ]
@@ -48,8 +48,8 @@ def _fill(engine: Engine, keys: list[bytes]) -> None:
 def test_a_scan_is_in_the_order_of_the_bytes(
     engine: Engine, chance: Callable[[int], random.Random]
 ) -> None:
-    """Whatever the order in which keys were put; from the first bound on, up to the last one, which
-    is left out.
+    """A scan returns the keys in byte order, whatever the order of the puts, from the first bound
+    (included) up to the last one (excluded).
     """
     shuffled = list(_KEYS)
     chance(0).shuffle(shuffled)
@@ -64,7 +64,7 @@ def test_a_scan_is_in_the_order_of_the_bytes(
 
 
 def test_a_batch_sees_itself(engine: Engine) -> None:
-    """What is put and deleted in a batch is what it gets and scans."""
+    """In a batch, get and scan see what the batch has put and deleted."""
     _fill(engine, _KEYS)
     with engine.write() as batch:
         batch.delete(_KEYS[0])
@@ -80,7 +80,7 @@ def test_a_batch_sees_itself(engine: Engine) -> None:
 
 
 def test_a_batch_that_fails_leaves_nothing(engine: Engine) -> None:
-    """After an exception all is as it was, and the next batch works."""
+    """A batch that ends with an exception changes nothing, and the next batch works."""
     _fill(engine, _KEYS)
     with engine.read() as view:
         before = _all(view)
@@ -101,13 +101,13 @@ def test_a_batch_that_fails_leaves_nothing(engine: Engine) -> None:
 
 
 def test_a_view_is_one_state(engine: Engine) -> None:
-    """A batch that another thread commits meanwhile, or waits to commit, is not seen in it."""
+    """A view does not see what another thread commits, or waits to commit, while it is open."""
     _fill(engine, _KEYS)
     writer = threading.Thread(target=_fill, args=(engine, [b"check\0later", b"check\x00earlier"]))
     with engine.read() as view:
         before = _all(view)
         writer.start()
-        writer.join(0.2)  # an engine may let its writers wait for its readers
+        writer.join(0.2)  # an engine may make its writers wait for its readers
         assert _all(view) == before
         assert view.get(b"check\0later") is None
     writer.join()

@@ -1,4 +1,4 @@
-"""The feed and the store tell the same: replayed into the reference, it rebuilds every record."""
+"""The feed and the store agree: replaying the feed into the reference rebuilds every record."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _WORKERS, _STEPS = 3, 40
 def test_the_feed_rebuilds_the_store(
     harness: Harness, tmp_path: Path, chance: Callable[[int], random.Random]
 ) -> None:
-    """Semantics 1 and 6: what threads did beside each other is in the feed, whole and in an order
-    that leads to just this state: revisions, records, histories, counts.
+    """Semantics 1 and 6: after concurrent writes by threads, replaying the feed gives the same
+    revisions, records, histories and counts as the store.
     """
     store = harness.open()
     for task in _TASKS:
@@ -71,7 +71,7 @@ def test_the_feed_rebuilds_the_store(
 
 
 def _step(store: RegistryStore, chance: random.Random) -> None:
-    """Do something that fits, or that does not: then nothing may come of it."""
+    """Make a random change that is valid, or one that is refused and must change nothing."""
     task = chance.choice(_TASKS)
     what = chance.random()
     if what < 0.5:
@@ -85,7 +85,7 @@ def _step(store: RegistryStore, chance: random.Random) -> None:
             store.commit(changeset)
         except errors.RecordExists:
             return
-        raise AssertionError("one id was taken twice")
+        raise AssertionError("one id was accepted twice")
     else:
         transact(store, task, lambda snapshot: _change(snapshot, chance), attempts=1000)
 

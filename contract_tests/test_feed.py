@@ -1,4 +1,4 @@
-"""Semantics 6: the feed holds every commit, in order, and can be resumed anywhere."""
+"""Semantics 6: the feed holds every commit, in order, and resumes from any cursor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry_api import Change, FeedCursor, Put, errors, follow, new_changeset
 
 
 def test_every_commit_is_in_the_feed(harness: Harness) -> None:
-    """Semantics 6: one line a commit, with the changeset as it was applied."""
+    """Semantics 6: the feed has one line per commit, with the changeset as it was applied."""
     store = harness.open()
     sent = [build.creating("t1", build.agent("t1")), build.creating("t2")]
     sent += [new_changeset("t1", [Put(build.report("t1"))], expected=None) for _ in range(3)]
@@ -28,7 +28,7 @@ def test_every_commit_is_in_the_feed(harness: Harness) -> None:
 
 
 def test_the_feed_resumes_from_any_cursor(harness: Harness) -> None:
-    """Semantics 6: after each cursor come exactly the later changes, whatever the page size."""
+    """Semantics 6: after any cursor exactly the later changes follow, whatever the page size."""
     store = harness.open()
     build.make(store, "t1")
     build.make(store, "t2")
@@ -47,7 +47,7 @@ def test_the_feed_resumes_from_any_cursor(harness: Harness) -> None:
 
 
 def test_a_foreign_cursor_is_refused(harness: Harness) -> None:
-    """Semantics 6: the cursor of another feed is CursorExpired, never an empty answer."""
+    """Semantics 6: the cursor of another feed raises CursorExpired, not an empty answer."""
     store = harness.open()
     build.make(store, "t")
     with pytest.raises(errors.CursorExpired):
@@ -55,7 +55,7 @@ def test_a_foreign_cursor_is_refused(harness: Harness) -> None:
 
 
 def test_a_trimmed_cursor_is_refused(harness: Harness) -> None:
-    """Semantics 6: when lines after the cursor were trimmed, it says so."""
+    """Semantics 6: a cursor raises CursorExpired if lines after it were trimmed."""
     store = harness.open()
     store.commit(build.aged("t", build.creating("t").ops, 40, expected=0))
     first = store.changes()[0].cursor
@@ -68,8 +68,8 @@ def test_a_trimmed_cursor_is_refused(harness: Harness) -> None:
 
 
 def test_a_new_subscriber_gets_through_after_trimming(harness: Harness) -> None:
-    """Semantics 6: a walk from the beginning can be resumed from each of its pages, also where
-    tasks that rest have lines older than what was trimmed of others.
+    """Semantics 6: a read of the feed from its beginning can resume after each page, also if idle
+    tasks keep lines that are older than the trimmed lines of other tasks.
     """
     store = harness.open()
     for n in range(4):
@@ -86,7 +86,7 @@ def test_a_new_subscriber_gets_through_after_trimming(harness: Harness) -> None:
 
 
 def test_follow_misses_nothing_and_repeats_nothing(harness: Harness) -> None:
-    """Semantics 6: a follower beside writers sees each task's revisions 1, 2, 3 … once."""
+    """Semantics 6: while others write, `follow` returns each task's revisions 1, 2, 3 … once."""
     store = harness.open()
     stop, seen = threading.Event(), list[Change]()
 

@@ -1,4 +1,4 @@
-"""Semantics 3: a changeset happens once, however often it is sent."""
+"""Semantics 3: a changeset is applied once, however often it is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from registry_api import Capability, Put, commit_with_retry, errors, new_changes
 
 
 def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
-    """Semantics 3: the second answer is the first one, marked; the store is unchanged."""
+    """Semantics 3: the second answer equals the first one, marked as replayed; the store is
+    unchanged.
+    """
     store = harness.open()
     first = build.creating("t", build.agent("t"))
     report = new_changeset("t", [Put(build.report("t", progress=7))], expected=None)
@@ -31,7 +33,7 @@ def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_replays_are_known_to_the_next_process(harness: Harness) -> None:
-    """Semantics 3: what was committed is recognised after the store was opened anew."""
+    """Semantics 3: a committed changeset is recognised after the store was closed and reopened."""
     store = harness.open()
     changeset = build.creating("t")
     commit = store.commit(changeset)
@@ -40,8 +42,8 @@ def test_replays_are_known_to_the_next_process(harness: Harness) -> None:
 
 
 def test_a_lost_answer_is_asked_for_again(harness: Harness) -> None:
-    """Semantics 3: it happened but the answer was lost, or it did not happen: the same changeset is
-    sent again until it is answered, and has happened once.
+    """Semantics 3: if a request or its answer is lost, the caller sends the same changeset until it
+    gets an answer, and it is applied once.
     """
     store = harness.open()
     build.make(store, "t", build.agent("t"))
@@ -55,8 +57,8 @@ def test_a_lost_answer_is_asked_for_again(harness: Harness) -> None:
 
 
 def test_nothing_is_counted_twice_when_answers_are_lost(harness: Harness) -> None:
-    """Semantics 3 and 5: threads that read, decide and write over such a way count every step
-    once.
+    """Semantics 3 and 5: threads that increment a counter over a connection that loses answers
+    count every step once.
     """
     store = harness.open()
     build.make(store, "t", build.agent("t"))
@@ -81,7 +83,7 @@ def test_nothing_is_counted_twice_when_answers_are_lost(harness: Harness) -> Non
 
 
 def test_other_content_under_a_known_id_is_refused(harness: Harness) -> None:
-    """Semantics 3: the same id with other ops, time or actor is IdempotencyMismatch."""
+    """Semantics 3: the same id with other ops, time or actor raises IdempotencyMismatch."""
     store = harness.open()
     build.make(store, "t")
     changeset = new_changeset("t", [Put(build.report("t"))], expected=None)
@@ -97,7 +99,9 @@ def test_other_content_under_a_known_id_is_refused(harness: Harness) -> None:
 
 
 def test_a_refused_changeset_may_be_sent_again(harness: Harness) -> None:
-    """Semantics 2 and 3: a refusal leaves no trace of the id: when it fits later, it happens."""
+    """Semantics 2 and 3: a refused changeset leaves no trace of its id and is applied later, when
+    its expected revision is reached.
+    """
     store = harness.open()
     build.make(store, "t")
     early = new_changeset("t", [Put(build.agent("t"))], expected=2)
@@ -108,8 +112,8 @@ def test_a_refused_changeset_may_be_sent_again(harness: Harness) -> None:
 
 
 def test_ids_that_cannot_be_are_refused(harness: Harness) -> None:
-    """Semantics 3: only UUIDv7 of a time that has come: any other could not be told from a
-    forgotten one.
+    """Semantics 3: an id is a UUIDv7 whose time is not in the future; any other id could not be
+    distinguished from a forgotten one.
     """
     store = harness.open()
     build.make(store, "t")
@@ -124,7 +128,9 @@ def test_ids_that_cannot_be_are_refused(harness: Harness) -> None:
 
 
 def test_forgotten_ids_are_refused_not_applied_again(harness: Harness) -> None:
-    """Semantics 3: once the feed has trimmed a line, its changeset is ChangesetExpired."""
+    """Semantics 3: once the feed has trimmed the line of a changeset, sending it again raises
+    ChangesetExpired.
+    """
     store = harness.open()
     store.commit(build.aged("t", build.creating("t").ops, 41, expected=0))
     old = [build.aged("t", [Put(build.report("t"))], 40 - n / 10) for n in range(3)]

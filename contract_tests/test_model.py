@@ -1,4 +1,4 @@
-"""The store against the reference: one random history, the same answers."""
+"""Compare the store with the reference store: the same answers to a random history."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EXTRAS = st.sampled_from(["{}", '{"b":1,"a":[2.0]}', '{"a":1e5,"b":null}', '{"st
 
 
 def records(task_id: str) -> st.SearchStrategy[Any]:
-    """Any record of the task, from few keys, so that puts meet."""
+    """Return a strategy for any record of the task; it has few keys, so that puts collide."""
     task = st.just(task_id)
     return st.one_of(
         st.builds(
@@ -127,7 +127,7 @@ DELETES: st.SearchStrategy[Op] = st.one_of(
 
 @st.composite
 def changesets(draw: st.DrawFn) -> Changeset:
-    """A changeset that often fits and often does not."""
+    """Draw a changeset that may be valid or not."""
     task_id = draw(TASKS)
     ops = draw(st.lists(records(task_id).map(Put) | DELETES, min_size=1, max_size=5))
     expected = draw(st.none() | st.integers(0, 6))
@@ -138,7 +138,7 @@ def changesets(draw: st.DrawFn) -> Changeset:
 
 
 class Machine(RuleBasedStateMachine):
-    """Sends everything to both stores and compares what they say."""
+    """A state machine that sends every call to both stores and compares their answers."""
 
     make: Callable[[], Harness]
 
@@ -157,19 +157,19 @@ class Machine(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def both(self, changeset: Changeset) -> None:
-        """Commit to both; the outcomes must be the same but for the lineage and the cursor."""
+        """Commit to both stores; the outcomes must be equal except for lineage and cursor."""
         outcomes = [_outcome(s.commit, changeset) for s in (self.store, self.reference)]
         assert outcomes[0] == outcomes[1]
 
     @rule(changeset=changesets())
     def commit(self, changeset: Changeset) -> None:
-        """Something new."""
+        """Commit a new changeset."""
         self.sent.append(changeset)
         self.both(changeset)
 
     @rule(changeset=changesets())
     def commit_on_head(self, changeset: Changeset) -> None:
-        """Something new that expects what is there."""
+        """Commit a new changeset that expects the current revision."""
         head = self.reference.head(changeset.task_id).revision
         changeset = replace(changeset, expected=head)
         if head == 0:
@@ -180,18 +180,18 @@ class Machine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 100))
     def again(self, index: int) -> None:
-        """Something sent before."""
+        """Send an earlier changeset again."""
         if self.sent:
             self.both(self.sent[index % len(self.sent)])
 
     @rule()
     def reopen(self) -> None:
-        """Another store on the same registry."""
+        """Open another store on the same registry."""
         self.store = self.harness.open()
 
     @invariant()
     def agree(self) -> None:
-        """Both hold the same tasks, records, counts and feed."""
+        """Assert that both stores hold the same tasks, records, counts and feed."""
         assert self.store.counts() == self.reference.counts()
         listed = [s.list_tasks().items for s in (self.store, self.reference)]
         assert listed[0] == listed[1]
@@ -221,7 +221,9 @@ def _outcome(commit: Callable[[Changeset], Any], changeset: Changeset) -> object
 def test_a_random_history_has_the_same_outcome(
     make_harness: Callable[[Path], Harness], tmp_path: Path
 ) -> None:
-    """Whatever is sent, the store answers and holds what the reference does."""
+    """For any history of changesets the store gives the same answers and holds the same state as
+    the reference store.
+    """
     count = iter(range(10**6))
 
     class Here(Machine):
@@ -230,7 +232,7 @@ def test_a_random_history_has_the_same_outcome(
     run_state_machine_as_test(
         Here,
         settings=settings(
-            # Why an example fails is for the answers to tell; tracing every line takes minutes.
+            # Without the explain phase, which traces every line and takes minutes.
             phases=[p for p in settings().phases if p is not Phases.explain],
             database=None,
             max_examples=40,

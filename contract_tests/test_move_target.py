@@ -1,4 +1,4 @@
-"""Capability MOVE_TARGET: a store that mirrors another, revision by revision."""
+"""Capability MOVE_TARGET: a store that can replicate another one, revision by revision."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def source(tmp_path: Path) -> Iterator[RegistryStore]:
 
 
 def into(store: RegistryStore) -> MoveTarget:
-    """The store, or the one that a wrapper holds, as the target of a move."""
+    """Return the store, or the one inside its wrappers, as the target of a move."""
     target = find_capability(store, MoveTarget)
     assert target is not None
     return target
 
 
 def assert_equal(source: RegistryStore, target: RegistryStore) -> None:
-    """Both stores hold the same, lineage and feed numbers included."""
+    """Assert that both stores hold the same, lineage and feed numbers included."""
     assert target.load("t") == source.load("t")
     for kind in (Kind.PROGRESS, Kind.FINDING):
         found = [list(all_records(s, kind, RecordQuery())) for s in (source, target)]
@@ -68,7 +68,7 @@ def assert_equal(source: RegistryStore, target: RegistryStore) -> None:
 
 
 def test_a_replayed_feed_gives_the_same_store(harness: Harness, source: RegistryStore) -> None:
-    """`apply` keeps id, digest, lineage, revision, time and feed number."""
+    """`apply` keeps the id, digest, lineage, revision, time and feed number of a change."""
     target = harness.open()
     for change in source.changes():
         commit = into(target).apply(change)
@@ -82,7 +82,7 @@ def test_a_replayed_feed_gives_the_same_store(harness: Harness, source: Registry
 def test_several_changes_are_applied_at_once_or_not_at_all(
     harness: Harness, source: RegistryStore
 ) -> None:
-    """`apply_all` is one transaction: a gap among the changes leaves nothing of them."""
+    """`apply_all` is one transaction: if a change is missing in between, none is applied."""
     store = harness.open()
     target, feed = into(store), source.changes()
     with pytest.raises(errors.NotNext):
@@ -96,7 +96,9 @@ def test_several_changes_are_applied_at_once_or_not_at_all(
 def test_the_changes_of_several_tasks_are_applied_at_once_or_not_at_all(
     harness: Harness, source: RegistryStore
 ) -> None:
-    """`apply_all` takes tasks together: a gap in one leaves nothing of any."""
+    """`apply_all` is one transaction for several tasks: a gap in one task's changes applies none of
+    any task.
+    """
     build.make(source, "u", build.agent("u"))
     build.put(source, build.report("u"), expected=None)
     build.put(source, build.finding("t"), expected=None)
@@ -112,7 +114,9 @@ def test_the_changes_of_several_tasks_are_applied_at_once_or_not_at_all(
 
 
 def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
-    """A change is applied only onto the revision before it, appends included, of its lineage."""
+    """A change, also an append, is applied only onto the revision just before it, in the same
+    lineage.
+    """
     store = harness.open()
     target = into(store)
     feed = source.changes()
@@ -128,7 +132,7 @@ def test_a_gap_is_never_hidden(harness: Harness, source: RegistryStore) -> None:
 
 
 def test_a_whole_task_is_replaced(harness: Harness, source: RegistryStore) -> None:
-    """`replace` sets a whole task, knows its feed's ids, and only moves forward."""
+    """`replace` sets a whole task, knows the ids in its feed, and never sets an older revision."""
     store = harness.open()
     target = into(store)
     target.apply(source.changes()[0])
@@ -152,7 +156,9 @@ def test_a_whole_task_is_replaced(harness: Harness, source: RegistryStore) -> No
 def test_a_replaced_task_of_another_lineage_gives_way(
     harness: Harness, source: RegistryStore
 ) -> None:
-    """A task that came from elsewhere is replaced whatever its revision, nothing of it stays."""
+    """`replace` overwrites a task of another lineage, whatever its revision, and keeps nothing of
+    it.
+    """
     store = harness.open()
     build.make(store, "t", build.agent("t", "stale"), build.report("t"), build.finding("t"))
     for n in range(9):
@@ -164,7 +170,9 @@ def test_a_replaced_task_of_another_lineage_gives_way(
 
 
 def test_a_replaced_task_says_what_its_feed_lacks(harness: Harness, source: RegistryStore) -> None:
-    """Where `replace` brings only a tail, a cursor before it is expired and old ids are refused."""
+    """If `replace` brings only the tail of a feed, a cursor before it is expired, and older ids are
+    refused.
+    """
     store = harness.open()
     target = into(store)
     feed = source.changes()
@@ -180,8 +188,8 @@ def test_a_replaced_task_says_what_its_feed_lacks(harness: Harness, source: Regi
 def test_a_task_replaced_with_its_whole_feed_hides_nothing(
     harness: Harness, source: RegistryStore
 ) -> None:
-    """Where `replace` brings a task's feed from revision 1 on, nothing is forgotten: the feed of
-    the registry still begins with the other tasks' first lines, and old cursors go on.
+    """If `replace` brings a task's feed from revision 1 on, nothing is forgotten: the registry's
+    feed still begins with the other tasks' first lines, and old cursors stay valid.
     """
     build.make(source, "u", build.agent("u"))
     build.make(source, "v")
@@ -196,8 +204,8 @@ def test_a_task_replaced_with_its_whole_feed_hides_nothing(
 def test_an_append_that_came_with_the_whole_task_is_no_error(
     harness: Harness, source: RegistryStore
 ) -> None:
-    """Histories that `replace` streamed may hold what a change after it appends: it is there once.
-    The same id with other content is refused, and nothing of that change stays.
+    """A change may append a record that `replace` has already streamed: the record is stored once.
+    Another record under the same id is refused, and nothing of that change is applied.
     """
     snapshot, before = source.load("t"), source.changes(task_id="t")
     finding, report = build.finding("t"), build.report("t", progress=77)
@@ -220,7 +228,9 @@ def test_an_append_that_came_with_the_whole_task_is_no_error(
 
 
 def test_numbers_are_never_given_out_twice(harness: Harness, source: RegistryStore) -> None:
-    """When `replace` drops the newest lines, the next commit still gets a higher number."""
+    """After `replace` has dropped the newest lines, the next commit still gets a higher feed
+    number.
+    """
     store = harness.open()
     for change in source.changes():
         into(store).apply(change)
@@ -231,7 +241,9 @@ def test_numbers_are_never_given_out_twice(harness: Harness, source: RegistrySto
 
 
 def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) -> None:
-    """When the target becomes the writer of record, its numbers go on from the mirrored ones."""
+    """When the target becomes the writer of record, its feed numbers continue after the replicated
+    ones.
+    """
     store = harness.open()
     feed = source.changes()
     for change in feed:
@@ -245,7 +257,7 @@ def test_own_commits_continue_the_feed(harness: Harness, source: RegistryStore) 
 
 
 def test_stamps_are_kept(harness: Harness) -> None:
-    """A stamp is a text by name, read back by the next one to open the store."""
+    """A stamp is a named text that another store on the same registry can read."""
     store = harness.open()
     assert into(store).read_stamp("note") is None
     into(store).write_stamp("note", "7")

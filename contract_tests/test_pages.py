@@ -33,7 +33,7 @@ from registry_api.query import make_cursor
 
 
 def _tasks(store: RegistryStore, count: int) -> list[str]:
-    """Make tasks of which each three share a creation time; return the ids in page order."""
+    """Create tasks, three per creation time; return their ids in page order."""
     keys = []
     for n in range(count):
         task = f"t{n:03}" if n % 2 else f"T{n:03}"
@@ -45,7 +45,9 @@ def _tasks(store: RegistryStore, count: int) -> list[str]:
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 20, 21, 100])
 def test_pages_of_tasks_are_whole_and_ordered(harness: Harness, limit: int) -> None:
-    """Semantics 7: any page size gives every task once, by creation time, then id by bytes."""
+    """Semantics 7: pages of any size list every task once, by creation time, then by id in byte
+    order.
+    """
     store = harness.open()
     order = _tasks(store, 20)
     for newest_first in (False, True):
@@ -60,7 +62,7 @@ def test_pages_of_tasks_are_whole_and_ordered(harness: Harness, limit: int) -> N
 
 
 def test_pages_are_stable_under_inserts(harness: Harness) -> None:
-    """Semantics 7: what is inserted between two pages never repeats or hides another item."""
+    """Semantics 7: a task inserted between two pages never repeats or hides another one."""
     store = harness.open()
     order = _tasks(store, 10)
     first = store.list_tasks(limit=4)
@@ -71,7 +73,7 @@ def test_pages_are_stable_under_inserts(harness: Harness) -> None:
 
 
 def test_tasks_are_filtered(harness: Harness) -> None:
-    """Semantics 7: tasks can be asked for by derived status, time and plain substring."""
+    """Semantics 7: tasks can be filtered by derived status, time and plain substring."""
     store = harness.open()
     _tasks(store, 9)
     build.make(store, "live", build.agent("live"), created_at=build.later(50))
@@ -157,7 +159,7 @@ CASES: list[tuple[Kind, RecordQuery, list[str]]] = [
 def test_records_are_filtered_and_paged(
     harness: Harness, kind: Kind, query: RecordQuery, expected: list[str], limit: int
 ) -> None:
-    """Semantics 7: each filter, over one task or all, in page order and any page size."""
+    """Semantics 7: each filter works over one task or all, in page order and with any page size."""
     store = harness.open()
     _populate(store)
     got, after = list[str](), None
@@ -171,7 +173,7 @@ def test_records_are_filtered_and_paged(
 
 
 def test_queries_that_make_no_sense_are_refused(harness: Harness) -> None:
-    """Semantics 7: a filter that a kind does not have, a bad limit and a made-up cursor are
+    """Semantics 7: a filter that a kind does not have, a bad limit and an invented cursor raise
     InvalidQuery.
     """
     store = harness.open()
@@ -197,7 +199,7 @@ def test_queries_that_make_no_sense_are_refused(harness: Harness) -> None:
 
 
 def _odd(value: Any) -> Any:
-    """What a caller without a type checker may pass."""
+    """Return what a caller without a type checker may pass."""
     return value
 
 
@@ -225,8 +227,8 @@ def _odd(value: Any) -> Any:
 def test_values_that_cannot_be_are_refused(
     harness: Harness, call: Callable[[RegistryStore], object]
 ) -> None:
-    """Semantics 7: a value of the wrong type or out of range is InvalidQuery in every store, never
-    a crash.
+    """Semantics 7: a value of the wrong type or out of range raises InvalidQuery in every store, no
+    other error.
     """
     store = harness.open()
     _populate(store)
@@ -236,7 +238,7 @@ def test_values_that_cannot_be_are_refused(
 
 @pytest.mark.parametrize("task_id", ["\ud800", "../up", "", "a\x00", "x" * 500])
 def test_no_task_has_such_an_id(harness: Harness, task_id: str) -> None:
-    """Semantics 11: what cannot be an id is not found."""
+    """Semantics 11: a task id that is not valid is answered as a task that does not exist."""
     store = harness.open()
     assert store.head(task_id).revision == 0
     with pytest.raises(errors.TaskNotFound):
@@ -244,9 +246,7 @@ def test_no_task_has_such_an_id(harness: Harness, task_id: str) -> None:
 
 
 def test_a_cursor_of_another_kind_is_refused(harness: Harness) -> None:
-    """Semantics 7: a page cursor whose sort key has the wrong type is InvalidQuery, not an odd
-    page.
-    """
+    """Semantics 7: a page cursor whose sort key has the wrong type raises InvalidQuery."""
     store = harness.open()
     _populate(store)
     cursor = store.list_records(Kind.PHASE, limit=1).next
@@ -255,7 +255,9 @@ def test_a_cursor_of_another_kind_is_refused(harness: Harness) -> None:
 
 
 def test_who_is_silent(harness: Harness) -> None:
-    """Silent: active by record without a sign of life; a task when none of its agents gives one."""
+    """An agent is silent if it is active by record without a recent sign of life; a task is silent
+    if all its active agents are.
+    """
     store = harness.open()
     _populate(store)
     build.put(store, build.report("t2", "a1", timestamp=build.later(100)), expected=None)
@@ -267,7 +269,7 @@ def test_who_is_silent(harness: Harness) -> None:
 
 
 def test_lists_see_the_newest_state(harness: Harness) -> None:
-    """A list after a commit shows it: the agent as the last report left it."""
+    """A list after a commit shows the new state, an agent as its last report left it."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     build.put(store, build.report("t", progress=33, status="blocked"), expected=None)

@@ -15,7 +15,9 @@ from registry_api import Capability, Kind
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_another_store_sees_every_write(harness: Harness) -> None:
-    """Semantics 9: what one store commits, another one open on the same registry reads next."""
+    """Semantics 9: what one store commits, another store on the same registry reads at its next
+    call.
+    """
     mine, theirs = harness.open(), harness.open()
     build.make(mine, "t", build.agent("t"))
     for n in range(1, 6):
@@ -31,7 +33,9 @@ def test_another_store_sees_every_write(harness: Harness) -> None:
 
 @pytest.mark.needs(Capability.MULTI_PROCESS)
 def test_processes_lose_no_update(harness: Harness) -> None:
-    """Semantics 5 and 9: the same by processes, each with a store of its own."""
+    """Semantics 5 and 9: concurrent read-modify-write by processes, each with its own store, loses
+    no update.
+    """
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     processes = [
@@ -45,8 +49,8 @@ def test_processes_lose_no_update(harness: Harness) -> None:
 
 @pytest.mark.needs(Capability.MULTI_PROCESS)
 def test_a_fork_loses_nothing(harness: Harness) -> None:
-    """Semantics 9 and 10: parent and child of a fork go on with the store they share, whoever
-    closes first; what each was told stands.
+    """Semantics 9 and 10: after a fork parent and child both continue to use the store, also after
+    the other one has closed it, and no acknowledged commit is lost.
     """
     store = harness.open()
     build.make(store, "t", build.agent("t"))

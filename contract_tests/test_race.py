@@ -24,13 +24,13 @@ WORKERS, ROUNDS = 4, 25
 
 
 def bump(snapshot: TaskSnapshot) -> list[Op]:
-    """Add one to the counting agent's progress."""
+    """Return the op that adds one to the progress of the first agent."""
     agent = snapshot.agents[0]
     return [Put(build.agent(agent.task_id, agent.agent_id, progress=agent.progress + 1))]
 
 
 def test_threads_lose_no_update(harness: Harness) -> None:
-    """Semantics 5 and 9: read-modify-write by threads of one store counts every step."""
+    """Semantics 5 and 9: concurrent read-modify-write by threads of one store loses no update."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     failures = list[BaseException]()
@@ -56,8 +56,8 @@ def test_threads_lose_no_update(harness: Harness) -> None:
 
 
 def test_readers_never_see_a_torn_state(harness: Harness) -> None:
-    """Semantics 1: two records always written together are never seen apart, nor is a field of one
-    beside an older field of it: each says which it is and of which revision.
+    """Semantics 1: a reader never sees two records of different revisions that are always written
+    together, nor one record with fields of different revisions.
     """
     store = harness.open()
     build.make(store, "t", *_pair(1))
@@ -75,7 +75,7 @@ def test_readers_never_see_a_torn_state(harness: Harness) -> None:
                 ):
                     if agents != _pair(revision):
                         found = ", ".join(f"{a.agent_id}: {a.type}" for a in agents)  # type: ignore[union-attr]
-                        torn.append(f"beside revision {revision}: {found}; not one state was read")
+                        torn.append(f"at revision {revision}: {found}; the read mixes states")
         except BaseException as error:  # noqa: BLE001
             torn.append(error)
 
@@ -98,7 +98,7 @@ def _pair(revision: int) -> tuple[Agent, ...]:
 
 
 def test_a_closed_store_says_so(harness: Harness) -> None:
-    """After close every call is StoreClosed, and closing again is fine."""
+    """After close every call raises StoreClosed, and closing again does nothing."""
     store = harness.open()
     build.make(store, "t")
     store.close()

@@ -1,4 +1,4 @@
-"""How fast the store is with a task of ordinary size. Slow is no failure: the report warns."""
+"""The speed of a store with a task of ordinary size; a slow store gets a warning, no failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contract_tests import build
 from contract_tests.harness import Harness
 
-# What an orchestrator of 20 agents that each report every few seconds cannot do without.
+# The least that an orchestrator of 20 agents needs if each reports every few seconds.
 FLOORS = {"reports a second": 50.0, "loads a second": 200.0}
 _AGENTS, _SECONDS = 20, 0.4
 
@@ -16,8 +16,8 @@ _AGENTS, _SECONDS = 20, 0.4
 def test_reports_and_loads(
     harness: Harness, record_property: Callable[[str, object], None]
 ) -> None:
-    """Twenty agents report one after another, and the task is loaded as often: the figures are in
-    the report, and every report is in the store.
+    """Twenty agents report one after another, then the task is loaded as often as possible: both
+    rates are in the report, and every report is in the store.
     """
     store = harness.open()
     build.make(store, "t", *(build.agent("t", f"a{n}") for n in range(_AGENTS)))

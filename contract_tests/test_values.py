@@ -1,4 +1,4 @@
-"""Semantics 8 and 11: what values a store takes, keeps and refuses."""
+"""Semantics 8 and 11: which values a store accepts, keeps and refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_text_is_kept(harness: Harness, text: str) -> None:
-    """Semantics 8: any Unicode but U+0000 and lone surrogates comes back as it was."""
+    """Semantics 8: any Unicode but U+0000 and lone surrogates is returned unchanged."""
     store = harness.open()
     build.make(store, "t", build.agent("t", prompt=text), description=text)
     build.put(store, build.report("t", message=text), expected=None)
@@ -36,7 +36,7 @@ def test_text_is_kept(harness: Harness, text: str) -> None:
 
 
 def test_times_come_back_in_utc_with_microseconds(harness: Harness) -> None:
-    """Semantics 8: any zone in, the same moment in UTC out."""
+    """Semantics 8: a time in any zone is returned as the same moment in UTC."""
     store = harness.open()
     zone = timezone(timedelta(hours=5, minutes=45))
     moments = [
@@ -53,7 +53,7 @@ def test_times_come_back_in_utc_with_microseconds(harness: Harness) -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 250, 2**53, -(2**53)])
 def test_integers_are_kept(harness: Harness, number: int) -> None:
-    """Semantics 8: integers within ±2**53 come back exactly."""
+    """Semantics 8: integers within ±2**53 are returned exactly."""
     store = harness.open()
     build.make(store, "t", build.agent("t", progress=number, pid=number))
     assert store.load("t").agents[0].progress == number
@@ -61,7 +61,7 @@ def test_integers_are_kept(harness: Harness, number: int) -> None:
 
 
 def test_unknown_fields_are_kept_as_their_text(harness: Harness) -> None:
-    """Semantics 8: `extra` keeps the JSON text of each value and the order; white space goes."""
+    """Semantics 8: `extra` keeps the JSON text of each value and the order, but not white space."""
     store = harness.open()
     extra = '{"z": 1.0, "a": 1e5, "big": 123456789012345678901234567890, "n": [null, {"k": "é"}]}'
     build.make(store, "t", build.agent("t", extra=extra), extra=extra)
@@ -73,7 +73,7 @@ def test_unknown_fields_are_kept_as_their_text(harness: Harness) -> None:
 
 @pytest.mark.parametrize("good", ["a", "A", "0", "_", "-x", "a.b", "x" * 128, "TASK-1.2_3-z"])
 def test_ids_that_are_taken(harness: Harness, good: str) -> None:
-    """Semantics 11: letters, digits, ._- without a leading dot, up to 128."""
+    """Semantics 11: an id has up to 128 letters, digits and ._-, and no leading dot."""
     store = harness.open()
     build.make(store, good, build.agent(good, good))
     assert store.load(good).agents[0].agent_id == good
@@ -83,7 +83,7 @@ def test_ids_that_are_taken(harness: Harness, good: str) -> None:
     "bad", ["", ".", "..", "../x", "a/b", "a\\b", "a b", "a\n", "é", "x" * 129, "a\x00", ".hidden"]
 )
 def test_ids_that_are_refused(harness: Harness, bad: str) -> None:
-    """Semantics 11: anything else is InvalidChangeset, as a task's id and as an agent's."""
+    """Semantics 11: any other id raises InvalidChangeset, as a task's id and as an agent's."""
     store = harness.open()
     with pytest.raises(errors.InvalidChangeset):
         build.make(store, bad)
@@ -122,7 +122,9 @@ BAD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fields", BAD.values(), ids=BAD)
 def test_bad_values_are_refused(harness: Harness, fields: dict[str, Any]) -> None:
-    """Semantics 8: a value outside the model is refused with its field's name, nothing happens."""
+    """Semantics 8: a value outside the model is refused with the name of its field and changes
+    nothing.
+    """
     store = harness.open()
     changeset = build.creating("t")
     changeset = new_changeset("t", [Put(Task(task_id="t", **fields))], expected=0)
@@ -132,7 +134,9 @@ def test_bad_values_are_refused(harness: Harness, fields: dict[str, Any]) -> Non
 
 
 def test_a_changeset_is_of_one_task_and_has_ops(harness: Harness) -> None:
-    """Semantics 2: ops on another task, no ops, and a creation without its task are refused."""
+    """Semantics 2: a changeset with ops on another task, without ops, with a wrong kind of
+    `expected`, or that creates a task without its record is refused.
+    """
     store = harness.open()
     build.make(store, "t")
     for changeset in (
@@ -149,7 +153,7 @@ def test_a_changeset_is_of_one_task_and_has_ops(harness: Harness) -> None:
 
 @pytest.mark.parametrize("key", ["", "x", "00", "0_0", "٠", " 0", "9" * 20, "1" * 5000, "-0"])
 def test_phase_keys_are_plain_numbers(harness: Harness, key: str) -> None:
-    """Semantics 2: a delete names a phase by its index, in plain decimal; all else is refused."""
+    """Semantics 2: a delete names a phase by its index in plain decimal; other keys are refused."""
     store = harness.open()
     build.make(store, "t", build.phase("t", 0))
     with pytest.raises(errors.InvalidChangeset):
@@ -158,7 +162,7 @@ def test_phase_keys_are_plain_numbers(harness: Harness, key: str) -> None:
 
 
 def test_too_large_a_changeset_is_refused(harness: Harness) -> None:
-    """Semantics 2: what exceeds the declared limits is refused, not cut."""
+    """Semantics 2: a changeset that exceeds the declared limits is refused, not truncated."""
     store = harness.open()
     build.make(store, "t")
     many = [Put(build.finding("t")) for _ in range(store.info.limits.ops + 1)]

@@ -1,4 +1,4 @@
-"""A process of its own that works on the registry which the environment names."""
+"""A worker process on the registry that the environment variables select."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry_api import Put, new_changeset, open_store, transact
 
 
 def main(verb: str, task_id: str, argument: str) -> None:
-    """``bump TASK ROUNDS`` counts with transact; ``report TASK NAME`` reports until killed."""
+    """Run ``bump TASK ROUNDS`` (count with transact) or ``report TASK NAME`` (until killed)."""
     from contract_tests.test_race import bump  # noqa: PLC0415  (needs pytest, which report does not)
 
     store = open_store()

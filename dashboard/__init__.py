@@ -1,1 +1,1 @@
-"""What is true now, for people: an HTTP API and a live page over the store alone."""
+"""HTTP API and live pages that show the current state of a registry; they use only its store."""

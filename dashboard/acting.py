@@ -1,6 +1,7 @@
-"""What an operator does from here: the move, stopping an agent, approving by force.
+"""Actions of an operator: migration commands, stopping an agent, force-approving a phase.
 
-The guard lets only operators send anything. A move's work runs on when its caller leaves.
+The guard accepts POST requests from operators only. A migration job continues when its caller
+disconnects.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/api", dependencies=[Depends(only_known)], responses=REFUSALS)
 _ACTOR = "dashboard"
-_MOST = 200  # differences that an answer names
-_LONGEST = 500  # characters of a value that differs
+_MOST = 200  # differences that an answer lists
+_LONGEST = 500  # characters shown of a value that differs
 
 Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
 
 
 class Asked(BaseModel):
-    """What is sent; a name that is not known is refused."""
+    """A request body; an unknown field is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Nothing(Asked):
-    """No choice is to be made."""
+    """An empty request body."""
 
 
 class Way(Asked):
-    """Where a move is to go."""
+    """The phase to switch to."""
 
     to: MigrationPhase
     json_is_truth: bool = False
@@ -54,9 +55,11 @@ class Way(Asked):
 
 
 class Switch(Way):
-    """As ``registry-backend switch``: ``force`` is the reason to go on where something forbids it;
-    ``timeout``: seconds, without one as long as operations of just now call for. ``epoch``: do
-    nothing where the record is of another one by now.
+    """The options of a switch, like those of ``registry-backend switch``.
+
+    ``force``: the reason to continue although a check forbids the switch. ``timeout``: seconds; by
+    default it follows the duration of recent operations. ``epoch``: change nothing if the record
+    has another epoch by now.
     """
 
     force: Reason | None = Field(default=None, validation_alias=AliasChoices("force", "anyway"))
@@ -65,20 +68,20 @@ class Switch(Way):
 
 
 class Reconcile(Asked):
-    """Whether only to count what would be done."""
+    """The options of a reconcile; ``dry_run`` only counts what would be done."""
 
     dry_run: bool = False
 
 
 class Why(Asked):
-    """The reason, which is kept."""
+    """The reason for an action; it is recorded."""
 
     reason: Reason
 
 
 @router.post("/migration/plan", responses=STREAM)
 async def plan(request: Request, settings: Configured, asked: Way) -> EventSourceResponse:
-    """Check a switch and name its steps; changes nothing."""
+    """Check a switch and list its steps; changes nothing."""
 
     def work(_: Progress) -> dict[str, Any]:
         with closing(open_migration(settings, read_only=True)) as migration:
@@ -97,7 +100,7 @@ async def plan(request: Request, settings: Configured, asked: Way) -> EventSourc
 
 @router.post("/migration/switch", responses=STREAM)
 async def switch(request: Request, settings: Configured, asked: Switch) -> EventSourceResponse:
-    """Move to another phase, each step verified before it commits."""
+    """Switch to another phase; each step is verified before it commits."""
 
     def work(progress: Progress) -> dict[str, Any]:
         with closing(open_migration(settings)) as migration:
@@ -118,11 +121,11 @@ async def switch(request: Request, settings: Configured, asked: Switch) -> Event
 
 @router.post("/migration/verify", responses=STREAM)
 async def verify(request: Request, settings: Configured, asked: Nothing) -> EventSourceResponse:
-    """Compare both stores field by field, beside the writers; names at most 200 differences."""
+    """Compare both stores field by field while writers continue; lists at most 200 differences."""
     del asked
 
     def work(progress: Progress) -> dict[str, Any]:
-        # Not from its status, which counts all records.
+        # Read directly: the status of the migration would count all records.
         record = FileControl(settings.workspace / STATE_DIR).read()
         compared = record is not None and record.phase is not MigrationPhase.JSON_ONLY
         with closing(open_migration(settings)) as migration:
@@ -143,7 +146,7 @@ async def verify(request: Request, settings: Configured, asked: Nothing) -> Even
 async def reconcile(
     request: Request, settings: Configured, asked: Reconcile
 ) -> EventSourceResponse:
-    """Take in what other programs wrote, and bring the target of a move up to date."""
+    """Absorb what legacy programs wrote, and bring the target of a move up to date."""
 
     def work(progress: Progress) -> dict[str, Any]:
         with closing(open_migration(settings)) as migration:
@@ -167,14 +170,14 @@ def approve(
     phase_index: Annotated[int, Path(ge=0, le=2**31)],
     asked: Why,
 ) -> dict[str, Any]:
-    """Approve an escalated phase by force."""
+    """Force-approve an escalated phase."""
     done = _orchestrator(request).approve_phase(task_id, asked.reason, phase_index=phase_index)
     phase = done.phase(phase_index)
     return {"task_id": task_id, "phase_index": phase_index, "status": str(phase and phase.status)}
 
 
 def _begun(request: Request, what: str, work: Work) -> EventSourceResponse:
-    """Start a job, and stream how it goes: ``progress``, then ``done`` or ``failed``."""
+    """Start a job and stream its events: ``progress``, then ``done`` or ``failed``."""
     jobs: Jobs = request.app.state.jobs
     return EventSourceResponse(_followed(jobs, jobs.start(what, work)), ping=15)
 
@@ -186,7 +189,7 @@ async def _followed(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
 
 
 def _difference(found: Mismatch) -> dict[str, str]:
-    """Return one with both values as JSON, cut where they are long."""
+    """Return a difference with both values as JSON text, shortened if they are long."""
     source, target = (jsontext.dump_text(v)[:_LONGEST] for v in (found.source, found.target))
     return {
         "task_id": found.task_id,
@@ -219,7 +222,7 @@ def _orchestrator(request: Request) -> Orchestrator:
         from dashboard.commands import orchestrator_on  # noqa: PLC0415  (another extra)
     except ImportError as error:
         raise UsageError(
-            f"this needs {error.name}, which is not installed",
+            f"stopping and approving need {error.name}, which is not installed",
             next_step="pip install 'registry-backend[mcp]'",
         ) from None
     state = request.app.state

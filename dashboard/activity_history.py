@@ -1,4 +1,4 @@
-"""Who was at work in the last hour: counts taken every few seconds, kept in memory only."""
+"""Numbers of active agents in the last hour: sampled every few seconds, kept in memory only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["ACTIVE", "EVERY", "ActivityHistory"]
 
 log = logging.getLogger("registry_backend")
 ACTIVE = tuple(s for s in AgentStatus if s in ACTIVE_AGENT)
-EVERY = 15.0  # seconds between two counts
+EVERY = 15.0  # seconds between two samples
 _KEPT = int(3600 / EVERY)
 
 
 class ActivityHistory:
-    """Samples one store from when it is started."""
+    """Samples of the agent counts of one store, taken while ``sample`` runs."""
 
     def __init__(self, store: AsyncStore, *, every: float = EVERY) -> None:
         self._store = store
@@ -27,11 +27,11 @@ class ActivityHistory:
         self.rows: deque[tuple[int, ...]] = deque(maxlen=_KEPT)
 
     async def sample(self) -> None:
-        """Count for ever."""
+        """Take samples until cancelled."""
         while True:
             try:
                 agents = (await self._store.counts()).agents
                 self.rows.append(tuple(agents.get(status, 0) for status in ACTIVE))
             except RegistryError as error:
-                log.warning("the store cannot be counted: %s", error)
+                log.warning("the counts of the store cannot be read: %s", error)
             await asyncio.sleep(self._every)

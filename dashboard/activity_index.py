@@ -1,7 +1,7 @@
-"""Who is active and when each last gave a sign: read whole once, then only what has changed.
+"""Active agents and the last sign of life of each: read in full once, then only the changes.
 
-Asking the store each time costs as much as there are active agents: 120 to 170 ms with ten thousand
-(benchmarks/watching.py), for each page of each tab.
+The index exists because asking the store each time takes time in proportion to the number of active
+agents: 120 to 170 ms with ten thousand (benchmarks/watching.py), for each page of each tab.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from registry_api.status import ACTIVE_AGENT
 
 __all__ = ["ActivityIndex", "Quiet"]
 
-_PAGE, _PAGES = 500, 4  # changes that are looked at one by one; behind more, all is read anew
+_PAGE, _PAGES = 500, 4  # changes applied one by one; after more, everything is read again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
-    """Who gave no sign since a moment; ``newest`` is the newest last sign of all silent tasks: all
-    of them are silent since then.
+    """Active agents and tasks without a sign of life since a moment.
+
+    ``newest`` is the newest last sign of all silent tasks: all of them have been silent since then.
     """
 
     agents: tuple[Agent, ...]
@@ -44,14 +45,14 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class _Present:
-    """What is kept of a task that is ACTIVE or has active agents."""
+    """The entry of a task that is ACTIVE or has active agents."""
 
     active: bool
     agents: tuple[tuple[datetime | None, Agent], ...]
 
 
 class ActivityIndex:
-    """Keeps up with one store by its feed; thread-safe."""
+    """An index of one store's active agents, kept up to date by the feed; thread-safe."""
 
     def __init__(self, store: RegistryStore) -> None:
         self.store = store
@@ -60,7 +61,10 @@ class ActivityIndex:
         self._tasks: dict[str, _Present] | None = None
 
     def quiet(self, before: datetime) -> Quiet:
-        """Return who gave no sign since ``before``, by the rule of ``registry_api.silent``."""
+        """Return the silent agents and tasks: no sign of life since ``before``.
+
+        The rule is that of ``registry_api.silent``.
+        """
         agents: list[Agent] = []
         tasks, last = set[str](), list[datetime]()
         for task_id, present in self._now():
@@ -74,16 +78,16 @@ class ActivityIndex:
 
     def _now(self) -> list[tuple[str, _Present]]:
         with self._lock:
-            known, self._tasks = self._tasks, None  # a read that fails on the way leaves nothing
+            known, self._tasks = self._tasks, None  # if a read fails, all is read again
             if known is None or not self._caught_up(known):
-                # The place first: what is written while all is read is looked at again.
+                # The end of the feed first: changes made during the full read are applied later.
                 self._at = end_of_feed(self.store)
                 known = self._everything()
             self._tasks = known
             return list(known.items())
 
     def _caught_up(self, known: dict[str, _Present]) -> bool:
-        """Take in what has changed; False where that is too much, or is no longer kept."""
+        """Apply the changes since the last call; False if they are too many or have expired."""
         changed: dict[str, None] = {}
         try:
             for _ in range(_PAGES):

@@ -1,4 +1,4 @@
-"""How answers are written: numbers as they were recorded, each text such that it can be sent."""
+"""JSON answers: numbers keep their recorded text, and every string can be encoded as UTF-8."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ __all__ = ["ExactRoute", "sendable"]
 
 
 class ExactRoute(APIRoute):
-    """A route whose answer is written by ``jsontext``: pydantic and orjson know no number that is
-    kept as its text, such as ``1e-7`` or one of twenty digits.
+    """A route whose answer is written by ``jsontext``.
+
+    Pydantic and orjson cannot write a number that is kept as its text, such as ``1e-7`` or one of
+    twenty digits.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -41,7 +43,7 @@ def _exactly(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sendable(value: Any) -> Any:
-    """Return a value of JSON types whose texts are UTF-8: a folder's name need not be."""
+    """Return a JSON value with all strings made valid UTF-8: the name of a folder may not be."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

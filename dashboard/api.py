@@ -1,4 +1,4 @@
-"""The HTTP API for looking: what the older dashboard's routes gave, and what they could not."""
+"""The read-only HTTP API: the routes of the legacy dashboard, and further ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = ["numbers", "router"]
 
 
 def only_known(request: Request) -> None:
-    """Refuse a query parameter that the route does not have: a typing error would be ignored."""
+    """Refuse an unknown query parameter, so that a misspelt one is not silently ignored."""
     route: APIRoute = request.scope["route"]
     known = {p.alias for p in route.dependant.query_params}
     unknown = sorted(set(request.query_params) - known)
@@ -88,7 +88,7 @@ Configured = Annotated[Settings, Depends(_settings)]
 
 
 def task_line(task: TaskSummary) -> dict[str, Any]:
-    """Return a task of a list, in the older shape."""
+    """Return a task of a list, in the format of the legacy dashboard."""
     done = task.agents - task.active_agents
     return {
         "task_id": task.task_id,
@@ -116,7 +116,7 @@ def tasks(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> list[dict[str, Any]]:
-    """The tasks, newest first; the header X-Next-Cursor continues the list."""
+    """Return the tasks, newest first; the header X-Next-Cursor continues the list."""
     query = TaskQuery(status=status, since=since, until=until, text=text or None, newest_first=True)
     page = store.list_tasks(query, after=cursor, limit=limit)
     if page.next:
@@ -131,7 +131,7 @@ def summary(
     settings: Configured,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """True counts, the newest tasks, who is at work; its cost follows what has changed."""
+    """Return actual counts, newest tasks and active agents; the cost grows with recent changes."""
     summary = look(present, settings, datetime.now(UTC))
     recent = store.list_tasks(TaskQuery(newest_first=True), limit=limit)
     active = store.list_records(Kind.AGENT, RecordQuery(active=True), limit=limit)
@@ -151,10 +151,10 @@ def summary(
 
 @router.get("/tasks/{task_id}")
 def task(store: Store, task_id: TaskId) -> dict[str, Any]:
-    """A task with all that it holds but its histories."""
+    """Return a task with all of its records except progress and findings."""
     snapshot = store.load(task_id)
-    to_dict = legacy.document(snapshot)
-    return to_dict | {
+    shown = legacy.document(snapshot)
+    return shown | {
         "description": snapshot.task.description,
         "recorded_status": str(snapshot.task.recorded_status),
         "revision": snapshot.revision,
@@ -176,7 +176,7 @@ def task(store: Store, task_id: TaskId) -> dict[str, Any]:
 
 @router.get("/tasks/{task_id}/registry")
 def registry(store: Store, task_id: TaskId) -> dict[str, Any]:
-    """The task as AGENT_REGISTRY.json has it."""
+    """Return the task in the format of AGENT_REGISTRY.json."""
     return legacy.document(store.load(task_id))
 
 
@@ -187,7 +187,7 @@ def agents(
     status: AgentStatus | None = None,
     phase_index: Annotated[int | None, Query(ge=-1, le=2**31)] = None,
 ) -> list[dict[str, Any]]:
-    """A task's agents."""
+    """Return a task's agents."""
     return [
         legacy.agent_data(a)
         for a in store.load(task_id).agents
@@ -201,14 +201,14 @@ def find_agent(store: RegistryStore, task_id: str, agent_id: str) -> Agent:
     found = store.load(task_id).agent(agent_id)
     if found is None:
         raise NotThere(
-            f"task {task_id} has no agent {agent_id!r}", next_step=f"/api/agents/{task_id} has them"
+            f"task {task_id} has no agent {agent_id!r}", next_step=f"See /api/agents/{task_id}"
         )
     return found
 
 
 @router.get("/agents/{task_id}/{agent_id}")
 def agent(store: Store, task_id: TaskId, agent_id: AgentId) -> dict[str, Any]:
-    """One agent."""
+    """Return one agent."""
     return legacy.agent_data(find_agent(store, task_id, agent_id))
 
 
@@ -221,7 +221,7 @@ def progress(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> list[dict[str, Any]]:
-    """An agent's reports, oldest first."""
+    """Return an agent's reports, oldest first."""
     find_agent(store, task_id, agent_id)
     query = RecordQuery(task_id=task_id, agent_id=agent_id)
     page = store.list_records(Kind.PROGRESS, query, after=cursor, limit=limit)
@@ -250,7 +250,7 @@ def findings(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> list[dict[str, Any]]:
-    """What an agent found, oldest first."""
+    """Return an agent's findings, oldest first."""
     find_agent(store, task_id, agent_id)
     query = RecordQuery(task_id=task_id, agent_id=agent_id, severity=severity or None)
     page = store.list_records(Kind.FINDING, query, after=cursor, limit=limit)
@@ -260,7 +260,7 @@ def findings(
 
 
 def finding_line(finding: Finding) -> dict[str, Any]:
-    """Return a finding in the older shape."""
+    """Return a finding in the format of the legacy dashboard."""
     return {
         "timestamp": finding.timestamp.isoformat(),
         "task_id": finding.task_id,
@@ -280,7 +280,7 @@ def agent_log(
     agent_id: AgentId,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 200,
 ) -> list[dict[str, Any]]:
-    """The last lines of an agent's output, each read as JSON where it is."""
+    """Return the last lines of an agent's output, parsed where they are JSON."""
     find_agent(store, task_id, agent_id)
     return logs.last_lines(settings.workspace, task_id, agent_id, limit=limit)
 
@@ -294,7 +294,7 @@ def output(
     max_bytes: Annotated[int, Query(ge=1, le=2**20)] = 65_536,
     before: Annotated[int | None, Query(ge=0)] = None,
 ) -> dict[str, Any]:
-    """The end of an agent's output as text, or what stands before a place in it."""
+    """Return the end of an agent's output as text, or the part before an offset."""
     find_agent(store, task_id, agent_id)
     text, start, size = logs.tail(
         settings.workspace, task_id, agent_id, limit=max_bytes, before=before
@@ -304,20 +304,20 @@ def output(
 
 @router.get("/phases/{task_id}")
 def phases(store: Store, task_id: TaskId) -> list[dict[str, Any]]:
-    """A task's phases."""
-    to_dict: list[dict[str, Any]] = legacy.document(store.load(task_id))["phases"]
-    return to_dict
+    """Return a task's phases."""
+    phases: list[dict[str, Any]] = legacy.document(store.load(task_id))["phases"]
+    return phases
 
 
 @router.get("/phases/{task_id}/current")
 def current_phase(store: Store, task_id: TaskId) -> dict[str, Any]:
-    """Where the task's work stands."""
+    """Return the task's current phase with counts of its agents."""
     snapshot = store.load(task_id)
     index = snapshot.task.current_phase_index or 0
     phase = snapshot.phase(index)
     if phase is None:
         raise NotThere(
-            f"task {task_id} has no phase {index}", next_step=f"/api/phases/{task_id} has them"
+            f"task {task_id} has no phase {index}", next_step=f"See /api/phases/{task_id}"
         )
     bound = [a for a in snapshot.agents if a.phase_index == index and a.review_id is None]
     active = sum(a.status in ACTIVE_AGENT for a in bound)
@@ -339,7 +339,7 @@ def current_phase(store: Store, task_id: TaskId) -> dict[str, Any]:
 
 @router.get("/migration")
 def migration(request: Request, store: Store) -> dict[str, Any]:
-    """Where the move stands, if there is one, and what an operator has begun here."""
+    """Return the state of the move, if there is one, and the last job that was started here."""
     state = request.app.state
     job = state.jobs.last
     busy = job is not None and job.state is JobState.RUNNING
@@ -349,14 +349,14 @@ def migration(request: Request, store: Store) -> dict[str, Any]:
 
 @router.get("/system")
 def system(request: Request, store: Store) -> dict[str, Any]:
-    """The store, the plugins, and what the checks of ``registry-backend doctor`` find."""
+    """Return the store, the plugins, and the findings of ``registry-backend doctor``."""
     found: dict[str, Any] = request.app.state.system.to_dict(store)
     return found
 
 
 @numbers.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request, present: Present, settings: Configured) -> PlainTextResponse:
-    """Counts of the records, and what the live processes count, as Prometheus reads it."""
+    """Return counts of the records and of the live processes, in Prometheus's text format."""
     summary = look(present, settings, datetime.now(UTC))
     lines = list(process_metrics(settings))
     for name, counts in (("tasks", summary.counts.tasks), ("agents", summary.counts.agents)):
@@ -372,7 +372,7 @@ def metrics(request: Request, present: Present, settings: Configured) -> PlainTe
 
 @router.get("/health")
 def health(store: Store, present: Present, settings: Configured) -> dict[str, Any]:
-    """The store that answers, and who is silent, for longest first."""
+    """Return the store's name, the silent tasks, and the silent agents, longest silent first."""
     quiet = look(present, settings, datetime.now(UTC)).quiet
     return {
         "store": store.info.name,
@@ -393,15 +393,16 @@ def _longest(agent: Agent) -> tuple[datetime, str, str]:
 def events(
     request: Request, last_event_id: Annotated[str | None, Header(max_length=200)] = None
 ) -> EventSourceResponse:
-    """The changes as they come (server-sent events), from Last-Event-ID on.
+    """Stream the changes as server-sent events, from Last-Event-ID on.
 
-    ``hello``: what comes after this is heard. ``change``: {task_id, revision, at, actor, kinds,
-    agents}. ``reset``: look at everything afresh. Of this server, without ids: ``migration``: the
-    record of the move is another; ``job``: an operator's work, as in /api/migration.
+    ``hello``: every change from now on is sent. ``change``: {task_id, revision, at, actor, kinds,
+    agents}. ``reset``: some changes were missed; fetch everything again. From this server only,
+    without ids: ``migration``: the record of the move has changed; ``job``: the state of an
+    operator's job, as in /api/migration.
     """
     after = cursor_of(last_event_id)
     if last_event_id and after is None:
-        raise InvalidQuery("Last-Event-ID is none of ours", next_step="Leave it out")
+        raise InvalidQuery("Last-Event-ID is not an id of this stream", next_step="Leave it out")
     hub: Hub = request.app.state.hub
     ending = anyio.Event()
     return EventSourceResponse(

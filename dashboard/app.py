@@ -1,4 +1,4 @@
-"""The application: API, pages and stream over one store, behind the guard."""
+"""The application: API, pages and event stream over one store, protected by the guard."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def create_app(
     plugins: Plugins | None = None,
     hosts: Iterable[str] = (),
 ) -> ASGIApp:
-    """Return the application of a workspace; whoever opened the store closes it.
+    """Return the application of a workspace; the caller closes the store.
 
-    ``hosts`` are further names under which it is reached.
+    ``hosts`` are further host names that it accepts.
     """
     plugins = plugins or load_plugins()
     listening = AsyncStore(store, workers=2)
@@ -54,7 +54,7 @@ def create_app(
         async with beside(hub.follow()), beside(activity_history.sample()):
             yield
 
-    # Its own pages of documentation fetch scripts from other hosts.
+    # FastAPI's pages of documentation fetch scripts from other hosts.
     app = FastAPI(title="registry-dashboard", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.store = store
     app.state.settings = settings

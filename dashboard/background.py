@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests, for as long as the application runs."""
+"""Background tasks, which run for as long as the application."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["beside"]
 
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine until left; it is cancelled then."""
+    """Run a coroutine in the background; cancel it when the context ends."""
     task = asyncio.create_task(work)
     try:
         yield

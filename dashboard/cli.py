@@ -1,4 +1,4 @@
-"""``registry-dashboard``: the truth at a glance, in a browser."""
+"""``registry-dashboard``: the current state of an agent registry, in a browser."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from registry_api.token import operator_token, reader_token
 __all__ = ["app", "main"]
 
 HOST, PORT = "127.0.0.1", 8765
-_URL, _LOCK = "dashboard.url", "dashboard.lock"  # where it is served, as long as this is locked
-_PATIENCE = 3  # seconds for clients that do not read, at the end
+_URL, _LOCK = "dashboard.url", "dashboard.lock"  # the URL is valid while the lock is held
+_PATIENCE = 3  # seconds that a shutdown waits for clients that do not read
 
 Workspace = Annotated[
     Path | None,
-    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest registry above"),
+    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest parent registry"),
 ]
 Host = Annotated[str, Parameter(help="address to listen on")]
 Port = Annotated[int, Parameter(help="port; 0: any")]
 
 app = App(
     name="registry-dashboard",
-    help="What is true in an agent registry, live, for people.\n\n"
+    help="Show the current state of an agent registry in a browser.\n\n"
     "Example: registry-dashboard serve --workspace ~/project/.agent-workspace",
     version=lambda: version("registry-backend"),
     version_flags=["--version"],
@@ -50,10 +50,10 @@ def serve(
     workspace: Workspace = None,
     host: Host = HOST,
     port: Port = PORT,
-    remote: Annotated[bool, Parameter(negative="", help="allow an address others reach")] = False,
-    allow_host: Annotated[
-        tuple[str, ...], Parameter(help="a further name under which it is reached")
-    ] = (),
+    remote: Annotated[
+        bool, Parameter(negative="", help="allow an address that other machines can reach")
+    ] = False,
+    allow_host: Annotated[tuple[str, ...], Parameter(help="a further host name to accept")] = (),
     child: Annotated[bool, Parameter(negative="", show=False)] = False,
 ) -> int:
     """Serve the dashboard, and print the link that opens it.
@@ -70,7 +70,7 @@ def serve(
     if not remote and host not in LOOPBACK:
         raise UsageError(
             f"--host {host} can be reached by others",
-            next_step=f"Take {HOST}, or add --remote and an --allow-host for each name",
+            next_step=f"Use {HOST}, or add --remote and an --allow-host for each name",
         )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     settings = load_settings(workspace)
@@ -105,9 +105,13 @@ def serve(
 def link(
     *,
     workspace: Workspace = None,
-    host: Annotated[str | None, Parameter(help="where it listens; default: as it does")] = None,
-    port: Annotated[int | None, Parameter(help="its port; default: as it has")] = None,
-    reader: Annotated[bool, Parameter(negative="", help="for somebody who may only look")] = False,
+    host: Annotated[
+        str | None, Parameter(help="host of the link; default: that of the running dashboard")
+    ] = None,
+    port: Annotated[
+        int | None, Parameter(help="port of the link; default: that of the running dashboard")
+    ] = None,
+    reader: Annotated[bool, Parameter(negative="", help="with the read-only token")] = False,
 ) -> int:
     """Print the link that opens the dashboard. Example: registry-dashboard link --reader"""
     place = load_settings(workspace).workspace
@@ -121,9 +125,9 @@ def link(
 
 
 def _served_at(folder: Path) -> str:
-    """Return where the dashboard is served now; raises UsageError where it is not.
+    """Return the URL of the running dashboard; raises UsageError if none is running.
 
-    A link to a port that another program has taken meanwhile would give it the token.
+    The port of one that has ended may belong to another program, which would get the token.
     """
     free = not (folder / _LOCK).exists()
     if not free:
@@ -132,13 +136,13 @@ def _served_at(folder: Path) -> str:
         lock.close()
     if free:
         raise UsageError(
-            "no dashboard is served here", next_step="registry-dashboard serve prints its link"
+            "no dashboard is running here", next_step="registry-dashboard serve starts one"
         )
     return (folder / _URL).read_text()
 
 
 def _end_with_parent() -> None:
-    """End as by a signal when standard input does: whoever started this is gone."""
+    """End as by SIGTERM when standard input closes: the parent process has ended."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -166,5 +170,5 @@ def main(tokens: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """Run as the console script."""
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Pictures drawn on the server, as numbers for SVG: the page's policy allows no style in a line."""
+"""Charts, computed as SVG coordinates: the page's security policy allows no inline styles."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ WIDTH, HEIGHT = 300, 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A phase on the line of time, of 300: where it begins, how wide it is, where reviews began."""
+    """A phase on a timeline 300 wide: its start, its width, and the starts of its reviews."""
 
     name: str
     status: PhaseStatus
     x: float
     width: float
-    process_identity: tuple[float, ...]
+    review_starts: tuple[float, ...]
 
 
 def curve(values: Sequence[int]) -> str:
-    """Return the points of a polyline of percentages, 300 by 60."""
+    """Return the points of a polyline through percentages, 300 by 60."""
     if len(values) < 2:
         return ""
     step = WIDTH / (len(values) - 1)
@@ -34,7 +34,7 @@ def curve(values: Sequence[int]) -> str:
 
 
 def stacked(rows: Sequence[Sequence[int]]) -> list[str]:
-    """Return a polygon for each column of numbers over time, one upon the other, 300 by 60."""
+    """Return a polygon for each column of numbers over time, as a stacked chart, 300 by 60."""
     if len(rows) < 2:
         return []
     highest = max(1, *map(sum, rows))
@@ -50,7 +50,7 @@ def stacked(rows: Sequence[Sequence[int]]) -> list[str]:
 
 
 def timeline(snapshot: TaskSnapshot, now: datetime) -> list[Bar]:
-    """Return a bar for each phase that has begun; none where nothing says when one did."""
+    """Return a bar for each phase that has a start time."""
     begun = [p for p in snapshot.phases if p.started_at is not None]
     starts = [p.started_at for p in begun if p.started_at is not None]
     if not starts:
@@ -73,7 +73,7 @@ def timeline(snapshot: TaskSnapshot, now: datetime) -> list[Bar]:
                 status=phase.status,
                 x=round(x, 1),
                 width=round(max(at(ends[phase.phase_index]) - x, 2.0), 1),
-                process_identity=tuple(round(at(r.created_at), 1) for r in reviews),
+                review_starts=tuple(round(at(r.created_at), 1) for r in reviews),
             )
         )
     return bars

@@ -1,7 +1,7 @@
-"""The registry's changes for many listeners: read once, given to each from where it stands.
+"""The registry's changes for many listeners: read once, sent to each from its own position.
 
-Beside the changes, which are numbered and come again, there are notices of this server, for those
-who listen at the moment.
+Changes are numbered, so a listener can resume after one. Notices of this server are not: they reach
+only the current listeners.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from registry_api.models import KINDS
 __all__ = ["Hub", "cursor_of", "name_of"]
 
 log = logging.getLogger("registry_backend")
-_KEPT = 5000  # changes that a listener may be behind without asking the store
-_NOTICES = 100  # notices that a listener may be behind
+_KEPT = 5000  # newest changes in memory; a listener further behind reads the store
+_NOTICES = 100  # newest notices in memory; a listener further behind misses some
 _PAGE = 500
-_POLL = 0.2  # seconds between two looks, while somebody listens
-_LOOK_UP = 1.0  # seconds after which a listener sees that the server ends
-_FORGET = 60.0  # seconds without a listener until nothing is kept for the next
-_GATHER = 0.05  # seconds in which changes are gathered, while they come
+_POLL = 0.2  # seconds between two reads of the feed, while there are listeners
+_LOOK_UP = 1.0  # seconds within which a listener notices that the server ends
+_FORGET = 60.0  # seconds without listeners after which the changes in memory are dropped
+_GATHER = 0.05  # seconds between two reads while changes keep coming, to send them together
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """A change as it is sent, written once for all listeners."""
+    """A change as a server-sent event, encoded once for all listeners."""
 
     cursor: FeedCursor
     text: bytes
 
 
 def name_of(cursor: FeedCursor) -> str:
-    """Write a place in the feed as an event's id."""
+    """Return a feed cursor as an event id."""
     return f"{cursor.feed_id}:{cursor.number}"
 
 
 def cursor_of(name: str | None) -> FeedCursor | None:
-    """Read an event's id; None for one that is none."""
+    """Return the cursor of an event id; None if the id is not valid."""
     feed_id, _, number = (name or "").rpartition(":")
     if not feed_id or not (number.isascii() and number.isdigit() and len(number) < 16):
         return None
@@ -62,7 +62,7 @@ def _written(name: str, data: dict[str, Any], cursor: FeedCursor | None = None) 
 
 
 def _event(change: Change) -> _Event:
-    """Write a change: {task_id, revision, at, actor, kinds, agents (at most 20)}."""
+    """Encode a change: {task_id, revision, at, actor, kinds, agents (at most 20)}."""
     records = [op.record for op in change.changeset.ops if hasattr(op, "record")]
     data = {
         "task_id": change.changeset.task_id,
@@ -76,7 +76,7 @@ def _event(change: Change) -> _Event:
 
 
 class Hub:
-    """Follows one store, and the record of its move, while anybody listens."""
+    """The event source of one store: follows its feed and its phase record for all listeners."""
 
     def __init__(self, store: AsyncStore, record: Path) -> None:
         self._store = store
@@ -86,17 +86,17 @@ class Hub:
         self._notices: deque[tuple[int, bytes]] = deque(maxlen=_NOTICES)
         self._said = 0
         self._at: FeedCursor | None = None
-        self._known = False  # whether `_at` is a place that was looked up
+        self._known = False  # whether `_at` was read from the store
         self._listeners = self._alone = 0
         self._moved = asyncio.Event()
 
     @property
     def listeners(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return self._listeners
 
     def notify(self, name: str, data: dict[str, Any]) -> None:
-        """Tell all that listen now; called in the loop's thread."""
+        """Send a notice to all current listeners; called in the event loop's thread."""
         self._said += 1
         self._notices.append((self._said, _written(name, data)))
         self._wake()
@@ -106,12 +106,11 @@ class Hub:
         self._moved = asyncio.Event()
 
     async def listen(self, after: FeedCursor | None, ending: anyio.Event) -> AsyncIterator[bytes]:
-        """Yield every change after a place, without one from now on, and what is noticed, until the
-        server ends.
+        """Yield the changes after a cursor, or from now on, and the notices, until the server ends.
 
-        As server-sent events: ``hello`` once nothing more is missed; ``change`` with its place as
-        id; ``reset`` where what followed the place is no longer kept and everything is to be looked
-        at afresh; notices by their names.
+        As server-sent events: ``hello`` once no later change can be missed; ``change`` with its
+        cursor as id; ``reset`` if the changes after the cursor are no longer kept, so that the
+        client must fetch everything again; notices by their names.
         """
         self._listeners += 1
         heard = self._said
@@ -126,7 +125,7 @@ class Hub:
                     place = await self._end()
                     yield _written("reset", {}, place)
                     continue
-                except RegistryError:  # who follows says so; it may be there again in a moment
+                except RegistryError:  # `follow` logs it; try again
                     await asyncio.sleep(_LOOK_UP)
                     continue
                 if found:
@@ -139,7 +138,7 @@ class Hub:
             self._listeners -= 1
 
     async def _next(self, place: FeedCursor | None, moved: asyncio.Event) -> list[_Event]:
-        """Return what follows a place, waiting for it, or for a notice, where nothing does yet."""
+        """Return the changes after a cursor; wait for a change or a notice if there are none."""
         recent = self._recent
         reaches = bool(recent) and (
             place is not None
@@ -148,7 +147,7 @@ class Hub:
         )
         if reaches and place is not None:
             behind = recent[-1].cursor.number - place.number
-            if behind > 0:  # numbers may have gaps, so this many at most
+            if behind > 0:  # at most this many: feed numbers may have gaps
                 newest = list(islice(reversed(recent), behind))
                 return [e for e in reversed(newest) if e.cursor.number > place.number]
         if reaches or (self._known and place == self._at):
@@ -157,33 +156,33 @@ class Hub:
             return []
         found = [_event(c) for c in await self._store.changes(place, limit=_PAGE)]
         if not found:
-            with suppress(TimeoutError):  # it is ahead of what was read for all
+            with suppress(TimeoutError):  # this listener is ahead of the shared read
                 await asyncio.wait_for(moved.wait(), _POLL)
         return found
 
     async def follow(self) -> None:
-        """Follow for ever."""
+        """Follow the feed until cancelled."""
         while True:
             found = False
             try:
                 found = await self._look()
             except CursorExpired:
                 self._begin_anew()
-            except RegistryError as error:  # asked again; who listens goes on waiting
+            except RegistryError as error:  # tried again; the listeners keep waiting
                 log.warning("the feed cannot be read: %s", error)
             except Exception:
-                log.exception("the feed cannot be followed")
+                log.exception("following the feed failed")
             await asyncio.sleep(_GATHER if found else _POLL)
 
     async def _look(self) -> bool:
-        """Read what is new, while somebody listens; returns whether there was anything."""
+        """Read new changes if there are listeners; returns whether there were any."""
         record = self._stamp()
         if record != self._seen:
             self._seen = record
             self.notify("migration", {})
         if not self._listeners:
             self._alone += 1
-            if self._alone * _POLL > _FORGET:  # or the next one waits for all that came meanwhile
+            if self._alone * _POLL > _FORGET:  # else the next one waits for a backlog
                 self._begin_anew()
             return False
         self._alone = 0
@@ -197,12 +196,12 @@ class Hub:
         return bool(found)
 
     def _begin_anew(self) -> None:
-        """Forget what was read: between that and the feed's end there may be a gap."""
+        """Drop the changes in memory: there may be a gap between them and the feed's end."""
         self._recent.clear()
         self._known = False
 
     def _stamp(self) -> tuple[int, int] | None:
-        """Return what changes with a switch, which is no change of a task."""
+        """Return inode and mtime of the phase record: a switch changes only them, not the feed."""
         with suppress(OSError):
             about = self._record.stat()
             return about.st_ino, about.st_mtime_ns

@@ -1,7 +1,7 @@
-"""Who may come in: a known Host, no foreign Origin, a token; nothing else is answered.
+"""Access control: a request needs a known Host, no foreign Origin and a valid token.
 
-Two tokens make two roles. A link carries one of them once, and it is exchanged at once for a cookie
-that is derived from it and worth nothing elsewhere.
+Two tokens give two roles. A link carries a token once; it is exchanged at once for a cookie that is
+derived from the token and is not itself valid as a token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["COOKIE", "Guard", "Role", "Tokens"]
 
-COOKIE = "registry_dashboard"  # and a piece that tells one workspace's from another's
+COOKIE = "registry_dashboard"  # plus a suffix that differs between workspaces
 LARGEST_BODY = 2**20
 _SAFE = frozenset({"GET", "HEAD"})
 _OPEN = "/livez"
@@ -36,7 +36,7 @@ _HEADERS = {
 
 
 class Role(StrEnum):
-    """What a caller may do: look, or also act."""
+    """What a caller may do: only read, or also act."""
 
     READER = "reader"
     OPERATOR = "operator"
@@ -50,20 +50,20 @@ class Tokens:
     reader: str
 
     def role_of(self, token: str) -> Role | None:
-        """Return the role that a bearer token stands for; compared in constant time."""
+        """Return the role of a bearer token, None if it is unknown; compared in constant time."""
         return self._match(token, self.operator, self.reader)
 
     def role_in(self, cookie: str) -> Role | None:
-        """Return the role that a cookie stands for."""
+        """Return the role of a cookie's value, None if it is unknown."""
         return self._match(cookie, _derived(self.operator), _derived(self.reader))
 
     @property
     def cookie(self) -> str:
-        """The cookie's name: a browser sends those of all ports of a host to each of them."""
+        """The cookie's name, one per workspace: browsers send a host's cookies to all its ports."""
         return f"{COOKIE}_{_derived(self.operator + self.reader)[:8]}"
 
     def cookie_for(self, token: str) -> str:
-        """Return what is kept in the browser in place of a token."""
+        """Return the cookie value that the browser keeps instead of a token."""
         return _derived(token)
 
     @staticmethod
@@ -79,7 +79,7 @@ def _derived(token: str) -> str:
 
 
 class Guard:
-    """An ASGI application round another; ``scope["role"]`` tells the inner one who asks."""
+    """An ASGI application that wraps another; ``scope["role"]`` tells it the caller's role."""
 
     def __init__(self, app: ASGIApp, *, tokens: Tokens, hosts: Iterable[str]) -> None:
         self._app = app
@@ -87,11 +87,11 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or let the inner application answer."""
+        """Refuse the request, or pass it to the inner application."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
-            return  # no websockets
+            return  # websockets are not accepted
         refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, _with_headers(send))
@@ -104,10 +104,12 @@ class Guard:
             return PlainTextResponse("ok")
         host = headers.get("host", "").lower()
         if _name_of(host) not in self._hosts:
-            return _refused(421, "unknown_host", f"this server is not {host[:100]!r}")
+            return _refused(
+                421, "unknown_host", f"unknown host {host[:100]!r}: see serve --allow-host"
+            )
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"{scope['scheme']}://{host}":
-            return _refused(403, "foreign_origin", "another site may not ask this server")
+            return _refused(403, "foreign_origin", "requests from another site are refused")
         exchanged = self._exchange(scope)
         if exchanged is not None:
             return exchanged
@@ -116,7 +118,7 @@ class Guard:
             return _unknown(headers)
         if scope["method"] not in _SAFE:
             if role is not Role.OPERATOR:
-                return _refused(403, "read_only", "this token may only look")
+                return _refused(403, "read_only", "this token is read-only")
             if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
                 return _refused(415, "not_json", "send application/json")
             length = headers.get("content-length", "0")
@@ -126,15 +128,15 @@ class Guard:
         return None
 
     def _exchange(self, scope: Scope) -> Response | None:
-        """Take a token out of the address, so that it stays in no history and no log."""
+        """Exchange a token in the URL for a cookie, so that it stays in no history and no log."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == "token"]
         if not given or scope["method"] not in _SAFE:
             return None
         if self._tokens.role_of(given[0]) is None:
-            return _refused(401, "unknown_token", "registry-dashboard link prints the right one")
+            return _refused(401, "unknown_token", "registry-dashboard link prints the valid token")
         rest = urlencode([pair for pair in query if pair[0] != "token"])
-        # Only ever a path of ours: "//host" would be another site.
+        # Only a path of this server: "//host" would lead to another site.
         path = "/" + scope["path"].lstrip("/\\")
         answer = RedirectResponse(path + ("?" + rest if rest else ""), 303)
         answer.set_cookie(
@@ -150,14 +152,14 @@ class Guard:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._tokens.role_of(token)
-        # By hand: http.cookies gives up at the first pair, whosever, that is malformed.
+        # Parsed here: http.cookies stops at the first malformed pair, even another program's.
         pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
         found = next((value for name, _, value in pairs if name == self._tokens.cookie), None)
         return self._tokens.role_in(found) if found else None
 
 
 def _name_of(host: str) -> str:
-    """Return a Host header's name, without its port."""
+    """Return the name in a Host header, without the port."""
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
@@ -191,7 +193,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Cut a body that is longer than it said, or says nothing of its length."""
+    """Disconnect after LARGEST_BODY bytes: the declared length may be wrong or missing."""
     taken = 0
 
     async def receiving() -> Message:

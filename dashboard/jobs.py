@@ -1,4 +1,4 @@
-"""Long work that an operator asked for: one at a time, in a thread; all may watch it."""
+"""Long-running jobs that operators start: one at a time, in a thread, visible to all."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["Job", "JobRunning", "JobState", "Jobs", "Work"]
 
 log = logging.getLogger("registry_backend")
 Work = Callable[[Progress], dict[str, Any]]
-_EVERY = 0.1  # seconds between two signs of progress
+_EVERY = 0.1  # seconds between two progress updates
 
 
 class JobRunning(Refused):
-    """An operator's work is under way, and there is only one at a time."""
+    """A job is running, and only one may run at a time."""
 
     code = "job_running"
 
 
 class JobState(StrEnum):
-    """How far a job is."""
+    """The state of a job."""
 
     RUNNING = "running"
     DONE = "done"
@@ -41,9 +41,9 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One piece of work; ``step`` of it has done ``done`` of ``total``.
+    """A job; its current ``step`` has processed ``done`` of ``total`` items.
 
-    ``answer`` is its result, or when it failed ``{code, message, next_step}``.
+    ``answer`` is its result, or ``{code, message, next_step}`` if it failed.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Job:
     answer: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the job as a JSON object."""
         return {
             "number": self.number,
             "what": self.what,
@@ -72,7 +72,7 @@ class Job:
 
 
 class Jobs:
-    """The job that runs, or the last one; used in the loop's thread."""
+    """The running job, or the last one; used in the event loop's thread."""
 
     def __init__(self, changed: Callable[[Job], None]) -> None:
         self.last: Job | None = None
@@ -80,14 +80,14 @@ class Jobs:
         self._moved = asyncio.Event()
 
     def start(self, what: str, work: Work) -> Job:
-        """Begin; raises JobRunning while another one does.
+        """Start a job; raises JobRunning while another one runs.
 
-        Nobody waits for it: a server that ends leaves a switch as a kill would, for the next
-        operation to recover.
+        A server that ends does not wait for it: this interrupts a switch as a kill does, and the
+        next operation recovers it.
         """
         last = self.last
         if last is not None and last.state is JobState.RUNNING:
-            raise JobRunning(f"{last.what} is running here", next_step="Wait until it has ended")
+            raise JobRunning(f"{last.what} is still running", next_step="Wait until it has ended")
         job = Job(number=last.number + 1 if last else 1, what=what, began=datetime.now(UTC))
         self._set(job)
         loop = asyncio.get_running_loop()
@@ -95,11 +95,11 @@ class Jobs:
         return job
 
     async def follow(self, job: Job) -> AsyncIterator[Job]:
-        """Yield a job each time that it has moved, until it has ended."""
+        """Yield the job after each change, until it has ended."""
         while True:
             moved, now = self._moved, self.last
             if now is None or now.number != job.number:
-                return  # another has begun since
+                return  # another job has started
             yield now
             if now.state is not JobState.RUNNING:
                 return
@@ -119,7 +119,7 @@ class Jobs:
             job = replace(job, step=step, done=done, total=total)
             if (now := time.monotonic()) >= due:
                 due = now + _EVERY
-                with suppress(RuntimeError):  # the server has ended; the work goes on
+                with suppress(RuntimeError):  # the server has ended; the work continues
                     loop.call_soon_threadsafe(self._set, job)
 
         try:
@@ -134,4 +134,4 @@ class Jobs:
         try:
             loop.call_soon_threadsafe(self._set, ended)
         except RuntimeError:
-            log.warning("%s ended after the server: %s", job.what, state)
+            log.warning("%s ended after the server had stopped: %s", job.what, state)

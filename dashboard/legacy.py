@@ -1,6 +1,6 @@
-"""A task as the older dashboard's clients know it: the server dialect of AGENT_REGISTRY.json.
+"""A task in the format of the legacy dashboard: the server dialect of AGENT_REGISTRY.json.
 
-Made of the records, so that it is there in every phase of a move; counters are counts.
+It is built from the records, so it exists in every phase of a move; its counters are actual counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["agent_data", "document"]
 
 
 def document(snapshot: TaskSnapshot) -> dict[str, Any]:
-    """Return the registry of one task."""
+    """Return the document of one task."""
     task = snapshot.task
     hierarchy: dict[str, list[str]] = defaultdict(list)
     for agent in snapshot.agents:
@@ -47,7 +47,7 @@ def document(snapshot: TaskSnapshot) -> dict[str, Any]:
 
 
 def agent_data(agent: Agent) -> dict[str, Any]:
-    """Return one agent."""
+    """Return one agent as the document lists it."""
     return _extra(agent.extra) | {
         "id": agent.agent_id,
         "type": agent.type,

@@ -1,4 +1,4 @@
-"""An agent's output, read from its end: a log may be larger than the memory."""
+"""An agent's output, read from the end of its file: a log may be larger than the memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from registry_api import inside, jsontext
 
 __all__ = ["errors", "last_lines", "tail"]
 
-_MOST = 2**20  # bytes that are looked at for lines
+_MOST = 2**20  # bytes at the end in which lines are searched
 
 
 def tail(
     workspace: Path, task_id: str, agent_id: str, *, limit: int, before: int | None = None
 ) -> tuple[str, int, int]:
-    """Return at most ``limit`` bytes as text, where they begin, and the size of the log.
+    """Return at most ``limit`` bytes that end at ``before``, their offset, and the log's size.
 
-    Looked for in ``logs``, then in ``archive``. No part of the path is followed through a link; ids
-    were checked. A log that is not there is empty; one that is a link raises Unavailable.
+    Without ``before`` they end at the end. The log is in ``logs`` or in ``archive``; symbolic links
+    are not followed, and the caller has checked the ids. A missing log counts as empty; one that is
+    a link raises Unavailable.
     """
     for folder in ("logs", "archive"):
         with suppress(FileNotFoundError):
@@ -32,7 +33,7 @@ def tail(
 
 
 def errors(workspace: Path, task_id: str, agent_id: str) -> str:
-    """Return the end of what an agent wrote to standard error."""
+    """Return the last 4096 bytes of an agent's standard error."""
     with suppress(FileNotFoundError):
         name = "logs", f"{agent_id}_stderr.log"
         return inside.read_tail(workspace, task_id, *name, limit=4096)[0].decode("utf-8", "replace")
@@ -40,11 +41,11 @@ def errors(workspace: Path, task_id: str, agent_id: str) -> str:
 
 
 def last_lines(workspace: Path, task_id: str, agent_id: str, *, limit: int) -> list[dict[str, Any]]:
-    """Return the last whole lines, each as the JSON object it is, or as ``{"text": line}``."""
+    """Return the last complete lines, each as its JSON object or as ``{"text": line}``."""
     text, start, _ = tail(workspace, task_id, agent_id, limit=_MOST)
     lines = text.removesuffix("\n").split("\n") if text else []
     if start and lines:
-        del lines[0]  # its beginning was cut
+        del lines[0]  # its beginning is missing
     return [_read(line) for line in lines[-limit:]]
 
 

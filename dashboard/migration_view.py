@@ -1,4 +1,4 @@
-"""Where a move stands, as API and page show it."""
+"""The state of a move, as the API and the pages show it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from registry_api.procs import living
 
 __all__ = ["MigrationView"]
 
-_FRESH = 1.0  # seconds for which what costs a count of all tasks is not asked for again
+_FRESH = 1.0  # seconds for which an answer is reused: it takes a count of all tasks
 _HISTORY = 50
 _PHASES = frozenset(map(int, MigrationPhase))
 _COMPARED = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
 
 
 class MigrationView:
-    """Looks at a workspace's move, at most once a second whoever asks; thread-safe."""
+    """The state of a workspace's move, read at most once a second for all callers; thread-safe."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -36,10 +36,10 @@ class MigrationView:
         self._looked: tuple[float, int, dict[str, Any]] | None = None
 
     def to_dict(self, store: str, *, busy: bool) -> dict[str, Any]:
-        """Return phase, writer of record, lag, comparisons and history; of a registry that is in no
-        move only the name of its store.
+        """Return phase, writer of record, tasks behind, comparisons and history.
 
-        ``busy``: a switch runs here; what would wait for it, or hold it up, is not asked for.
+        Without a move: only the name of the store. ``busy``: a job runs here, so anything that
+        would wait for it or delay it is left out.
         """
         record = FileControl(self._folder).read()
         if record is None and not has_legacy_registry(self._settings.workspace):
@@ -56,12 +56,12 @@ class MigrationView:
             return looked[2]
 
     def _look(self, record: PhaseRecord | None) -> dict[str, Any]:
-        if record is None:  # asking for more would leave a trace
+        if record is None:  # opening the move would create files
             return _to_dict(MoveStatus(record=PhaseRecord()), []) | {"compared": {}}
         try:
             with closing(open_migration(self._settings)) as moving:
                 status, history = moving.status(), moving.history()
-        except RegistryError as error:  # a switch holds it, or a disk failed
+        except RegistryError as error:  # a switch is running, or a disk failed
             status, history = MoveStatus(record=record, dirty=None, notes=(str(error),)), []
         compared = Counter[str]()
         for process in living(self._folder):
@@ -90,7 +90,7 @@ def _to_dict(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _switch(line: Any) -> dict[str, Any] | None:
-    """Return a line of the history as it is shown; None for one that is none of ours."""
+    """Return a line of the history as it is shown; None if it is not valid."""
     if not isinstance(line, dict):
         return None
     phase, at, pause = line.get("phase"), line.get("at"), line.get("pause_ms") or 0.0

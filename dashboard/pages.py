@@ -1,4 +1,4 @@
-"""The pages: made on the server, whole without a script, fetched again when things change."""
+"""The HTML pages: rendered on the server, complete without JavaScript, fetched again on changes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def overview(
     agents: AgentStatus | Literal[""] = "",
     cursor: Cursor = None,
 ) -> HTMLResponse:
-    """The truth at a glance, the tasks, what was found last."""
+    """Return the overview: headline, counts, tasks, agents, recent findings."""
     now = datetime.now(UTC)
     summary = look(present, settings, now)
     query = TaskQuery(status=status or None, text=text or None, newest_first=True)
@@ -89,7 +89,7 @@ def overview(
     found = store.list_records(Kind.FINDING, newest, limit=10)
     rows = list(request.app.state.activity_history.rows)
     asked = RecordQuery(status=agents) if agents else RecordQuery(active=True)
-    to_dict = store.list_records(Kind.AGENT, asked, limit=25)
+    page = store.list_records(Kind.AGENT, asked, limit=25)
     return _page(
         request,
         "overview.html",
@@ -106,8 +106,8 @@ def overview(
         else [],
         minutes=round(len(rows) * EVERY / 60),
         most=max(map(sum, rows), default=0),
-        agents=[a for a in to_dict.items if isinstance(a, Agent)],
-        more_agents=to_dict.next is not None,
+        agents=[a for a in page.items if isinstance(a, Agent)],
+        more_agents=page.next is not None,
         chosen=agents,
         status=status,
         text=text or "",
@@ -124,9 +124,9 @@ def task(
     status: AgentStatus | Literal[""] = "",
     text: Annotated[str, Query(max_length=1000)] = "",
 ) -> HTMLResponse:
-    """One task: its phases with their reviews, its agents, what they say and find.
+    """Return the page of a task: phases with reviews, agents, their reports and findings.
 
-    ``status`` and ``text`` (of an id or a type) choose among the agents.
+    ``status`` and ``text`` (a part of an id or a type) filter the agents.
     """
     snapshot = store.load(task_id)
     now = datetime.now(UTC)
@@ -163,7 +163,7 @@ def agent(
     agent_id: AgentId,
     before: Annotated[int | None, Query(ge=0)] = None,
 ) -> HTMLResponse:
-    """One agent: its reports as a curve and in words, its findings, the end of its output."""
+    """Return the page of an agent: progress curve, reports, findings, the end of its output."""
     found = find_agent(store, task_id, agent_id)
     of = RecordQuery(task_id=task_id, agent_id=agent_id, newest_first=True)
     reports = store.list_records(Kind.PROGRESS, of, limit=100).items
@@ -195,38 +195,38 @@ def agent(
 
 @router.get("/reviews")
 def reviews(request: Request, store: Store) -> HTMLResponse:
-    """What waits for a verdict, what waits for a human, what was decided last."""
+    """Return the page of escalated phases, open reviews and recently decided ones."""
     return _page(request, "reviews.html", reviews=reviews_of(store))
 
 
 @router.get("/system")
 def system(request: Request, store: Store) -> HTMLResponse:
-    """The store, the plugins, and what is not as it should be."""
+    """Return the page of the store, the plugins and the problems that doctor finds."""
     return _page(request, "system.html", system=request.app.state.system.to_dict(store))
 
 
 @router.get("/migration")
 def move(request: Request, store: Store) -> HTMLResponse:
-    """Where the move stands."""
+    """Return the page of the migration."""
     return _page(request, "migration.html", move=migration(request, store))
 
 
 def _forced(phase: Phase) -> str:
-    """Return why a phase was approved by force, where it was."""
+    """Return why a phase was force-approved; empty if it was not."""
     noted = jsontext.parse_trusted(phase.extra.encode())
     why = noted.get("force_reason") if isinstance(noted, dict) else None
     return why if isinstance(why, str) else ""
 
 
 def _reason(agent: Agent) -> str:
-    """Return why an agent ended, where its orchestrator noted it."""
+    """Return why an agent ended; empty if its orchestrator did not record it."""
     noted = legacy.agent_data(agent)
     names = ("failure_reason", "termination_reason", "completion_reason")
     return next((noted[n] for n in names if isinstance(noted.get(n), str)), "")
 
 
 def refused(request: Request, said: Refusal, status: int) -> HTMLResponse:
-    """Return a page that says what is wrong, and where to go on."""
+    """Return a page that says what is wrong and what to do next."""
     page = _page(request, "refused.html", said=said)
     page.status_code = status
     return page
@@ -245,5 +245,5 @@ def _tree(snapshot: TaskSnapshot) -> list[tuple[int, Agent]]:
         found.append((depth, agent))
         seen.add(agent.agent_id)
         waiting += [(depth + 1, a) for a in reversed(children[agent.agent_id])]
-    # Older programs wrote any parent: what hangs in a ring is shown too.
+    # Legacy programs write any parent: agents whose parents form a cycle are shown too.
     return found + [(1, a) for a in snapshot.agents if a.agent_id not in seen]

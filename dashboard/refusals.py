@@ -1,4 +1,4 @@
-"""Every refusal in one shape: a code that stays, what is wrong, what to do next."""
+"""Errors in one format: a stable code, what is wrong, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["REFUSALS", "STREAM", "NotThere", "Refusal", "refusal_of"]
 
 
 class NotThere(RegistryError, LookupError):
-    """A task that has no such agent or phase."""
+    """The task exists, but has no such agent or phase."""
 
     code = "not_found"
 
 
 class Refusal(BaseModel):
-    """What is answered in place of what was asked for."""
+    """The body of an error answer."""
 
     code: str
     message: str
@@ -30,16 +30,16 @@ class Refusal(BaseModel):
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": what}
     for status, what in {
-        400: "a body that is no JSON",
-        401: "no token, or one that is none",
-        403: "a token that may only look, or another site's page",
-        404: "not there",
-        409: "as things are, this cannot be done",
+        400: "the body is not JSON",
+        401: "no token, or an invalid one",
+        403: "a read-only token, or a request from another site",
+        404: "not found",
+        409: "not possible in the current state",
         413: "more than 1 MiB",
         415: "not application/json",
-        421: "a host name that is none of this server's",
-        422: "it can never be right",
-        503: "not now: a lock, a disk, other work",
+        421: "an unknown host name",
+        422: "invalid input",
+        503: "not possible now: a lock, a disk, other work; try again",
     }.items()
 }
 
@@ -48,7 +48,7 @@ STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream"
 
 
 def refusal_of(error: Exception) -> tuple[int, Refusal]:
-    """Return the status and the words for an error that is not this server's fault."""
+    """Return the HTTP status and the body for an error that is not this server's fault."""
     if isinstance(error, RegistryError):
         said = Refusal(code=error.code, message=error.message, next_step=error.next_step)
         if isinstance(error, TaskNotFound):
@@ -56,7 +56,7 @@ def refusal_of(error: Exception) -> tuple[int, Refusal]:
         return _status(error), said
     if isinstance(error, RequestValidationError):
         faults = "; ".join(_fault(e) for e in error.errors())
-        step = "/openapi.json says what each route takes"
+        step = "/openapi.json says what each route accepts"
         return 422, Refusal(code=InvalidInput.code, message=faults, next_step=step)
     assert isinstance(error, HTTPException)
     words = str(error.detail).lower().replace(" ", "_")

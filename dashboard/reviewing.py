@@ -1,4 +1,4 @@
-"""The reviews of all tasks: what waits for a human or a verdict, and what was decided last."""
+"""The reviews of all tasks: escalated phases, open reviews, and the newest decided ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VERDICTS = Refs(kinds=frozenset({Kind.VERDICT}))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviewed:
-    """A review and what its reviewers said so far."""
+    """A review with the verdicts that were given so far."""
 
     review: Review
     verdicts: tuple[Verdict, ...]
@@ -34,8 +34,9 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviews:
-    """At most 50 of each, the newest first; ``escalated`` are phases. ``more`` names those of which
-    there are more.
+    """Escalated phases, open and decided reviews: at most 50 of each, the newest reviews first.
+
+    ``more`` names the fields of which there are more.
     """
 
     escalated: tuple[Phase, ...]
@@ -45,7 +46,7 @@ class Reviews:
 
 
 def reviews_of(store: RegistryStore) -> Reviews:
-    """Read them, with the verdicts of their tasks."""
+    """Read the escalated phases and the reviews of a store, with their verdicts."""
     query = RecordQuery(status=PhaseStatus.ESCALATED)
     page = store.list_records(Kind.PHASE, query, limit=_LIMIT)
     escalated = tuple(p for p in page.items if isinstance(p, Phase))

@@ -1,4 +1,4 @@
-"""What is true now, read from the store: numbers, and the one sentence above them."""
+"""The current numbers of a registry, read from its store, and the headline above them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from registry_api.status import FAILED_AGENT
 
 __all__ = ["Summary", "look"]
 
-_COUNTED = 50  # escalated phases that are counted for the headline
+_COUNTED = 50  # escalated phases that are counted for the headline at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleCount:
-    """A counter that the older system stored, and what is true."""
+    """A counter that the legacy system stored, and the actual count."""
 
     name: str
     stored: int
@@ -35,15 +35,15 @@ class StaleCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Counts of the records, who is silent, and what an older system's counters claim."""
+    """Counts of the records, silent tasks and agents, and the counters of the legacy system."""
 
     counts: RegistryCounts
     quiet: Quiet
     stored: dict[str, int]
-    waiting: int = 0  # phases that wait for a human, as far as they are counted
+    waiting: int = 0  # phases that wait for a human, counted up to _COUNTED
 
     def numbers(self) -> dict[str, int]:
-        """Return the ten numbers of the summary; none of them is stored anywhere."""
+        """Return the ten numbers of the summary, computed from the records."""
         tasks, agents = self.counts.tasks, self.counts.agents
         done = (AgentStatus.COMPLETED, AgentStatus.PHASE_COMPLETED)
         return {
@@ -61,7 +61,7 @@ class Summary:
 
     @property
     def stale_counts(self) -> list[StaleCount]:
-        """Return each counter of the older system that is not true."""
+        """Return each counter of the legacy system that differs from the actual count."""
         numbers = self.numbers()
         true = {
             "active_tasks": numbers["active_tasks"],
@@ -76,9 +76,9 @@ class Summary:
         ]
 
     def headline(self) -> str:
-        """Return the truth in a few sentences."""
+        """Return the state of the registry in a few sentences."""
         if self.counts.total_tasks == 0:
-            return "Nothing is here yet."
+            return "There are no tasks yet."
         working = self.counts.active_tasks - len(self.quiet.tasks)
         at_work = self.counts.active_agents - len(self.quiet.agents)
         said = ["Nothing is running."]
@@ -96,7 +96,7 @@ class Summary:
 
 
 def look(activity_index: ActivityIndex, settings: Settings, now: datetime) -> Summary:
-    """Read the registry's truth; its cost follows what has changed since the last look."""
+    """Read the current numbers; the cost grows with the changes since the last call."""
     legacy = find_capability(activity_index.store, Legacy)
     escalated = RecordQuery(status=PhaseStatus.ESCALATED)
     return Summary(

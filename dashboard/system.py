@@ -1,4 +1,4 @@
-"""What this installation is: its plugins, the store that is open, what its checks find."""
+"""The plugins of this installation, the open store, and what doctor's checks find."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from registry_api.doctor import RECOUNT, examine
 
 __all__ = ["System"]
 
-_FRESH = 30.0  # seconds for which the checks are not run again
-_RECOUNTED = 50_000  # records up to which every one is counted for a page
+_FRESH = 30.0  # seconds for which the results of the checks are reused
+_RECOUNTED = 50_000  # records up to which a page recounts them all
 
 
 class System:
-    """Looks at one workspace; thread-safe."""
+    """The plugins, the store and the findings of one workspace; thread-safe."""
 
     def __init__(
         self, settings: Settings, plugins: Plugins, clock: Callable[[], float] = time.monotonic
@@ -30,8 +30,9 @@ class System:
         self._looked: tuple[float, dict[str, Any]] | None = None
 
     def to_dict(self, store: RegistryStore) -> dict[str, Any]:
-        """Return the store, the plugins and the findings; ``recounted``: whether the registry was
-        small enough to count every record of it.
+        """Return the store, the plugins and the findings.
+
+        ``recounted``: whether the registry was small enough to count every record.
         """
         with self._lock:
             if self._looked is None or self._clock() - self._looked[0] >= _FRESH:

@@ -1,7 +1,7 @@
-"""An agent's life in a registry: a task is created, an agent works and reports, and ends.
+"""The life of an agent in a registry: create a task, report progress, end the agent.
 
-Run it in an empty folder, in a workspace of the older orchestrator, or in the middle of a move: the
-store is whatever the workspace is in.
+Run it in an empty folder, in a workspace of the legacy orchestrator, or in the middle of a move: it
+uses the store that the workspace uses.
 
     REGISTRY_WORKSPACE=/tmp/workspace python examples/agent.py
 """
@@ -29,7 +29,7 @@ from registry_api import (
 
 
 def create(store: RegistryStore, task_id: str) -> None:
-    """Create a task with one agent at work, in one atomic changeset."""
+    """Create a task with one active agent, in one atomic changeset."""
     now = datetime.now(UTC)
     task = Task(task_id=task_id, description="Write the release notes", created_at=now)
     agent = Agent(task_id=task_id, agent_id="writer", type="builder", started_at=now)
@@ -37,7 +37,7 @@ def create(store: RegistryStore, task_id: str) -> None:
 
 
 def report(store: RegistryStore, task_id: str, message: str, progress: int) -> None:
-    """Append a report: needs no revision, and never conflicts with another one."""
+    """Append a report: it needs no revision and never conflicts with another report."""
     entry = ProgressEntry(
         task_id=task_id,
         agent_id="writer",
@@ -51,7 +51,7 @@ def report(store: RegistryStore, task_id: str, message: str, progress: int) -> N
 
 
 def finish(store: RegistryStore, task_id: str) -> None:
-    """End the agent: load, decide, commit on that revision, again if another one came first."""
+    """End the agent: load, decide, commit on that revision; repeat if another commit came first."""
 
     def decide(snapshot: TaskSnapshot) -> list[Op]:
         agent = next(a for a in snapshot.agents if a.agent_id == "writer")
@@ -63,7 +63,7 @@ def finish(store: RegistryStore, task_id: str) -> None:
 
 
 def main() -> None:
-    """Live through it, and say what the registry says."""
+    """Run the agent, and print what the registry says."""
     task_id = f"TASK-{uuid.uuid4().hex[:8]}"
     with closing(open_store()) as store:
         create(store, task_id)

@@ -1,1 +1,1 @@
-"""A real orchestrator of coding agents, whose every read and write goes through the store."""
+"""An orchestrator of coding agents that keeps all its state in the registry store."""

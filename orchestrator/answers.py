@@ -1,7 +1,7 @@
-"""What the tools answer: typed, small, and with the sensible next step.
+"""The answers of the tools: typed, small, and with the next step.
 
-Moments are ISO 8601 in UTC; what is at its default is left out. Lists are pages: ``next_cursor``
-continues one.
+Times are ISO 8601 in UTC; a field at its default is left out. Lists are pages: ``next_cursor``
+leads to the next page.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = [
 
 
 class Answer(BaseModel):
-    """What every answer has."""
+    """The fields that every answer has."""
 
-    next_step: str | None = Field(default=None, description="what is sensible to do next")
+    next_step: str | None = Field(default=None, description="what to do next")
 
 
 class PhaseLine(BaseModel):
@@ -49,8 +49,9 @@ class PhaseLine(BaseModel):
 
 
 class AgentLine(BaseModel):
-    """An agent in a list; ``message`` is its newest report's, cut. ``unverified``: it has no
-    secret, so others may speak as it.
+    """An agent in a list; ``message`` is that of its newest report, cut.
+
+    ``unverified``: the agent has no secret, so others may report in its name.
     """
 
     agent_id: str
@@ -66,7 +67,7 @@ class AgentLine(BaseModel):
 
 
 class TaskLine(BaseModel):
-    """A task in a list; ``status`` follows from its records."""
+    """A task in a list; ``status`` is derived from its records."""
 
     task_id: str
     description: str
@@ -77,13 +78,13 @@ class TaskLine(BaseModel):
 
 
 class TaskAnswer(Answer):
-    """A task as it stands."""
+    """The current state of a task."""
 
     task_id: str
     status: str
     description: str
     priority: str
-    silent: bool = Field(default=False, description="active, but nobody gave a sign of life lately")
+    silent: bool = Field(default=False, description="active, but no recent sign of life")
     current_phase: int | None = None
     phases: list[PhaseLine] = []
     agents_total: int = 0
@@ -112,10 +113,10 @@ class AgentAnswer(Answer):
 
 
 class AgentOutput(Answer):
-    """The end of an agent's output, or what stands before ``before``.
+    """The end of an agent's output, or the part before the position ``before``.
 
-    ``start`` is where the text begins in the log, in bytes; pass it as ``before`` to read what is
-    before it. 0: nothing is.
+    ``start`` is the position in the log, in bytes, where the text begins; pass it as ``before`` to
+    read the part before it. 0: there is no such part.
     """
 
     agent_id: str
@@ -123,12 +124,12 @@ class AgentOutput(Answer):
     text: str
     start: int
     size: int
-    errors: str | None = Field(default=None, description="the end of what went to standard error")
+    errors: str | None = Field(default=None, description="the end of its standard error")
     reason: str | None = Field(default=None, description="why it ended")
 
 
 class FindingAnswer(Answer):
-    """A finding that was kept."""
+    """A finding that was recorded."""
 
     finding_id: str
 
@@ -154,7 +155,7 @@ class FindingsPage(Answer):
 
 
 class VerdictLine(BaseModel):
-    """What one reviewer said; ``unverified``: as AgentLine's."""
+    """One reviewer's verdict; ``unverified``: see AgentLine."""
 
     reviewer_id: str | None
     verdict: str
@@ -177,7 +178,7 @@ class ReviewLine(BaseModel):
 
 
 class ReviewAnswer(Answer):
-    """Reviews of a task, newest first, and where the phase stands that they are about."""
+    """Reviews of a task, newest first, and the status of the reviewed phase."""
 
     task_id: str
     phase_index: int | None = None
@@ -186,7 +187,7 @@ class ReviewAnswer(Answer):
 
 
 class PhaseAnswer(Answer):
-    """A phase as it stands."""
+    """The current state of a phase."""
 
     task_id: str
     task_status: str
@@ -206,7 +207,7 @@ class PhaseAnswer(Answer):
 
 
 class HandoverAnswer(Answer):
-    """What a phase left."""
+    """The handover of a phase."""
 
     from_phase: int | None
     to_phase: int | None
@@ -222,11 +223,11 @@ class ContextAnswer(Answer):
 
     task_id: str
     text: str
-    left_out: list[str] = Field(default=[], description="what the budget had no room for")
+    left_out: list[str] = Field(default=[], description="what did not fit the budget")
 
 
 class HealthLine(BaseModel):
-    """An active agent's record beside its process."""
+    """An active agent's record and the state of its process."""
 
     task_id: str
     agent_id: str
@@ -240,16 +241,20 @@ class HealthAnswer(Answer):
 
     active_agents: int
     healthy: int
-    agents: list[HealthLine] = Field(default=[], description="those that are not as they should be")
+    agents: list[HealthLine] = Field(
+        default=[], description="those that are silent or have no process"
+    )
 
 
 class ScanAnswer(Answer):
-    """What a scan set right."""
+    """The corrections of a health scan."""
 
     looked_at: int
-    ended: list[str] = Field(default=[], description="agents whose process was gone")
+    ended: list[str] = Field(default=[], description="agents whose process had ended")
     stopped: list[str] = Field(default=[], description="processes whose agent had ended")
-    started: list[str] = Field(default=[], description="reviewers that nobody had started")
+    started: list[str] = Field(
+        default=[], description="reviewers whose owner died before starting them"
+    )
 
 
 class WaitAnswer(Answer):

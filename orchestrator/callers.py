@@ -1,8 +1,8 @@
-"""Who calls: a conductor, or an agent that proves by its secret which one it is.
+"""Callers: a conductor, or an agent that proves its identity with a secret.
 
-An agent is given a secret when it is started, in its environment alone; its record holds the hash.
-This keeps agents from acting in each other's name. It is no barrier between processes of one user,
-who can read each other's environment and files.
+An agent gets a secret when it is started, only in its environment; its record holds the hash. This
+keeps agents from acting in each other's name. It does not protect processes of the same user from
+each other: they can read each other's environment and files.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ __all__ = [
 ]
 
 SECRET = "REGISTRY_AGENT_SECRET"  # noqa: S105  (the name of a variable)
-_PART = "~"  # no id has it, and a bearer token may
+_PART = "~"  # no id contains it, but a bearer token may
 
 
 class Role(StrEnum):
-    """What a caller is; each sees its own tools."""
+    """The role of a caller; each role sees its own tools."""
 
     CONDUCTOR = "conductor"
     WORKER = "worker"
     REVIEWER = "reviewer"
-    UNPROVEN = "unproven"  # an agent's environment without a secret that fits
+    UNPROVEN = "unproven"  # an agent's environment without a valid secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls; an agent is of one task."""
+    """A caller; an agent belongs to one task."""
 
     role: Role
     task_id: str = ""
@@ -62,19 +62,20 @@ CONDUCTOR = Caller(role=Role.CONDUCTOR)
 
 
 def new_secret(task_id: str, agent_id: str) -> str:
-    """Return a new secret of an agent; it names the agent, so that it alone is needed to look the
-    agent up.
+    """Return a new secret for an agent.
+
+    It contains the agent's ids, so that the secret alone is enough to find the agent.
     """
     return _PART.join((task_id, agent_id, secrets.token_urlsafe(24)))
 
 
 def hash_of(secret: str) -> str:
-    """Return what an agent's record holds of its secret."""
+    """Return the hash of a secret, as an agent's record holds it."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def prove(store: RegistryStore, secret: str) -> Caller | None:
-    """Return whose secret this is, None for nobody's; also of an agent that has ended."""
+    """Return the agent whose secret this is, also if it has ended; None if it is nobody's."""
     task_id, _, rest = secret.partition(_PART)
     agent_id, _, word = rest.partition(_PART)
     if not (is_id(task_id) and is_id(agent_id) and word):
@@ -98,9 +99,9 @@ def prove(store: RegistryStore, secret: str) -> Caller | None:
 def caller_of(
     store: RegistryStore, *, agent: bool = False, env: Mapping[str, str] | None = None
 ) -> Caller:
-    """Return who a program is that was started with this environment.
+    """Return the caller that a program with this environment works for.
 
-    ``agent``: it works for an agent, whatever its client passed on of the environment.
+    ``agent``: it works for an agent, even if its client passed on none of the agent's environment.
     """
     env = os.environ if env is None else env
     secret, agent_id = env.get(SECRET, ""), env.get("REGISTRY_AGENT_ID", "")
@@ -113,9 +114,11 @@ def caller_of(
 
 
 def check_acts_as(caller: Caller, task_id: str, agent_id: str, agent: Agent | None) -> None:
-    """Raise NotAllowed unless the caller may speak as this agent: it proved to be it, or it proved
-    nothing and the agent has no secret (one that runs elsewhere, of an earlier version, or that a
-    legacy program only named: ``agent`` None).
+    """Raise NotAllowed unless the caller may act as this agent.
+
+    It may if it proved to be this agent, or if it proved nothing and the agent has no secret: the
+    agent runs elsewhere, was started by an earlier version, or was only named by a legacy program
+    (``agent`` is None).
     """
     if caller.role in {Role.WORKER, Role.REVIEWER}:
         may = (caller.task_id, caller.agent_id) == (task_id, agent_id)
@@ -124,15 +127,15 @@ def check_acts_as(caller: Caller, task_id: str, agent_id: str, agent: Agent | No
     if may:
         return
     raise NotAllowed(
-        f"only {agent_id} itself speaks as {agent_id}",
+        f"only agent {agent_id} itself may act as {agent_id}",
         next_step=_INSTEAD[caller.role].format(agent_id=caller.agent_id),
     )
 
 
 def is_unverified(agent: Agent) -> bool:
-    """Whether an agent can prove nothing: it was started by nobody here, or by an earlier version.
+    """Return whether an agent has no secret: it was not started here, or by an earlier version.
 
-    One that is being started has no hash yet, and no process either: it is not among them.
+    An agent that is being started has no hash yet and no process either; it is not unverified.
     """
     extra = extra_of(agent)
     return _hash_in(agent) is None and ("process" in extra or "reserved_by" not in extra)
@@ -144,12 +147,12 @@ def _hash_in(agent: Agent) -> str | None:
 
 
 PASS_IT_ON = (
-    f"The server of an agent needs {SECRET} and REGISTRY_TASK_ID of the agent's environment: let "
-    "your client pass them on"
+    f"An agent's server needs {SECRET} and REGISTRY_TASK_ID from the agent's environment: "
+    "configure your client to pass them on"
 )
 _INSTEAD = {
-    Role.CONDUCTOR: "Wait for it or end it by kill_agent; abort_stalled_review ends a review",
-    Role.WORKER: "Give your own id, {agent_id}",
-    Role.REVIEWER: "Give your own id, {agent_id}",
+    Role.CONDUCTOR: "Wait for it or end it with kill_agent; abort_stalled_review ends a review",
+    Role.WORKER: "Pass your own id, {agent_id}",
+    Role.REVIEWER: "Pass your own id, {agent_id}",
     Role.UNPROVEN: PASS_IT_ON,
 }

@@ -25,12 +25,14 @@ __all__ = ["app", "main"]
 
 Workspace = Annotated[
     Path | None,
-    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest registry above"),
+    Parameter(
+        help="base directory; default: REGISTRY_WORKSPACE, else the nearest parent with a registry"
+    ),
 ]
 
 app = App(
     name="registry-orchestrator",
-    help="Agents and their conductor work on the tasks of a registry, over MCP.\n\n"
+    help="Serve the tasks of a registry to coding agents and their conductor, over MCP.\n\n"
     "Example: registry-orchestrator serve --workspace ~/project/.agent-workspace",
     version=lambda: version("registry-backend"),
     version_flags=["--version"],
@@ -41,17 +43,19 @@ app = App(
 def serve(
     *,
     workspace: Workspace = None,
-    http: Annotated[str | None, Parameter(help="HOST:PORT; default: standard input")] = None,
-    remote: Annotated[bool, Parameter(negative="", help="allow an address others reach")] = False,
-    allow_host: Annotated[
-        tuple[str, ...], Parameter(help="a further name under which it is reached")
-    ] = (),
-    dashboard: Annotated[
-        bool, Parameter(negative="", help="serve the dashboard too; its link is on standard error")
+    http: Annotated[
+        str | None, Parameter(help="HOST:PORT; default: standard input and output")
+    ] = None,
+    remote: Annotated[
+        bool, Parameter(negative="", help="allow an address that is not loopback")
     ] = False,
-    dashboard_port: Annotated[int, Parameter(help="the dashboard's port; 0: any")] = 8765,
+    allow_host: Annotated[tuple[str, ...], Parameter(help="another host name of this server")] = (),
+    dashboard: Annotated[
+        bool, Parameter(negative="", help="also serve the dashboard; standard error shows its link")
+    ] = False,
+    dashboard_port: Annotated[int, Parameter(help="the dashboard's port; 0: any free port")] = 8765,
     agent: Annotated[
-        bool, Parameter(negative="", help="for an agent: only what its secret proves it may do")
+        bool, Parameter(negative="", help="serve one agent: allow only what its secret permits")
     ] = False,
 ) -> int:
     """Serve MCP on standard input and output, or over HTTP with the token in .registry/token.
@@ -68,7 +72,8 @@ def serve(
     settings = load_settings(workspace)
     if agent and http is not None:
         raise UsageError(
-            "--agent is for standard input", next_step="Over HTTP an agent's token is its secret"
+            "--agent works only on standard input",
+            next_step="Leave out --agent: over HTTP an agent sends its secret as the token",
         )
     beside = partial(_dashboard, port=dashboard_port) if dashboard else nullcontext
     if http is None:
@@ -99,18 +104,20 @@ def serve(
 def config(
     *,
     workspace: Workspace = None,
-    http: Annotated[str | None, Parameter(help="URL that serve --http printed")] = None,
+    http: Annotated[str | None, Parameter(help="the URL that serve --http printed")] = None,
 ) -> int:
-    """Print what an MCP client needs to reach this workspace, as JSON.
+    """Print the configuration of an MCP client for this workspace, as JSON.
 
-    Most clients read it as it is, e.g. in .mcp.json. With --http URL it names a server that runs,
-    with the token. Example: registry-orchestrator config > .mcp.json
+    Most clients can read it unchanged, e.g. as .mcp.json. With --http URL it contains the URL and
+    the token of a running server. Example: registry-orchestrator config > .mcp.json
     """
     from orchestrator.deployment import SERVER, Endpoint, client_config
     from registry_api.token import operator_token
 
     if http is not None and not http.startswith(("http://", "https://")):
-        raise UsageError(f"--http {http[:80]}: no URL", next_step="e.g. http://127.0.0.1:8766/mcp")
+        raise UsageError(
+            f"--http {http[:80]} is not a URL", next_step="E.g. http://127.0.0.1:8766/mcp"
+        )
     place = load_settings(workspace).workspace
     endpoint = Endpoint(url=http, token=operator_token(place)) if http else None
     print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201
@@ -119,7 +126,7 @@ def config(
 
 @contextmanager
 def _dashboard(workspace: Path, *, port: int) -> Iterator[None]:
-    """Run the dashboard as a process of its own, which ends with this one however that ends."""
+    """Run the dashboard as a separate process, which ends with this one, even if this is killed."""
     command = [sys.executable, "-P", "-m", "dashboard", "serve", "--child"]
     where = ["--workspace", str(workspace), "--port", str(port)]
     process = subprocess.Popen(  # noqa: S603
@@ -135,8 +142,9 @@ def _dashboard(workspace: Path, *, port: int) -> Iterator[None]:
 
 
 def _open_standard_streams() -> None:
-    """Open what was closed when this program was started: a file of the store would take its place
-    and be read as the client's messages.
+    """Open the standard streams that were closed when this program was started.
+
+    Otherwise a file of the store could get descriptor 0 and be read as the client's messages.
     """
     for descriptor in range(3):
         try:
@@ -146,7 +154,7 @@ def _open_standard_streams() -> None:
 
 
 def _need_extra() -> None:
-    """Raise UsageError where the packages of the extra are not there."""
+    """Raise UsageError if the packages of the extra ``mcp`` are not installed."""
     try:
         import mcp
         import psutil
@@ -164,5 +172,5 @@ def main(tokens: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """Run as a console script."""
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""Starting and stopping agents: reserve, start, confirm, or take the reservation back.
+"""Starting and stopping agents: reserve, start, confirm, or remove the reservation.
 
-A process waits until its record is confirmed, and ends if whoever started it dies before that: no
-program of an agent runs without a record. A record without a process is one that ``abandoned``
-finds: its owner is dead.
+A process waits until its record is confirmed, and ends if the orchestrator that started it dies
+before that: no agent's program runs without a record. A record whose owner died before starting the
+process is reported as ``abandoned``.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ __all__ = [
     "working_directory",
 ]
 
-# -P: a folder of that name where the client or the agent works must not take its place.
+# -P: a folder of that name in the working directory must not be imported instead.
 _MODULE = ("-P", "-m", "orchestrator")
-SERVER = "orchestrator"  # what the server is called in the configuration of agents
-_CARE = 60.0  # seconds for which a living owner is trusted to care for an agent that shows no sign
-# The agents that this process starts or waits for, whichever of its orchestrators began it.
+SERVER = "orchestrator"  # the server's name in the configuration of agents
+_CARE = 60.0  # seconds after an agent's last sign of life for which a live owner is trusted
+# The agents that this process starts or waits for, of all its orchestrators.
 _OURS = set[tuple[str, str]]()
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
@@ -58,21 +58,21 @@ _OWN = (
     *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE", callers.SECRET),
     *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
 )
-# What an agent's own server must be given, where its client passes nothing on by itself.
+# What an agent's server needs from the agent's environment; many clients pass on nothing.
 _PROOF = ("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", callers.SECRET)
 _NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", "REGISTRY_AGENT_WORD"}
 
 
 class Ended(Protocol):
-    """Called when an agent's process is gone."""
+    """A callback for the end of an agent's process."""
 
     def __call__(self, task_id: str, agent_id: str, code: int) -> None:
-        """``code`` is its exit code, negative for a signal."""
+        """Take the exit code ``code``, negative for a signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """How one agent is to be started, checked before anything is reserved for it."""
+    """How to start one agent, checked before the agent is reserved."""
 
     kind: str
     argv: tuple[str | tuple[str, ...], ...]
@@ -90,14 +90,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a server over HTTP is reached, for the agents that it deploys."""
+    """The address of a server over HTTP, for the agents that it deploys."""
 
     url: str
     token: str
 
 
 class Deployment:
-    """Starts what was reserved, in one workspace, through one launcher."""
+    """Start and stop of reserved agents, in one workspace, through one launcher."""
 
     def __init__(
         self,
@@ -124,17 +124,17 @@ class Deployment:
         if known is None:
             raise UnknownAgentKind(
                 f"no kind of agent is called {kind[:80]!r}",
-                next_step=f"Known kinds: {', '.join(sorted(self._kinds))}; registry.toml adds more "
-                "when the server starts",
+                next_step=f"Known kinds: {', '.join(sorted(self._kinds))}; to add one, edit "
+                "registry.toml and restart the server",
                 kinds=sorted(self._kinds),
             )
         for name, word in (("model", model), ("effort", effort)):
             if word is not None and not _WORD.fullmatch(word):
                 raise InvalidInput(
-                    f"the {name} {word[:80]!r} is no name of one",
+                    f"the {name} {word[:80]!r} is not a valid name",
                     next_step="Use letters, digits and ._:/@-, beginning with a letter or digit",
                 )
-        # Seen now that every value is there: what was reserved must not fail for the lack of one.
+        # Check now that no value is missing: a reserved agent must not fail for that.
         _filled(known.argv, {"model": model or known.model, "effort": effort or known.effort})
         program = known.argv[0] if known.argv else None
         if isinstance(program, str) and shutil.which(program) is None:
@@ -155,7 +155,8 @@ class Deployment:
     def start(self, task: Task, agent: Agent, order: Order, prompt: str, *, ended: Ended) -> None:
         """Start a reserved agent and confirm it.
 
-        Raises AgentEnded where it was ended meanwhile, else LaunchFailed; its program did not run.
+        Raises AgentEnded if it was ended in the meantime, else LaunchFailed; its program did not
+        run.
         """
         if order.external:
             return
@@ -191,12 +192,13 @@ class Deployment:
                 raise
             raise LaunchFailed(
                 f"agent {agent_id} could not be started: {error}",
-                next_step="Fix what it names and deploy_agent again",
+                next_step="Fix what the message names, then deploy_agent again",
             ) from error
 
     def stop(self, stopped: Iterable[Agent]) -> None:
-        """Stop the processes of agents, and what they left; all at once. What another instance of
-        the registry started, of which this one is a copy, is that one's to stop.
+        """Stop the processes of agents and the processes that they left, all at the same time.
+
+        If this registry is a copy, the agents that the other instance started are not stopped.
         """
         found = [
             identity
@@ -206,12 +208,12 @@ class Deployment:
         self._launcher.stop(found, grace=self._grace)
 
     def process(self, agent: Agent) -> str:
-        """Return what is known of an active agent's process.
+        """Return the state of an active agent's process.
 
-        ``alive``, ``dead``, ``ending``: gone, but somebody is just taking note of its exit;
-        ``starting``, ``abandoned``: never started, its owner is dead or has given up; ``external``:
-        none of ours; ``elsewhere``: of another host, whose processes one cannot see, or of another
-        instance of the registry, of which this one is a copy.
+        ``alive``; ``dead``; ``ending``: it has ended and its exit is being recorded; ``starting``;
+        ``abandoned``: never started, and its owner is dead or has given up; ``external``: not
+        started by an orchestrator; ``elsewhere``: on another host, whose processes cannot be seen,
+        or started by another instance of the registry, of which this one is a copy.
         """
         identity, owner = process_of(agent), extra_of(agent).get("reserved_by")
         if self._is_of_another(agent):
@@ -235,15 +237,15 @@ class Deployment:
         return "dead" if identity else "abandoned"
 
     def exit_code(self, agent: Agent) -> int | None:
-        """Return with which code the agent's process ended, negative for a signal; None where
-        nobody was left to note it.
+        """Return the exit code of the agent's process, negative for a signal; None if it was not
+        recorded.
         """
         with suppress(OSError, ValueError, Unavailable):
             return int(inside.read_tail(*self._exit_of(agent), limit=16)[0])
         return None
 
     def _is_being_noted(self, agent: Agent) -> bool:
-        """Whether what waits for the agent's end is still there, to note its exit code."""
+        """Whether the process that waits for the agent is still there to record the exit code."""
         try:
             fd = inside.open_file(*self._exit_of(agent), flags=os.O_RDONLY)
         except (OSError, Unavailable):
@@ -260,14 +262,18 @@ class Deployment:
         return self._workspace, agent.task_id, *_exit_file(agent.agent_id)
 
     def owner(self) -> str:
-        """Return what names this process, the instance of the registry that it works for, and where
-        that stands: ``pid:birth:place:instance:path``, the path as a digest.
+        """Return the owner tag of this process: ``pid:birth:place:instance:path``.
+
+        The first three parts identify the process, ``instance`` is the registry's, and ``path`` is
+        a digest of the workspace's path.
         """
         return ":".join((process_identity.own_identity(), *self._instance()))
 
     def _is_of_another(self, agent: Agent) -> bool:
-        """Whether another instance of the registry started the agent. Not one that stood in this
-        very place: a backup was put back while the agent went on.
+        """Whether another instance of the registry started the agent.
+
+        An earlier instance at this same path does not count: there a backup was restored while the
+        agent continued.
         """
         owner = extra_of(agent).get("reserved_by")
         theirs = owner.split(":")[3:] if isinstance(owner, str) else []
@@ -277,7 +283,7 @@ class Deployment:
         return instance_of(self._workspace / STATE_DIR), place_of(self._workspace)
 
     def _cared_for(self, agent: Agent, owner: str) -> bool:
-        """Whether somebody is just starting the agent, or just taking note of its exit."""
+        """Whether a live process is starting the agent, or recording its exit."""
         if owner == self.owner():
             return (agent.task_id, agent.agent_id) in _OURS
         sign = agent.last_update or agent.started_at
@@ -288,7 +294,7 @@ class Deployment:
     def _launch(
         self, task: Task, agent: Agent, order: Order, prompt: str, secret: str
     ) -> Iterator[Launch]:
-        """Open what a launch needs, inside the workspace; closed at the end."""
+        """Open the files of a launch, inside the workspace; they are closed at the end."""
         task_id, agent_id = task.task_id, agent.agent_id
         folder = self._workspace, task_id
         values = {
@@ -349,11 +355,11 @@ class Deployment:
             )
 
     def _reached_by(self, order: Order) -> dict[str, str]:
-        """Return how an agent reaches the orchestrator: at its endpoint, or by a server of the
-        agent's own on the workspace.
+        """Return how an agent reaches the orchestrator: at its endpoint, or through a server that
+        the agent's client starts on the workspace.
         """
         args = [*_MODULE, "serve", "--workspace", str(self._workspace), "--agent"]
-        # One for each way: servers over both may deploy agents of one workspace.
+        # One for each transport: servers over both may deploy agents of one workspace.
         name = "mcp.json" if self._endpoint is None else "mcp-http.json"
         config = self._workspace / ".registry" / name
         if any("{mcp_config}" in part for part in _flat(order.argv)):
@@ -379,12 +385,15 @@ class Deployment:
 
 
 def _reference(name: str) -> str:
-    """Return what an agent's client fills in from its environment: no secret is in a file."""
+    """Return a reference that an agent's client fills in from its environment.
+
+    So no file contains a secret.
+    """
     return f"${{{name}}}"
 
 
 def _opened_anew(workspace: Path, task_id: str, *parts: str) -> int:
-    """Open a new file; what an owner left that died in the middle of a start is removed first."""
+    """Open a new file; one left by an owner that died during a start is removed first."""
     try:
         return inside.open_file(workspace, task_id, *parts, flags=inside.NEW)
     except Unavailable as error:
@@ -399,7 +408,7 @@ def _exit_file(agent_id: str) -> tuple[str, str]:
 
 
 def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, object]:
-    """Return what an MCP client needs to reach a workspace, as most clients read it."""
+    """Return an MCP client's configuration for a workspace, in the format of most clients."""
     if endpoint is None:
         args = [*_MODULE, "serve", "--workspace", str(workspace)]
         given = _settings()
@@ -409,28 +418,30 @@ def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, objec
 
 
 def _settings() -> dict[str, str]:
-    """Return the settings that this process was given: a server of an agent's own needs the same,
-    or works on another store, and most clients pass on nothing of their environment. What holds
-    credentials is left out, since this ends in files and command lines: such a server inherits it,
-    or is refused with what to do, unless the URL names a passfile.
+    """Return the settings from this process's environment, for the server that an agent starts.
+
+    Without them that server would use another store, and most clients pass on nothing of their
+    environment. Values with credentials are left out, since the result is written to files and
+    command lines: that server inherits them, or is refused with a message that says what to do,
+    unless the URL names a passfile.
     """
     ours = ((k, v) for k, v in os.environ.items() if k.startswith("REGISTRY_"))
     return {k: v for k, v in sorted(ours) if k not in _NOT_SETTINGS and public(v) == v}
 
 
 def _inline_table(values: Mapping[str, str]) -> str:
-    """Return values as TOML in one line; a JSON text is a TOML text."""
+    """Return values as TOML in one line; a JSON string is a TOML string."""
     return "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) + "}"
 
 
 def process_of(agent: Agent) -> str | None:
-    """Return the mark of an agent's process, None before it was confirmed."""
+    """Return the identity of an agent's process, None before it is confirmed."""
     identity = extra_of(agent).get("process")
     return identity if isinstance(identity, str) else None
 
 
 def working_directory(cwd: str | None) -> Path | None:
-    """Return a working directory; raises InvalidInput unless it is one, by its absolute path."""
+    """Return a working directory; raises InvalidInput unless it exists and is absolute."""
     if not cwd:
         return None
     there = False
@@ -438,7 +449,7 @@ def working_directory(cwd: str | None) -> Path | None:
         there = Path(cwd).is_absolute() and Path(cwd).is_dir()
     if not there:
         raise InvalidInput(
-            f"the working directory {cwd[:200]!r} is no directory with an absolute path",
+            f"the working directory {cwd[:200]!r} is not an existing folder with an absolute path",
             next_step="Give an existing one; your client must expand names like ${workspaceFolder}",
         )
     return Path(cwd)
@@ -451,7 +462,7 @@ def _flat(argv: tuple[str | tuple[str, ...], ...]) -> tuple[str, ...]:
 def _filled(
     argv: tuple[str | tuple[str, ...], ...], values: Mapping[str, str | None]
 ) -> tuple[str, ...]:
-    """Fill in the values by one pass: what is filled in is never looked at for further names."""
+    """Fill in the placeholders in one pass: a value is never searched for placeholders."""
 
     def value(match: re.Match[str]) -> str:
         return values.get(match[1], match[0]) or ""
@@ -462,8 +473,8 @@ def _filled(
         lacking = [n for p in group for n in _NAME.findall(p) if values.get(n, "") is None]
         if lacking and isinstance(part, str):
             raise LaunchFailed(
-                f"the argument {part!r} needs a {lacking[0]}, and none is given",
-                next_step="Give it, or put the argument into a list of its own in registry.toml",
+                f"the argument {part!r} needs a {lacking[0]}, which is not given",
+                next_step="Give it, or put the argument into its own list in registry.toml",
             )
         if not lacking:
             filled.extend(_NAME.sub(value, p) for p in group)

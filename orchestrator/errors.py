@@ -1,22 +1,22 @@
-"""Every refusal of the rules; nothing was changed, and the next step is named.
+"""The refusals of the rules: a refusal changes nothing and names the next step.
 
 Refused
 ├── TaskEnded            the task is COMPLETED, FAILED or CANCELLED
 ├── PhaseNotFound        the task has no phase of that index
-├── PhaseClosed          the phase is in a state that does not take this
+├── PhaseClosed          the phase's status does not allow this
 ├── AgentNotFound        the task has no agent of that id
-├── AgentEnded           a terminal agent never reopens; its late report is kept in the history
-├── DuplicateAgent       an agent of that type is at work in that phase
-├── LimitReached         max_agents, max_concurrent or max_depth
-├── AgentsActive         the phase still has agents at work
-├── NothingToReview      no agent of the phase completed anything
+├── AgentEnded           the agent is terminal for good; its late report is kept in the history
+├── DuplicateAgent       an agent of that type is active in that phase
+├── LimitReached         max_agents, max_concurrent or max_depth is reached
+├── AgentsActive         the phase still has active agents
+├── NothingToReview      no agent of the phase has completed its work
 ├── ReviewNotFound       the task has no review of that id
-├── ReviewEnded          a verdict, critique or abort for a review that is over
-├── NotAReviewer         a verdict by an agent that the review was not assigned to
-├── VerdictExists        the reviewer's verdict was counted; another one is not taken
-├── VerdictMissing       a reviewer ends by its verdict
-├── NoHandover           the phase has left none yet
-├── NotAllowed           a tool, a task or an agent that is not the caller's
+├── ReviewEnded          a verdict, critique or abort for a review that has ended
+├── NotAReviewer         a verdict from an agent to which the review was not assigned
+├── VerdictExists        the reviewer has already given a different verdict
+├── VerdictMissing       a reviewer reported completed without a verdict
+├── NoHandover           the phase has no handover yet
+├── NotAllowed           the caller may not use this tool, task or agent
 ├── NotConfirmed         the user was asked, and declined
 ├── UnknownAgentKind     no such kind is configured
 └── LaunchFailed         the agent's program could not be started
@@ -86,13 +86,13 @@ class DuplicateAgent(Refused):
 
 
 class LimitReached(Refused):
-    """One of the task's limits; ``limit`` names it."""
+    """A limit of the task is reached; ``limit`` names it."""
 
     code = "limit_reached"
 
 
 class AgentsActive(Refused):
-    """The phase has agents at work; ``agents`` names them."""
+    """The phase has active agents; ``agents`` names them."""
 
     code = "agents_active"
 
@@ -116,25 +116,25 @@ class ReviewEnded(Refused):
 
 
 class NotAReviewer(Refused):
-    """The review was not assigned to that agent; ``reviewers`` names those it was."""
+    """The review was not assigned to that agent; ``reviewers`` names its reviewers."""
 
     code = "not_a_reviewer"
 
 
 class VerdictExists(Refused):
-    """That reviewer's verdict was counted already, and it was another one."""
+    """The reviewer has already given a different verdict."""
 
     code = "verdict_exists"
 
 
 class VerdictMissing(Refused):
-    """A reviewer that says it is done without a verdict."""
+    """A reviewer reported completed without giving a verdict."""
 
     code = "verdict_missing"
 
 
 class NoHandover(Refused):
-    """The phase was not approved yet, so it left no handover."""
+    """The phase is not approved yet, so it has no handover."""
 
     code = "no_handover"
 
@@ -158,6 +158,6 @@ class UnknownAgentKind(Refused):
 
 
 class LaunchFailed(Refused):
-    """The agent's program, folder or files could not be had; its record says so."""
+    """The agent's program could not be started, or its folder or files could not be opened."""
 
     code = "launch_failed"

@@ -1,4 +1,7 @@
-"""What the user of a conductor's client is asked, where the client can ask: the MCP elicitation."""
+"""Ask the user of a conductor's client before a forced approval, if the client supports it.
+
+The question is an MCP elicitation.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ __all__ = ["AskedAbout", "Confirmation", "Confirmed", "must_be_confirmed"]
 
 
 class Confirmation(BaseModel):
-    """Whether an escalated phase is to be approved without a review."""
+    """The user's answer: whether to approve an escalated phase without a review."""
 
-    approve: bool = Field(description="approve it without a review")
+    approve: bool = Field(description="approve the phase without a review")
 
 
 class PhaseAskedAbout(BaseModel):
-    """The phase that is to be approved, and the question; without one nobody is asked."""
+    """The phase to approve and the question; without a question the user is not asked."""
 
     phase_index: int | None
     question: str = ""
@@ -39,7 +42,8 @@ async def _phase(
 ) -> PhaseAskedAbout:
     """Return the phase before the user is asked: meanwhile another may become the current one.
 
-    What would be refused anyway is not asked, and where nobody can be asked the conductor decides.
+    The user is not asked about a call that will be refused. If the client cannot ask, the conductor
+    decides.
     """
     able = context.client_capabilities
     server: Server = context.mcp_server  # type: ignore[assignment]  # (it is ours)
@@ -56,7 +60,7 @@ async def _phase(
             return found
         if phase.status is not PhaseStatus.ESCALATED:
             return found
-        why = extra_of(phase).get("escalation_reason") or "its review did not decide"
+        why = extra_of(phase).get("escalation_reason") or "its review ended without a decision"
         question = (
             f"Phase {phase.phase_index} ({phase.name[:200]}) of task {task_id} is ESCALATED: "
             f"{why}. The conductor wants to approve it without a review: {reason[:1000]}"
@@ -81,10 +85,10 @@ Confirmed = Annotated[Outcome, Resolve(_confirm)]
 
 
 def must_be_confirmed(outcome: Outcome) -> None:
-    """Raise NotConfirmed unless the user, where one was asked, has approved."""
+    """Raise NotConfirmed if the user was asked and did not approve."""
     if isinstance(outcome, AcceptedElicitation) and outcome.data.approve:
         return
     raise NotConfirmed(
-        "the user was asked and does not approve the phase without a review",
-        next_step="submit_phase_for_review tries again; cancel_task gives up",
+        "the user was asked and did not approve the phase without a review",
+        next_step="submit_phase_for_review opens a new review; cancel_task ends the task",
     )

@@ -1,4 +1,4 @@
-"""Records against processes: what differs is set right."""
+"""The health scan: compare agents' records with their processes and correct the differences."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ __all__ = ["HealthScan", "Scan"]
 
 log = logging.getLogger("registry_backend")
 _GONE = {
-    "dead": "its process is gone, without a final report",
-    "abandoned": "the orchestrator died before it started it",
+    "dead": "its process ended without a final report",
+    "abandoned": "the orchestrator died before starting it",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What a scan set right: agents whose process was gone, processes whose agent had ended,
-    reviewers that nobody had started.
+    """The corrections of a scan, each by agent id.
+
+    ``ended``: agents whose process had ended; ``stopped``: processes whose agent had ended;
+    ``started``: reviewers whose owner had died before starting them.
     """
 
     looked_at: int
@@ -34,22 +36,22 @@ class Scan:
 
 
 class HealthScan:
-    """Scans one workspace; any number of processes may do so at once."""
+    """The scan of one workspace; any number of processes may scan at once."""
 
     def __init__(self, service: Orchestrator) -> None:
         self._service = service
         self._launcher = service.launcher
 
     def run(self, task_id: str | None = None) -> Scan:
-        """Look at every active agent and at every agent's process, of one task or of all.
+        """Check every active agent and every agent's process, of one task or of all.
 
-        An agent whose process is gone ended as its exit code says, without one it has failed; so
-        has one that its dead owner never started, but a reviewer is started in its place. A process
-        whose agent has ended is stopped.
+        An agent whose process has ended is ended as its exit code says, or as failed if the code is
+        unknown. An agent whose owner died before starting it is ended as failed, but a reviewer is
+        started instead. A process whose agent has ended is stopped.
         """
         service = self._service
         if task_id is not None:
-            service.store.load(task_id)  # or there is none
+            service.store.load(task_id)  # raises TaskNotFound
         ended, started, looked = [], [], 0
         query = RecordQuery(task_id=task_id, active=True)
         for agent in all_records(service.store, Kind.AGENT, query):
@@ -61,8 +63,8 @@ class HealthScan:
                     started.append(agent.agent_id)
                 elif found in _GONE and service.end_seen(agent, *self._end_of(agent, found)):
                     ended.append(agent.agent_id)
-            except RegistryError as error:  # of one agent: the others, and a start, go on
-                log.warning("agent %s is left as it is: %s", agent.agent_id, error)
+            except RegistryError as error:  # of one agent: the scan continues
+                log.warning("agent %s was not checked: %s", agent.agent_id, error)
         return Scan(
             looked_at=looked,
             ended=tuple(ended),
@@ -71,21 +73,21 @@ class HealthScan:
         )
 
     def _end_of(self, agent: Agent, found: str) -> tuple[AgentStatus, str]:
-        """Return how an agent ended: by its exit code, where somebody was left to note it."""
+        """Return how an agent ended: by its exit code, if that was recorded."""
         code = self._service.deployment.exit_code(agent) if found == "dead" else None
         return (AgentStatus.FAILED, _GONE[found]) if code is None else ended_by(agent, code)
 
     def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
-        """Stop the processes whose agents have ended or are on no record of their task.
+        """Stop the processes whose agents have ended or have no record in their task.
 
-        One of a task that is not known is left alone: it may be at work on another store.
+        A process of an unknown task is left alone: its agent may be recorded in another store.
         """
         service, stopped = self._service, []
         for found in self._launcher.running(service.settings.workspace):
             if task_id not in {None, found.task_id} or process_identity.pid_of(
                 found.identity
             ) == os.getsid(0):
-                continue  # an agent's own server must not stop its session in mid-answer
+                continue  # an agent's own server must not stop its session during an answer
             try:
                 agent = service.find_agent(found.task_id, found.agent_id)
             except TaskNotFound:
@@ -96,7 +98,7 @@ class HealthScan:
         return tuple(found.agent_id for found in stopped)
 
     def _long_ended(self, agent: Agent) -> bool:
-        """Whether an agent has ended, and has had its time to finish what it says last."""
+        """Whether an agent ended more than ``end_grace`` ago, so its process can be stopped."""
         if agent.status in ACTIVE_AGENT:
             return False
         ended, service = agent.completed_at, self._service

@@ -30,15 +30,15 @@ __all__ = ["http_app", "parse_address", "serve"]
 PATH = "/mcp"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _TOO_LARGE = (
-    f"The request is larger than {LARGEST} bytes. A text may have {LONGEST} characters: "
-    "put what is longer into a file, and name the file"
+    f"The request is larger than {LARGEST} bytes. A string may have {LONGEST} characters: "
+    "write longer text to a file, and pass the file's name"
 ).encode()
-_PART = " "  # no id has it
+_PART = " "  # no id contains it
 _PATIENCE = 10.0  # seconds
 
 
 class _Tokens:
-    """Knows the operator's token, compared in constant time, and each agent's secret."""
+    """A verifier of the operator's token, in constant time, and of agents' secrets."""
 
     def __init__(self, token: str, store: RegistryStore) -> None:
         self._token = token.encode()
@@ -54,8 +54,9 @@ class _Tokens:
         return AccessToken(token=token, client_id=name, scopes=[])
 
     async def _proven(self, token: str) -> Caller | None:
-        """Return whose secret it is; a store that is busy is asked again for a while, since the
-        client would take a 401 for final.
+        """Return the caller whose secret this is, None if there is none.
+
+        A busy store is asked again for a while, since a client treats a 401 as final.
         """
         deadline = anyio.current_time() + _PATIENCE
         while True:
@@ -68,7 +69,7 @@ class _Tokens:
 
 
 def _caller() -> Caller:
-    """Return whose request is being answered; every request has proved it."""
+    """Return the caller of the current request; its token has been verified."""
     token = get_access_token()
     role, *ids = (token.client_id if token else Role.UNPROVEN).split(_PART)
     if role == Role.CONDUCTOR:
@@ -78,7 +79,10 @@ def _caller() -> Caller:
 
 
 class _Answers:
-    """What the transport itself answers badly: a body that is too large, a stream to be resumed."""
+    """Middleware for two requests that the transport answers badly.
+
+    They are a body that is too large, and the resumption of a stream.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -87,8 +91,8 @@ class _Answers:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # No events are kept, so a stream that is resumed is a new one: asked to replay any, the
-        # transport answers nothing at all.
+        # No events are kept, so a resumed stream is a new one: a transport that is asked to replay
+        # events sends no answer at all.
         headers = [(name, value) for name, value in scope["headers"] if name != b"last-event-id"]
         too_large = False
 
@@ -107,16 +111,16 @@ class _Answers:
 
 
 def http_app(service: Orchestrator, *, token: str, hosts: Sequence[str] = ()) -> ASGIApp:
-    """Return the application: every route wants a token, a known Host and no foreign Origin.
+    """Return the application: every route requires a token, an allowed Host and no foreign Origin.
 
-    ``hosts`` are further names under which it is reached. The token is the operator's; an agent's
-    is its secret.
+    ``hosts`` are additional host names of the server. ``token`` is the operator's; an agent sends
+    its secret as its token.
     """
     server = build_server(
         service,
         caller=_caller,
         token_verifier=_Tokens(token, service.store),
-        # There is no authorisation server: no such route is made without a resource_server_url.
+        # Without a resource_server_url there are no routes of an authorisation server.
         auth=AuthSettings(issuer_url=AnyHttpUrl("http://127.0.0.1"), resource_server_url=None),
     )
     names = [*_LOOPBACK, *hosts]
@@ -134,15 +138,15 @@ def http_app(service: Orchestrator, *, token: str, hosts: Sequence[str] = ()) ->
 
 
 def parse_address(text: str, *, remote: bool) -> tuple[str, int]:
-    """Read ``HOST:PORT``; raises UsageError, also for an address that others reach, unless said."""
+    """Parse ``HOST:PORT``; raises UsageError, also for other than loopback unless ``remote``."""
     host, colon, port = text.rpartition(":")
     host = host.strip("[]")
     if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise UsageError(f"--http {text[:80]}: no HOST:PORT", next_step="e.g. 127.0.0.1:8766")
+        raise UsageError(f"--http {text[:80]} is not HOST:PORT", next_step="e.g. 127.0.0.1:8766")
     if not remote and host not in LOOPBACK:
         raise UsageError(
-            f"--http {host} can be reached by others",
-            next_step="Take 127.0.0.1, or add --remote and an --allow-host for each name",
+            f"--http {host} can be reached from other machines",
+            next_step="Use 127.0.0.1, or add --remote and an --allow-host for each name",
         )
     return host, int(port)
 

@@ -20,10 +20,10 @@ __all__ = ["find_launcher", "open_orchestrator"]
 def open_orchestrator(
     settings: Settings, *, plugins: Plugins | None = None, endpoint: Endpoint | None = None
 ) -> Iterator[Orchestrator]:
-    """Open the workspace's store and what runs agents; both are closed at the end.
+    """Open the orchestrator of a workspace; its store is closed at the end.
 
-    Agents that are at work go on without it. ``endpoint``: where agents reach it, if not by a
-    server of their own.
+    Active agents continue after that. ``endpoint``: the HTTP server that agents connect to; without
+    it each agent starts a server of its own.
     """
     plugins = plugins or load_plugins()
     options = load_orchestrator_settings(settings)
@@ -33,13 +33,13 @@ def open_orchestrator(
 
 
 def find_launcher(plugins: Plugins, name: str) -> Launcher:
-    """Return a new launcher of that name; raises SettingsError where no plugin brings one."""
+    """Return a new launcher of that name; raises SettingsError if no plugin provides one."""
     found: dict[str, LauncherFactory] = {}
 
     def register(offered: str, factory: LauncherFactory) -> None:
         if offered in found:
             raise SettingsError(
-                f"two plugins bring a launcher {offered!r}", next_step="Uninstall one of them"
+                f"two plugins provide a launcher {offered!r}", next_step="Uninstall one of them"
             )
         found[offered] = factory
 

@@ -1,4 +1,4 @@
-"""What a caller may ask for: its role's tools, its own task, and to speak as itself."""
+"""What a caller may do: use its role's tools, on its own task, under its own id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_call(
     if offer.acts_as is None or (caller.role is Role.CONDUCTOR and offer.conductor_may):
         return
     named = arguments[offer.acts_as]
-    # Who has proved who it is needs no second look at its record, on the way of every report.
+    # The record of a proven caller was read already: a second read would slow each report.
     proven = caller.role in {Role.WORKER, Role.REVIEWER}
     agent = None if proven else service.find_agent(task_id, named)
     check_acts_as(caller, task_id, named, agent)
@@ -34,18 +34,20 @@ def check_conductor(caller: Caller, what: str) -> None:
     """Raise NotAllowed unless the caller is a conductor."""
     if caller.role is not Role.CONDUCTOR:
         raise NotAllowed(
-            f"{what} is for the conductor of a task; you are an agent of one",
-            next_step="Report what you need as a finding, or as blocked; list your tools",
+            f"only the conductor of a task may use {what}; you are an agent of a task",
+            next_step="Report what you need as a finding, or report blocked; list your tools",
         )
 
 
 def check_task(caller: Caller, task_id: str) -> None:
-    """Raise NotAllowed where an agent asks for a task that is not its own."""
+    """Raise NotAllowed if an agent asks for a task that is not its own."""
     if caller.role is Role.CONDUCTOR or task_id == caller.task_id:
         return
     if not caller.task_id:
-        raise NotAllowed("an agent's server does not know whose it is", next_step=PASS_IT_ON)
+        raise NotAllowed(
+            "this server works for an agent and does not know which", next_step=PASS_IT_ON
+        )
     raise NotAllowed(
         f"you are an agent of task {caller.task_id}, not of {task_id}",
-        next_step=f"Give task_id {caller.task_id}",
+        next_step=f"Pass task_id {caller.task_id}",
     )

@@ -1,4 +1,4 @@
-"""What the orchestrator brings to a host: its launchers."""
+"""The orchestrator's plugin, which registers its launchers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from registry_api.launching import Launcher, RegisterLauncher
 
 @hookimpl
 def registry_register_launchers(register: RegisterLauncher) -> None:
-    """Bring the ``process`` launcher."""
+    """Register the ``process`` launcher."""
     register("process", _process)
 
 

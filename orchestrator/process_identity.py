@@ -1,7 +1,8 @@
-"""Names of processes that outlast their pids: ``pid:birth:place``.
+"""Identities of processes that stay unique when a pid is reused: ``pid:birth:place``.
 
-The place is the machine by its id, its boot and the pid namespace: a host may change its name, and
-after a reboot, or in another container, a pid and a birth may be another process's.
+The birth is when the process started. The place is the machine's id, its boot and the pid
+namespace: a host may change its name, and after a reboot, or in another container, another process
+may have the same pid and birth.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _HOST_SPACE = "4026531836"  # the pid namespace of a Linux host itself (linux/pr
 
 
 def identity_of(pid: int) -> str | None:
-    """Return the mark of a live process, None where there is none.
+    """Return the identity of a live process, None if there is none.
 
-    On Linux the birth is the kernel's count of ticks since boot: psutil's moment of creation moves
+    On Linux the birth is the kernel's count of ticks since boot: psutil's creation time changes
     when the clock is set.
     """
     birth = _birth(pid)
@@ -31,25 +32,27 @@ def identity_of(pid: int) -> str | None:
 
 
 def pid_of(identity: str) -> int | None:
-    """Return the pid in a mark; None for a text that is none: a foreign program may write any."""
+    """Return the pid in an identity, None for other texts: a foreign program may write any."""
     pid, _, rest = identity.partition(":")
     if not (pid.isascii() and pid.isdigit() and rest and len(pid) < 10):
         return None
-    return int(pid) if int(pid) > 1 else None  # 0 and 1 would be groups of ours and of everybody
+    return int(pid) if int(pid) > 1 else None  # 0 is our own group, 1 is everyone's
 
 
 def is_here(identity: str) -> bool:
-    """Return whether a mark is of this machine: of another's, or another container's, processes
-    one knows nothing. What was before this machine's last boot is over.
+    """Return whether a process identity is of this machine and container.
+
+    The processes of other machines and containers cannot be seen. A process from before this
+    machine's last boot counts as local: it has certainly ended.
     """
     place = identity.split(":")[2:3]
     return not place or place[0] in {_place(), _name()} or of_earlier_boot(identity)
 
 
 def of_earlier_boot(identity: str) -> bool:
-    """Return whether a mark is of this machine before its last boot: that process is gone.
+    """Return whether an identity is of this machine before its last boot: that process has ended.
 
-    Not said of containers, which may share one machine's id on several hosts.
+    Always False in containers, which may share one machine's id on several hosts.
     """
     parts = identity.split(":")
     theirs, ours = (parts[2] if len(parts) > 2 else "").split("."), _place().split(".")
@@ -59,17 +62,17 @@ def of_earlier_boot(identity: str) -> bool:
 
 
 def alive(identity: str) -> bool:
-    """Return whether that very process is alive here."""
+    """Return whether exactly this process is alive here."""
     pid = pid_of(identity)
     if pid is None:
         return False
     parts, now = identity.split(":")[:3], (identity_of(pid) or "").split(":")
-    # Before, the place was the host's name: an agent may have run for longer than this program.
+    # An earlier version used the host's name as the place, and its agents may still run.
     return parts == now or parts == [*now[:2], _name()]
 
 
 def own_identity() -> str:
-    """Return this process's own mark."""
+    """Return this process's own identity."""
     identity = identity_of(os.getpid())
     assert identity is not None
     return identity

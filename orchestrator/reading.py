@@ -1,4 +1,4 @@
-"""What can be asked: snapshots and pages made into answers. Nothing here changes anything."""
+"""The queries of the tools: they turn snapshots and pages into answers and change nothing."""
 
 from __future__ import annotations
 
@@ -70,23 +70,23 @@ V = TypeVar("V")
 L = TypeVar("L", bound=BaseModel)
 
 _CUT = 200  # characters of a text in a list
-_LONG = 2000  # of a text that is asked for
+_LONG = 2000  # characters of a text that was asked for
 _MOST_AGENTS = 20  # in one answer
 _MOST_ENDED = 5
-_PART = 14_000  # of one of several parts of an answer
+_PART = 14_000  # characters of one of several parts of an answer
 _MOST = 60_000  # characters of the lines in one answer: the caller pays for each token
 _HEALTHY = frozenset({"alive", "starting", "ending", "external", "elsewhere"})
 
 
 class Reading:
-    """The questions of one workspace."""
+    """The queries of one workspace."""
 
     def __init__(self, service: Orchestrator) -> None:
         self._service = service
         self._store = service.store
 
     def task(self, task_id: str) -> TaskAnswer:
-        """Return a task as it stands; raises TaskNotFound."""
+        """Return the current state of a task; raises TaskNotFound."""
         return self.shown(self._store.load(task_id))
 
     def shown(self, snapshot: TaskSnapshot) -> TaskAnswer:
@@ -116,7 +116,7 @@ class Reading:
         )
 
     def next_step(self, snapshot: TaskSnapshot) -> str:
-        """Return what is sensible to do next with a task."""
+        """Return the next step for a task."""
         return next_step(snapshot, auto_review=self._service.options.auto_review)
 
     def tasks(
@@ -127,7 +127,7 @@ class Reading:
         cursor: str | None = None,
         limit: int = 20,
     ) -> TasksPage:
-        """Page the tasks, newest first."""
+        """Return a page of tasks, newest first."""
         query = TaskQuery(status=status, text=text or None, newest_first=True)
         lines, following = _fitting(
             lambda most: self._store.list_tasks(query, after=cursor, limit=most), _task_line, limit
@@ -135,13 +135,13 @@ class Reading:
         return TasksPage(
             tasks=lines,
             next_cursor=following,
-            next_step=None if lines or status or text else "create_task makes the first one",
+            next_step=None if lines or status or text else "create_task creates the first one",
         )
 
     def output(
         self, task_id: str, agent_id: str, *, max_bytes: int, before: int | None
     ) -> AgentOutput:
-        """Return the end of an agent's log, or what stands before a place in it."""
+        """Return the end of an agent's log, or the part before a position in it."""
         agent = self._service.agent(task_id, agent_id)
         workspace, name = self._service.settings.workspace, f"{agent_id}_stream.jsonl"
         data, start, size = b"", 0, 0
@@ -160,7 +160,7 @@ class Reading:
             )
         step = None
         if not size and not errors:
-            step = f"It has printed nothing; its reports: resource task://{task_id}/progress"
+            step = f"It has printed nothing; resource task://{task_id}/progress has its reports"
         return AgentOutput(
             agent_id=agent_id,
             status=agent.status,
@@ -184,7 +184,7 @@ class Reading:
         cursor: str | None = None,
         limit: int = 20,
     ) -> FindingsPage:
-        """Page a task's findings, newest first; raises TaskNotFound."""
+        """Return a page of a task's findings, newest first; raises TaskNotFound."""
         if not self._store.head(task_id).revision:
             self._store.load(task_id)
         query = RecordQuery(
@@ -204,7 +204,7 @@ class Reading:
         return FindingsPage(findings=lines, next_cursor=following)
 
     def phase(self, task_id: str, phase_index: int | None = None) -> PhaseAnswer:
-        """Return a phase as it stands, without an index the current one; raises PhaseNotFound."""
+        """Return the state of a phase, the current one without an index; raises PhaseNotFound."""
         snapshot = self._store.load(task_id)
         draft = Draft(snapshot)
         phase = draft.phase(phase_index)
@@ -240,7 +240,7 @@ class Reading:
     def reviews(
         self, task_id: str, *, review_id: str | None = None, phase_index: int | None = None
     ) -> ReviewAnswer:
-        """Return one review whole, or the reviews of a phase or the task, newest first."""
+        """Return one review in full, or the reviews of a phase or the task, newest first."""
         snapshot = self._store.load(task_id)
         return self.reviewed(snapshot, review_id=review_id, phase_index=phase_index)
 
@@ -264,7 +264,7 @@ class Reading:
         )
 
     def handover(self, task_id: str, phase_index: int | None = None) -> HandoverAnswer:
-        """Return what a phase left, without an index the newest; raises NoHandover."""
+        """Return a phase's handover, the newest one without an index; raises NoHandover."""
         snapshot = self._store.load(task_id)
         fits = [
             h
@@ -272,10 +272,10 @@ class Reading:
             if phase_index is None or h.from_phase_index == phase_index
         ]
         if not fits:
-            which = "no phase" if phase_index is None else f"phase {phase_index} has not"
+            which = "no phase has a" if phase_index is None else f"phase {phase_index} has no"
             raise NoHandover(
-                f"task {task_id}: {which} left a handover yet",
-                next_step="A phase leaves one when it is approved; get_phase_status",
+                f"task {task_id}: {which} handover yet",
+                next_step="A phase gets one when it is approved; see get_phase_status",
             )
         newest = max(fits, key=lambda h: h.created_at)
         artifacts = _plain(newest.artifacts)
@@ -313,7 +313,7 @@ class Reading:
         lines: list[HealthLine] = []
         active = 0
         if task_id is not None:
-            self._store.load(task_id)  # or there is none
+            self._store.load(task_id)  # raises TaskNotFound
         query = RecordQuery(task_id=task_id, active=True)
         for agent in all_records(self._store, Kind.AGENT, query):
             assert isinstance(agent, Agent)
@@ -342,7 +342,9 @@ class Reading:
             active_agents=active,
             healthy=active - len(lines),
             agents=lines[:_MOST_AGENTS],
-            next_step="trigger_health_scan sets right what has no process" if wrong else None,
+            next_step="trigger_health_scan corrects the agents without a process"
+            if wrong
+            else None,
         )
 
     def _silent(self, agent: Agent) -> bool:
@@ -354,19 +356,19 @@ class Reading:
 def _fitting(
     fetch: Callable[[int], Page[R]], line_of: Callable[[R], L], limit: int
 ) -> tuple[list[L], str | None]:
-    """Return the lines of a page that fit into one answer, and the cursor of what follows them."""
+    """Return the lines of a page that fit into one answer, and the cursor of the next page."""
     while True:
         try:
             page = fetch(limit)
         except InvalidQuery as error:
-            step = "Give next_cursor of an answer before, unchanged, or no cursor"
+            step = "Pass next_cursor of an earlier answer unchanged, or no cursor"
             raise InvalidQuery(error.message, next_step=step) from None
         lines = [line_of(item) for item in page.items]
         sizes = accumulate(_written(line.model_dump()) for line in lines)
         fit = max(1, sum(size <= _MOST for size in sizes))
         if fit >= len(lines):
             return lines, page.next
-        limit = fit  # asked again: only the store can make a cursor
+        limit = fit  # read again: only the store can make a cursor
 
 
 def _written(value: Any) -> int:
@@ -382,24 +384,24 @@ def _cut_written(text: str, most: int) -> str:
 
 
 def _first(values: Iterable[V]) -> list[V]:
-    """Return the first values, as many as their part of an answer has room for."""
+    """Return the first values, as many as fit into their part of an answer."""
     kept = list(values)
     sizes = accumulate(map(_written, kept))
     return kept[: sum(size <= _PART for size in sizes)]
 
 
 def cut(text: str, most: int = _CUT) -> str:
-    """Return a text short enough for a list."""
+    """Return a text, cut to ``most`` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _plain(text: str) -> Any:
-    """Return a JSON text's value with Python's own numbers; what none of them can hold is text."""
+    """Return a JSON text's value with Python's own numbers; a number that none can hold is text."""
     return json.loads(text, parse_float=lambda said: float(said) if isfinite(float(said)) else said)
 
 
 def _within(value: Any) -> Any:
-    """Return a JSON value, or the beginning of its text where that is long."""
+    """Return a JSON value, or the beginning of its text if that is long."""
     text = jsontext.dump_text(value)
     return _plain(text) if len(text) <= _LONG else cut(text, _LONG)
 
@@ -421,7 +423,7 @@ def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
 
 
 def reason_of(agent: Agent) -> str | None:
-    """Return why an agent ended, where that was noted."""
+    """Return why an agent ended, None if that was not recorded."""
     extra = extra_of(agent)
     for name in ("failure_reason", "termination_reason", "completion_reason"):
         if isinstance(extra.get(name), str):

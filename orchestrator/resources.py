@@ -27,7 +27,7 @@ Question = Callable[[], BaseModel | Sequence[BaseModel | str]]
 
 
 def add_resources(server: Server, tools: Tools, limiter: anyio.CapacityLimiter) -> None:
-    """Add them; a conductor reads all of them, an agent those of its own task."""
+    """Add the resources; a conductor may read all of them, an agent those of its own task."""
     options, store = server.service.options, server.service.store
 
     async def read(task_id: str | None, question: Question) -> str:
@@ -58,18 +58,18 @@ def add_resources(server: Server, tools: Tools, limiter: anyio.CapacityLimiter) 
 
     @server.resource("orchestrator://limits", mime_type="application/json")
     async def limits() -> str:
-        """The kinds of agents, and the limits of tasks that state none."""
+        """The kinds of agents, and the default limits of tasks."""
         shown = options.model_dump(mode="json", exclude={"kinds", "launcher"})
         return json.dumps({"kinds": sorted(options.all_kinds), **shown})
 
     @server.resource("task://{task_id}", mime_type="application/json")
     async def task(task_id: str) -> str:
-        """A task as it stands."""
+        """The current state of a task."""
         return await read(task_id, lambda: tools.get_task_status(task_id))
 
     @server.resource("task://{task_id}/progress", mime_type="text/plain")
     async def task_progress(task_id: str) -> str:
-        """The newest reports of a task's agents, newest first, a line each."""
+        """The newest reports of a task's agents, newest first, one line each."""
         return await read(task_id, lambda: _reports(store, task_id))
 
     @server.resource("task://{task_id}/findings", mime_type="application/json")

@@ -1,6 +1,6 @@
-"""The JSON schemas of tools, as short as they can be: a client pays for each token of the list.
+"""The JSON schemas of tools, kept short: a client pays for each token of the list of tools.
 
-What is left out is checked all the same when a tool is called.
+A constraint that the schema leaves out is still checked when a tool is called.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from orchestrator.settings import OrchestratorSettings
 
 __all__ = ["input_schema", "output_schema"]
 
-_LONG = 1000  # a length that nobody reaches by accident need not be told
+_LONG = 1000  # a larger limit is left out of the schema: nobody reaches it by accident
 _SETTING = re.compile(r"\{(default_kind|max_agents|max_concurrent|max_depth)\}")
 _SAYS_NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 def input_schema(schema: Mapping[str, Any], options: OrchestratorSettings) -> dict[str, Any]:
-    """Return the schema of a tool's arguments without titles, references and idle defaults.
+    """Return the schema of a tool's arguments without titles, references and empty defaults.
 
-    Where a description names a setting in braces its value is filled in, and ``kind`` lists the
-    kinds of agents that are configured.
+    A setting that a description names in braces is replaced by its value, and ``kind`` lists the
+    configured kinds of agents.
     """
     defs = schema.get("$defs", {})
     properties = {name: _short(value, defs) for name, value in schema.get("properties", {}).items()}
@@ -43,7 +43,7 @@ def input_schema(schema: Mapping[str, Any], options: OrchestratorSettings) -> di
 def output_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema of an answer: its fields by type, one level deep.
 
-    What is at its default is left out of answers, so only what has none can be null.
+    Answers leave out fields at their default, so only a field without a default can be null.
     """
     required = schema.get("required", [])
     properties = {}

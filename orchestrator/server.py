@@ -44,20 +44,20 @@ __all__ = ["build_server"]
 
 log = logging.getLogger("registry_backend")
 NAME = "registry-orchestrator"
-_WORKERS = 16  # calls at work at once; the others wait their turn
+_WORKERS = 16  # calls that run at once; the others wait
 _LONGEST_REFUSAL = 2000  # characters of a message
 _LONGEST_ANSWER = 80_000  # characters: 20,000 tokens
 _ASK_FOR_LESS = "Ask for less at once: a lower limit, fewer bytes or tokens, one phase or review"
-_OTHERWISE = "Correct what is named and call again; nothing was changed"
+_OTHERWISE = "Correct what the message names and call again; nothing was changed"
 _INSTRUCTIONS = (
-    "A conductor takes tasks of reviewed phases through coding agents: begin with create_task or "
-    "list_tasks. An agent works on one task: begin with get_task_context. Answers that change "
-    "something name the next step. Prompts: conductor, worker, reviewer."
+    "A conductor runs tasks with coding agents, in phases that are reviewed: begin with "
+    "create_task or list_tasks. An agent works on one task: begin with get_task_context. Answers "
+    "that change something name the next step. Prompts: conductor, worker, reviewer."
 )
 
 
 class Server(MCPServer[Any]):
-    """Shows each caller its own tools, and refuses everything with a code and a next step."""
+    """An MCP server that shows each caller its own tools; refusals have a code and a next step."""
 
     def __init__(self, service: Orchestrator, caller: Callable[[], Caller], **options: Any) -> None:
         super().__init__(NAME, **options)
@@ -67,15 +67,17 @@ class Server(MCPServer[Any]):
         self._unregistered: dict[str, Callable[..., Any]] = {}
 
     def offer(self, method: Callable[..., Any], call: Callable[..., Any]) -> None:
-        """Offer a method as a tool, carried out by ``call``."""
+        """Offer a method as a tool that runs ``call``."""
         offer = offer_of(method)
         assert offer is not None
         self.offers[method.__name__] = offer
         self._unregistered[method.__name__] = call
 
     def _register(self) -> None:
-        """Register the tools, at the first question about them: their schemas take as long as half
-        of the imports, and a client that starts the server waits for its first answer.
+        """Register the tools when they are first needed.
+
+        Their schemas take half as long as the imports, and a client that starts the server waits
+        for its first answer.
         """
         while self._unregistered:
             name, call = self._unregistered.popitem()
@@ -89,7 +91,7 @@ class Server(MCPServer[Any]):
             )
 
     async def list_tools(self) -> list[Tool]:
-        """See MCPServer.list_tools; the caller's own, with the shortest schemas that say enough."""
+        """See MCPServer.list_tools; only the caller's tools, with short schemas."""
         caller = await anyio.to_thread.run_sync(self.caller)
         self._register()
         tools = {tool.name: tool for tool in await super().list_tools()}
@@ -107,13 +109,13 @@ class Server(MCPServer[Any]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """See MCPServer.call_tool; an argument that no tool has is refused, not left out."""
+        """See MCPServer.call_tool; an unknown argument is refused, not ignored."""
         known = self._tool_input_schema(name)
         unknown = sorted(arguments.keys() - known["properties"].keys()) if known else []
         if unknown:
             takes = ", ".join(known["properties"]) if known else ""
             said = f"{name} has no argument {', '.join(unknown)[:200]}"
-            return failed("invalid_input", said, f"It takes {takes}")
+            return failed("invalid_input", said, f"Its arguments are {takes}")
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
@@ -123,11 +125,11 @@ class Server(MCPServer[Any]):
         if isinstance(cause, ValidationError):
             faults = cause.errors(include_url=False, include_input=False)
             said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults[:5])
-            return failed("invalid_input", said, "Correct the arguments named")
+            return failed("invalid_input", said, "Correct the named arguments")
         if cause is None:
             return failed("unknown_tool", f"no tool is called {name[:80]!r}", "List the tools")
         log.error("tool %s", name, exc_info=cause)
-        return failed("internal", f"{name} failed", "Look into the server's log; report it")
+        return failed("internal", f"{name} failed", "Read the server's log and report this error")
 
     def _tool_input_schema(self, name: str) -> dict[str, Any] | None:
         self._register()
@@ -139,7 +141,7 @@ class Server(MCPServer[Any]):
         arguments: dict[str, Any] | None = None,
         context: Context[Any, Any] | None = None,
     ) -> GetPromptResult | InputRequiredResult:
-        """See MCPServer.get_prompt; what does not fit is the caller's fault, not the server's."""
+        """See MCPServer.get_prompt; wrong arguments are the caller's error, not the server's."""
         prompt = next((p for p in await self.list_prompts() if p.name == name), None)
         if prompt is None:
             raise MCPError(INVALID_PARAMS, f"no prompt is called {name[:80]!r}; list the prompts")
@@ -147,7 +149,7 @@ class Server(MCPServer[Any]):
         given = arguments or {}
         wrong = [f"it has no argument {n[:80]!r}" for n in given if n not in takes]
         wrong += [f"it needs {n}" for n, needed in takes.items() if needed and n not in given]
-        wrong += [f"{n} must be a text" for n, v in given.items() if not isinstance(v, str)]
+        wrong += [f"{n} must be a string" for n, v in given.items() if not isinstance(v, str)]
         if wrong:
             raise MCPError(INVALID_PARAMS, f"prompt {name}: {'; '.join(wrong[:5])}")
         return await super().get_prompt(name, arguments, context)
@@ -157,7 +159,7 @@ def failed(code: str, message: str, next_step: str, *, retryable: bool = False) 
     """Return a tool error: its text is the JSON of ``{code, message, next_step, retryable}``.
 
     It has no structured content: that would have to fit the tool's output schema, and clients
-    that check it would hide the refusal from whoever called.
+    that check it would hide the refusal from the caller.
     """
     refusal = {
         "code": code,
@@ -180,10 +182,10 @@ def build_server(
     auth: AuthSettings | None = None,
     token_verifier: TokenVerifier | None = None,
 ) -> Server:
-    """Return the server of a workspace; it is run, and the store closed, by the caller.
+    """Return the server of a workspace; the calling code runs it and closes the store.
 
-    ``caller`` tells, in the middle of a request, whose it is; without it, whose this process is.
-    ``auth`` and ``token_verifier`` are for HTTP.
+    ``caller`` returns the caller of the current request; without it, all requests are from the
+    caller that this process's environment names. ``auth`` and ``token_verifier`` are for HTTP.
     """
     waiting = Waiting(service)
     server = Server(
@@ -212,7 +214,7 @@ def build_server(
 def _answering(
     server: Server, method: Callable[..., Any], limiter: anyio.CapacityLimiter
 ) -> Callable[..., Awaitable[CallToolResult]]:
-    """Return the tool awaited: what blocks runs on a worker thread, never abandoned half-way."""
+    """Return the tool as a coroutine function: a blocking method runs to its end on a thread."""
     name = method.__name__
 
     def check(arguments: Mapping[str, Any]) -> None:
@@ -232,7 +234,9 @@ def _answering(
         said = answer.model_dump(mode="json", exclude_defaults=True)
         text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
         if len(text) > _LONGEST_ANSWER and server.offers[name].effect is Effect.READS:
-            return failed("too_large", f"the answer has {len(text)} characters", _ASK_FOR_LESS)
+            return failed(
+                "too_large", f"the answer would have {len(text)} characters", _ASK_FOR_LESS
+            )
         return CallToolResult(
             content=[TextContent(type="text", text=text)], structured_content=said
         )
@@ -243,7 +247,7 @@ def _answering(
 def _add_prompts(server: Server) -> None:
     @server.prompt()
     def conductor(goal: str = "") -> str:
-        """How to conduct a task from its creation to its end."""
+        """How to lead agents through a task from its creation to its end."""
         return prompts.conductor(goal)
 
     @server.prompt()
@@ -253,5 +257,5 @@ def _add_prompts(server: Server) -> None:
 
     @server.prompt()
     def reviewer(task_id: str, agent_id: str, review_id: str) -> str:
-        """How a reviewer comes to its verdict."""
+        """How a reviewer checks a phase and gives a verdict."""
         return prompts.reviewer(task_id, agent_id, review_id, None)

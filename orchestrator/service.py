@@ -1,7 +1,7 @@
-"""What an orchestrator does: each command is one rule in one transaction, then what follows of it.
+"""The commands of an orchestrator: each runs one rule in one transaction, then acts on the result.
 
 Nothing slow runs inside a transaction: processes are started and stopped after it. Every method may
-be called from any thread and any number of processes at once.
+be called from any thread and from any number of processes at once.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ log = logging.getLogger("registry_backend")
 Rule = Callable[[TaskSnapshot], Iterable[Op]]
 _PATIENCE = 30.0  # seconds to retry a commit that the store cannot take now
 _PAUSE = 1.0
-_MOST_LATE = 200  # late reports of an agent that are looked past for its last word
-_MOST_FINDINGS = 200  # of a phase that are looked at for its handover, the newest
+_MOST_LATE = 200  # late reports of an agent that are skipped to find its last one before its end
+_MOST_FINDINGS = 200  # newest findings of a phase that its handover is made from
 _WHOLE = frozenset({Kind.AGENT, Kind.TASK})
 _TASK = Refs(kinds=frozenset({Kind.TASK}))
 
@@ -80,7 +80,7 @@ def _now() -> datetime:
 
 
 class Orchestrator:
-    """The commands of one workspace over its store; whoever opened the store closes it."""
+    """The commands of one workspace; the caller that opened the store closes it."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Orchestrator:
         context: str = "{}",
         limits: agents.Limits | None = None,
     ) -> TaskSnapshot:
-        """Create a task; its first phase is open. Raises InvalidInput for no working directory."""
+        """Create a task and open its first phase; raises InvalidInput for a bad ``client_cwd``."""
         at = self.now()
         task_id = f"TASK-{at:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
         working_directory(client_cwd)
@@ -161,10 +161,10 @@ class Orchestrator:
         model: str | None = None,
         effort: str | None = None,
     ) -> Agent:
-        """Reserve an agent and start it; raises what the rules and the launch raise.
+        """Reserve an agent and start it; raises the errors of the rules and of the launch.
 
-        Where it cannot be started, its reservation is taken back; AgentEnded: it was ended
-        meanwhile.
+        If the agent cannot be started, its reservation is removed. Raises AgentEnded if it was
+        ended in the meantime.
         """
         _refuse_unstorable(prompt)
         at = self.now()
@@ -206,7 +206,7 @@ class Orchestrator:
             self.deployment.stop([agent])
             raise AgentEnded(
                 f"agent {agent_id} is {agent.status}",
-                next_step="get_task_status shows what is sensible now",
+                next_step="get_task_status shows the next step",
                 status=str(agent.status),
             )
         self._end(task_id, agent_id, AgentStatus.TERMINATED, reason)
@@ -224,9 +224,9 @@ class Orchestrator:
         *,
         at: datetime | None = None,
     ) -> Agent:
-        """Append a report; a terminal word ends the agent, and may open its phase's review.
+        """Append a report; a terminal status ends the agent and may open its phase's review.
 
-        Raises AgentEnded for the report of an agent that had ended: it is kept in the history.
+        Raises AgentEnded if the agent had already ended; the report is kept in the history.
         """
         at = at or self.now()
         entry = ProgressEntry(
@@ -252,7 +252,7 @@ class Orchestrator:
         command = replace(command, progress=progress_percent, by_report=True)
         try:
             self._run(task_id, lambda s: (*done.ops, *agents.end(s, command)), actor=agent_id)
-        except AgentEnded as error:  # between our look and this
+        except AgentEnded as error:  # it ended between our read and this
             self._keep_late(entry, error.fields["status"])
         return self.agent(task_id, agent_id)
 
@@ -260,8 +260,8 @@ class Orchestrator:
         """Keep the report of an agent that had ended, and refuse it."""
         self._commit(entry.task_id, (Put(entry),), expected=None, actor=entry.agent_id)
         raise AgentEnded(
-            f"agent {entry.agent_id} is {status}: the report is kept, and changes nothing",
-            next_step="Stop; a terminal agent never reopens",
+            f"agent {entry.agent_id} is {status}: the report is kept but changes nothing",
+            next_step="Stop: an agent that has ended cannot continue",
             status=str(status),
         )
 
@@ -301,7 +301,7 @@ class Orchestrator:
         return self.store.load(task_id)
 
     def revision_ready(self, task_id: str, *, phase_index: int | None = None) -> TaskSnapshot:
-        """Say that a revision is done; its review opens when the last agent has ended."""
+        """Mark a revision as done; its review opens when the last agent has ended."""
         command = submission.MarkRevisionReady(
             review=self._plan(), at=self.now(), phase_index=phase_index
         )
@@ -318,7 +318,7 @@ class Orchestrator:
         findings_json: str = "[]",
         notes: str = "",
     ) -> TaskSnapshot:
-        """Count a reviewer's verdict; the last one decides."""
+        """Record a reviewer's verdict; the last verdict decides the review."""
         at, verdict_id = self.now(), uuid.uuid4().hex
 
         def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
@@ -371,7 +371,7 @@ class Orchestrator:
     def approve_phase(
         self, task_id: str, reason: str, *, phase_index: int | None = None
     ) -> TaskSnapshot:
-        """Approve an escalated phase; the reason is kept."""
+        """Force-approve an escalated phase; the reason is recorded."""
         at = self.now()
 
         def rule(snapshot: TaskSnapshot) -> Iterable[Op]:
@@ -387,8 +387,9 @@ class Orchestrator:
         return self.store.load(task_id)
 
     def end_seen(self, seen: Agent, status: AgentStatus, reason: str) -> bool:
-        """End an agent as it was seen, unless it has a process or an owner by now that it had not
-        then; returns whether this ended it.
+        """End an agent unless its process or owner has changed since ``seen`` was read.
+
+        Returns whether this call ended it.
         """
         command = self._ending(seen.agent_id, status, reason)
         ended = False
@@ -405,9 +406,9 @@ class Orchestrator:
         return ended
 
     def take_over(self, reviewer: Agent) -> bool:
-        """Start a reviewer that its dead owner never started; of several callers one does.
+        """Start a reviewer whose owner died before starting it; of several callers only one does.
 
-        Returns whether this one did.
+        Returns whether this call started it.
         """
         taken: tuple[Op, ...] = ()
 
@@ -457,9 +458,9 @@ class Orchestrator:
                 self._start_reviewer(reserved)
 
     def _start_reviewer(self, reviewer: Agent) -> bool:
-        """Start a reserved reviewer; where that fails its record says so.
+        """Start a reserved reviewer; if that fails, its record says so.
 
-        Raises nothing: what it follows from was committed, and the next reviewer is to be started.
+        Raises nothing: the command that reserved it is committed, and the next reviewer must start.
         """
         task_id, reviewer_id = reviewer.task_id, reviewer.agent_id
         try:
@@ -474,8 +475,8 @@ class Orchestrator:
             index = review.phase_index if review else None
             text = prompts.reviewer(task_id, reviewer_id, reviewer.review_id or "", index)
             self._start(task_id, reviewer_id, order, text)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the record must say it)
-            log.warning("reviewer %s is not started: %s", reviewer_id, error)
+        except Exception as error:  # noqa: BLE001  (the record must name any error)
+            log.warning("reviewer %s was not started: %s", reviewer_id, error)
             reason = str(error)
             self._with_retry(lambda: self._end(task_id, reviewer_id, AgentStatus.FAILED, reason))
             return False
@@ -492,11 +493,11 @@ class Orchestrator:
         self._run(task_id, lambda s: agents.take_back(s, agent_id), actor="deploy_agent")
 
     def _process_ended(self, task_id: str, agent_id: str, code: int) -> None:
-        """Take note of an agent's exit, and stop what it left running."""
+        """Record an agent's exit, and stop the processes that it left running."""
         self._until_done(lambda: self._note_exit(task_id, agent_id, code))
 
     def _with_retry(self, call: Callable[[], None]) -> None:
-        """Do what must be done, now or, where the store cannot be written to, when it can."""
+        """Call now, or in the background as soon as the store can be written to."""
         try:
             call()
         except RegistryError as error:
@@ -509,16 +510,16 @@ class Orchestrator:
             try:
                 return call()
             except RegistryError as error:
-                if not error.retryable:  # above all a store that was closed: a scan sets it right
-                    log.info("not noted: %s", error)
+                if not error.retryable:  # usually the store was closed: a scan corrects the record
+                    log.info("not recorded, left to the next health scan: %s", error)
                     return None
             time.sleep(_PAUSE)
 
     def _note_exit(self, task_id: str, agent_id: str, code: int) -> None:
-        """What an exit says of an agent that has not reported its end."""
+        """End an agent whose process has exited without a final report."""
         agent = self.find_agent(task_id, agent_id)
         if agent is None or process_of(agent) is None:
-            return  # it was never confirmed, so it never ran: whoever reserved it takes it back
+            return  # it was never confirmed, so it never ran: its reservation is removed
         self.deployment.stop([agent])
         self._end(task_id, agent_id, *ended_by(agent, code))
 
@@ -550,7 +551,7 @@ class Orchestrator:
         )
 
     def _handover(self, snapshot: TaskSnapshot, of: Phase | Review | None) -> HandoverPlan:
-        """Return what a phase's handover is made of; ``of``: the phase, or a review of it."""
+        """Return what a phase's handover is made from; ``of``: the phase, or a review of it."""
         phase_index = of.phase_index if of else None
         query = RecordQuery(
             task_id=snapshot.task.task_id, phase_index=phase_index, newest_first=True
@@ -563,8 +564,9 @@ class Orchestrator:
         )
 
     def last_words(self, snapshot: TaskSnapshot) -> Iterator[ProgressEntry]:
-        """Yield each agent's newest report; of one that has ended, the newest before its end: what
-        it reported later was refused, and is in the history only.
+        """Yield each agent's newest report; for an agent that has ended, the newest before its end.
+
+        A later report was refused and is only in the history.
         """
         for entry in snapshot.latest:
             agent = snapshot.agent(entry.agent_id)
@@ -578,23 +580,21 @@ class Orchestrator:
             yield from islice(before, 1)
 
     def _stopped(self, task_id: str) -> TaskSnapshot:
-        """Stop what agents that have ended left running; returns the task."""
+        """Stop the processes that ended agents left running; returns the task."""
         snapshot = self.store.load(task_id)
         self.deployment.stop(a for a in snapshot.agents if a.status in TERMINAL_AGENT)
         return snapshot
 
 
 def ended_by(agent: Agent, code: int) -> tuple[AgentStatus, str]:
-    """Return what an exit says of an agent that has not reported its end, and why."""
+    """Return the status of an agent that exited without a final report, and the reason."""
     if code == 0 and not agent.review_id:
         return AgentStatus.COMPLETED, "exit code 0, no final report"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return AgentStatus.FAILED, f"ended by {how} without a final report"
+    return AgentStatus.FAILED, f"ended with {how}, no final report"
 
 
 def _refuse_unstorable(prompt: str) -> None:
-    """Raise InvalidInput for a prompt that could not arrive as it was given."""
+    """Raise InvalidInput for a prompt that cannot be passed on unchanged."""
     if not is_text(prompt):
-        raise InvalidInput(
-            "the prompt has U+0000 or a lone surrogate in it", next_step="Take it out"
-        )
+        raise InvalidInput("the prompt contains U+0000 or a lone surrogate", next_step="Remove it")

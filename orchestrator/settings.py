@@ -1,5 +1,7 @@
-"""The orchestrator's settings: ``REGISTRY_ORCHESTRATOR_*`` over the table ``[orchestrator]`` of the
-workspace's ``registry.toml``. Kinds of agents are given in the file only.
+"""The orchestrator's settings: variables ``REGISTRY_ORCHESTRATOR_*``, else the file.
+
+The file is the table ``[orchestrator]`` of the workspace's ``registry.toml``. Kinds of agents are
+configured in the file only.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ FILLED_IN = frozenset(
         *("mcp_config", "mcp_command", "mcp_args", "mcp_env", "mcp_env_vars"),
     }
 )
-# What older installations set; ours come first.
+# The variables of legacy installations; the new ones take precedence.
 _LEGACY = {
     "max_agents": "CLAUDE_ORCHESTRATOR_MAX_AGENTS",
     "max_concurrent": "CLAUDE_ORCHESTRATOR_MAX_CONCURRENT",
@@ -35,15 +37,16 @@ _LEGACY = {
 
 
 class AgentKind(BaseModel):
-    """How a kind of agent is started: a program and its arguments, never a shell's line.
+    """A kind of agent: the program to start and its arguments, without a shell.
 
-    In ``argv`` these are filled in: ``{model} {effort} {workspace} {task_id} {agent_id}``, and how
-    to reach this orchestrator: ``{mcp_config}``, the path of a file as Claude reads it, or
-    ``{mcp_command}``, ``{mcp_args}``, ``{mcp_env}`` and ``{mcp_env_vars}``, the names of what it
-    must pass on of its environment, TOML values. An element that is itself a list is left out
-    where one of its values is not given. The prompt is the program's standard input, after a
-    preamble that says who the agent is and how it reports, unless ``preamble`` is off. An empty
-    ``argv``: nothing is started, the conductor runs such an agent itself.
+    In ``argv`` these placeholders are filled in: ``{model} {effort} {workspace} {task_id}
+    {agent_id}``, and for access to this orchestrator either ``{mcp_config}``, the path of a file in
+    Claude's format, or the TOML values ``{mcp_command}``, ``{mcp_args}``, ``{mcp_env}`` and
+    ``{mcp_env_vars}``; the last are the names of the environment variables that the client must
+    pass on. An element that is itself a list is left out if one of its values is not given. The
+    program reads the prompt on standard input, after a preamble that says who the agent is and how
+    it reports, unless ``preamble`` is off. With an empty ``argv`` nothing is started: the conductor
+    runs such an agent itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +63,7 @@ class AgentKind(BaseModel):
         unknown = {n for p in parts for n in re.findall(r"\{(\w+)\}", p)} - FILLED_IN
         if unknown:
             known = ", ".join(sorted(FILLED_IN))
-            raise ValueError(f"nothing is filled in for {{{min(unknown)}}}; known: {known}")
+            raise ValueError(f"unknown placeholder {{{min(unknown)}}}; known: {known}")
         return self
 
 
@@ -96,42 +99,51 @@ KINDS: Mapping[str, AgentKind] = MappingProxyType(
 
 
 class OrchestratorSettings(BaseModel):
-    """Each field is the variable ``REGISTRY_ORCHESTRATOR_<FIELD>``, but for ``kinds``."""
+    """Settings; each field but ``kinds`` is also the variable ``REGISTRY_ORCHESTRATOR_<FIELD>``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_agents: int = Field(
-        default=45, ge=1, le=10_000, description="agents of a task in all, reviewers aside"
+        default=45, ge=1, le=10_000, description="agents of a task in total, without reviewers"
     )
     max_concurrent: int = Field(
-        default=20, ge=1, le=1000, description="agents of a task at work at once, reviewers aside"
+        default=20, ge=1, le=1000, description="active agents of a task at once, without reviewers"
     )
     max_depth: int = Field(
-        default=5, ge=1, le=100, description="how deep agents may deploy agents of their own"
+        default=5,
+        ge=1,
+        le=100,
+        description="how deeply agents may be nested",
     )
     reviewers: int = Field(default=2, ge=1, le=5, description="reviewers of a phase")
     max_revision_rounds: int = Field(
-        default=3, ge=0, le=100, description="revisions of a phase until it is escalated"
+        default=3, ge=0, le=100, description="revisions of a phase before it is escalated"
     )
     auto_review: bool = Field(
         default=True, description="the last agent of a phase opens its review"
     )
-    default_kind: str = Field(default="claude", description="the kind of agent that is deployed")
+    default_kind: str = Field(default="claude", description="the kind of agent to deploy")
     reviewer_kind: str | None = Field(
-        default=None, description="the kind of agent that reviews; default: the default kind"
+        default=None, description="the kind of agent for reviewers; default: default_kind"
     )
-    launcher: str = Field(default="process", description="what starts agents")
+    launcher: str = Field(default="process", description="the launcher that starts agents")
     stop_grace: float = Field(
-        default=5.0, ge=0, le=600, description="seconds that an agent has to end when it is stopped"
+        default=5.0,
+        ge=0,
+        le=600,
+        description="seconds until an agent that is told to stop is killed",
     )
     end_grace: float = Field(
-        default=60, ge=0, le=3600, description="seconds that an agent has to end after it is done"
+        default=60,
+        ge=0,
+        le=3600,
+        description="seconds that an agent's process may run after its final report",
     )
     session_idle: float = Field(
         default=1800, gt=0, le=86_400, description="seconds after which an unused HTTP session ends"
     )
     kinds: dict[str, AgentKind] = Field(
-        default_factory=dict, description="further kinds of agents; the file only"
+        default_factory=dict, description="more kinds of agents; in the file only"
     )
 
     @model_validator(mode="after")
@@ -143,13 +155,13 @@ class OrchestratorSettings(BaseModel):
         for name, kind in self.kinds.items():
             if not kind.argv and name != EXTERNAL:
                 raise ValueError(
-                    f"kind {name} has no argv; kind external is for agents run elsewhere"
+                    f"kind {name} has no argv; use kind external for agents that run elsewhere"
                 )
         return self
 
     @property
     def limits(self) -> Limits:
-        """The limits of tasks that state none."""
+        """The limits of tasks that set none of their own."""
         return Limits(
             max_agents=self.max_agents,
             max_concurrent=self.max_concurrent,
@@ -158,14 +170,14 @@ class OrchestratorSettings(BaseModel):
 
     @property
     def all_kinds(self) -> dict[str, AgentKind]:
-        """The kinds by name; one of the file takes the place of a built-in one."""
+        """The kinds by name; a kind in the file replaces a built-in kind of the same name."""
         return {**KINDS, **self.kinds}
 
 
 def load_orchestrator_settings(
     settings: Settings, *, env: Mapping[str, str] | None = None
 ) -> OrchestratorSettings:
-    """Read them; raises SettingsError for a value that does not fit or a near miss of a name."""
+    """Read the settings; raises SettingsError for an invalid value or a misspelt name."""
     env = os.environ if env is None else env
     fields = [name for name in OrchestratorSettings.model_fields if name != "kinds"]
     known = {PREFIX + name.upper() for name in fields}
@@ -182,18 +194,18 @@ def load_orchestrator_settings(
         faults = "; ".join(map(_fault, error.errors(include_url=False)))
         raise SettingsError(
             f"the orchestrator's settings ({settings.workspace / FILE}, {PREFIX}*): {faults}",
-            next_step=f"Known: {', '.join(OrchestratorSettings.model_fields)}; of a kind: "
+            next_step=f"Known keys: {', '.join(OrchestratorSettings.model_fields)}; of a kind: "
             f"{', '.join(AgentKind.model_fields)}",
         ) from None
 
 
 def _fault(error: Any) -> str:
-    """Say a fault of a setting without the words of a Python program."""
+    """Describe an invalid setting without pydantic's terms."""
     place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("tuple["))
     said = {
         "extra_forbidden": "there is no such key",
-        "tuple_type": "it must be a list of texts",
-        "string_type": "it must be a text",
+        "tuple_type": "it must be a list of strings",
+        "string_type": "it must be a string",
         "bool_parsing": "it must be true or false",
         "int_parsing": "it must be a number",
     }.get(error["type"], error["msg"].removeprefix("Value error, "))

@@ -1,8 +1,9 @@
-"""The functions of the older state database under their own names, over the configured store.
+"""The functions of the legacy state database under their original names, over the configured store.
 
-Each takes the workspace first, positional or by keyword, opens whatever the workspace is in (JSON,
-SQLite, a move in any phase), and closes it. A program that asks often holds a store instead:
-``open_store``, ``load``. What they return has the older columns' names (``docs/report.md``).
+Each takes the workspace as its first argument, positional or by keyword, opens the store that the
+workspace uses (JSON, SQLite, a move in any phase), and closes it. A program that calls often should
+hold a store instead: ``open_store``, ``load``. The results use the legacy column names
+(``docs/report.md``).
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ Place = str | os.PathLike[str]
 
 
 def ensure_db(workspace_base: Place) -> str:
-    """Open the workspace's store, making or upgrading it; returns where it is."""
+    """Open the workspace's store, creating or upgrading it; returns its location."""
     with _opened(workspace_base) as store:
         return store.info.location
 
 
-def record_progress(  # noqa: PLR0917  (the older signature)
+def record_progress(  # noqa: PLR0917  (the legacy signature)
     workspace_base: Place,
     task_id: str,
     agent_id: str,
@@ -66,12 +67,12 @@ def record_progress(  # noqa: PLR0917  (the older signature)
     message: str,
     progress: int,
 ) -> None:
-    """Keep an agent's report; a terminal word ends the agent, and may open its phase's review.
+    """Record an agent's report; a terminal status ends the agent and may open its phase's review.
 
-    A timestamp without a zone is of the zone that is recorded for the workspace, else of this
-    machine. A status that is no word of ours counts as working; terminated and killed count as
-    failed, phase_completed as completed: they are others' words of an agent. Raises TaskNotFound,
-    AgentNotFound, or AgentEnded for the report of an agent that had ended, which is kept.
+    A timestamp without a time zone is in the zone that is recorded or configured for the workspace,
+    else in that of this machine. An unknown status counts as working; terminated and killed count
+    as failed, phase_completed as completed, since an agent cannot report these of itself. Raises
+    TaskNotFound, AgentNotFound, or AgentEnded if the agent had ended; then the report is kept.
     """
     settings = load_settings(workspace_base)
     recorded = FileControl(settings.workspace / ".registry").read()
@@ -82,10 +83,10 @@ def record_progress(  # noqa: PLR0917  (the older signature)
 
 
 def reconcile_task_workspace(task_workspace: Place) -> str | None:
-    """Take in what others appended to the logs, each line once; returns where the store is.
+    """Import the lines that other programs appended to the logs, each once.
 
-    None where the folder or its task is not there. A read never changes a task's state: what the
-    logs say goes through the rules of the store.
+    Returns the store's location, None if the folder or its task does not exist. Reading never
+    changes a task's state: imported lines go through the rules of the store.
     """
     folder = Path(task_workspace)
     if not folder.is_dir():
@@ -100,9 +101,9 @@ def reconcile_task_workspace(task_workspace: Place) -> str | None:
 
 
 def load_task_snapshot(workspace_base: Place, task_id: str) -> dict[str, Any] | None:
-    """Return a task with ``phases``, ``agents`` and ``counts``; None where there is none.
+    """Return a task with ``phases``, ``agents`` and ``counts``; None if there is no such task.
 
-    ``status`` is what follows from the records, ``recorded_status`` what was written.
+    ``status`` is derived from the records, ``recorded_status`` is what was written.
     """
     with _opened(workspace_base) as store:
         try:
@@ -131,9 +132,9 @@ def load_task_snapshot(workspace_base: Place, task_id: str) -> dict[str, Any] | 
 def load_phase_snapshot(
     workspace_base: Place, task_id: str, phase_index: int
 ) -> dict[str, Any] | None:
-    """Return the ``agents`` of a phase and their ``counts``; None where there is no such task.
+    """Return the ``agents`` of a phase and their ``counts``; None if there is no such task.
 
-    Raises PhaseNotFound where the task has no such phase.
+    Raises PhaseNotFound if the task has no such phase.
     """
     with _opened(workspace_base) as store:
         try:
@@ -144,7 +145,7 @@ def load_phase_snapshot(
     if phase is None:
         raise PhaseNotFound(
             f"task {task_id} has no phase {phase_index}",
-            next_step=f"It has {len(snapshot.phases)} phases, from 0",
+            next_step=f"It has {len(snapshot.phases)} phases, numbered from 0",
         )
     bound = tuple(
         a for a in snapshot.agents if a.phase_index == phase_index and a.review_id is None
@@ -161,7 +162,7 @@ def load_recent_progress_latest(
 ) -> list[dict[str, Any]]:
     """Return each agent's newest report, the newest first, at most ``limit``."""
     if limit < 1:
-        raise InvalidInput(f"limit {limit} is below 1", next_step="Ask for at least one")
+        raise InvalidInput(f"limit {limit} is below 1", next_step="Ask for at least 1")
     with _opened(workspace_base) as store:
         try:
             latest = store.load(task_id).latest
@@ -182,7 +183,7 @@ def _moment(stamp: str | datetime, zone: str | None) -> datetime:
         moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
     except ValueError:
         raise InvalidInput(
-            f"timestamp {stamp!r} is no moment", next_step="Give it as ISO 8601"
+            f"timestamp {stamp!r} is not a time", next_step="Give it in ISO 8601"
         ) from None
     if moment.utcoffset() is not None:
         return moment

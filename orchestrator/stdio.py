@@ -1,7 +1,7 @@
-"""The MCP server on standard input and output: a line that is no message is answered as what it is.
+"""The MCP server on standard input and output; a line that is not a message gets an error answer.
 
-The SDK's reader drops such a line, and its caller waits for ever; it also reads on a thread that
-nothing interrupts.
+The SDK's reader drops such a line, and its sender waits without end. The SDK also reads on a thread
+that cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ __all__ = ["refusal_of", "serve_stdio"]
 
 _CHUNK = 65_536
 _BOM = b"\xef\xbb\xbf"
-# The id of a line that no parser gets through, where it comes before anything nested.
+# The id in a line that cannot be parsed, if the id comes before any nested value.
 _ID = re.compile(rb'[^\[{]*\{[^\[{]*?"id"\s*:\s*(-?\d{1,15}|"[^"\\]{1,100}")\s*[,}]')
 
 
 def serve_stdio(service: Orchestrator, *, agent: bool = False) -> None:
-    """Serve until the input ends, nobody reads the output any more, or an interrupt."""
+    """Serve until the input ends, the client closes the output, or an interrupt."""
     server = build_server(service, caller=functools.partial(caller_of, service.store, agent=agent))
     with suppress(KeyboardInterrupt):
         try:
             anyio.run(_serve, server)
         except* (ConnectionError, anyio.BrokenResourceError):
-            pass  # nobody reads, or the server stopped reading in the middle of a line
+            pass  # the client closed the output, or the server stopped within a line
 
 
 async def _serve(server: Server) -> None:
@@ -58,17 +58,17 @@ async def _serve(server: Server) -> None:
     async with stdio_server(stdin=lines) as (read, write):  # type: ignore[arg-type]  # (it only iterates over it)
         lines.answer = write
         lines.ready.set()
-        low = server._lowlevel_server  # noqa: SLF001  (the SDK has no public way to other streams)
+        low = server._lowlevel_server  # noqa: SLF001  (the SDK has no public way to use other streams)
         await low.run(read, write, low.create_initialization_options())
 
 
 class _Lines:
-    """The lines of standard input that hold messages; the others are answered at once."""
+    """The lines of standard input that are messages; other lines get an error answer at once."""
 
     def __init__(self) -> None:
         self.ready = anyio.Event()
         self.answer: ContextSendStream[SessionMessage] | None = None
-        # What handlers and children inherit is empty: nothing but this reads the wire.
+        # Handlers and child processes get an empty standard input: only this reads the messages.
         self._fd = os.dup(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -87,7 +87,7 @@ class _Lines:
                 await self.answer.send(SessionMessage(refusal))
 
     async def _split(self) -> AsyncIterator[bytes]:
-        """Yield lines; of one that is too long only its beginning."""
+        """Yield lines; of a line that is too long, only the beginning."""
         held, too_long = bytearray(), False
         while chunk := await self._read():
             *whole, rest = chunk.split(b"\n")
@@ -110,23 +110,23 @@ class _Lines:
 
 
 def refusal_of(line: bytes) -> JSONRPCError | None:
-    """Return what a line is answered with that holds no message, None for one that holds one.
+    """Return the error answer to a line that is not a message, None for a message.
 
-    With the id of the request where it can be found.
+    The answer has the id of the request if that can be found.
     """
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
         return _error(PARSE_ERROR, f"not UTF-8 at byte {error.start}", _id_in(line))
     if len(line) > LARGEST:
-        return _error(INVALID_REQUEST, f"a message has at most {LARGEST} bytes", _id_in(line))
+        return _error(INVALID_REQUEST, f"a message may have at most {LARGEST} bytes", _id_in(line))
     try:
         message = jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError as error:
         return _why_not(line, dict(error.errors(include_url=False, include_input=False)[0]))
-    # A request whose id is null is taken for a notification, and nobody would answer it.
+    # The SDK takes a request whose id is null for a notification and would not answer it.
     if isinstance(message, JSONRPCNotification) and '"id"' in text and "id" in json.loads(text):
-        return _error(INVALID_REQUEST, "the id of a request must be a text or a whole number", None)
+        return _error(INVALID_REQUEST, "the id of a request must be a string or an integer", None)
     return None
 
 
@@ -134,23 +134,25 @@ def _why_not(line: bytes, fault: Mapping[str, Any]) -> JSONRPCError | None:
     try:
         value = json.loads(line)
     except RecursionError:
-        return _error(INVALID_REQUEST, "it is nested too deeply", _id_in(line))
+        return _error(INVALID_REQUEST, "the message is nested too deeply", _id_in(line))
     except ValueError as error:
         return _error(PARSE_ERROR, f"not JSON: {error}", _id_in(line))
     if isinstance(value, list):
-        return _error(INVALID_REQUEST, "batches are not taken: send each message alone", None)
+        return _error(
+            INVALID_REQUEST, "batches are not supported: send each message by itself", None
+        )
     if not isinstance(value, dict):
-        return _error(INVALID_REQUEST, "a message is a JSON object", None)
+        return _error(INVALID_REQUEST, "a message must be a JSON object", None)
     if "method" not in value and {"result", "error"} & value.keys():
-        return None  # an answer, and nobody answers answers: the SDK's reader drops it
+        return None  # a response, which gets no answer: the SDK's reader drops it
     found = value.get("id")
     whole = isinstance(found, int) and not isinstance(found, bool)
     request_id = found if whole or (isinstance(found, str) and is_text(found)) else None
     if _has_lone_surrogate(value):
-        return _error(PARSE_ERROR, "a text has a lone surrogate in it", request_id)
+        return _error(PARSE_ERROR, "a string contains a lone surrogate", request_id)
     said, place = str(fault["msg"]), ".".join(map(str, fault["loc"][1:]))
     if "recursion" in said:
-        return _error(INVALID_REQUEST, "it is nested too deeply", request_id)
+        return _error(INVALID_REQUEST, "the message is nested too deeply", request_id)
     return _error(INVALID_REQUEST, f"not a JSON-RPC 2.0 message: {place}: {said}", request_id)
 
 

@@ -1,4 +1,4 @@
-"""What a conductor waits for in a task, as comparable lines: statuses, verdicts, ended agents."""
+"""Views of a task that wait_for compares: its statuses, verdicts and ended agents, as lines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ View = Mapping[tuple[str, str], str]  # ("phase", "0") -> "IN_REVIEW"
 
 
 def is_worked_on(snapshot: TaskSnapshot, phase_index: int | None) -> bool:
-    """Whether an agent is active, so that something will change by itself."""
+    """Return whether an agent is active, so that the task will change by itself."""
     if snapshot.status in TERMINAL_TASK:
         return False
     return any(a.status in ACTIVE_AGENT for a in _agents_of(snapshot, phase_index))
 
 
 def view_of(snapshot: TaskSnapshot, phase_index: int | None, *, reports: bool) -> View:
-    """Return what is waited for, of a task or of one of its phases; raises PhaseNotFound."""
+    """Return the view of a task or of one of its phases; raises PhaseNotFound."""
     if phase_index is not None:
         Draft(snapshot).phase(phase_index)
     view = {("task", ""): str(snapshot.status)}
@@ -54,7 +54,7 @@ def view_of(snapshot: TaskSnapshot, phase_index: int | None, *, reports: bool) -
 
 
 def _agents_of(snapshot: TaskSnapshot, phase_index: int | None) -> list[Agent]:
-    """Return the agents that work on a phase or review it, without an index all."""
+    """Return the agents that work on a phase or review it, all agents without an index."""
     reviews = {r.review_id for r in snapshot.reviews if r.phase_index == phase_index}
     return [
         a
@@ -64,10 +64,12 @@ def _agents_of(snapshot: TaskSnapshot, phase_index: int | None) -> list[Agent]:
 
 
 def changes_between(before: View, now: View) -> list[str]:
-    """Return the changes from one view to another, a line each."""
+    """Return the changes from one view to another, one line each."""
     lines = [
         f"{kind} {which} {value}".replace("  ", " ")
         for (kind, which), value in now.items()
         if before.get((kind, which)) != value
     ]
-    return lines + [f"{kind} {which} goes on" for kind, which in before if (kind, which) not in now]
+    return lines + [
+        f"{kind} {which} continues" for kind, which in before if (kind, which) not in now
+    ]

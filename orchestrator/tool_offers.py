@@ -23,7 +23,7 @@ ALL_BUT_REVIEWERS = EVERYONE - {Role.REVIEWER}
 
 
 class Effect(Enum):
-    """What a tool does, as MCP's annotations say it."""
+    """What a tool does to the registry, as MCP annotations."""
 
     READS = ToolAnnotations(read_only_hint=True)
     ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False)
@@ -36,7 +36,7 @@ class Effect(Enum):
 class Offer:
     """How a tool is shown, and who may call it.
 
-    ``acts_as``: the parameter that says as which agent the caller speaks; ``conductor_may``: a
+    ``acts_as``: the parameter that names the agent for which the caller acts; ``conductor_may``: a
     conductor may name any agent there. ``answer``: what the tool returns.
     """
 
@@ -56,7 +56,7 @@ def tool(
     acts_as: str | None = None,
     conductor_may: bool = False,
 ) -> Callable[[F], F]:
-    """Offer a method as a tool of its name; its docstring is its description."""
+    """Offer a method as a tool of the same name, with its docstring as description."""
 
     def offered(method: F) -> F:
         answer = method.__annotations__["return"]
@@ -77,6 +77,6 @@ def tool(
 
 
 def offer_of(method: Callable[..., Any]) -> Offer | None:
-    """Return how a method is offered, None for one that is no tool."""
+    """Return how a method is offered, None if it is not a tool."""
     found = getattr(method, _OFFER, None)
     return found if isinstance(found, Offer) else None

@@ -1,4 +1,4 @@
-"""The tools: what an agent or its conductor may ask for, each checked at this border."""
+"""The tools for agents and their conductor; each argument is checked here."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from registry_api.status import TERMINAL_AGENT
 
 __all__ = ["LARGEST", "LONGEST", "Tools"]
 
-LONGEST = 2**20  # characters of a text
-# Bytes of a message: the longest text as JSON writes it at worst, and what is around it.
+LONGEST = 2**20  # characters of a string
+# Bytes of a message: the longest string in its longest JSON form, and the rest of the message.
 LARGEST = 12 * LONGEST + 2**20
 _MOST_NAMES = 200  # in a list of an answer
 
 
 def _storable(text: str) -> str:
     if not is_text(text):
-        raise ValueError("has U+0000 or a lone surrogate in it")
+        raise ValueError("contains U+0000 or a lone surrogate")
     return text
 
 
@@ -63,7 +63,7 @@ ReportedStatus = StrEnum("ReportedStatus", {word.name: word.value for word in so
 
 
 def _shown(description: str) -> WithJsonSchema:
-    """Show an id by no more than a caller needs to know; its pattern is checked all the same."""
+    """Show an id in the schema without its pattern; the pattern is still checked."""
     return WithJsonSchema({"type": "string", "description": description})
 
 
@@ -76,19 +76,19 @@ Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_storable)]
 Said = Annotated[Text, Field(min_length=1), AfterValidator(_not_blank)]
 Short = Annotated[str, Field(max_length=10_000), AfterValidator(_storable)]
 Reason = Annotated[
-    Short, Field(min_length=1, description="why; it is kept"), AfterValidator(_not_blank)
+    Short, Field(min_length=1, description="why (recorded)"), AfterValidator(_not_blank)
 ]
 Texts = Annotated[list[Short], Field(max_length=100)]
 Phase = Annotated[int | None, Field(ge=0, le=1000, description="default: the current phase")]
 Limit = Annotated[int, Field(ge=1, le=100, description="how many at most")]
-Cursor = Annotated[str, Field(max_length=10_000, description="next_cursor of the page before")]
+Cursor = Annotated[str, Field(max_length=10_000, description="next_cursor of the previous page")]
 Kind = Annotated[Short, Field(description="the kind of program; default: {default_kind}")]
-Model = Annotated[Short, Field(description="a model's name, as the program takes it")]
-Effort = Annotated[Short, Field(description="a level of effort, as the program takes it")]
+Model = Annotated[Short, Field(description="model name, as the program expects it")]
+Effort = Annotated[Short, Field(description="effort level, as the program expects it")]
 AgentType = Annotated[
     str, Field(pattern=TYPE_PATTERN, description="a name for its role, e.g. builder")
 ]
-Prompt = Annotated[Said, Field(description="what to do, where, and how to tell that it is done")]
+Prompt = Annotated[Said, Field(description="what to do, where, and how to check that it is done")]
 
 
 class PhaseArgument(BaseModel):
@@ -102,12 +102,12 @@ class PhaseArgument(BaseModel):
         AfterValidator(_storable),
         AfterValidator(_not_blank),
     ]
-    description: Annotated[Short, Field(description="what is to be done")] = ""
-    deliverables: Annotated[Texts, Field(description="what must be there at its end")] = []
+    description: Annotated[Short, Field(description="what to do")] = ""
+    deliverables: Annotated[Texts, Field(description="what must exist at its end")] = []
     success_criteria: Annotated[Texts, Field(description="what its reviewers check")] = []
 
     def plan(self) -> PhasePlan:
-        """Return it as the rules take it."""
+        """Return the phase as the rules expect it."""
         return PhasePlan(
             name=self.name,
             description=self.description,
@@ -117,16 +117,16 @@ class PhaseArgument(BaseModel):
 
 
 class FindingArgument(BaseModel):
-    """A fault that a reviewer found."""
+    """A defect that a reviewer found."""
 
     model_config = ConfigDict(extra="allow")
 
-    severity: Annotated[Severity | None, Field(description="how grave it is")] = None
-    message: Annotated[Short, Field(description="what is wrong, and how to see it")] = ""
+    severity: Annotated[Severity | None, Field(description="how severe it is")] = None
+    message: Annotated[Short, Field(description="what is wrong, and how to reproduce it")] = ""
 
 
 class Tools:
-    """Each offered method is a tool of its name; its docstring is what a client reads."""
+    """The tools: each offered method is one, and its docstring is the description for clients."""
 
     def __init__(self, service: Orchestrator) -> None:
         self._do = service
@@ -138,13 +138,13 @@ class Tools:
         self,
         description: Annotated[Said, Field(description="the goal")],
         phases: Annotated[
-            list[PhaseArgument], Field(max_length=50, description="in the order of the work")
+            list[PhaseArgument], Field(max_length=50, description="in the order of work")
         ] = [],
         priority: Annotated[
             Literal["P0", "P1", "P2", "P3", "P4"], Field(description="P0 is the most urgent")
         ] = "P2",
         client_cwd: Annotated[
-            Short, Field(description="where agents work, absolute; default: the task's folder")
+            Short, Field(description="absolute path where agents work; default: the task's folder")
         ] = "",
         background_context: Annotated[Text, Field(description="what agents should know")] = "",
         expected_deliverables: Annotated[Texts, Field(description="of the whole task")] = [],
@@ -152,17 +152,19 @@ class Tools:
         constraints: Annotated[Texts, Field(description="what agents must not do")] = [],
         relevant_files: Annotated[Texts, Field(description="paths worth reading")] = [],
         max_agents: Annotated[
-            int | None, Field(ge=1, le=10_000, description="agents in all; default: {max_agents}")
+            int | None, Field(ge=1, le=10_000, description="agents in total; default: {max_agents}")
         ] = None,
         max_concurrent: Annotated[
-            int | None, Field(ge=1, le=1000, description="at once; default: {max_concurrent}")
+            int | None,
+            Field(ge=1, le=1000, description="agents at once; default: {max_concurrent}"),
         ] = None,
         max_depth: Annotated[
-            int | None, Field(ge=1, le=100, description="agents of agents; default: {max_depth}")
+            int | None,
+            Field(ge=1, le=100, description="nesting depth of agents; default: {max_depth}"),
         ] = None,
     ) -> TaskAnswer:
-        """Create a task. Its phases are worked on and reviewed one after the other; without any it
-        completes when its last agent ends.
+        """Create a task. Its phases are worked on and reviewed one by one. Without phases it is
+        complete when its last agent ends.
         """
         default = self._do.options.limits
         limits = None
@@ -199,8 +201,8 @@ class Tools:
         model: Model = "",
         effort: Effort = "",
     ) -> AgentAnswer:
-        """Start an agent on a phase. Refused beyond the task's limits, and where an agent of that
-        type is at work in the phase. kind external starts nothing: you run it yourself.
+        """Start an agent on a phase. Refused beyond the task's limits, and if an agent of that type
+        is active in the phase. kind external starts nothing: you run the agent yourself.
         """
         agent = self._do.deploy(
             task_id,
@@ -212,13 +214,13 @@ class Tools:
             effort=effort or None,
         )
         if self._do.deployment.process(agent) == "external":
-            step = "Run it yourself: it reports under this id by update_agent_progress"
+            step = "Run the agent yourself: it reports under this id with update_agent_progress"
         else:
-            step = "It reports by itself; wait_for returns when something has changed"
+            step = "The agent reports by itself; wait_for returns when something has changed"
         return self._agent(agent, step)
 
     @tool(
-        "Start an agent of your own",
+        "Start a child agent",
         Effect.ADDS,
         ALL_BUT_REVIEWERS,
         acts_as="parent_agent_id",
@@ -246,18 +248,18 @@ class Tools:
             model=model or None,
             effort=effort or None,
         )
-        return self._agent(agent, "Wait for it before you report completed")
+        return self._agent(agent, "Wait for it to end before you report completed")
 
     @tool("Show a task", Effect.READS, EVERYONE)
     def get_task_status(self, task_id: TaskId) -> TaskAnswer:
-        """Return a task as it stands: its status, phases and active agents."""
+        """Return a task's status, phases and active agents."""
         return self._read.task(task_id)
 
     @tool("List tasks", Effect.READS)
     def list_tasks(
         self,
-        status: Annotated[TaskStatus | None, Field(description="only these")] = None,
-        text: Annotated[Short, Field(description="in the id or the description")] = "",
+        status: Annotated[TaskStatus | None, Field(description="only this status")] = None,
+        text: Annotated[Short, Field(description="text in the id or description")] = "",
         cursor: Cursor = "",
         limit: Limit = 20,
     ) -> TasksPage:
@@ -269,12 +271,12 @@ class Tools:
         self,
         task_id: TaskId,
         agent_id: AgentId,
-        max_bytes: Annotated[int, Field(ge=1, le=32_768, description="how much")] = 4096,
+        max_bytes: Annotated[int, Field(ge=1, le=32_768, description="bytes at most")] = 4096,
         before: Annotated[
-            int | None, Field(ge=0, description="the start of the part that was read last")
+            int | None, Field(ge=0, description="`start` of the previous answer")
         ] = None,
     ) -> AgentOutput:
-        """Return the end of what an agent printed, or what stands before a place in it."""
+        """Return the end of an agent's output, or the part before a position in it."""
         return self._read.output(task_id, agent_id, max_bytes=max_bytes, before=before)
 
     @tool("Kill an agent", Effect.ENDS)
@@ -282,9 +284,9 @@ class Tools:
         self,
         task_id: TaskId,
         agent_id: AgentId,
-        reason: Annotated[Short, Field(description="why; it is kept")] = "killed",
+        reason: Annotated[Short, Field(description="why (recorded)")] = "killed",
     ) -> AgentAnswer:
-        """End an agent and stop its process. The last one of a phase may open its review."""
+        """End an agent and stop its process. If it was a phase's last one, the review may open."""
         return self._agent(self._do.kill(task_id, agent_id, reason))
 
     @tool("Report progress", Effect.ADDS, EVERYONE, acts_as="agent_id")
@@ -292,11 +294,11 @@ class Tools:
         self,
         task_id: TaskId,
         agent_id: OwnId,
-        status: Annotated[ReportedStatus, Field(description="completed, failed and error end you")],
-        message: Annotated[Text, Field(description="what was done, or what is in the way")] = "",
+        status: Annotated[ReportedStatus, Field(description="completed, failed, error: final")],
+        message: Annotated[Text, Field(description="what was done, or what blocks you")] = "",
         progress: Annotated[int, Field(ge=0, le=100, description="percent done")] = 0,
     ) -> AgentAnswer:
-        """Report what you have done. completed, failed and error end you, once and for all."""
+        """Report your progress. completed, failed and error end your work for good."""
         agent = self._do.report(task_id, agent_id, str(status), message, progress)
         return self._agent(agent)
 
@@ -305,11 +307,11 @@ class Tools:
         self,
         task_id: TaskId,
         agent_id: OwnId,
-        finding_type: Annotated[FindingType, Field(description="what it is")],
-        severity: Annotated[Severity, Field(description="how grave it is")],
+        finding_type: Annotated[FindingType, Field(description="its type")],
+        severity: Annotated[Severity, Field(description="how severe it is")],
         message: Annotated[Said, Field(description="what others must know")],
         data: Annotated[
-            dict[str, Any], Field(description='e.g. {"path": "src/a.py"} for a file made')
+            dict[str, Any], Field(description='e.g. {"path": "src/a.py"} for a file you made')
         ] = {},
     ) -> FindingAnswer:
         """Report something that others must know; it goes into the phase's handover."""
@@ -328,14 +330,14 @@ class Tools:
         self,
         task_id: TaskId,
         agent_id: Annotated[str, Field(max_length=128, description="only this agent's")] = "",
-        severity: Annotated[Severity | None, Field(description="only these")] = None,
+        severity: Annotated[Severity | None, Field(description="only this severity")] = None,
         phase_index: Annotated[
-            int | None, Field(ge=-1, le=1000, description="only this phase's; -1: of reviewers")
+            int | None, Field(ge=-1, le=1000, description="only this phase's; -1: reviewers'")
         ] = None,
         since: Annotated[
-            str, Field(max_length=64, description="only later ones; ISO 8601 with a zone")
+            str, Field(max_length=64, description="only later ones; ISO 8601 with a time zone")
         ] = "",
-        text: Annotated[Short, Field(description="in the message")] = "",
+        text: Annotated[Short, Field(description="text in the message")] = "",
         cursor: Cursor = "",
         limit: Limit = 20,
     ) -> FindingsPage:
@@ -353,12 +355,12 @@ class Tools:
 
     @tool("Show a phase", Effect.READS, EVERYONE)
     def get_phase_status(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
-        """Return a phase as it stands: its agents, its newest review, what to do next."""
+        """Return a phase's status, agents, newest review and next step."""
         return self._read.phase(task_id, phase_index)
 
     @tool("Check a phase's agents", Effect.READS, EVERYONE)
     def check_phase_progress(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
-        """Return whether the agents of a phase are done: get_phase_status without the review."""
+        """Return whether a phase's agents are done: get_phase_status without the review."""
         answer = self._read.phase(task_id, phase_index)
         return answer.model_copy(update={"review": None, "description": None})
 
@@ -366,17 +368,17 @@ class Tools:
     def submit_phase_for_review(
         self,
         task_id: TaskId,
-        summary: Annotated[Text, Field(description="what was done; it is handed over")] = "",
+        summary: Annotated[Text, Field(description="what was done, for the handover")] = "",
         phase_index: Phase = None,
     ) -> ReviewAnswer:
-        """Open a phase's review where it did not open by itself, or again after an escalation."""
+        """Open a phase's review if it did not open by itself, or again after an escalation."""
         snapshot = self._do.submit_phase(task_id, phase_index=phase_index, summary=summary)
         return self._read.reviewed(snapshot, review_id=None, phase_index=phase_index)
 
     @tool("Mark a revision ready", Effect.SETS)
     def mark_revision_ready(self, task_id: TaskId, phase_index: Phase = None) -> PhaseAnswer:
-        """Say that what the review asked for is done: the next review opens when the last agent of
-        the phase has ended.
+        """Declare a requested revision as done: the next review opens when the last agent of the
+        phase has ended.
         """
         self._do.revision_ready(task_id, phase_index=phase_index)
         return self._read.phase(task_id, phase_index)
@@ -387,13 +389,13 @@ class Tools:
         task_id: TaskId,
         review_id: ReviewId,
         reviewer_agent_id: OwnId,
-        verdict: Annotated[VerdictWord, Field(description="approved: all is there and works")],
+        verdict: Annotated[VerdictWord, Field(description="approved: everything exists and works")],
         notes: Annotated[Text, Field(description="the reasons")] = "",
         findings: Annotated[
-            list[FindingArgument | str], Field(max_length=200, description="each fault")
+            list[FindingArgument | str], Field(max_length=200, description="each defect")
         ] = [],
     ) -> ReviewAnswer:
-        """Give your verdict as a reviewer, once; it ends you. All must approve."""
+        """Give your verdict as a reviewer, once; it ends your work. All reviewers must approve."""
         said = [
             one.model_dump(mode="json", exclude_unset=True) if isinstance(one, BaseModel) else one
             for one in findings
@@ -416,11 +418,11 @@ class Tools:
         task_id: TaskId,
         review_id: ReviewId,
         agent_id: OwnId,
-        summary: Annotated[Said, Field(description="the remark in a sentence")],
+        summary: Annotated[Said, Field(description="the comment in one sentence")],
         observations: Annotated[Texts, Field(description="what was seen")] = [],
         recommendations: Annotated[Texts, Field(description="what to do about it")] = [],
     ) -> ReviewAnswer:
-        """Remark on a phase in review, once; it does not count for the verdict."""
+        """Comment on a phase in review, once; this is not a verdict."""
         snapshot = self._do.critique(
             task_id,
             review_id,
@@ -437,7 +439,7 @@ class Tools:
         task_id: TaskId,
         review_id: Annotated[str, Field(max_length=128, description="only this one")] = "",
         phase_index: Annotated[
-            int | None, Field(ge=0, le=1000, description="only those of this phase")
+            int | None, Field(ge=0, le=1000, description="only this phase's")
         ] = None,
     ) -> ReviewAnswer:
         """Return a review with its verdicts, or the reviews of a phase or task, newest first."""
@@ -461,8 +463,8 @@ class Tools:
         asked_about: AskedAbout,
         confirmed: Confirmed,
     ) -> TaskAnswer:
-        """Approve an ESCALATED phase without a review; it is recorded as forced. The user is asked
-        where your client can ask.
+        """Force-approve an ESCALATED phase without a review; it is recorded as forced. The user is
+        asked if your client can ask.
         """
         must_be_confirmed(confirmed)
         snapshot = self._do.approve_phase(task_id, reason, phase_index=asked_about.phase_index)
@@ -474,7 +476,7 @@ class Tools:
         task_id: TaskId,
         phase_index: Annotated[int | None, Field(ge=0, description="default: the newest")] = None,
     ) -> HandoverAnswer:
-        """Return what an approved phase left to the next."""
+        """Return an approved phase's handover to the next phase."""
         return self._read.handover(task_id, phase_index)
 
     @tool("Show what an agent must know", Effect.READS, EVERYONE)
@@ -483,10 +485,10 @@ class Tools:
         task_id: TaskId,
         phase_index: Phase = None,
         max_tokens: Annotated[
-            int, Field(ge=50, le=15_000, description="four characters each")
+            int, Field(ge=50, le=15_000, description="of four characters each")
         ] = 2000,
     ) -> ContextAnswer:
-        """Return what an agent must know: goal, phase, what a review asks for, handovers."""
+        """Return what an agent must know: goal, phase, what the review asks for, handovers."""
         return self._read.context(task_id, phase_index=phase_index, max_tokens=max_tokens)
 
     @tool("Check agents' processes", Effect.READS)
@@ -496,14 +498,14 @@ class Tools:
 
     @tool("Repair the records of agents", Effect.ENDS)
     def trigger_health_scan(self, task_id: AnyTask = "") -> ScanAnswer:
-        """Set right what differs between records and processes."""
+        """Correct agents' records that differ from their processes, and stop leftover processes."""
         found = self._health.run(task_id or None)
         return ScanAnswer(
             looked_at=found.looked_at,
             ended=list(found.ended[:_MOST_NAMES]),
             stopped=list(found.stopped[:_MOST_NAMES]),
             started=list(found.started[:_MOST_NAMES]),
-            next_step="get_phase_status shows what follows" if found.ended else None,
+            next_step="get_phase_status shows the next step" if found.ended else None,
         )
 
     @tool("Cancel a task", Effect.ENDS)
@@ -512,15 +514,15 @@ class Tools:
         task_id: TaskId,
         reason: Reason,
         outcome: Annotated[
-            Literal["CANCELLED", "FAILED"], Field(description="FAILED where it is given up")
+            Literal["CANCELLED", "FAILED"], Field(description="FAILED if it is given up")
         ] = "CANCELLED",
     ) -> TaskAnswer:
-        """End a task and stop its agents: CANCELLED, or FAILED where it is given up."""
+        """End a task, as CANCELLED or FAILED, and stop its agents."""
         snapshot = self._do.cancel_task(task_id, reason, outcome=TaskStatus(outcome))
         return self._read.shown(snapshot)
 
     def _agent(self, agent: Agent, next_one: str | None = None) -> AgentAnswer:
-        """Return an agent's answer; of one that ended, with what its end led to."""
+        """Return an agent's answer; if it has ended, with the next step and the opened review."""
         answer = AgentAnswer(
             task_id=agent.task_id,
             agent_id=agent.agent_id,
@@ -539,18 +541,18 @@ class Tools:
 
 
 def _json(value: object, name: str) -> str:
-    """Return the text of a JSON value from outside; raises InvalidInput for what is none."""
+    """Return a caller's value as JSON text; raises InvalidInput if it is not plain JSON."""
     try:
         return jsontext.dump_text(jsontext.parse(json.dumps(value).encode()))
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidInput(f"{name}: {error}", next_step="Give plain JSON") from None
+        raise InvalidInput(f"{name}: {error}", next_step="Pass plain JSON") from None
 
 
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
         if moment.utcoffset() is None:
-            raise ValueError("it has no zone")
+            raise ValueError("it has no time zone")
     except ValueError as error:
         raise InvalidInput(
             f"since {text[:80]!r}: {error}", next_step="E.g. 2026-01-31T12:00:00+00:00"

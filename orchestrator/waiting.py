@@ -1,8 +1,8 @@
-"""Waiting for a task: one follower of the feed wakes everybody who waits in this process.
+"""Waiting for a task: one follower of the feed wakes all waiting calls of this process.
 
-A wait holds no worker thread and nothing of the store: it is an event. What is waited for is a
-view of the task; the view's name is the cursor, so that a change between two calls is not missed,
-whatever store the task is in by then.
+A waiting call holds no worker thread and no resource of the store, only an event. It compares
+views of the task. A hash of the view is the cursor, so that a change between two calls is not
+missed, even if the task has moved to another store in between.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from registry_api.status import ACTIVE_AGENT
 __all__ = ["Waiting"]
 
 log = logging.getLogger("registry_backend")
-_POLL = 0.25  # seconds between two looks at the feed, while somebody waits
+_POLL = 0.25  # seconds between two reads of the feed, while a call waits
 _PAGE = 500
-_PROGRESS_INTERVAL = 5.0  # seconds between two notifications of progress
-_IDLE_BEFORE_REREAD = 30.0  # seconds without a waiter until the place in the feed is given up
+_PROGRESS_INTERVAL = 5.0  # seconds between two progress notifications
+_IDLE_BEFORE_REREAD = 30.0  # seconds without a waiting call until the feed position is dropped
 _MOST_VIEWS = 1000
 _MOST_LINES = 50
-_QUIET = {AgentStatus.RUNNING, AgentStatus.WORKING, AgentStatus.REVIEWING}  # nothing to wake for
+_QUIET = {AgentStatus.RUNNING, AgentStatus.WORKING, AgentStatus.REVIEWING}  # wake no call
 
 
 class _Task:
-    """A task that somebody waits for."""
+    """A task that at least one call waits for."""
 
     def __init__(self) -> None:
         self.waiters = 0
-        self.followed = anyio.Event()  # set once no change after now is missed
+        self.followed = anyio.Event()  # set once the follower sees every later change
         self.changed = anyio.Event()
-        self.reported = anyio.Event()  # set by any change, also by a mere report
+        self.reported = anyio.Event()  # set by any change, also by a report alone
         self.snapshot: TaskSnapshot | None = None
         self.loading = anyio.Lock()
 
@@ -82,7 +82,7 @@ class Waiting:
             int | None, Field(ge=0, le=1000, description="only this phase; default: the task")
         ] = None,
         cursor: Annotated[
-            str, Field(max_length=64, description="of the last answer: nothing between is missed")
+            str, Field(max_length=64, description="cursor of the last answer: no change is missed")
         ] = "",
         seconds: Annotated[float, Field(ge=0, le=50, description="how long at most")] = 45,
         progress: Annotated[bool, Field(description="return on reports too")] = False,
@@ -90,12 +90,12 @@ class Waiting:
         context: Context[Any, Any],
     ) -> WaitAnswer:
         """Wait until a task or phase has changed: a status, a verdict, an agent's end. Returns at
-        once where something changed since the cursor, or no agent is active.
+        once if something has changed since the cursor, or if no agent is active.
         """
         began = anyio.current_time()
         deadline = began + seconds
         async with self._watched(task_id) as task:
-            with anyio.move_on_at(deadline):  # a feed that cannot be read must not hold anybody
+            with anyio.move_on_at(deadline):  # an unreadable feed must not hold the call
                 await task.followed.wait()
             at_first: View | None = None
             while True:
@@ -146,7 +146,7 @@ class Waiting:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow the feed for whoever waits, as long as the context lasts."""
+        """Follow the feed for the waiting calls, as long as the context lasts."""
         self._wanted = anyio.Event()
         async with anyio.create_task_group() as group:
             group.start_soon(self._follow)
@@ -189,16 +189,16 @@ class Waiting:
                         task.wake(by_report=False)
                 place = await self._look(place)
                 failed = missed = False
-            except CursorExpired:  # by a move, or much happened at once
+            except CursorExpired:  # by a move, or by very many changes at once
                 known, missed = False, True
-            except Exception as error:  # noqa: BLE001  (whatever it is, others wait too)
+            except Exception as error:  # noqa: BLE001  (whatever the error is, calls still wait)
                 if not failed:
                     log.warning("the feed cannot be read: %s", error)
                 failed = True
             await anyio.sleep(_POLL)
 
     async def _look(self, place: FeedCursor | None) -> FeedCursor | None:
-        """Wake who waits for what has changed; returns the place behind it."""
+        """Wake the calls whose task has changed; returns the new position in the feed."""
         waiting = dict(self._tasks)
         changes = await anyio.to_thread.run_sync(lambda: self._store.changes(place, limit=_PAGE))
         told: dict[str, bool] = {}
@@ -213,7 +213,7 @@ class Waiting:
         return place
 
     async def _load(self, task_id: str, task: _Task) -> TaskSnapshot:
-        """Return the task, loaded once for all who wait for it."""
+        """Return the task, loaded once for all calls that wait for it."""
         async with task.loading:
             if task.snapshot is not None:
                 return task.snapshot
@@ -233,7 +233,7 @@ class Waiting:
 
 
 def _is_report(change: Change) -> bool:
-    """Whether a change is nothing but findings and reports of agents that go on."""
+    """Whether a change holds only findings and reports of agents that continue."""
     return all(
         isinstance(record, Finding)
         or (isinstance(record, ProgressEntry) and record.status in _QUIET)

@@ -1,4 +1,4 @@
-"""The storage contract of an agent registry: all that its users import.
+"""The storage contract of an agent registry: everything that its users import.
 
 Authors of stores find more in the modules that ``docs/writing-a-backend.md`` names.
 """

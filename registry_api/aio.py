@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class AsyncStore:
-    """A RegistryStore awaited; at most ``workers`` calls run at once, the others queue.
+    """A RegistryStore with awaitable methods; at most ``workers`` calls run at once, others queue.
 
-    A call that was begun is never abandoned: cancelling the task waits for the store's answer
-    first, so that a cancelled commit is a known one and no lock is held by nobody.
+    A started call is never abandoned: cancelling the task first waits for the store's answer, so
+    that the outcome of a cancelled commit is known and no lock stays held without an owner.
     """
 
     def __init__(self, store: RegistryStore, *, workers: int = 8) -> None:
@@ -36,13 +36,13 @@ class AsyncStore:
 
     @property
     def info(self) -> StoreInfo:
-        """What the store says of itself."""
+        """Name, contract version, capabilities and limits of the store."""
         return self._store.info
 
     async def _call(self, call: Callable[[], T]) -> T:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
-        # The context goes along: a bound on waiting (at_most) holds on the worker thread too.
+        # The context is copied, so that a bound on waiting (at_most) holds on the worker too.
         run = contextvars.copy_context().run
         future = asyncio.get_running_loop().run_in_executor(self._pool, run, call)
         cancelled: asyncio.CancelledError | None = None
@@ -52,12 +52,12 @@ class AsyncStore:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
-            future.exception()  # seen, so that it is not reported as never retrieved
+            future.exception()  # retrieved, else asyncio reports that it never was
             raise cancelled
         return future.result()
 
     async def end_of_feed(self) -> FeedCursor | None:
-        """See end_of_feed."""
+        """See follow.end_of_feed."""
         return await self._call(lambda: end_of_feed(self._store))
 
     async def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
@@ -75,7 +75,7 @@ class AsyncStore:
     async def transact(
         self, task_id: str, decide: Decide, *, actor: str = "unknown"
     ) -> Commit | None:
-        """See transact: the whole of it in one hop."""
+        """See transact; the whole transaction is one call on one worker thread."""
         return await self._call(lambda: transact(self._store, task_id, decide, actor=actor))
 
     async def list_tasks(

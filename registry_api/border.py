@@ -1,7 +1,7 @@
-"""The border to a store's engine and to the file system: what they raise becomes an error of ours.
+"""Translate the exceptions of a store's engine and of the file system to RegistryError.
 
-A caller catches RegistryError; it cannot know what redis, psycopg or the kernel raise. Faults in a
-program (TypeError, KeyError …) are passed on as they are: no caller could act on them.
+A caller catches RegistryError; it cannot know what redis, psycopg or the kernel raise. Programming
+errors (TypeError, KeyError …) are passed on unchanged: no caller could act on them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from registry_api.wrapper import StoreWrapper
 __all__ = ["Border", "answered", "hide", "owner_of", "typed", "typed_errors"]
 
 T = TypeVar("T")
-# What may take minutes, and must not go on behind its caller's back. Each comes after a short call.
+# Calls that may take minutes and must not continue after their caller gave up: they have no time
+# limit. A short call, which has one, precedes each of them.
 _LONG = {"apply_all", "replace"}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
 class Border(StoreWrapper):
-    """Passes everything to ``inner``, its optional protocols too; types what it raises."""
+    """A wrapper that passes every call, optional protocols included, and translates exceptions."""
 
     def __init__(
         self, inner: RegistryStore, *, secrets: Sequence[str] = (), foreign: bool = False
     ) -> None:
-        """``secrets``: what is hidden where an engine's message repeats it. ``foreign``: a store of
-        another distribution, whose calls may never end (see ``answering``).
+        """``secrets`` are hidden in messages that repeat them. ``foreign``: a store of another
+        distribution, whose calls may never return (see ``answering``).
         """
         super().__init__(inner)
         self._secrets = secrets
@@ -51,7 +52,7 @@ class Border(StoreWrapper):
 
     @property
     def info(self) -> StoreInfo:
-        """What the store says of itself, without credentials."""
+        """The store's description of itself, without credentials."""
         info = self.inner.info
         return replace(info, location=public(info.location)) if info.location else info
 
@@ -68,7 +69,7 @@ class Border(StoreWrapper):
             hide(found, self._secrets)
             if found is error:
                 raise
-            # What an engine says may repeat its URL, and a traceback shows it.
+            # An engine's message may repeat its URL, and a traceback would show it.
             raise found from (None if self._secrets else error)
 
     def close(self) -> None:
@@ -90,11 +91,11 @@ class Border(StoreWrapper):
 
 
 def answered(call: Callable[[], T], name: str, *, given_up: list[threading.Thread]) -> T:
-    """Run a call of a foreign store; raises Unavailable where it has not ended in time.
+    """Run a call of a foreign store; raises Unavailable if it has not returned in time.
 
-    It is left to a thread of its own then, which cannot be ended, and is noted in ``given_up``: as
-    long as it lasts nothing more is asked. Whatever it still does is what the call was to do, and
-    a read or an ``apply`` may come late or twice.
+    The call then continues on a thread of its own, which cannot be stopped and is added to
+    ``given_up``: while it runs, the store is not called again. The call may still take effect; that
+    is harmless, since a read or an ``apply`` may come late or twice.
     """
     seconds = answer_within()
     if seconds is None:
@@ -109,7 +110,7 @@ def answered(call: Callable[[], T], name: str, *, given_up: list[threading.Threa
         try:
             result = context.run(call)
             found.set_result((result, waited()))
-        except BaseException as error:  # noqa: BLE001  (raised again by who waits)
+        except BaseException as error:  # noqa: BLE001  (raised again by the waiting caller)
             found.set_exception(error)
 
     thread = threading.Thread(target=run, name=f"{name}-call", daemon=True)
@@ -117,7 +118,7 @@ def answered(call: Callable[[], T], name: str, *, given_up: list[threading.Threa
     try:
         result, spent = found.result(seconds)
     except FutureTimeout:
-        if found.done():  # an error of its own
+        if found.done():  # the call itself raised it
             raise
         given_up.append(thread)
         raise _unanswered(name, seconds) from None
@@ -128,7 +129,7 @@ def answered(call: Callable[[], T], name: str, *, given_up: list[threading.Threa
 def _unanswered(name: str, seconds: float) -> Unavailable:
     return Unavailable(
         f"the store {name!r} has not answered within {seconds:g} s",
-        next_step="See whether its server runs",
+        next_step="Check that its server is running, then try again",
     )
 
 
@@ -144,7 +145,7 @@ def hide(error: RegistryError, secrets: Sequence[str]) -> None:
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Type what the file system raises inside."""
+    """Translate file system errors raised inside to RegistryError."""
     try:
         yield
     except (OSError, RegistryError) as error:
@@ -155,7 +156,7 @@ def typed_errors() -> Iterator[None]:
 
 
 def typed(error: Exception, *, store: str = "", op: str = "") -> RegistryError | None:
-    """Return the error of ours that an exception stands for; None: a fault in a program."""
+    """Return the RegistryError for an exception, None for a programming error."""
     cause = error.__cause__ if isinstance(error, Unavailable) else error
     if isinstance(cause, OSError) and cause.errno in _FORBIDDEN and cause.filename:
         return _not_permitted(Path(os.fsdecode(cause.filename)))
@@ -169,16 +170,18 @@ def typed(error: Exception, *, store: str = "", op: str = "") -> RegistryError |
     else:
         what = f"{where}{type(error).__name__}: {error}"
     if op == "commit":
-        return OutcomeUnknown(what, next_step="Commit the same changeset again to learn which")
-    return Unavailable(what, next_step="See the message, then try again")
+        return OutcomeUnknown(
+            what, next_step="Commit the same changeset again to learn whether it was applied"
+        )
+    return Unavailable(what, next_step="Fix the cause named in the message, then try again")
 
 
 def _not_permitted(path: Path) -> NotPermitted:
     there = next((p for p in (path, *path.parents) if os.path.lexists(p)), path)
     owner = owner_of(there)
     return NotPermitted(
-        f"{there} belongs to {owner}; {_user()} may not use it so",
-        next_step=f"Run it as its owner: sudo -u {shlex.quote(owner)} registry-backend …",
+        f"{there} belongs to {owner}; {_user()} has no permission for this",
+        next_step=f"Run the command as the owner: sudo -u {shlex.quote(owner)} registry-backend …",
         owner=owner,
     )
 
@@ -197,4 +200,4 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        return f"user {os.geteuid()}"  # a container without an entry for its user
+        return f"user {os.geteuid()}"  # a container whose user has no passwd entry

@@ -64,12 +64,12 @@ class Limits:
 
 
 def _kind(value: object) -> str | None:
-    """What tells pydantic which class to check a record as: its very type."""
+    """Return the kind by which pydantic picks the class to validate a record as."""
     return KINDS.get(type(value))  # type: ignore[arg-type]
 
 
 _NO_RECORD = Discriminator(
-    _kind, custom_error_type="no_record", custom_error_message="Input is no record"
+    _kind, custom_error_type="no_record", custom_error_message="Input is not a record"
 )
 _NO_OP = Discriminator(
     lambda value: type(value).__name__,
@@ -110,8 +110,8 @@ Op: TypeAlias = Put | Delete
 class Changeset:
     """One atomic change to one task.
 
-    ``expected``: 0, the task must not exist; n, it must be at revision n; None, whatever revision,
-    allowed only where every op appends a new progress entry, finding or handover.
+    ``expected``: 0, the task must not exist; n, it must be at revision n; None, any revision,
+    allowed only if every op appends a new progress entry, finding or handover.
     ``at`` and ``actor`` are stamped by the caller; ``id`` is a UUIDv7 whose time bounds how long a
     retry is recognised.
     """
@@ -126,19 +126,19 @@ class Changeset:
     actor: Word = "unknown"
 
     def created(self) -> datetime | None:
-        """Return the moment inside the id, None where it has none."""
+        """Return the time inside the id, None if it has none."""
         return created_at(self.id)
 
 
 def created_at(changeset_id: uuid.UUID) -> datetime | None:
-    """Return the moment inside a UUIDv7; None for any other version."""
+    """Return the time inside a UUIDv7; None for any other version."""
     if changeset_id.version != 7:
         return None
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=changeset_id.int >> 80)
 
 
 class ValidatedChangeset(NamedTuple):
-    """A changeset that was checked: in UTC, with the SHA-256 (hex) of its JSON text."""
+    """A validated changeset: times in UTC, with the SHA-256 (hex) of its JSON text."""
 
     changeset: Changeset
     digest: str
@@ -147,7 +147,7 @@ class ValidatedChangeset(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedCursor:
-    """A place in a feed: everything up to ``number`` was seen. Ordered within a ``feed_id``."""
+    """A position in a feed: after change ``number``. Ordered only within one ``feed_id``."""
 
     feed_id: str
     number: int
@@ -155,9 +155,9 @@ class FeedCursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """What a commit did: the task is at ``revision`` of ``lineage``.
+    """The result of a commit: the task is at ``revision`` of ``lineage``.
 
-    ``replayed``: this changeset had been committed before; the answer is the first one's.
+    ``replayed``: this changeset was committed before; this is the result of that first commit.
     """
 
     task_id: str
@@ -180,7 +180,7 @@ class Change:
 
 
 def commit_of(change: Change) -> Commit:
-    """Return what was answered when the change was applied."""
+    """Return the Commit that was returned when the change was applied."""
     return Commit(
         task_id=change.changeset.task_id,
         changeset_id=change.changeset.id,
@@ -215,7 +215,7 @@ for _cls in (Changeset, Put, Delete):
 
 
 _last = threading.local()
-_KEPT = 2**16  # bytes; a larger changeset is not held in memory for the sake of a second check
+_KEPT = 2**16  # bytes; a larger changeset is not kept in memory but validated again
 
 
 @cache
@@ -226,14 +226,14 @@ def _adapter() -> TypeAdapter[Changeset]:
 def validate_changeset(
     changeset: Changeset, limits: Limits, *, derived: bool = False
 ) -> ValidatedChangeset:
-    """Check a changeset from outside; every store's commit calls this first.
+    """Validate a caller's changeset; every store's commit calls this first.
 
-    ``derived``: a store's own changeset, with a UUIDv8 that follows from what it did, e.g. of a
-    foreign edit; callers' ids are UUIDv7. The digest tells a replay from another change under the
-    same id. Raises InvalidChangeset, naming each field that is wrong.
+    ``derived``: the changeset is a store's own, e.g. for a foreign edit, and its id is a UUIDv8
+    derived from its content; callers' ids are UUIDv7. The digest tells a replay from another change
+    under the same id. Raises InvalidChangeset, naming each field that is wrong.
     """
     last = getattr(_last, "validated", None)
-    # A store around a store checks too: what came out of here goes through unchecked.
+    # A wrapping store validates too: a changeset that was returned from here is not checked again.
     if last is not None and last[0].changeset is changeset and last[1:] == (limits, derived):
         return last[0]  # type: ignore[no-any-return]
     changeset = _validated(changeset, version=8 if derived else 7)
@@ -241,7 +241,7 @@ def validate_changeset(
     if len(changeset.ops) > limits.ops or len(text) > limits.changeset_bytes:
         raise InvalidChangeset(
             f"changeset has {len(changeset.ops)} ops and {len(text)} bytes; at most {limits.ops} "
-            f"and {limits.changeset_bytes} are taken",
+            f"and {limits.changeset_bytes} are allowed",
             next_step="Split it into several changesets",
         )
     done = ValidatedChangeset(changeset, hashlib.sha256(text).hexdigest(), text.decode())
@@ -263,7 +263,8 @@ def _validated(changeset: Changeset, *, version: int) -> Changeset:
         ) from None
     if out.id.version != version or (version == 7 and out.id.int >> 80 > _LAST_MS):
         raise InvalidChangeset(
-            f"changeset id {out.id} is no UUIDv{version}", next_step="Make it with new_changeset()"
+            f"changeset id {out.id} is not a UUIDv{version}",
+            next_step="Make it with new_changeset()",
         )
     if not out.ops:
         raise InvalidChangeset("changeset has no ops", next_step="Put or delete a record")
@@ -290,7 +291,8 @@ def _check_op(changeset: Changeset, op: Op) -> None:
     if isinstance(op, Delete):
         if op.kind is Kind.PHASE and not _PHASE_KEY.fullmatch(op.key):
             raise InvalidChangeset(
-                f"phase key {op.key!r} is no index", next_step="Name a phase by its index, e.g. '0'"
+                f"phase key {op.key!r} is not an index",
+                next_step="Name a phase by its index, e.g. '0'",
             )
         if changeset.expected is None:
             raise InvalidChangeset(
@@ -326,7 +328,7 @@ def dump_changeset(changeset: Changeset) -> bytes:
 
 
 def changeset_from(data: dict[str, Any]) -> Changeset:
-    """Build a changeset from the parsed form of ``dump_changeset``; trusts it."""
+    """Build a changeset from the parsed form of ``dump_changeset``; does not validate it."""
     return Changeset(
         id=uuid.UUID(data["id"]),
         task_id=data["task_id"],

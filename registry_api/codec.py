@@ -22,19 +22,19 @@ _OPTIONS = orjson.OPT_UTC_Z
 
 @lru_cache(maxsize=256)  # a report's time is written into five rows
 def stamp(moment: datetime) -> str:
-    """Write a moment in fixed width, ``2026-01-04T22:15:30.000000Z``: text sorts as time."""
+    """Format a time in fixed width, ``2026-01-04T22:15:30.000000Z``: texts sort in time order."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def unstamp(text: str) -> datetime:
-    """Read a moment that ``stamp`` or ``encode_record`` wrote."""
+    """Parse a time that ``stamp`` or ``encode_record`` wrote."""
     return datetime.fromisoformat(text)
 
 
 def dump(value: object) -> bytes:
-    """Write a value of JSON types, records, enums and aware moments as compact JSON."""
+    """Write a value of JSON types, records, enums and aware datetimes as compact JSON."""
     return orjson.dumps(value, option=_OPTIONS)
 
 
@@ -45,7 +45,7 @@ def encode_record(record: Record) -> list[Any]:
 
 @cache
 def field_types(kind: Kind) -> dict[str, tuple[Any, ...]]:
-    """Return per field its plain types: those of a union one by one, constraints left out."""
+    """Return the plain types of each field: a union's one by one, without constraints."""
     out: dict[str, tuple[Any, ...]] = {}
     for name, hint in typing.get_type_hints(CLASSES[kind]).items():
         union = typing.get_origin(hint) in {typing.Union, types.UnionType}
@@ -55,7 +55,7 @@ def field_types(kind: Kind) -> dict[str, tuple[Any, ...]]:
 
 @cache
 def _readers(kind: Kind) -> dict[str, Callable[[Any], Any]]:
-    """Per field that JSON cannot hold as it is, the function that restores it."""
+    """Return, for each field that JSON cannot represent as it is, the function that restores it."""
     out: dict[str, Callable[[Any], Any]] = {}
     for name, parts in field_types(kind).items():
         for part in parts:
@@ -74,9 +74,9 @@ def _names(kind: Kind) -> frozenset[str]:
 
 
 def decode_record(value: list[Any]) -> Record:
-    """Build the record that ``encode_record`` described; fields of a newer version are dropped.
+    """Build a record from the output of ``encode_record``; drops the fields of a newer version.
 
-    Trusts its input: for feeds and journals that were validated when they were written.
+    Does not validate: feeds and journals were validated when they were written.
     """
     kind = Kind(value[0])
     data: dict[str, Any] = value[1]

@@ -1,4 +1,4 @@
-"""What the programs that serve a workspace have in common: how they are run, where they listen."""
+"""Shared code of the programs that serve a workspace: run a command, listen on a port."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ def run_app(app: App, tokens: list[str] | None = None) -> int:
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
-    """Take an address, any port for 0; yields the socket and the URL at which it is reached."""
+    """Listen on an address (port 0: any free port); yields the socket and its URL."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as taken:
-        # Connections inherit it. asyncio sets it only where the socket names its protocol, which
-        # one of create_server does not: each answer then waited 40 ms for the client's delayed ACK.
+        # Connections inherit the option. asyncio sets it only if the socket states its protocol,
+        # which one of create_server does not: each answer then waited 40 ms for the client's
+        # delayed ACK.
         taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield taken, url_of(host, taken.getsockname()[1])
 
 
 def url_of(host: str, port: int) -> str:
-    """Return where a server on that address is reached from this machine."""
+    """Return the URL at which this machine reaches a server on that address."""
     reached = _EVERYWHERE.get(host, host)
     return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"

@@ -1,4 +1,4 @@
-"""The record of a move: its phase, and the one place where a switch commits."""
+"""The record of a move, ``phase.json``: its phase; a switch commits by replacing it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from registry_api.migration import MigrationPhase
 
 __all__ = ["FileControl", "PhaseRecord"]
 
-_KEYS = {"target_phase": "wish"}  # of the file, where it is not the field's name
+_KEYS = {"target_phase": "wish"}  # field: key in the file, where they differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRecord:
-    """Where a move stands; ``epoch`` rises by one with every switch.
+    """The state of a move; every switch increments ``epoch`` by one.
 
     ``target_phase`` is the last ``REGISTRY_PHASE`` that was acted on. ``zone`` is the time zone in
     which the timestamps of legacy programs are read. ``verified`` is when both stores were last
     found equal. ``archive``: the name and SHA-256 of the archive that holds the removed documents.
-    ``unreadable``: files of the source that could not be read and that the operator chose to leave.
+    ``unreadable``: files of the source that could not be read and that the operator left out.
     ``source`` and ``target`` are names or URLs without credentials.
     """
 
@@ -52,7 +52,7 @@ class PhaseRecord:
     by: str = ""
 
     def __post_init__(self) -> None:
-        """Keep no credentials, wherever the record comes from."""
+        """Remove credentials, wherever the record comes from."""
         for side in ("source", "target"):
             object.__setattr__(self, side, public(getattr(self, side)))
 
@@ -78,7 +78,7 @@ def _adapter() -> TypeAdapter[PhaseRecord]:
 
 
 class FileControl:
-    """``.registry/phase.json``: replacing it atomically is the only commit point of a switch."""
+    """The file ``.registry/phase.json``; replacing it is the only commit point of a switch."""
 
     def __init__(self, folder: Path, *, unrecorded: PhaseRecord | None = None) -> None:
         self.path = folder / "phase.json"
@@ -87,9 +87,9 @@ class FileControl:
         self._seen: tuple[tuple[int, ...], PhaseRecord] | None = None
 
     def read(self) -> PhaseRecord | None:
-        """Return the record, None where no move was recorded; raises CorruptDocument.
+        """Return the record, None if no move is recorded; raises CorruptDocument.
 
-        Never stale: the file is only ever replaced, so another stat means another record.
+        Never stale: the file is only ever replaced, so a changed stat means a changed record.
         """
         try:
             found = os.stat(self._place)  # noqa: PTH116  (hot path)
@@ -117,11 +117,11 @@ class FileControl:
         return record
 
     def current(self) -> PhaseRecord:
-        """Return the record; where no move was recorded, phase 0 of the one that would be."""
+        """Return the record; without one, phase 0 of the move that would be recorded."""
         return self.read() or self._unrecorded
 
     def settle_zone(self, zone: str) -> PhaseRecord:
-        """Record the zone of older programs' times, unless one is recorded; returns the record."""
+        """Record the time zone of legacy timestamps unless one is recorded; returns the record."""
         record = self.current()
         if record.zone is not None:
             return record
@@ -134,7 +134,7 @@ class FileControl:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Serialise all who replace the record: what was read inside is what is replaced."""
+        """Serialise writers of the record: none replaces a record that it has not read."""
         try:
             make_state_folder(self.path.parent)
         except OSError as error:
@@ -149,7 +149,7 @@ class FileControl:
             lock.close()
 
     def advance(self, expected_epoch: int, new: PhaseRecord) -> PhaseRecord:
-        """Replace the record durably; raises Conflict where its epoch is another one by now."""
+        """Replace the record durably; raises Conflict if its epoch is not ``expected_epoch``."""
         with self._alone():
             now = self.read()
             actual = now.epoch if now else 0
@@ -161,9 +161,9 @@ class FileControl:
         return new
 
     def note(self, *, epoch: int | None = None, **fields: Any) -> None:
-        """Change what is no part of the phase (target phase, verified) in place.
+        """Change fields other than the phase (target phase, verified).
 
-        With ``epoch`` only while the record is still of that epoch; a later one knows better.
+        With ``epoch``, only if the record still has that epoch: a later record is more recent.
         """
         with self._alone():
             record = self.current()
@@ -183,9 +183,9 @@ class FileControl:
 
 
 def refuse_missing(folder: Path, target_epoch: int | None) -> None:
-    """Raise BackendMismatch where the record is gone but the target says that there was one."""
+    """Raise BackendMismatch if the record is missing although the target has recorded an epoch."""
     if target_epoch:
         raise BackendMismatch(
-            f"{folder / 'phase.json'} is missing, but the target knows epoch {target_epoch}",
+            f"{folder / 'phase.json'} is missing, but the target recorded epoch {target_epoch}",
             next_step="Restore it: the last line of .registry/history.jsonl shows the move",
         )

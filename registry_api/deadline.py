@@ -1,4 +1,4 @@
-"""How long the calls below may wait: set by whoever must not be held up, read by the stores."""
+"""Bounds on waiting: a caller that must not be held up sets them, the stores read them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _wanted: ContextVar[Callable[[], bool] | None] = ContextVar("registry_gate_wante
 
 
 class at_most:  # noqa: N801  (reads as a function)
-    """Within this context no lock is waited for longer than ``seconds``."""
+    """A context in which each wait for a lock lasts at most ``seconds``."""
 
     __slots__ = ("_seconds", "_token")
 
@@ -44,8 +44,8 @@ class at_most:  # noqa: N801  (reads as a function)
 
 
 class answering:  # noqa: N801  (reads as a function)
-    """Within this context a store of another distribution is given up when it has not answered a
-    call within ``seconds``: its engine may be down, or stand still, and know no bound of its own.
+    """A context in which a call to a store of another distribution is given up after ``seconds``:
+    its engine may be down or hang, and may have no time limit of its own.
     """
 
     __slots__ = ("_seconds", "_token")
@@ -61,23 +61,23 @@ class answering:  # noqa: N801  (reads as a function)
 
 
 def answer_within() -> float | None:
-    """Return the seconds within which such a store must answer; None: it is waited for."""
+    """Return the seconds within which such a store must answer, None for no limit."""
     return _answer.get()
 
 
 def note_wait(seconds: float) -> None:
-    """Count what a thread has waited for a lock."""
+    """Add to the seconds that this thread has waited for locks."""
     _waits.total = waited() + seconds
 
 
 def waited() -> float:
-    """Return the seconds that this thread has waited for locks, in all."""
+    """Return the total seconds that this thread has waited for locks."""
     total: float = getattr(_waits, "total", 0.0)
     return total
 
 
 class within:  # noqa: N801  (reads as a function)
-    """Within this context all waits for locks together take at most ``seconds``."""
+    """A context in which all waits for locks together take at most ``seconds``."""
 
     __slots__ = ("_seconds", "_token")
 
@@ -100,9 +100,9 @@ def patience(default: float) -> float:
 
 
 class giving_way:  # noqa: N801  (reads as a function)
-    """Within this context who waits for a lock, or is about to settle a document, gives up as soon
-    as ``wanted`` says that a switch wants the gate: queueing inside would hold the switch up for as
-    long as the queue is. None: nobody does, from where a call has begun something durable.
+    """A context in which a call that waits for a lock, or is about to settle a document, gives up
+    as soon as ``wanted`` returns that a switch wants the gate: a queue inside the gate would delay
+    the switch. ``wanted`` None: no call gives up, since it has begun a durable write.
     """
 
     __slots__ = ("_token", "_wanted")
@@ -118,13 +118,15 @@ class giving_way:  # noqa: N801  (reads as a function)
 
 
 def give_way(path: Path) -> None:
-    """Raise GaveWay where a switch wants the gate; called by who waits for ``path``, between two
-    looks, or is about to settle it, before anything of its own is begun.
+    """Raise GaveWay if a switch wants the gate.
+
+    Called between two attempts to lock ``path``, and before settling it: the caller has changed
+    nothing yet.
     """
     wanted = _wanted.get()
     if wanted is not None and wanted():
         raise GaveWay(
-            f"a switch waits for the gate; {path} was not read",
-            next_step="Try again when the switch has ended",
+            f"a switch waits for the gate, so the wait for {path} was ended",
+            next_step="Try again after the switch",
             path=str(path),
         )

@@ -1,7 +1,7 @@
-"""Every check of every plugin, run one by one: a check that fails is an issue, not the end.
+"""Run every health check of every plugin; a check that fails is reported as an issue.
 
-Where a move is recorded its status is asked for, which takes in what older programs wrote, as every
-look at a live registry does; elsewhere nothing is written.
+If a move is recorded, its status is read, and that absorbs foreign edits, as every read of a live
+registry does. Otherwise nothing is written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Diagnosis:
 
 
 def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> list[Diagnosis]:
-    """Run all checks but those named; returns what they found, first what calls for action."""
+    """Run all checks except ``without``; returns their issues, those with a next step first."""
     checks: dict[str, HealthCheck] = {
         "names": _names,
         "paths": _paths,
@@ -56,7 +56,7 @@ def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> l
     context.plugins.manager.hook.registry_register_health_checks(register=checks.setdefault)
     context = replace(context, read_only=True)
     with typed_errors(), suppress(FileNotFoundError):
-        os.listdir(context.workspace / STATE_DIR)  # noqa: PTH208  (whether this user may look)
+        os.listdir(context.workspace / STATE_DIR)  # noqa: PTH208  (raises if this user may not)
     found = [
         Diagnosis(check=name, issue=issue)
         for name, check in checks.items()
@@ -71,15 +71,20 @@ def _run(check: HealthCheck, context: OpenContext) -> list[Issue]:
         return list(check(context))
     except (RegistryError, OSError) as error:
         found = typed(error)
-        assert found is not None  # both kinds have an error of ours
-        return [Issue(what=found.message, next_step=found.next_step or "See the message")]
+        assert found is not None  # it translates both kinds
+        return [
+            Issue(
+                what=found.message,
+                next_step=found.next_step or "Fix the cause named in the message",
+            )
+        ]
     except Exception as error:  # noqa: BLE001  (a plugin's check may fail in any way)
         what = f"the check failed: {type(error).__name__}: {error}"
         return [Issue(what=what, next_step="Report it to the plugin's author")]
 
 
 def _names(_: OpenContext) -> Iterator[Issue]:
-    """The five package names are common words: another distribution may have taken one."""
+    """The five package names are common words: another distribution may use one."""
     owners = packages_distributions()
     for name in _NAMES:
         others = sorted(set(owners.get(name, [])) - {_DISTRIBUTION})
@@ -91,17 +96,17 @@ def _names(_: OpenContext) -> Iterator[Issue]:
 
 
 def _paths(_: OpenContext) -> Iterator[Issue]:
-    """A program beside ours may have packages of the same names, as the older orchestrator has."""
+    """Another program may have packages of these names, as the legacy orchestrator has."""
     for name in _NAMES:
         ours = Path(__file__).resolve().parent.parent / name
         for folder in dict.fromkeys(Path(p or ".").resolve() for p in sys.path):
             there = folder / name
             if there.resolve() != ours and any(there.glob("*.py")):
                 yield Issue(
-                    what=f"the package {name} also lies in {folder}: in a process that has it on "
-                    "its path, whichever comes first is imported",
-                    next_step="Leave it out of PYTHONPATH; docs/operating.md says how both live in "
-                    "one interpreter",
+                    what=f"the package {name} is also in {folder}: a process that has this "
+                    "folder on its path imports whichever comes first",
+                    next_step="Remove the folder from PYTHONPATH; docs/operating.md says how to "
+                    "use both in one interpreter",
                 )
 
 
@@ -111,7 +116,7 @@ def _plugins(context: OpenContext) -> Iterator[Issue]:
             yield Issue(
                 what=f"the plugin {plugin.name} of {plugin.distribution} {plugin.version} is "
                 f"broken: {plugin.broken}",
-                next_step=f"Repair or uninstall {plugin.distribution}",
+                next_step=f"Fix or uninstall {plugin.distribution}",
             )
 
 
@@ -119,11 +124,13 @@ def _variables(_: OpenContext) -> Iterator[Issue]:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            yield Issue(what=f"the variable {name} is none of ours; a plugin may read it")
+            yield Issue(
+                what=f"the variable {name} is not a registry-backend setting; a plugin may read it"
+            )
 
 
 def _modes(context: OpenContext) -> Iterator[Issue]:
-    """State is for the owner alone: prompts and paths are in it."""
+    """State files must be for their owner only: they hold prompts and paths."""
     folder = context.workspace / STATE_DIR
     if not folder.is_dir():
         return
@@ -131,26 +138,26 @@ def _modes(context: OpenContext) -> Iterator[Issue]:
         try:
             mode = path.lstat().st_mode & 0o777
         except FileNotFoundError:
-            continue  # a process that has just ended
+            continue  # of a process that has just ended
         if mode & 0o077 and not path.is_symlink():
             right = "700" if path.is_dir() else "600"
             yield Issue(what=f"{path} has mode {mode:o}", next_step=f"chmod {right} {path}")
 
 
 def _instance(context: OpenContext) -> Iterator[Issue]:
-    """A copy is a registry of its own: what it believes of processes is not true of it."""
+    """A copied workspace is a separate registry: its records of processes do not apply to it."""
     folder = context.workspace / STATE_DIR
     original = copied_from(folder)
     if original is not None:
         yield Issue(
             what=f"this registry is a copy of the one in {original}, or was moved from another "
-            "disk or machine: agents that were started there are left alone, and never stopped",
-            next_step=f"To go on with it as a registry of its own: rm {folder / 'instance.json'}",
+            "disk or machine: agents that were started there are left alone and never stopped",
+            next_step=f"To use it as a separate registry: rm {folder / 'instance.json'}",
         )
 
 
 def _clocks(context: OpenContext) -> Iterator[Issue]:
-    """Stamps from the future tell nothing: their agents would count as alive until then."""
+    """Timestamps in the future are ignored: their agents would count as alive until then."""
     now = context.now()
     with closing(_opened(context)) as store:
         for agent in all_records(store, Kind.AGENT, RecordQuery(active=True)):
@@ -159,13 +166,14 @@ def _clocks(context: OpenContext) -> Iterator[Issue]:
                 stamp = agent.last_update or agent.started_at
                 yield Issue(
                     what=f"agent {agent.agent_id} of task {agent.task_id}: its newest time, "
-                    f"{stamp:%Y-%m-%d %H:%M} UTC, is in the future, and is taken for unknown",
-                    next_step="Set the clock of whoever wrote it; if the agent is dead, end it",
+                    f"{stamp:%Y-%m-%d %H:%M} UTC, is in the future and is ignored",
+                    next_step="Correct the clock of the machine that wrote it; if the agent is "
+                    "dead, end it",
                 )
 
 
 def _counts(context: OpenContext) -> Iterator[Issue]:
-    """What a store keeps for speed must be what its records say."""
+    """Compare the stored counts with a recount of the records."""
     with closing(_opened(context)) as store:
         kept = store.counts()
         tasks = Counter(t.status for t in all_tasks(store, TaskQuery()))
@@ -184,6 +192,7 @@ def _opened(context: OpenContext) -> RegistryStore:
 
 def _wrong(what: str, kept: object, found: object) -> Issue:
     return Issue(
-        what=f"{what}: the store keeps {kept}, its records are {found}",
-        next_step="registry-backend verify; writers may have moved on meanwhile: run doctor again",
+        what=f"{what}: stored count {kept}, actual count {found}",
+        next_step="Run doctor again, since writers may be active; if it persists: "
+        "registry-backend verify",
     )

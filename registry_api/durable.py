@@ -1,4 +1,4 @@
-"""Small files of ours, written so that they are there after a power loss; for their owner alone."""
+"""Write small state files that survive power loss and that only their owner can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sync = Callable[[int], None]
 def write_file(
     path: Path, data: bytes, *, sync: Sync = os.fsync, new: bool = False, mode: int = 0o600
 ) -> None:
-    """Write a whole file; ``new``: only where there is none. Raises OSError."""
+    """Write a whole file; ``new``: FileExistsError if there is one. Raises OSError."""
     flags = os.O_EXCL if new else os.O_TRUNC
     fd = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
@@ -28,17 +28,17 @@ def write_file(
 
 
 def make_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Let a file appear with its content in it, unless there is one. Raises OSError.
+    """Create a file that never appears without its content; keep an existing one. Raises OSError.
 
-    By a link from a name nobody else has; where the file system has no links, and so no other way
-    to do it, it is made and then written.
+    It is written under a unique name and then linked. On a file system without hard links it is
+    created and then written.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     write_file(aside, data, new=True, mode=mode)
     try:
         os.link(aside, path)
     except FileExistsError:
-        pass  # somebody was faster
+        pass  # another process was faster
     except OSError:
         with suppress(FileExistsError):
             write_file(path, data, new=True, mode=mode)
@@ -47,7 +47,7 @@ def make_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, aside: Path, sync: Sync = os.fsync) -> None:
-    """Replace a file atomically, by way of ``aside``, a name nobody else uses. Raises OSError."""
+    """Replace a file atomically: write ``aside``, a unique name, and rename it. Raises OSError."""
     write_file(aside, data, sync=sync)
     aside.rename(path)
     sync_folder(path.parent, sync=sync)

@@ -2,22 +2,22 @@
 
 RegistryError
 ├── InvalidInput (ValueError)
-│   ├── InvalidChangeset      a changeset no store may take
-│   ├── InvalidQuery          a filter, sort or cursor that does not fit
+│   ├── InvalidChangeset      a changeset that no store accepts
+│   ├── InvalidQuery          a filter, sort or cursor that is not valid
 │   ├── SettingsError         a setting that is unknown or malformed
-│   ├── UsageError            a command that was called wrongly
-│   └── CorruptDocument       a file that holds no registry; names file and position
+│   ├── UsageError            a command with arguments it does not accept
+│   └── CorruptDocument       a file that is not valid; names file and position
 ├── TaskNotFound (LookupError)
 ├── UnknownBackend (LookupError)
-├── Refused (RuntimeError)    nothing happened, and asking again will not help
+├── Refused (RuntimeError)    nothing happened; a retry is refused again
 │   ├── Conflict              another commit came first (retryable: load again)
 │   ├── RecordExists          an append whose id is taken
 │   ├── IdempotencyMismatch   the id was used for other content
 │   ├── ChangesetExpired      the id is too old to tell a replay from a first use
-│   ├── NotNext               a mirrored change that does not follow its mark
+│   ├── NotNext               a replicated change that is not the next revision
 │   ├── BackendMismatch       the configuration contradicts what is recorded
 │   ├── SchemaTooNew          the store was written by a newer version
-│   ├── ContractTooNew        the store keeps a contract that this host does not know
+│   ├── ContractTooNew        the store has a newer contract than this host
 │   ├── PreflightFailed       a switch whose conditions are not met
 │   ├── NotPermitted          files that this user may not use; names their owner
 │   ├── ReadOnly              a write through a store opened for reading
@@ -25,9 +25,9 @@ RegistryError
 ├── CursorExpired (LookupError)  the feed no longer holds what follows the cursor
 ├── VerificationFailed        two stores, or a document and its records, differ
 ├── Unavailable (OSError)     nothing happened, retry
-│   └── Busy                  a bounded wait ended; names the holder where known
+│   └── Busy                  a wait timed out; names the holder where known
 │       └── SwitchTimedOut    the gate did not become free in time; nothing was changed
-├── OutcomeUnknown (OSError)  it may have happened: retry with the same changeset
+├── OutcomeUnknown (OSError)  it may have happened: retry the same changeset
 └── StoreClosed (ValueError)
 """
 
@@ -85,19 +85,19 @@ class RegistryError(Exception):
 
 
 class InvalidInput(RegistryError, ValueError):
-    """What was given cannot be right, whatever the state of the store."""
+    """Input that is invalid whatever the state of the store."""
 
     code = "invalid_input"
 
 
 class InvalidChangeset(InvalidInput):
-    """A changeset that no store may take; nothing was changed."""
+    """A changeset that no store accepts; nothing was changed."""
 
     code = "invalid_changeset"
 
 
 class InvalidQuery(InvalidInput):
-    """A filter, a limit or a page cursor that does not fit the kind asked for."""
+    """A filter, a limit or a page cursor that is not valid for the kind asked for."""
 
     code = "invalid_query"
 
@@ -109,13 +109,13 @@ class SettingsError(InvalidInput):
 
 
 class UsageError(InvalidInput):
-    """A command that was called with something it cannot take."""
+    """A command that was called with arguments it does not accept."""
 
     code = "usage"
 
 
 class CorruptDocument(InvalidInput):
-    """A file that holds no registry document; ``path`` and ``position`` (bytes) say where."""
+    """A file whose content is not valid; ``path`` and ``position`` (bytes) say where."""
 
     code = "corrupt_document"
 
@@ -139,7 +139,7 @@ class Refused(RegistryError, RuntimeError):
 
 
 class Conflict(Refused):
-    """The task is not at the expected revision: load it again and decide anew."""
+    """The task is not at the expected revision: load it again and repeat the decision."""
 
     code = "conflict"
     retryable = True
@@ -169,13 +169,13 @@ class IdempotencyMismatch(Refused):
 
 
 class ChangesetExpired(Refused):
-    """The id is older than the replay memory: applying it could be a second application."""
+    """The id is older than those the task remembers: the change may already have been applied."""
 
     code = "changeset_expired"
 
 
 class NotNext(Refused):
-    """A mirrored change that does not follow the target's mark: heal by replaying the feed."""
+    """A replicated change that does not follow the replication position: replay the feed."""
 
     code = "not_next"
 
@@ -193,7 +193,7 @@ class SchemaTooNew(Refused):
 
 
 class ContractTooNew(Refused):
-    """The store keeps a contract of a newer major version than this host knows."""
+    """The store implements a contract of a newer major version than this host knows."""
 
     code = "contract_too_new"
 
@@ -205,7 +205,7 @@ class PreflightFailed(Refused):
 
 
 class NotPermitted(Refused):
-    """Files that this user may not use; ``owner`` in ``fields`` is who may."""
+    """Files that this user may not use; ``fields["owner"]`` is the user who may."""
 
     code = "not_permitted"
 
@@ -223,13 +223,13 @@ class NotSupported(Refused):
 
 
 class CursorExpired(RegistryError, LookupError):
-    """The feed no longer holds the changes after this cursor: load the tasks afresh."""
+    """The feed no longer holds the changes after this cursor: load the tasks again."""
 
     code = "cursor_expired"
 
 
 class VerificationFailed(RegistryError):
-    """Two stores, or a document and its records, do not hold the same."""
+    """Two stores, or a document and its records, differ."""
 
     code = "mismatch"
 
@@ -242,13 +242,13 @@ class Unavailable(RegistryError, OSError):
 
 
 class Busy(Unavailable):
-    """A bounded wait for a lock ended; ``holder`` names who has it, where known."""
+    """A wait for a lock timed out; the message names the holder, where known."""
 
     code = "busy"
 
 
 class GaveWay(Busy):
-    """A call stopped for a switch before it began anything; the gate tries it again by itself."""
+    """A call that stopped for a switch before it changed anything; the gate repeats it."""
 
 
 class SwitchTimedOut(Busy):
@@ -258,7 +258,7 @@ class SwitchTimedOut(Busy):
 
 
 class OutcomeUnknown(RegistryError, OSError):
-    """The change may or may not be durable: commit the same changeset again to learn which."""
+    """The change may or may not be durable: commit the same changeset again to find out."""
 
     code = "outcome_unknown"
     retryable = True

@@ -1,7 +1,7 @@
 """flock(2) with a bound on every wait, safe across threads and forks.
 
-A flock belongs to the open file description: each lock here has one of its own, close-on-exec, and
-a fork child closes what it inherited without unlocking, else it would hold the lock of a parent
+A flock belongs to the open file description: each lock here opens its own, close-on-exec. A fork
+child closes the inherited descriptors without unlocking, else it would hold the lock of a parent
 that was killed (measured). flock has no timeout: the wait polls, 0.2 to 2 ms with jitter. Lock
 files are never unlinked: a waiter would then hold a lock on a file that nobody else can see.
 """
@@ -28,12 +28,12 @@ from registry_api.ownership import open_owned
 __all__ = ["Flock", "ForkSafeLock", "acquire_within", "holder_of", "holders_in_words"]
 
 _MOMENT = struct.Struct("<d")
-_LOOK = 0.02  # seconds between two looks whether a switch wants the gate
+_LOOK = 0.02  # seconds between two checks whether a switch wants the gate
 _all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
 
 def backing_off(waited: float) -> float:
-    """Look often at first, then every 1 to 2 ms."""
+    """Return the longest pause before the next attempt: 0.2 ms at first, later 2 ms."""
     return min(max(waited / 2, 0.0002), 0.002)
 
 
@@ -54,7 +54,7 @@ class Flock:
     ) -> None:
         """Lock, waiting at most ``timeout`` seconds; raises Busy, naming the holder's pid.
 
-        ``pace`` gives, for the seconds waited so far, the longest pause until the next look.
+        ``pace`` returns, for the seconds waited so far, the longest pause before the next attempt.
         """
         if not self.try_acquire(exclusive=exclusive):
             start = time.monotonic()
@@ -74,7 +74,7 @@ class Flock:
         return True
 
     def open(self) -> Flock:
-        """Open the lock file, made where it is missing; raises Unavailable."""
+        """Open the lock file, creating it if it is missing; raises Unavailable."""
         if self._fd < 0:
             try:
                 self._fd = open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
@@ -92,7 +92,7 @@ class Flock:
             if left <= 0:
                 raise Busy(
                     f"{self.path} is locked{_named(self.path)}",
-                    next_step="Try again; if it lasts, see what that process waits for",
+                    next_step="Try again; if it stays locked, check what that process is doing",
                     path=str(self.path),
                 )
             give_way(self.path)
@@ -107,23 +107,24 @@ class Flock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def promise(self, moment: float) -> None:
-        """As holder, tell who waits until when (monotonic time) to expect nothing; a full disk may
-        not take it.
+        """As the holder, tell waiters that the lock is not free before ``moment`` (monotonic time).
+
+        On a full disk they are not told.
         """
         with suppress(OSError):
             self.write(_MOMENT.pack(moment), 0)
 
     def write(self, data: bytes, place: int) -> None:
-        """As holder, write into the lock file; nothing where it is closed. Raises OSError."""
+        """As the holder, write into the lock file; does nothing if it is closed. Raises OSError."""
         if self._fd >= 0:
             os.pwrite(self._fd, data, place)
 
     def read(self, size: int) -> bytes:
-        """Return the beginning of the lock file; nothing where it is closed."""
+        """Return the first ``size`` bytes of the lock file, none if it is closed."""
         return os.pread(self._fd, size, 0) if self._fd >= 0 else b""
 
     def promised(self) -> float:
-        """Return the moment that the last holder promised, 0 without one."""
+        """Return the time that the last holder gave to ``promise``, 0 if there is none."""
         data = self.read(_MOMENT.size)
         return float(_MOMENT.unpack(data)[0]) if len(data) == _MOMENT.size else 0.0
 
@@ -168,8 +169,9 @@ class _Lock(Protocol):
 
 
 def acquire_within(lock: _Lock, timeout: float, path: Path | None = None) -> bool:
-    """Take a lock between threads within ``timeout`` seconds; return whether it was taken. With a
-    ``path`` the wait is given up, GaveWay, when a switch wants the gate.
+    """Take a lock between threads within ``timeout`` seconds; return whether it was taken.
+
+    With ``path``, raises GaveWay when a switch wants the gate.
     """
     if lock.acquire(blocking=False):
         return True
@@ -188,14 +190,14 @@ def acquire_within(lock: _Lock, timeout: float, path: Path | None = None) -> boo
 
 
 class ForkSafeLock:
-    """A lock between threads that a fork child finds free: whoever held it did not come along."""
+    """A lock between threads that is free in a fork child, whose parent's threads do not exist."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         _thread_locks.add(self)
 
     def acquire(self, *, timeout: float, path: Path | None = None) -> bool:
-        """Lock within ``timeout`` seconds; return whether it was. ``path``: what it stands for."""
+        """Lock within ``timeout`` seconds; return whether it was. ``path``: see acquire_within."""
         return acquire_within(self._lock, timeout, path)
 
     def release(self) -> None:
@@ -203,7 +205,7 @@ class ForkSafeLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Start afresh, in a fork child."""
+        """Replace the lock by a free one, in a fork child."""
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
@@ -222,7 +224,7 @@ _thread_locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
 
 def holder_of(path: Path) -> list[int]:
-    """Return the pids that hold a flock on a file, as far as /proc/locks tells (Linux)."""
+    """Return the pids that hold a flock on a file, as far as /proc/locks shows (Linux)."""
     try:
         inode = path.stat().st_ino
         lines = Path("/proc/locks").read_text().splitlines()
@@ -241,12 +243,12 @@ _STATES = {"T": "stopped", "D": "waiting for the disk", "R": "computing"}
 
 
 def holders_in_words(path: Path) -> str:
-    """Return who holds a flock on a file and what each is doing; ``unknown`` where nobody tells."""
+    """Return the holders of a flock on a file and what each is doing, as text, or ``unknown``."""
     return ", ".join(map(_in_words, holder_of(path))) or "unknown"
 
 
 def holders_work(path: Path) -> bool:
-    """Whether whoever holds a flock on a file is at work, none of them stopped: it will end."""
+    """Return whether a holder of a flock is running and none is stopped: it will be released."""
     states = set[str]()
     for pid in holder_of(path):
         with suppress(OSError):
@@ -255,7 +257,7 @@ def holders_work(path: Path) -> bool:
 
 
 def _states(pid: int) -> set[str]:
-    # The state is the first word behind the name, which may hold blanks and brackets itself.
+    # The state is the first field after the name, which itself may contain blanks and brackets.
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
     return {p.read_text().rpartition(") ")[2][:1] for p in threads}
 

@@ -22,11 +22,11 @@ def follow(
     stop: threading.Event | None = None,
     poll: float = 0.1,
 ) -> Iterator[Change]:
-    """Yield every change after a cursor, and go on as they come until ``stop`` is set.
+    """Yield every change after a cursor, then new ones as they come, until ``stop`` is set.
 
-    Resume with the ``cursor`` of the last change that was dealt with: nothing is skipped, and what
-    was dealt with is not repeated. ``poll`` is in seconds. Raises CursorExpired when the place is
-    no longer kept; a store that is Unavailable is asked again.
+    Resume with the ``cursor`` of the last change that was processed: no change is skipped or
+    repeated. ``poll`` is in seconds. Raises CursorExpired when the feed no longer holds what
+    follows the cursor; a store that is Unavailable is asked again.
     """
     stop = stop or threading.Event()
     while not stop.is_set():
@@ -42,7 +42,7 @@ def follow(
 
 
 def end_of_feed(store: RegistryStore) -> FeedCursor | None:
-    """Return the place of the newest change, None where there is none; in some fifty looks."""
+    """Return the cursor of the newest change, None if there is none; takes about fifty reads."""
     first = store.changes(None, limit=1)
     if not first:
         return None

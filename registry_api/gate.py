@@ -1,17 +1,19 @@
-"""The gate: every operation passes it, a switch takes it alone.
+"""The gate: a readers-writer lock that every operation shares and a switch takes exclusively.
 
-Operation: turnstile shared, gate shared, turnstile released, work, gate released. A switch takes
-turnstile and gate exclusively, in rounds, freeing the turnstile between: it waits for what runs,
-holds off what comes, does not starve (without the turnstile it did, in 10 of 10 tries).
+An operation takes the turnstile shared, takes the gate shared, releases the turnstile, works and
+releases the gate. A switch takes turnstile and gate exclusively, in rounds, and frees the turnstile
+between rounds: it waits for running operations, holds off new ones and does not starve (without the
+turnstile it starved in 10 of 10 tries).
 
-A round is 100 ms at first and twice as long each time, up to twice what operations take just
-now, as every process counts it: with rounds of one length the gate never closed where each
-operation inside took longer (eight writers on a slow host). A process that stands still inside
-publishes nothing, and so holds callers off for no more than the first round. Who waits for a lock
-inside leaves as soon as a switch wants the gate, and comes in again. All waits grow in the same
-measure, so that no caller gives up for a round. What takes longer inside than anything of late,
-as reading a long journal for the first time does, is told by what its process is doing: a switch
-waits on for who is computing, in short rounds, so that it holds nobody off meanwhile.
+A round lasts 100 ms at first and twice as long each time, up to twice the time that operations
+currently take, as every process measures it: with rounds of one length the gate never closed when
+each operation held it for longer (eight writers on a slow host). A process that hangs inside the
+gate publishes no measurement, so it makes a switch hold callers off for no more than the first
+round. A call that waits for a lock inside the gate leaves as soon as a switch wants the gate, and
+enters again. The time limits of callers grow with the same measurement, so that no caller gives up
+because of a round. An operation may take longer than any recent one, e.g. the first read of a long
+journal; the state of its process shows that: the switch keeps waiting while that process is
+computing, in short rounds, so that it does not hold callers off meanwhile.
 """
 
 from __future__ import annotations
@@ -35,20 +37,20 @@ from registry_api.wrapper import StoreWrapper
 __all__ = ["Gate", "GatedStore"]
 
 T = TypeVar("T")
-_PACE = struct.Struct("<dd")  # in the turnstile: seconds that a commit waits, and until when
+_PACE = struct.Struct("<dd")  # in the turnstile file: seconds that a commit waits, and until when
 _PACE_SECONDS = 10.0
 ROUND = 0.1  # seconds of the first round
-_PER_P99 = 60  # a wait is at least so many times what operations take (99th percentile)
-_PER_ROUND = 2  # and a round at most so many times
-_LONGEST = 600.0  # seconds of any wait
-_AT_WORK = 60.0  # that a switch waits for who is at work inside
+_PER_P99 = 60  # a wait may last this many times the 99th percentile of operations
+_PER_ROUND = 2  # a round lasts at most this many times that percentile
+_LONGEST = 600.0  # seconds; no wait is longer
+_AT_WORK = 60.0  # seconds that a switch waits for a process that is computing inside
 
 
 class Gate:
     """The turnstile and the gate of one workspace; each thread has descriptors of its own.
 
-    ``timeout`` is what a caller waits at least (seconds). ``waited`` is told how long each
-    operation took to get in, ``worked`` how long it was inside.
+    ``timeout``: seconds, the lower bound of a caller's time limit. ``waited`` is called with the
+    seconds that each operation took to enter, ``worked`` with the seconds that it was inside.
     """
 
     def __init__(
@@ -67,11 +69,11 @@ class Gate:
         self._all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
     def slow(self) -> float:
-        """Return the seconds inside that 99 % of operations did not exceed just now."""
+        """Return the 99th percentile of the seconds that recent operations were inside the gate."""
         return max((process.slow for process in living(self._folder)), default=0.0)
 
     def timeout(self) -> float:
-        """Return the seconds that a wait may take just now, where nobody set a bound."""
+        """Return the seconds that a wait may take at present, if the caller set no bound."""
         return max(self._timeout, min(_LONGEST, _PER_P99 * self.slow()))
 
     def _locks(self) -> tuple[Flock, Flock]:
@@ -80,33 +82,33 @@ class Gate:
         except AttributeError:
             locks = Flock(self._folder / "turnstile"), Flock(self._folder / "gate")
             self._local.locks = locks
-            self._all.update(locks)  # a thread that ends takes its own with it
+            self._all.update(locks)  # weak: they are closed when their thread ends
         return locks
 
     def slow_down(self, seconds: float) -> None:
-        """As a switch whose copy does not catch up: let each commit wait so long before it comes
-        in. Ends by itself after some seconds: who dies slows nobody down.
+        """Make each commit wait ``seconds`` before it enters: for a switch whose target does not
+        catch up. Expires after some seconds, so that an interrupted switch slows nobody down.
         """
         turnstile, _ = self._locks()
         with suppress(OSError):
             turnstile.open().write(_PACE.pack(seconds, time.monotonic() + _PACE_SECONDS), 0)
 
     def keep_pace(self) -> None:
-        """As a writer: wait as ``slow_down`` asks for."""
+        """Wait before a commit as long as ``slow_down`` demands."""
         turnstile, _ = self._locks()
         data = turnstile.read(_PACE.size)
         if len(data) == _PACE.size:
             seconds, until = _PACE.unpack(data)
-            # Monotonic time begins anew with each boot: what is far ahead is of an earlier one.
+            # Monotonic time restarts with each boot: a time far ahead is from an earlier boot.
             if 0 < until - time.monotonic() <= _PACE_SECONDS and 0 < seconds <= 1:
                 time.sleep(patience(seconds))
 
     def passing(self) -> _Inside:
-        """Be inside, with any number of others; raises Busy when a switch keeps it closed."""
+        """Return a context that shares the gate; entering raises Busy while a switch holds it."""
         return _Inside(self)
 
     def enter(self) -> Flock:
-        """Come in; who does releases the lock to go out. Raises Busy."""
+        """Take the gate shared; the caller releases the returned lock. Raises Busy."""
         turnstile, gate = self._locks()
         start = time.monotonic()
         if not turnstile.try_acquire(exclusive=False):
@@ -122,12 +124,12 @@ class Gate:
         return gate
 
     def worked(self, seconds: float) -> None:
-        """Count how long an operation was inside."""
+        """Record the seconds that an operation was inside."""
         if self._worked is not None:
             self._worked(seconds)
 
     def wanted(self) -> bool:
-        """Whether a switch holds the turnstile: who waits inside is to leave."""
+        """Return whether a switch holds the turnstile: calls that wait inside must leave."""
         turnstile, _ = self._locks()
         if turnstile.try_acquire(exclusive=False):
             turnstile.release()
@@ -136,10 +138,10 @@ class Gate:
 
     @contextmanager
     def closed(self, *, timeout: float | None = None) -> Iterator[float]:
-        """Be alone inside; gives the monotonic time since when nobody could enter.
+        """Hold the gate exclusively; yields the monotonic time since when nobody could enter.
 
-        ``timeout`` None: as long as operations of just now call for. Raises SwitchTimedOut, naming
-        who is inside and what each is doing, when it does not become empty in time.
+        ``timeout`` None: a limit that follows from recent operations. Raises SwitchTimedOut, naming
+        the processes inside and what each is doing, if they do not leave in time.
         """
         turnstile, gate = self._locks()
         start, length, wait = time.monotonic(), ROUND, self._timeout
@@ -157,9 +159,10 @@ class Gate:
                     f"the gate did not become free in {deadline - start:.1f} s; the last round "
                     f"waited {time.monotonic() - since:.1f} s for {holders_in_words(gate.path)}; "
                     f"operations take up to {self.slow():.2f} s here",
-                    next_step="See what that process waits for, or try again with more --timeout",
+                    next_step="Check what that process is doing, or try again with a larger "
+                    "--timeout",
                 )
-            # The turnstile is free: who queued behind it gets in, also where a look takes long.
+            # The turnstile is free: let queued callers in, also where each poll takes long.
             time.sleep(max(0.01, length / 4))
             length = min(2 * length, wait / 2, max(ROUND, _PER_ROUND * self.slow()))
         try:
@@ -188,7 +191,7 @@ class Gate:
 
 
 class _Inside:
-    """Inside the gate for as long as the context lasts: every operation passes here."""
+    """A context that shares the gate; every operation runs in one."""
 
     __slots__ = ("_gate", "_lock", "_since", "_waited")
 
@@ -201,13 +204,13 @@ class _Inside:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._lock.release()
-        if kind is None:  # a lock that stays taken says nothing of how long operations take
+        if kind is None:  # a call that failed on a lock does not show how long operations take
             took = time.monotonic() - self._since - (waited() - self._waited)
             self._gate.worked(max(0.0, took))
 
 
 class GatedStore(StoreWrapper):
-    """Passes the gate once per operation; the outermost store of a workspace with a move."""
+    """A wrapper that passes the gate once per operation; outermost in a workspace with a move."""
 
     def __init__(
         self,
@@ -223,11 +226,11 @@ class GatedStore(StoreWrapper):
         self._closed = False
 
     def around(self, op: str, call: Callable[[], T]) -> T:
-        """Run one call inside the gate; a switch that died behind it is recovered first.
+        """Run one call inside the gate; recover a switch that was interrupted while it held it.
 
-        A call that found a lock taken has changed nothing: it is tried again, at once where it gave
-        way to a switch, else until callers of just now no longer wait. One that gave way for as
-        long waits inside at last, as long as it may.
+        A call that found a lock taken has changed nothing and is repeated: at once if it gave way
+        to a switch, otherwise until the time limit of ``Gate.timeout``. A call that gave way until
+        that limit no longer does: it waits for the lock inside the gate.
         """
         start, patient = 0.0, False
         if op == "commit":
@@ -254,7 +257,7 @@ class GatedStore(StoreWrapper):
     def _recover_or_wait(self, start: float) -> None:
         try:
             self._recover()
-        except Busy:  # another process is at it
+        except Busy:  # another process is recovering it
             if self._is_over(start):
                 raise
             time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What is not as it should be in a workspace, and what to do about it: asked by ``doctor``."""
+"""Health checks of a workspace: its problems and how to fix them; ``doctor`` runs them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["HealthCheck", "Issue", "RegisterCheck"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
-    """One thing that is not as it should be.
+    """One problem in a workspace.
 
-    ``next_step`` is the command or the act that mends it; empty: good to know, nothing to do.
+    ``next_step`` is the command or action that fixes it; empty: for information, nothing to do.
     """
 
     what: str
@@ -27,7 +27,7 @@ HealthCheck = Callable[["OpenContext"], Iterable[Issue]]
 
 
 class RegisterCheck(Protocol):
-    """What ``registry_register_health_checks`` is given to call."""
+    """The callback that ``registry_register_health_checks`` receives."""
 
     def __call__(self, name: str, check: HealthCheck) -> None:
-        """Offer a check; it gets a context for reading and must write nothing."""
+        """Register a check; it gets a read-only context and must write nothing."""

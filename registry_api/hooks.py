@@ -1,4 +1,4 @@
-"""The hooks by which plugins bring stores and watch what happens (pluggy)."""
+"""The pluggy hooks by which plugins add stores and commands and observe operations."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ StoreFactory = Callable[["OpenContext"], RegistryStore]
 
 
 class RegisterStore(Protocol):
-    """What ``registry_register_stores`` is given to call."""
+    """The callback that ``registry_register_stores`` receives."""
 
     def __call__(self, scheme: str, factory: StoreFactory) -> None:
-        """Offer ``factory`` for ``REGISTRY_BACKEND=scheme`` and ``scheme://…``."""
+        """Register ``factory`` for ``REGISTRY_BACKEND=scheme`` and ``scheme://…``."""
 
 
 class RegisterCommand(Protocol):
-    """What ``registry_register_commands`` is given to call."""
+    """The callback that ``registry_register_commands`` receives."""
 
     def __call__(self, name: str, command: Callable[..., int]) -> None:
-        """Offer ``registry-backend name``; its parameters are the command's (cyclopts)."""
+        """Register ``registry-backend name``; cyclopts reads the options from its parameters."""
 
 
 class Hooks:
@@ -48,23 +48,23 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def registry_open_migration(self, context: OpenContext) -> Migration | None:
-        """Open the operator's side of the workspace's move."""
+        """Return the Migration that operates the workspace's move, or None."""
 
     @hookspec
     def registry_wrap_store(
         self, store: RegistryStore, context: OpenContext
     ) -> RegistryStore | None:
-        """Return a store around ``store``, or None; wrappers are applied in plugin order."""
+        """Return a store that wraps ``store``, or None; wrappers are applied in plugin order."""
 
     @hookspec(firstresult=True)
     def registry_keep_logs(
         self, store: RegistryStore, context: OpenContext
     ) -> RegistryStore | None:
-        """Return the store with the logs round it that it does not keep itself, or None."""
+        """Return a wrapper that keeps the logs that ``store`` does not keep itself, or None."""
 
     @hookspec
     def registry_register_health_checks(self, register: RegisterCheck) -> None:
-        """Call ``register(name, check)`` for what ``registry-backend doctor`` should look at."""
+        """Call ``register(name, check)`` for each check that ``registry-backend doctor`` runs."""
 
     @hookspec
     def registry_register_commands(self, register: RegisterCommand) -> None:
@@ -79,12 +79,12 @@ class Hooks:
 
     @hookspec
     def registry_committed(self, changeset: Changeset, commit: Commit) -> None:
-        """Called after a commit, outside every lock; what it raises is logged and dropped."""
+        """Called after a commit, outside every lock; its exceptions are logged and dropped."""
 
     @hookspec
     def registry_observe(self, op: str, seconds: float, outcome: str) -> None:
         """Called after each store operation; ``outcome`` is ``ok`` or an error code.
 
-        And, as ``compare.<op>``, after a sampled answer was compared with the other side of a move:
-        then it is ``matched``, ``mismatched`` or ``in_flight``.
+        Also called, as ``compare.<op>``, after a sampled answer was compared with the other store
+        of a move: then ``outcome`` is ``matched``, ``mismatched`` or ``in_flight``.
         """

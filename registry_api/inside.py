@@ -1,4 +1,4 @@
-"""Files below the workspace, opened part by part so that no link and no ``..`` leads out of it."""
+"""Open files below the workspace part by part, so that no link and no ``..`` leads out of it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def task_file(workspace: Path, task_id: str, *parts: str) -> Path:
-    """Return a path below a task's folder; raises InvalidInput for a part that is no name."""
+    """Return a path below a task's folder; raises InvalidInput for an invalid name."""
     for part in (task_id, *parts):
         if not is_id(part):
             raise InvalidInput(
-                f"{part[:80]!r} is no plain name", next_step="Use letters, digits, . _ and -"
+                f"{part[:80]!r} is not a plain name", next_step="Use letters, digits, . _ and -"
             )
     return workspace.joinpath(task_id, *parts)
 
 
 def open_file(workspace: Path, task_id: str, *parts: str, flags: int) -> int:
-    """Open a file below a task's folder, making folders where the flags make files.
+    """Open a file below a task's folder, creating its folders if the flags create files.
 
-    Returns the descriptor of a regular file, its owner's alone if it is new. Raises Unavailable
-    where a part is a link or is not what it should be, FileNotFoundError where nothing is there.
+    Returns the descriptor of a regular file; a new one has mode 0600. Raises Unavailable if a part
+    of the path is a link or of the wrong type, FileNotFoundError if it does not exist.
     """
     path = task_file(workspace, task_id, *parts)
     folder = _descend(workspace, path.parent, make=bool(flags & os.O_CREAT))
@@ -47,22 +47,22 @@ def open_file(workspace: Path, task_id: str, *parts: str, flags: int) -> int:
         os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise _unavailable(path, "no regular file")
+        raise _unavailable(path, "not a regular file")
     os.set_blocking(fd, True)
     return fd
 
 
 def open_folder(workspace: Path, task_id: str) -> int:
-    """Return a descriptor of a task's folder, made where it is not there."""
+    """Return a descriptor of a task's folder, creating it if it is missing."""
     return _descend(workspace, task_file(workspace, task_id), make=True)
 
 
 def read_tail(
     workspace: Path, task_id: str, *parts: str, limit: int, before: int | None = None
 ) -> tuple[bytes, int, int]:
-    """Return at most ``limit`` bytes that end at ``before``, where they begin, and the file's size.
+    """Return at most ``limit`` bytes that end at ``before``, their offset, and the file's size.
 
-    Without ``before`` they end at the end. Raises FileNotFoundError.
+    Without ``before`` they end at the end of the file. Raises FileNotFoundError.
     """
     fd = open_file(workspace, task_id, *parts, flags=os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
@@ -99,5 +99,5 @@ def _descend(workspace: Path, folder: Path, *, make: bool) -> int:
 def _unavailable(path: Path, why: str | None) -> Unavailable:
     return Unavailable(
         f"{path} cannot be opened: {why}",
-        next_step="It must lie below the workspace, and no part of it be a link",
+        next_step="It must be below the workspace, and no part of its path may be a link",
     )

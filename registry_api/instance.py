@@ -1,8 +1,8 @@
-"""Which registry this is, and on which machine: a copy of a workspace is another one.
+"""The identity of a registry, which tells a copy of a workspace from the original.
 
 ``.registry/instance.json`` is written once, by the first process that opens the registry for
 writing. A copy has the same id in another folder (device and inode) or on another machine; a
-workspace that is renamed stays what it is.
+renamed workspace keeps its identity.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 @cache
 def machine() -> str:
-    """Return a digest of the machine's id, of its name where it has none: 12 hex digits."""
+    """Return a digest of the machine's id, or of its name if it has none: 12 hex digits."""
     for path in _IDS:
         with suppress(OSError):
             if found := Path(path).read_text().strip():
@@ -39,20 +39,18 @@ def machine() -> str:
 
 @cache
 def boot() -> str:
-    """Return what names this boot of the machine, "" where nothing tells: 12 hex digits."""
+    """Return 12 hex digits that identify this boot of the machine, "" if it is unknown."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
     return ""
 
 
 def make_state_folder(folder: Path) -> None:
-    """Make ``.registry`` unless it is there, for its owner alone, with what belongs into each: its
-    identity, and a .gitignore, since it holds a token and must not be merged. Raises OSError.
+    """Create ``.registry`` unless it exists, mode 0700, with its identity file and a .gitignore: it
+    holds a token and must not be committed to git. Raises OSError.
     """
     make_folder(folder, mode=0o700)
-    with suppress(
-        OSError
-    ):  # a full disk, a folder of somebody else: whoever comes next tries again
+    with suppress(OSError):  # a full disk, or another user's folder: the next process tries again
         _make(folder / ".gitignore", lambda: b"*\n")
         _make(folder / _NAME, lambda: _identity(folder))
 
@@ -68,7 +66,7 @@ def _identity(folder: Path) -> bytes:
 
 
 def instance_of(folder: Path) -> str:
-    """Return what names this registry and no copy of it, "" where there is none yet: 12 digits."""
+    """Return 12 hex digits that identify this registry but no copy, "" if there is none yet."""
     try:
         place = _place(folder)
     except OSError:
@@ -82,7 +80,7 @@ def place_of(workspace: Path) -> str:
 
 
 def copied_from(folder: Path) -> str | None:
-    """Return the path of the registry that this one is a copy of, None where it is none."""
+    """Return the path of the registry that this one is a copy of, None if it is not."""
     found = _read(folder)
     if not found:
         return None

@@ -1,8 +1,8 @@
-"""JSON read exactly: nothing that two readers could take differently is let through.
+"""A strict JSON reader: it refuses what two parsers could read differently.
 
 A number whose text Python would not write back the same is kept as its text (``Number``), so that
-``dump`` gives every value as it was. Refused: duplicate keys, NaN and infinities, lone surrogates,
-anything but one document, nesting beyond 64 levels. A byte order mark in front is passed over.
+``dump`` writes every value as it was. Refused: duplicate keys, NaN and infinities, lone surrogates,
+anything but one document, nesting beyond 64 levels. A leading byte order mark is skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import orjson
 __all__ = ["Number", "dump", "dump_text", "parse", "parse_trusted"]
 
 MAX_DEPTH = 64
-# What orjson could change in silence: long numbers, exponents, signed, trailing and many zeros.
+# Numbers that orjson could change silently: long, with exponent, -0, trailing or many zeros.
 _DELICATE = re.compile(rb"[0-9.]{16}|[0-9.][eE]|-0\b|\.[0-9]+0(?![0-9])|\.0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -42,7 +42,7 @@ class Number:
 
 
 def parse(data: bytes) -> Any:
-    """Parse one document of unknown origin; raises ValueError whose text says what and where."""
+    """Parse one document of unknown origin; raises ValueError that says what is wrong and where."""
     data = data.removeprefix(BOM_UTF8)
     try:
         text = data.decode("utf-8")
@@ -84,12 +84,12 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _encoding(data: bytes) -> str:
-    """Say what a text that is not UTF-8 probably is."""
+    """Describe the probable encoding of a text that is not UTF-8."""
     return "UTF-16, not UTF-8," if data[:2] in {BOM_UTF16_LE, BOM_UTF16_BE} else "not UTF-8"
 
 
 def _depth(text: str) -> int:
-    """Count the nesting outside strings."""
+    """Return the deepest nesting of brackets outside strings."""
     depth = deepest = 0
     for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
         if token[0] in "[{":
@@ -103,7 +103,7 @@ def _depth(text: str) -> int:
 def _fragment(value: object) -> orjson.Fragment:
     if isinstance(value, Number):
         return orjson.Fragment(value.text)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 @cache
@@ -119,7 +119,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = set[str]()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {key!r} twice in one object")
+                raise ValueError(f"the key {key!r} appears twice in one object")
             seen.add(key)
     return value
 
@@ -135,13 +135,13 @@ def _int(text: str) -> int | Number:
 
 
 def _constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _refuse_surrogates(value: object) -> None:
     if isinstance(value, str):
         if _SURROGATE.search(value):
-            raise ValueError("a lone surrogate in a text")
+            raise ValueError("a text contains a lone surrogate")
     elif isinstance(value, list):
         for item in value:
             _refuse_surrogates(item)

@@ -1,16 +1,16 @@
-"""Where a registry lies in an ordered key-value engine, and in what form.
+"""The keys and values of a registry in an ordered key-value engine.
 
 Keys are parts joined by U+0000, which no id holds, so that one scan finds what belongs together::
 
-    task   <task>                  where it stands, its summary and counts
-    record <kind> <task> <key>     its records, histories among them
-    latest <task> <agent>          the newest report of ours
-    change <number>                the feed, in its order; 16 hexadecimal digits
-    turn   <task> <number>         the numbers of one task
-    id     <task> <changeset>      the number under which an id is known
-    stamp  <name>                  texts of a move
-    meta   feed | number | floor   the feed's id, its last number, the highest one forgotten
-    meta   mirrored                what is here is a copy, not a truth of its own
+    task   <task>                  its revision, summary and counts (TaskLine)
+    record <kind> <task> <key>     its records, including histories
+    latest <task> <agent>          the agent's newest report that is not foreign
+    change <number>                the feed in its order; 16 hexadecimal digits
+    turn   <task> <number>         the feed numbers of one task
+    id     <task> <changeset>      the feed number of a changeset id
+    stamp  <name>                  texts kept for a move
+    meta   feed | number | floor   the feed's id, its last number, the highest trimmed number
+    meta   mirrored                set if this store is a replica
 """
 
 from __future__ import annotations
@@ -71,20 +71,20 @@ _STATE = tuple(kind for kind in Kind if kind not in {*_HISTORY, Kind.TASK})
 
 
 class View(Protocol):
-    """One consistent state of the engine, whatever is written meanwhile."""
+    """A consistent snapshot of the engine, whatever is written meanwhile."""
 
     def get(self, key: bytes) -> bytes | None:
-        """Return what was put, or None. Keys are at most 300 bytes."""
+        """Return the value of a key, or None. Keys are at most 300 bytes."""
 
     def scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) for ``first`` <= key < ``last``, in the order of the keys' bytes."""
 
 
 class Batch(View, Protocol):
-    """A view that sees what is put and deleted in it."""
+    """A writable view, which sees its own puts and deletes."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Set a key; values of the largest changeset are 16 MiB."""
+        """Set a key; a value may be as large as the largest changeset, 16 MiB."""
 
     def delete(self, key: bytes) -> None:
         """Remove a key, if it is there."""
@@ -92,7 +92,7 @@ class Batch(View, Protocol):
 
 def key_of(*parts: str) -> bytes:
     """Join the parts of a key."""
-    return "\0".join(parts).encode(errors="surrogatepass")  # asked for: no id is like that
+    return "\0".join(parts).encode(errors="surrogatepass")  # a query may hold these; no id does
 
 
 def span_of(*parts: str) -> tuple[bytes, bytes]:
@@ -102,27 +102,27 @@ def span_of(*parts: str) -> tuple[bytes, bytes]:
 
 
 def digits(number: int) -> str:
-    """Write a number so that its text sorts as it does."""
+    """Format a number so that texts sort in numeric order."""
     return f"{number:016x}"
 
 
 @dataclass(slots=True, kw_only=True)
 class TaskLine:
-    """Where a task stands, and all that registry-wide answers need of it."""
+    """A task's revision, and everything that registry-wide answers need from the task."""
 
     lineage: str
     revision: int = 0
     number: int = 0
     floor: int = 0
     expired_before: datetime | None = None
-    kept: int = 0  # lines of its feed
+    kept: int = 0  # number of feed lines that it has
     summary: TaskSummary | None = None
     agents: Counter[str] = field(default_factory=Counter)
     records: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def read(cls, view: View, task_id: str) -> TaskLine | None:
-        """Return where a task stands, None where there is none."""
+        """Return the line of a task, None if there is no such task."""
         raw = view.get(key_of("task", task_id))
         return None if raw is None else cls.decode(raw)
 
@@ -146,7 +146,7 @@ class TaskLine:
         )
 
     def show(self, state: TaskState, updated_at: datetime) -> None:
-        """Take in what is to be seen of a state."""
+        """Update the summary and the counts from a state."""
         self.summary = state.snapshot(self.lineage, self.revision, updated_at).summary()
         self.agents = Counter(str(a.status) for a in state.agents.values())
         for kind in _STATE:
@@ -154,28 +154,28 @@ class TaskLine:
 
 
 def sure(value: bytes | None) -> bytes:
-    """Return a value that another key promises."""
+    """Return a value that must exist, since another key refers to it."""
     assert value is not None
     return value
 
 
 def meta_text(view: View, name: str) -> str:
-    """Return a text about the whole registry, empty where there is none."""
+    """Return a text about the whole registry, empty if there is none."""
     return (view.get(key_of("meta", name)) or b"").decode()
 
 
 def meta_number(view: View, name: str) -> int:
-    """Return a number about the whole registry, 0 where there is none."""
+    """Return a number about the whole registry, 0 if there is none."""
     return int(meta_text(view, name) or 0)
 
 
 def put_meta(batch: Batch, name: str, value: str) -> None:
-    """Keep a text about the whole registry."""
+    """Store a text about the whole registry."""
     batch.put(key_of("meta", name), value.encode())
 
 
 def task_lines(view: View) -> Iterator[TaskLine]:
-    """Iterate over where all tasks stand."""
+    """Iterate over the lines of all tasks."""
     return (TaskLine.decode(raw) for _, raw in view.scan(*span_of("task")))
 
 
@@ -185,7 +185,7 @@ def records_below(view: View, *parts: str) -> Iterator[Any]:
 
 
 def state_of(view: View, task_id: str) -> TaskState:
-    """Return the records of a task that is there, without its histories."""
+    """Return the records of an existing task, without its histories."""
     task: Any = decode_record(orjson.loads(sure(view.get(key_of("record", Kind.TASK, task_id)))))
     state = TaskState(task)
     for kind in _STATE:
@@ -208,7 +208,7 @@ def known_in(view: View, task_id: str, kind: Kind, key: str) -> bool:
 
 
 def same_in(view: View, record: Record) -> bool:
-    """Return whether there is that very record."""
+    """Return whether exactly this record is stored."""
     kind = KINDS[type(record)]
     return view.get(key_of("record", kind, record.task_id, record_key(record))) == dump(
         encode_record(record)
@@ -234,7 +234,7 @@ def put_changed(batch: Batch, before: TaskState | None, after: TaskState) -> Non
 
 
 def put_change(batch: Batch, change: Change) -> None:
-    """Write a line of the feed, and under which numbers and ids it is found."""
+    """Write a feed line and its entries under the task's numbers and changeset ids."""
     task_id, number = change.changeset.task_id, digits(change.cursor.number)
     head = {
         "n": change.cursor.number,
@@ -251,7 +251,7 @@ def put_change(batch: Batch, change: Change) -> None:
 
 
 def drop_change(batch: Batch, change: Change) -> None:
-    """Forget a line of the feed, and its changeset's id with it."""
+    """Remove a feed line together with its changeset id."""
     task_id, number = change.changeset.task_id, digits(change.cursor.number)
     batch.delete(key_of("change", number))
     batch.delete(key_of("turn", task_id, number))
@@ -259,7 +259,7 @@ def drop_change(batch: Batch, change: Change) -> None:
 
 
 def drop_feed(batch: Batch) -> None:
-    """Forget every line of the feed; the tasks stand where they stood."""
+    """Remove every feed line; the tasks keep their revisions."""
     for part in ("change", "turn", "id"):
         for key, _ in list(batch.scan(*span_of(part))):
             batch.delete(key)
@@ -270,7 +270,7 @@ def drop_feed(batch: Batch) -> None:
 
 
 def drop_task(batch: Batch, task_id: str) -> None:
-    """Remove a task's records, histories and feed; not where it stands."""
+    """Remove a task's records, histories and feed, but not its line."""
     for _, number in list(batch.scan(*span_of("turn", task_id))):
         drop_change(batch, change_from(sure(batch.get(key_of("change", number.decode()))), ""))
     spans = [span_of("record", kind, task_id) for kind in Kind] + [span_of("latest", task_id)]
@@ -280,7 +280,7 @@ def drop_task(batch: Batch, task_id: str) -> None:
 
 
 def change_from(raw: bytes, feed_id: str) -> Change:
-    """Build a line of the feed from its stored form."""
+    """Build a feed line from its stored form."""
     data = orjson.loads(raw)
     return Change(
         cursor=FeedCursor(feed_id=feed_id, number=data["n"]),
@@ -292,7 +292,7 @@ def change_from(raw: bytes, feed_id: str) -> Change:
 
 
 def replayed(view: View, changeset: Changeset, digest: str) -> Commit | None:
-    """Return the commit of a changeset that is known; raises IdempotencyMismatch."""
+    """Return the commit of a known changeset, else None; raises IdempotencyMismatch."""
     number = view.get(key_of("id", changeset.task_id, str(changeset.id)))
     if number is None:
         return None

@@ -1,6 +1,6 @@
-"""The whole contract over any ordered key-value engine: its author writes get, scan, put, delete.
+"""A complete store over any ordered key-value engine: its author writes get, scan, put, delete.
 
-Where the records lie is in ``keyspace.py``.
+``keyspace.py`` defines the keys and values.
 """
 
 from __future__ import annotations
@@ -92,18 +92,20 @@ __all__ = ["Batch", "Engine", "KeyValueStore", "View"]
 
 
 class Engine(Protocol):
-    """What an author brings. Threads share it; with MULTI_PROCESS, several processes do."""
+    """The engine of a store, shared by threads and, with MULTI_PROCESS, by several processes."""
 
     @property
     def failures(self) -> tuple[type[Exception], ...]:
-        """What the engine raises when it fails: callers see Unavailable or OutcomeUnknown."""
+        """The exceptions of a failing engine: callers get Unavailable or OutcomeUnknown instead."""
 
     def read(self) -> AbstractContextManager[View]:
         """Open a view; it need not wait for writers."""
 
     def write(self) -> AbstractContextManager[Batch]:
-        """Open a batch, one at a time of all threads and processes. At its end all of it is there,
-        as lastingly as the capabilities say; after an exception nothing of it.
+        """Open a batch; of all threads and processes only one has a batch open at a time.
+
+        At its end all of it is stored, as durably as the capabilities say; after an exception,
+        nothing of it.
         """
 
     def close(self) -> None:
@@ -199,7 +201,7 @@ class KeyValueStore:
         check_limit(limit)
         with self._reading() as view:
             feed = meta_text(view, "feed")
-            # A walk begins above what was forgotten: the cursors it gives out can be resumed from.
+            # Reading starts above the trimmed lines, so that its cursors can be resumed from.
             start = meta_number(view, "floor")
             if task_id is not None:
                 line = TaskLine.read(view, task_id)
@@ -252,7 +254,7 @@ class KeyValueStore:
     def _apply(
         self, batch: Batch, line: TaskLine | None, change: Change, *, again: bool = False
     ) -> Commit:
-        """``again``: for ``apply``, which takes an append whose very record is there as done."""
+        """Apply a change; with ``again``, an append whose exact record is stored counts as done."""
         changeset = change.changeset
         task_id = changeset.task_id
         state = state_of(batch, task_id) if line else TaskState.created_by(changeset)
@@ -280,7 +282,7 @@ class KeyValueStore:
         return commit_of(change)
 
     def _trim(self, batch: Batch, task_id: str, line: TaskLine) -> None:
-        """Forget a few lines that are past keeping, never the newest."""
+        """Remove a few feed lines that are too old or too many, never the newest."""
         oldest = self._now() - KEEP
         some = islice(batch.scan(*span_of("turn", task_id)), min(TRIM_BATCH, line.kept - 1))
         for _, number in list(some):
@@ -325,8 +327,8 @@ class KeyValueStore:
         at = (line.lineage, line.revision) if line else (change.lineage, 0)
         if at != (change.lineage, change.revision - 1):
             raise NotNext(
-                f"task {task_id} is at {at}, the change is {change.revision}",
-                next_step="Replay the source's feed from the mark",
+                f"task {task_id} is at {at}, the change is revision {change.revision}",
+                next_step="Replay the source's feed from the replication position",
             )
         self._adopt_feed(batch, change.cursor.feed_id)
         if batch.get(key_of("change", digits(change.cursor.number))) is not None:
@@ -337,15 +339,17 @@ class KeyValueStore:
         return self._apply(batch, TaskLine.read(batch, task_id), change, again=True)
 
     def _adopt_feed(self, batch: Batch, feed_id: str) -> None:
-        """Continue the source's feed. Lines of an earlier one of its feeds are dropped: their
-        numbers mean nothing in the new one, and the source knows the ids.
+        """Continue the source's feed.
+
+        Lines of an earlier feed of the source are dropped: their numbers mean nothing in the new
+        feed, and the source knows the changeset ids.
         """
         if meta_text(batch, "feed") == feed_id:
             return
         if meta_number(batch, "number") and not meta_text(batch, "mirrored"):
             raise NotNext(
                 "the target has changes of its own",
-                next_step="Mirror into an empty store, or into one that mirrored before",
+                next_step="Replicate into an empty store, or into one that was a replica before",
             )
         drop_feed(batch)
         for name, value in (
@@ -435,13 +439,13 @@ class KeyValueStore:
                 self._check_open()
                 raise self._failed(error) from error
             raise OutcomeUnknown(
-                f"{self.info.name}: {error}", next_step="Send the same changeset again"
+                f"{self.info.name}: {error}", next_step="Commit the same changeset again"
             ) from error
 
     def _failed(self, error: Exception) -> Unavailable:
         return Unavailable(
             f"{self.info.name}: {type(error).__name__}: {error}",
-            next_step=f"See whether {self.info.location or 'the engine'} can be used; try again",
+            next_step=f"Make sure {self.info.location or 'the engine'} works, then try again",
         )
 
     def _check_open(self) -> None:
@@ -450,4 +454,4 @@ class KeyValueStore:
 
 
 def _not_found(task_id: str) -> TaskNotFound:
-    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows what there is")
+    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows the ids")

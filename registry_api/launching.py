@@ -1,4 +1,4 @@
-"""How an orchestrator's agents come to run: what a launcher is given and what it promises."""
+"""The launcher protocol: how an orchestrator's agents are started, found and stopped."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ class Launch:
     """One agent's program: ``argv`` is executed as it is, never through a shell.
 
     ``files`` are open descriptors: of the prompt, which becomes its standard input byte for byte;
-    of the log and the log of errors, for its output; of its working directory. Who made the launch
-    closes them. The paths are theirs, for a launcher that cannot hand descriptors on.
-    ``environment`` is all that it gets; it holds REGISTRY_WORKSPACE, REGISTRY_TASK_ID and
-    REGISTRY_AGENT_ID, by which ``running`` finds it, and REGISTRY_AGENT_SECRET, by which the agent
-    proves who it is: put it on no command line and into no log.
+    of the log and the error log, for its output; of its working directory. The creator of the
+    launch closes them. ``prompt``, ``log``, ``errors`` and ``cwd`` are their paths, for a launcher
+    that cannot pass descriptors on. ``environment`` is the program's whole environment; it holds
+    REGISTRY_WORKSPACE, REGISTRY_TASK_ID and REGISTRY_AGENT_ID, by which ``running`` finds the
+    agent, and REGISTRY_AGENT_SECRET, by which the agent proves its identity: never put that on a
+    command line or into a log.
 
     ``exit_file`` is a descriptor too, None if no exit code is needed: a launcher whose agents
-    outlive it keeps an exclusive ``flock`` on it as long as the agent runs, and writes the exit
-    code, as ``Popen.returncode`` has it, before it lets go.
+    outlive it holds an exclusive ``flock`` on it while the agent runs, and writes the exit code (as
+    in ``Popen.returncode``) before it releases the lock.
     """
 
     task_id: str
@@ -40,7 +41,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """An agent's process as found; ``identity`` names it, also when its pid is used anew."""
+    """A running agent process; ``identity`` still names only it if its pid is reused."""
 
     task_id: str
     agent_id: str
@@ -48,47 +49,47 @@ class Running:
 
 
 class Prepared(Protocol):
-    """A process that is there, and runs the agent's program only when told to."""
+    """A waiting process, which runs the agent's program only after ``go``."""
 
     @property
     def identity(self) -> str:
-        """What names the process in the agent's record."""
+        """The process identity, which is kept in the agent's record."""
 
     @property
     def pid(self) -> int | None:
-        """The process's id, where it has one here."""
+        """The process id, None if it has none on this host."""
 
     def go(self) -> None:
-        """Let it run. Raises OSError where it died meanwhile."""
+        """Run the program. Raises OSError if the process died meanwhile."""
 
     def cancel(self) -> None:
-        """End it; its program never ran."""
+        """End the process without running the program."""
 
 
 class Launcher(Protocol):
-    """Starts, finds and stops agents. A waiting process whose starter dies ends by itself."""
+    """A way to start, find and stop agents. A waiting process ends itself if its starter dies."""
 
     def prepare(self, launch: Launch, ended: Callable[[int], None]) -> Prepared:
-        """Make a waiting process; ``ended`` is called once with its exit code, on any thread.
+        """Start a waiting process; ``ended`` is called once with its exit code, on any thread.
 
-        Raises OSError where the program or a file cannot be had.
+        Raises OSError if the program or a file is not available.
         """
 
     def alive(self, identity: str) -> bool:
-        """Return whether that very process, or anything it started in its group, is alive."""
+        """Return whether exactly that process, or any process of its group, is alive."""
 
     def running(self, workspace: Path) -> tuple[Running, ...]:
-        """Return the processes of agents of this workspace, whoever started them."""
+        """Return the agent processes of this workspace, whoever started them."""
 
     def stop(self, stopped: Iterable[str], *, grace: float) -> None:
-        """Ask these processes and their groups to end, and after ``grace`` seconds make them."""
+        """Ask these processes and their groups to end, and kill them after ``grace`` seconds."""
 
 
 LauncherFactory = Callable[[], Launcher]
 
 
 class RegisterLauncher(Protocol):
-    """What ``registry_register_launchers`` is given to call."""
+    """The callback that ``registry_register_launchers`` receives."""
 
     def __call__(self, name: str, factory: LauncherFactory) -> None:
-        """Offer ``factory`` for ``REGISTRY_ORCHESTRATOR_LAUNCHER=name``."""
+        """Register ``factory`` for ``REGISTRY_ORCHESTRATOR_LAUNCHER=name``."""

@@ -1,8 +1,8 @@
-"""Where a store is, as a name or URL, with and without its credentials.
+"""Locations of stores (names or URLs), with and without their credentials.
 
 Credentials come from the environment, from a registry.toml or a file named by ``?passfile=`` that
-only its owner may read (mode 0600). They are never recorded, shown or passed on: what is kept of
-``redis://agents:secret@host/0`` is ``redis://agents:***@host/0``.
+only its owner may read (mode 0600). They are never recorded, shown or passed on:
+``redis://agents:secret@host/0`` is kept as ``redis://agents:***@host/0``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ __all__ = [
 
 HIDDEN = "***"
 _KEYS = r"[\w-]*(?:password|passwd|pwd|secret|token|api_?key|access_key)|pass|auth"
-# The user's part reaches to the last @ before the path, the query or the end: a password that was
-# not encoded may hold an @ itself.
+# The user part ends at the last @ before the path, the query or the end: a password that was not
+# encoded may contain an @ itself.
 _USER = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/?#:@]*):([^/?#]*)@")
-# One that holds what should have been encoded is hidden all the same, to the last @ there is.
+# A password with other characters that should have been encoded is hidden up to the last @.
 _SLASH = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/?#:@]*):(?!//)(.*)@")
 _QUERY = re.compile(rf"([?&;](?:{_KEYS})=)([^&;#]*)", re.IGNORECASE)
 _PASSFILE = re.compile(r"([?&;])passfile=([^&;#]*)[&;]?")
 
 
 def public(place: str) -> str:
-    """Return a name, URL or the part behind ``scheme://`` with its credentials hidden."""
+    """Return a name, URL or the part after ``scheme://`` with its credentials hidden."""
     user = _USER if _USER.match(place) else _SLASH
     return _QUERY.sub(rf"\g<1>{HIDDEN}", user.sub(rf"\g<1>:{HIDDEN}@", place))
 
@@ -51,12 +51,12 @@ def credentials_in(place: str) -> list[str]:
 
 
 def has_credentials(place: str) -> bool:
-    """Whether a URL holds a secret."""
+    """Return whether a URL holds a secret."""
     return bool(credentials_in(place))
 
 
 def same_place(a: str, b: str) -> bool:
-    """Whether two URLs name one place, whatever credentials they have."""
+    """Return whether two URLs name the same place, ignoring credentials."""
     return _bare(a) == _bare(b)
 
 
@@ -66,16 +66,16 @@ def _bare(place: str) -> str:
 
 
 def usable(place: str, known: Iterable[str]) -> str:
-    """Return the URL to open a recorded place with: its credentials are those of a ``known`` URL
-    of the same place, or in its passfile. Raises SettingsError where they are missing.
+    """Return the URL with which to open a recorded place: with the credentials of a ``known`` URL
+    of the same place, or of its passfile. Raises SettingsError if they are missing.
     """
     full = next((k for k in known if k != place and same_place(k, place)), place)
     full = _with_passfile(full)
     if HIDDEN in full and public(full) == full:
         raise SettingsError(
             f"{full} needs credentials, which are never recorded",
-            next_step="Set REGISTRY_TARGET, REGISTRY_SOURCE or REGISTRY_BACKEND, whichever it is, "
-            "to the whole URL, or name a file of mode 0600 with ?passfile=",
+            next_step="Set REGISTRY_TARGET, REGISTRY_SOURCE or REGISTRY_BACKEND (whichever names "
+            "this store) to the whole URL, or name a file of mode 0600 with ?passfile=",
         )
     return full
 
@@ -102,12 +102,12 @@ def _with_passfile(place: str) -> str:
 
 
 def require_private(path: Path) -> None:
-    """Raise SettingsError where others than its owner may read a file."""
+    """Raise SettingsError if anyone but its owner may read a file."""
     try:
         mode = path.stat().st_mode & 0o777
     except OSError as error:
         raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", next_step="Make it, with mode 0600"
+            f"{path} cannot be read: {error.strerror}", next_step="Create it with mode 0600"
         ) from None
     if mode & 0o077:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The wrapper that counts this process's calls where others can read them (``procs``)."""
+"""The wrapper that counts this process's calls where other processes can read it (``procs``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class MeteredStore(StoreWrapper):
-    """Times every call that succeeds, and counts those that are refused or fail."""
+    """A wrapper that times successful calls and counts those that are refused or fail."""
 
     def __init__(self, inner: RegistryStore, process: Process) -> None:
         super().__init__(inner)
@@ -36,6 +36,6 @@ class MeteredStore(StoreWrapper):
         return result
 
     def close(self) -> None:
-        """Close the store and take this process off the list."""
+        """Close the store and remove this process's counters."""
         super().close()
         self._process.close()

@@ -1,4 +1,4 @@
-"""What the live processes of a workspace count, in the text format that Prometheus reads."""
+"""The counters of a workspace's live processes, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from registry_api.settings import Settings
 
 __all__ = ["metrics"]
 
-_BOUNDS = tuple(range(7, 96, 4))  # of each octave one bucket: 4 µs to 16 s
+_BOUNDS = tuple(range(7, 96, 4))  # one bucket per octave: 4 µs to 16 s
 
 
 def metrics(settings: Settings) -> Iterator[str]:
-    """Yield the lines; counters are sums over the processes that live now."""
+    """Yield the lines; counters are sums over the live processes."""
     folder = settings.workspace / STATE_DIR
     record = FileControl(folder).read()
     counts, times = Counter[str](), dict[str, list[int]]()

@@ -1,4 +1,4 @@
-"""A move from one store to another: its phases, what a switch and a verification report."""
+"""A move from one store to another: its phases, its reports and the Migration protocol."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ __all__ = [
 
 
 class MigrationPhase(IntEnum):
-    """Where a move stands.
+    """The phase of a move.
 
-    0: the source alone. 1: writes go to both. 2: reads come from the target too. 3: the target is
-    the writer of record, the source a frozen archive. 4: the source's registries are removed.
+    0: only the source is used. 1: writes go to both stores. 2: reads come from the target too.
+    3: the target is the writer of record, the source is frozen. 4: the source's registries are
+    removed.
     """
 
     JSON_ONLY = 0
@@ -39,12 +40,12 @@ class MigrationPhase(IntEnum):
     CLEANUP = 4
 
 
-Progress = Callable[[str, int, int], None]  # (what, done, of how many)
+Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """One difference: where (a JSON pointer below the task), and both values."""
+    """One difference: ``pointer`` (a JSON pointer below the task) and both values."""
 
     task_id: str
     pointer: str
@@ -54,9 +55,9 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What a verification compared; ``mismatches`` empty: both stores hold the same.
+    """The result of a verification; ``mismatches`` empty: both stores hold the same.
 
-    ``in_flight``: tasks that never stood still for as long as two reads; they were not compared.
+    ``in_flight``: tasks that kept changing between two reads; they were not compared.
     """
 
     tasks: int = 0
@@ -87,9 +88,9 @@ class SwitchReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveStatus:
-    """A move as it stands; ``dirty`` tasks lag in the target, None: it cannot be read.
+    """The state of a move; ``dirty`` tasks are behind in the target, None: it cannot be read.
 
-    ``late_writes``: reports of what others wrote after the cut-over, not dealt with yet.
+    ``late_writes``: reports of late writes (to a frozen source) that nobody has dealt with yet.
     """
 
     record: PhaseRecord
@@ -100,10 +101,10 @@ class MoveStatus:
 
 
 class Migration(Protocol):
-    """The operator's side of a move; opened by ``open_migration``."""
+    """The operations on a move, for its operator; opened by ``open_migration``."""
 
     def status(self) -> MoveStatus:
-        """Return where the move stands; changes nothing."""
+        """Return the state of the move; changes nothing."""
 
     def switch(
         self,
@@ -118,35 +119,35 @@ class Migration(Protocol):
         force: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
-        """Walk to a phase, a step at a time, each verified before it commits.
+        """Switch to a phase, one step at a time, each verified before it commits.
 
-        ``timeout``: seconds for the gate to become free, and for any lock; None: 5, or more where
-        operations take long just now. ``leave_unreadable``: go on though files of the source cannot
-        be read; recorded. ``only_from_epoch``: do nothing where the record is of
-        another epoch by now. ``force``: why to go on where stragglers or foreign holders forbid
-        it; recorded.
+        ``timeout``: seconds for the gate to become free, and for any lock; None: 5, or more while
+        operations take long. ``leave_unreadable``: continue although files of the source cannot be
+        read; recorded. ``only_from_epoch``: do nothing unless the record has this epoch. ``force``:
+        the reason to continue although late writes or foreign holders forbid it; recorded.
 
         Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),
-        PreflightFailed or VerificationFailed; nothing is changed beyond the steps before.
+        PreflightFailed or VerificationFailed; only the completed steps have changed anything.
         """
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
-        """Compare every task of both stores, field by field, beside the writers."""
+        """Compare every task of both stores, field by field, while writers continue."""
 
     def diff(self, task_id: str) -> list[Mismatch]:
         """Compare one task of both stores, field by field."""
 
     def reconcile(self, *, dry_run: bool = False, progress: Progress | None = None) -> Reconciled:
-        """Take in what others wrote and bring the target up to date, or in phases 3 and 4 the logs.
+        """Absorb foreign edits and bring the target up to date; in phases 3 and 4 only logs.
 
         ``dry_run``: only count what would be done.
         """
 
     def recover(self, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
-        """Finish what the dead left: switches, writes, a target that lags; says what was done.
+        """Finish what dead processes left unfinished; returns descriptions of what was done.
 
-        Without ``wait`` removed documents that must still rest are left for a later one.
-        Every operation does what it needs of this by itself. Raises Busy while a switch runs.
+        That is switches, writes and a target that is behind. Without ``wait``, removed documents
+        that are still pending deletion are left for a later call. Every operation does the part
+        that it needs by itself. Raises Busy while a switch runs.
         """
 
     def history(self) -> list[dict[str, Any]]:

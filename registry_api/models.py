@@ -2,8 +2,8 @@
 
 Timestamps are aware and in UTC with microseconds; integers lie within ±2**53; text is any Unicode
 but U+0000 and lone surrogates. ``extra`` holds the fields that this version does not know, as the
-compact text of one JSON object (order and the text of numbers kept), so that what an older or newer
-program wrote survives a move unread.
+compact text of one JSON object (order and the text of numbers kept), so that the fields of a legacy
+or newer program survive a move unchanged.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Kind(StrEnum):
 
 
 def utc(moment: datetime) -> datetime:
-    """Return the same moment in UTC, as a plain datetime; raises ValueError where there is none."""
+    """Return the same time in UTC, as a plain datetime; raises ValueError if that is impossible."""
     if moment.tzinfo is UTC and type(moment) is datetime:
         return moment
     if moment.utcoffset() is None:
@@ -69,7 +69,7 @@ _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 def is_id(value: object) -> bool:
-    """Whether a value is an id: letters, digits, ``._-``, no leading dot, at most 128."""
+    """Return whether a value is an id: letters, digits, ``._-``, no leading dot, at most 128."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
@@ -77,12 +77,12 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_text(value: str) -> bool:
-    """Whether a text can be stored: no U+0000 and no lone surrogate in it."""
+    """Return whether a text can be stored: it has no U+0000 and no lone surrogate."""
     return _UNSTORABLE.search(value) is None
 
 
 def _json_of(kind: type) -> AfterValidator:
-    """Check that a text is JSON of this kind, and write it in its one compact form."""
+    """Return a validator of JSON text of this kind, which writes it in compact form."""
 
     def check(text: str) -> str:
         if text in {"{}", "[]"} and isinstance([] if text == "[]" else {}, kind):
@@ -110,10 +110,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A piece of work; ``recorded_status`` is what was written, never what is true now.
+    """A piece of work; ``recorded_status`` is the status that was written, maybe out of date.
 
-    What is true is derived from the records: ``TaskSnapshot.status``, ``TaskSummary.status``.
-    ``limits`` that are None come from the settings.
+    The actual status is derived from the records: ``TaskSnapshot.status``, ``TaskSummary.status``.
+    Limits (``max_…``) that are None come from the settings.
     """
 
     task_id: Id
@@ -154,10 +154,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """A program at work on a task, keyed by (task, agent).
+    """A program that works on a task, keyed by (task, agent).
 
     ``status``, ``progress`` (percent) and ``last_update`` follow the newest report while the agent
-    is active. ``phase_index`` None: bound to no phase; -1: a reviewer, as older programs write it.
+    is active. ``phase_index`` None: bound to no phase; -1: a reviewer, as legacy programs write it.
     """
 
     task_id: Id
@@ -185,7 +185,7 @@ class ProgressEntry:
     """One report of an agent: appended, never changed.
 
     ``status`` is what the agent said. ``foreign``: read from a log that another program wrote;
-    then it is history and a sign of life, and does not change the agent's status or progress.
+    such an entry is history and a sign of life, but does not change the agent's status or progress.
     """
 
     task_id: Id
@@ -236,7 +236,7 @@ class Review:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one reviewer said; ``reviewer_id`` is None where an older program kept none."""
+    """One reviewer's verdict; ``reviewer_id`` is None if a legacy program kept none."""
 
     task_id: Id
     verdict_id: Id
@@ -251,7 +251,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handover:
-    """What one phase leaves to the next; ``artifacts`` is a JSON array of {path, description}."""
+    """What one phase passes to the next; ``artifacts`` is a JSON array of {path, description}."""
 
     task_id: Id
     handover_id: Id
@@ -279,7 +279,7 @@ CLASSES: dict[Kind, type[Record]] = {
     Kind.HANDOVER: Handover,
 }
 for _cls in CLASSES.values():
-    # Instances are checked too where they come from outside: a dataclass can hold anything.
+    # Records from outside are validated although they are instances: a dataclass can hold anything.
     setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010
 KINDS: dict[type[Record], Kind] = {cls: kind for kind, cls in CLASSES.items()}
 KEY_FIELD: dict[Kind, str] = {

@@ -1,4 +1,4 @@
-"""The wrapper that tells plugins what happened: after the fact, and never at the caller's cost."""
+"""The wrapper that notifies plugins after each operation; their failures are only logged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("registry_backend")
 
 
 def observed(store: RegistryStore, plugins: Plugins) -> RegistryStore:
-    """Return the store, wrapped if any plugin watches commits or operations."""
+    """Return the store, wrapped if any plugin observes commits or operations."""
     hook = plugins.manager.hook
     if hook.registry_committed.get_hookimpls() or hook.registry_observe.get_hookimpls():
         return _Observed(store, plugins)
@@ -30,7 +30,7 @@ def observed(store: RegistryStore, plugins: Plugins) -> RegistryStore:
 
 
 def observer(plugins: Plugins) -> Callable[[str, float, str], None]:
-    """Return what tells every plugin that watches operations of one: (op, seconds, outcome)."""
+    """Return a function (op, seconds, outcome) that notifies plugins which observe operations."""
     watching = plugins.manager.hook.registry_observe.get_hookimpls()
 
     def tell(op: str, seconds: float, outcome: str) -> None:
@@ -69,8 +69,8 @@ class _Observed(StoreWrapper):
 
 
 def _isolated(impl: pluggy.HookImpl, values: dict[str, object]) -> None:
-    # The commit stands: a watcher that fails may neither undo it nor hide it from the caller.
+    # The commit is done: an observer that fails may neither undo it nor hide it from the caller.
     try:
         impl.function(*(values[name] for name in impl.argnames))
     except Exception:
-        log.exception("plugin %s failed while watching", impl.plugin_name)
+        log.exception("plugin %s failed while observing", impl.plugin_name)

@@ -42,9 +42,9 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenContext:
-    """What a store factory is given: ``location`` is what follows ``scheme://``, often empty.
+    """The context that a store factory receives; ``location`` follows ``scheme://``, often empty.
 
-    ``process`` counts what this process does, for those who watch.
+    ``process`` counts this process's operations, for metrics.
     """
 
     settings: Settings
@@ -69,10 +69,10 @@ def open_store(
 ) -> RegistryStore:
     """Open the configured store; close it when done.
 
-    A workspace with a recorded move opens that move, whatever else is said; one with legacy
-    registries and no record is the move json -> sqlite in phase 0; an empty one opens ``sqlite``.
-    Naming one side of a recorded move, or a store that would start empty beside a registry that is
-    not, is refused (BackendMismatch). ``read_only`` changes no registry.
+    A workspace with a recorded move opens that move, whatever is configured; one with legacy
+    registries and no record opens the move json -> sqlite in phase 0; an empty one opens
+    ``sqlite``. Naming one store of a recorded move, or a store that would start empty next to an
+    existing registry, is refused (BackendMismatch). ``read_only`` changes no registry.
     """
     settings = settings or load_settings()
     plugins = plugins or load_plugins()
@@ -106,7 +106,7 @@ def _usable(context: OpenContext, name: str, location: str) -> str:
 
 
 def _counted(context: OpenContext) -> OpenContext:
-    """Put this process on the list of those at work, where the workspace has one."""
+    """Register this process as a live one, if the workspace has a ``.registry``."""
     folder = context.workspace / STATE_DIR
     if not folder.is_dir():
         return context
@@ -119,10 +119,10 @@ def open_migration(
     plugins: Plugins | None = None,
     read_only: bool = False,
 ) -> Migration:
-    """Open the operator's side of the workspace's move; close it when done.
+    """Open the operations on the workspace's move; close them when done.
 
-    ``read_only`` leaves no trace, and is enough for a plan (``switch`` with ``dry_run``). Raises
-    BackendMismatch where there is nothing to move.
+    ``read_only`` writes nothing, and is enough for a plan (``switch`` with ``dry_run``). Raises
+    BackendMismatch if there is nothing to move.
     """
     settings = settings or load_settings()
     context = OpenContext(settings=settings, plugins=plugins or load_plugins(), read_only=read_only)
@@ -146,7 +146,7 @@ def _opened_migration(context: OpenContext) -> Migration:
 
 
 def _choose(context: OpenContext) -> tuple[str, str]:
-    """Return the scheme and location to open; the recorded move comes before what is configured."""
+    """Return the scheme and location to open; a recorded move overrides the configuration."""
     settings, workspace = context.settings, context.workspace
     name, _, location = settings.backend.partition("://")
     control = FileControl(workspace / STATE_DIR)
@@ -157,7 +157,7 @@ def _choose(context: OpenContext) -> tuple[str, str]:
             return "dual", ""
         sides = (record.source, record.target)
         one = name in sides or any(same_place(settings.backend, side) for side in sides)
-        what = "names one side of a move" if one else "is not what is there"
+        what = "names one store of a move" if one else "is not the store in use"
         raise BackendMismatch(
             f"REGISTRY_BACKEND={name} {what}: {workspace} is in phase "
             f"{record.phase:d} ({record.phase.name}), its writer of record is {record.writer}",
@@ -173,22 +173,22 @@ def _choose(context: OpenContext) -> tuple[str, str]:
     if held and legacy and name in {"auto", "json", "dual"}:
         raise BackendMismatch(
             f"{workspace} holds {held} task(s) in SQLite and a JSON registry, and no record of a "
-            "move says which is the truth",
-            next_step="Go on in SQLite with REGISTRY_BACKEND=sqlite, or move that file away",
+            "move says which one is in use",
+            next_step="Set REGISTRY_BACKEND=sqlite to use SQLite, or move that file away",
         )
     if name == "sqlite" and not location and legacy and not held:
         raise BackendMismatch(
-            f"REGISTRY_BACKEND=sqlite would start beside the JSON registry of {workspace}",
-            next_step="Unset REGISTRY_BACKEND to go on with what is there",
+            f"REGISTRY_BACKEND=sqlite would start next to the JSON registry of {workspace}",
+            next_step="Unset REGISTRY_BACKEND to use the existing registry",
         )
     if name in {"json", "dual"} and ours and not legacy:
         raise BackendMismatch(
-            f"REGISTRY_BACKEND={name} would start beside the SQLite registry of {workspace}",
-            next_step="Unset REGISTRY_BACKEND to go on with what is there",
+            f"REGISTRY_BACKEND={name} would start next to the SQLite registry of {workspace}",
+            next_step="Unset REGISTRY_BACKEND to use the existing registry",
         )
     if name in {"auto", "json", "dual"}:
         if not legacy and settings.phase is not None and not context.read_only:
-            # Nothing recorded and no data: the workspace is born in the phase wished for.
+            # Nothing is recorded and there is no data: the workspace starts in the target phase.
             born = PhaseRecord(
                 phase=MigrationPhase(settings.phase),
                 epoch=1,
@@ -215,15 +215,15 @@ def _warn_of_other_stores(settings: Settings, record: PhaseRecord) -> None:
 
 
 def _held_by_sqlite(context: OpenContext) -> int:
-    """Return how many tasks our SQLite file holds that are no mirror's; refuse a lost record.
+    """Return how many tasks our SQLite file holds, 0 for a replica; refuse a lost record.
 
-    A first switch that died leaves a mirror without a record: the source goes on, and the next
-    switch fills it further.
+    An interrupted first switch leaves a replica without a record: the source stays in use, and the
+    next switch fills the replica further.
     """
     try:
         target = context.plugins.factory("sqlite")(replace(context, read_only=True, location=""))
     except Unavailable:
-        return 0  # nothing in it yet, or of an older schema: opened for writing it will tell
+        return 0  # empty, or of an older schema: opening it for writing reports that
     try:
         stamped = find_capability(target, MoveTarget)
         if stamped is None:
@@ -237,7 +237,7 @@ def _held_by_sqlite(context: OpenContext) -> int:
 
 
 def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
-    """Open the move behind its gate, and act on a wish that differs from the record."""
+    """Open the move with its gate, and act on a target phase that differs from the record."""
     folder = context.workspace / STATE_DIR
     make_state_folder(folder)
     context = _counted(context)
@@ -267,7 +267,7 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
 
 
 def _recover_dead_switch(context: OpenContext) -> None:
-    """Finish what a switch left that died, unless one is under way."""
+    """Finish an interrupted switch, unless a switch is under way."""
     journal = SwitchJournal(context.workspace / STATE_DIR)
     if journal.read() is None:
         return
@@ -276,12 +276,12 @@ def _recover_dead_switch(context: OpenContext) -> None:
             for note in migration.recover(wait=False):
                 log.warning("%s", note)
     except Busy:
-        return  # it lives, or another process recovers it
+        return  # the switch is alive, or another process recovers it
     except (RegistryError, OSError) as error:
         if journal.is_inside():
             raise
-        # What is left of it is done beside the writers: they need not wait until it can be.
-        log.warning("a switch that died is not finished: %s", error)
+        # The rest of it is done while writers continue: they need not wait for it.
+        log.warning("an interrupted switch is not finished: %s", error)
 
 
 def _act_on_target_phase(context: OpenContext) -> None:
@@ -297,7 +297,7 @@ def _act_on_target_phase(context: OpenContext) -> None:
         ]
         if other:
             log.warning(
-                "REGISTRY_PHASE=%d is not acted on: process %d wishes for %d",
+                "REGISTRY_PHASE=%d is ignored: process %d has the target phase %d",
                 target_phase,
                 other[0].pid,
                 other[0].target_phase,
@@ -305,7 +305,7 @@ def _act_on_target_phase(context: OpenContext) -> None:
             return
         if record.stepped_back:
             log.warning(
-                "REGISTRY_PHASE=%d is not acted on: an operator stepped back to %d",
+                "REGISTRY_PHASE=%d is ignored: an operator stepped back to phase %d",
                 target_phase,
                 record.phase,
             )
@@ -313,7 +313,8 @@ def _act_on_target_phase(context: OpenContext) -> None:
         _switch_to_target_phase(context, control, record, target_phase)
         return
     log.warning(
-        "REGISTRY_PHASE=%d is a wish; the workspace is in phase %d. registry-backend switch %d",
+        "REGISTRY_PHASE=%d is only a target: the workspace is in phase %d. To switch, run "
+        "registry-backend switch %d",
         target_phase,
         record.phase,
         target_phase,
@@ -323,7 +324,7 @@ def _act_on_target_phase(context: OpenContext) -> None:
 def _switch_to_target_phase(
     context: OpenContext, control: FileControl, record: PhaseRecord, target_phase: int
 ) -> None:
-    """Perform the wished-for switch, or wait for who does; a process must come up all the same."""
+    """Switch to the target phase, or wait for a process that does; failures are only logged."""
     deadline = time.monotonic() + _SWITCH_PATIENCE
     while (
         target_phase > record.phase
@@ -340,7 +341,8 @@ def _switch_to_target_phase(
         except Busy:
             if time.monotonic() > deadline:
                 log.warning(
-                    "REGISTRY_PHASE=%d is not reached: another switch runs on", target_phase
+                    "REGISTRY_PHASE=%d is not reached: another switch is still running",
+                    target_phase,
                 )
                 return
             time.sleep(0.1)
@@ -353,7 +355,7 @@ def _switch_to_target_phase(
 
 
 def _refuse_second_registry(store: RegistryStore, context: OpenContext, name: str) -> None:
-    """Refuse a store that starts empty beside a registry that is not."""
+    """Refuse a store that would start empty next to an existing registry."""
     workspace = context.workspace
     if name == "dual":
         return  # the workspace's own registry
@@ -362,8 +364,8 @@ def _refuse_second_registry(store: RegistryStore, context: OpenContext, name: st
     if default or not beside or store.list_tasks(limit=1).items:
         return
     raise BackendMismatch(
-        f"REGISTRY_BACKEND={name} would start empty beside the registry of {workspace}",
-        next_step="Unset REGISTRY_BACKEND to go on with what is there, or name another workspace",
+        f"REGISTRY_BACKEND={name} would start empty next to the registry of {workspace}",
+        next_step="Unset REGISTRY_BACKEND to use the existing registry, or name another workspace",
     )
 
 
@@ -380,14 +382,14 @@ def _wrapped(store: RegistryStore, context: OpenContext) -> RegistryStore:
 
 
 def keep_logs(store: RegistryStore, context: OpenContext) -> RegistryStore:
-    """Return the store with logs round it, where it keeps none itself and they are wanted."""
+    """Return the store with a log wrapper if it keeps no logs itself and they are configured."""
     hook = context.plugins.manager.hook.registry_keep_logs
     found: RegistryStore | None = hook(store=store, context=context)
     return found or store
 
 
 def has_legacy_registry(workspace: Path) -> bool:
-    """Whether the workspace holds registries of the older, file-based orchestrator."""
+    """Return whether the workspace holds registries of the legacy, file-based orchestrator."""
     if (workspace / "registry" / "GLOBAL_REGISTRY.json").exists():
         return True
     return any(workspace.glob("*/AGENT_REGISTRY.json"))

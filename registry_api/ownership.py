@@ -1,6 +1,6 @@
-"""Files and folders that root makes for somebody else: they belong to the folder's owner.
+"""Create files and folders; those that root creates get the owner of their folder.
 
-`sudo registry-backend status` would else leave files behind that the owner's agents may not open.
+Else `sudo registry-backend status` would leave files that the owner's agents may not open.
 For an ordinary user these are plain ``os.open`` and ``mkdir``.
 """
 
@@ -16,10 +16,10 @@ __all__ = ["make_folder", "open_owned"]
 def open_owned(
     path: str | os.PathLike[str], flags: int, mode: int = 0o600, *, dir_fd: int | None = None
 ) -> int:
-    """Open a file as ``os.open`` does; one that root makes gets the owner of its folder.
+    """Open a file as ``os.open`` does; one that root creates gets the owner of its folder.
 
-    It has its owner before anybody else can use it: the name is new and the content empty. Raises
-    OSError; where the owner cannot be given, nothing is left behind.
+    Nobody can have used the file before it has that owner: its name is new and it is empty. Raises
+    OSError; if the owner cannot be set, the file is removed.
     """
     if os.geteuid() != 0 or not flags & os.O_CREAT:
         return os.open(path, flags, mode, dir_fd=dir_fd)
@@ -45,7 +45,7 @@ def open_owned(
 
 
 def make_folder(path: Path, *, mode: int = 0o777, parents: bool = False) -> None:
-    """Make a folder unless it is there; one that root makes gets the owner of the one above.
+    """Create a folder unless it exists; one that root creates gets the owner of its parent.
 
     Raises OSError.
     """
@@ -56,7 +56,7 @@ def make_folder(path: Path, *, mode: int = 0o777, parents: bool = False) -> None
         make_folder(path.parent, parents=True)
     try:
         path.mkdir(mode=mode)
-    except OSError:  # as pathlib judges it: a full disk does not matter where it is there
+    except OSError:  # as pathlib does: a full disk does not matter if the folder exists
         if not path.is_dir():
             raise
         return

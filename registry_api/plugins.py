@@ -52,14 +52,14 @@ class Plugins:
     loaded: tuple[LoadedPlugin, ...] = ()
 
     def is_ours(self, scheme: str) -> bool:
-        """Whether a store comes with this distribution."""
+        """Return whether a store comes with this distribution."""
         return self.owners.get(scheme) in {None, _OURS}
 
     def factory(self, scheme: str) -> StoreFactory:
-        """Return the factory of a scheme; raises UnknownBackend, naming what there is.
+        """Return the factory of a scheme; raises UnknownBackend, naming the known ones.
 
-        The factory raises ContractTooNew for a store whose contract has a newer major version: what
-        it means by its answers cannot be known. A minor version only adds capabilities.
+        The factory raises ContractTooNew for a store whose contract has a newer major version:
+        its answers may mean something else. A newer minor version only adds capabilities.
         """
         try:
             return partial(_opened, scheme, self.stores[scheme], not self.is_ours(scheme))
@@ -89,18 +89,18 @@ def _opened(
         if typed(error, store=scheme) is None:
             raise
         found = Unavailable(
-            f"{scheme} cannot be opened: {error}", next_step="Check the place that it names"
+            f"{scheme} cannot be opened: {error}", next_step="Check the location that it names"
         )
         hide(found, secrets)
         raise found from (None if secrets else error)
-    if foreign:  # also inside a move, where only typed errors are provided for
+    if foreign:  # also inside a move, where only RegistryError is handled
         store = Border(store, secrets=secrets, foreign=True)
     info = store.info
     if _major(info.contract_version) > _major(CONTRACT_VERSION):
         store.close()
         raise ContractTooNew(
-            f"the store {info.name} keeps contract {info.contract_version}, this host knows "
-            f"{CONTRACT_VERSION}",
+            f"the store {info.name} implements contract {info.contract_version}, this host "
+            f"supports {CONTRACT_VERSION}",
             next_step="Upgrade registry-backend, or use an older version of the store",
         )
     return store
@@ -114,7 +114,7 @@ def load_plugins() -> Plugins:
     """Load every plugin of the entry-point group ``registry_backend``.
 
     A plugin that fails to import or to register is reported in ``loaded`` with the reason, and the
-    others work on. Two plugins with one scheme raise SettingsError naming both distributions.
+    others still work. Two plugins with one scheme raise SettingsError naming both distributions.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
@@ -152,7 +152,7 @@ def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
         hook(register=register)
     except SettingsError:
         raise
-    # Whatever a stranger's import raises, the host must come up and name it.
+    # Whatever a plugin's import raises, the host must start and report it.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         if plugin is not None and plugins.manager.is_registered(plugin):
             plugins.manager.unregister(plugin)

@@ -1,10 +1,11 @@
-"""What the live processes of a workspace do: counted in files that others may read.
+"""The live processes of a workspace and their counters, in files that other processes read.
 
 Each process that opens a store for writing keeps a file of its own, ``.registry/procs/<pid>-…``,
-locked as long as it lives: the lock tells the living from the dead. Whoever opens next removes what
-the dead left. Written, not mapped: a mapped file that another program truncates, or a disk that
-fails under it, kills the process with SIGBUS. Not with each count: that took 15 to 20 µs of the 400
-of a synced report, ten times a second nothing that could be measured.
+which it locks as long as it lives: the lock tells live processes from dead ones. The next process
+that opens a store removes the files of dead ones. The files are written, not mapped: a mapped file
+that another program truncates, or whose disk fails, kills the process with SIGBUS. They are not
+written with each count: that took 15 to 20 µs of the 400 µs of a synced report; ten times a second
+costs nothing measurable.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ __all__ = [
 ]
 
 COUNTS = (
-    "mirrored",  # commits that the target of a move took
-    "lagging",  # commits that it did not take: the mark stays behind
-    "healed",  # tasks brought up to date later
+    "mirrored",  # commits that were replicated to the target of a move
+    "lagging",  # commits that were not: the replication position is behind
+    "healed",  # tasks that caught up later
     "fallbacks",  # reads that the target could not answer
     "compared",  # reads compared with the target
     "mismatched",  # of these, those that differed
-    "in_flight",  # of these, those that another write overtook: nothing can be said
-    "refused",  # calls that will be refused again: conflicts, bad input, nothing there
+    "in_flight",  # of these, those changed meanwhile, which cannot be compared
+    "refused",  # calls that will be refused again: conflicts, bad input, no such task
     "failed",  # calls that failed: locks, disks
 )
 SAMPLED = ("load", "list_tasks", "list_records", "counts")
@@ -68,10 +69,10 @@ _START = {name: len(_NAMES) + n * _BUCKETS for n, name in enumerate(TIMES)}
 
 
 class Process:
-    """The entry of this process; thread-safe. What cannot be written is not counted.
+    """The counters of this process; thread-safe. Nothing is counted without its file.
 
-    It is written at most every ``every`` seconds: what was counted since is seen with the next
-    count after that.
+    The file is written at most every ``every`` seconds, and only when something is counted: counts
+    since the last write appear with the next one.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Process:
         with suppress(OSError):
             make_folder(self._folder, mode=0o700, parents=True)
             _bury(self._folder)
-        for _ in range(3):  # until it is locked another one may take it for what the dead left
+        for _ in range(3):  # until it is locked, another process may remove it as a dead one's
             if self._file is None:
                 self._enter()
 
@@ -138,14 +139,14 @@ class Process:
                 self._file.write(self._cells.tobytes(), _HEAD)
 
     def after_fork_in_child(self) -> None:
-        """Go on under an entry of its own: the lock and the cells are the parent's."""
+        """Continue with a file of its own in the child: lock and counters are the parent's."""
         self._lock = threading.Lock()
         self._cells, self._file = array("Q", bytes(8 * _CELLS)), None
         self._recent.clear()
         self._open()
 
     def close(self) -> None:
-        """Remove the entry."""
+        """Remove the file."""
         with self._lock:
             file, self._file = self._file, None
         if file is not None:
@@ -156,8 +157,8 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Living:
-    """A live process as it counts: ``counts`` by COUNTS and PER_OPERATION, ``times`` by TIMES
-    (buckets); ``slow``: seconds inside the gate that 99 % of its newest operations did not exceed.
+    """A live process and its counters: ``counts`` by COUNTS and PER_OPERATION, ``times`` by TIMES
+    (buckets); ``slow``: 99th percentile of the seconds its recent operations were inside the gate.
     """
 
     name: str
@@ -193,12 +194,12 @@ def living(folder: Path) -> list[Living]:
 
 
 def _is_fresh(path: Path) -> bool:
-    """Whether a process has counted anything of late: what it does not do is not slow."""
+    """Return whether a process has counted anything recently: an idle process is not slow."""
     return time.time() - path.stat().st_mtime < _FRESH
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:
-    """Return the seconds that ``share`` of the durations did not exceed; None without any."""
+    """Return the seconds that ``share`` of the durations do not exceed; None if there are none."""
     left = math.ceil(sum(buckets) * share)
     for n, count in enumerate(buckets):
         left -= count
@@ -208,7 +209,7 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
 
 
 def bucket_bound(n: int) -> float:
-    """Return the seconds that the durations in a bucket do not exceed."""
+    """Return the upper bound of a bucket's durations in seconds."""
     return float(2 ** ((n + 1) / _PER_OCTAVE)) / 1e6
 
 

@@ -1,7 +1,7 @@
-"""Queries and pages: what can be asked, in one order for every store.
+"""Queries and pages: the filters, and one sort order for every store.
 
-A page is ordered by (sort key, task id, record key), compared byte by byte, so that a cursor given
-out by one store continues in another.
+A page is ordered by (sort key, task id, record key), compared byte by byte, so that a cursor of one
+store can be continued in another.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MAX_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskQuery:
-    """Which tasks: by derived status, creation (``since`` ≤ t < ``until``) and plain substring.
+    """A filter of tasks: by derived status, creation (``since`` ≤ t < ``until``) and substring.
 
-    ``text`` is looked for in the id and the description, case counting.
+    ``text`` is searched in the id and the description, case-sensitively.
     """
 
     status: TaskStatus | None = None
@@ -41,10 +41,10 @@ class TaskQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordQuery:
-    """Which records of one kind; ``task_id=None`` is the whole registry.
+    """A filter of the records of one kind; ``task_id=None`` is the whole registry.
 
-    ``since`` compares the record's moment (``MOMENT``); ``text`` is a plain substring of the
-    message, name or description, case counting. A filter that a kind does not have is refused.
+    ``since`` compares the record's time (``MOMENT``); ``text`` is a case-sensitive substring of the
+    message, name or description. A filter that a kind does not have is refused.
     """
 
     task_id: str | None = None
@@ -60,7 +60,7 @@ class RecordQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refs:
-    """What part of a task to load: these kinds and, of the agents, only these ids."""
+    """The part of a task to load: these kinds and, of the agents, only these ids."""
 
     kinds: frozenset[Kind] = frozenset(Kind)
     agent_ids: frozenset[str] | None = None
@@ -140,12 +140,14 @@ def check_limit(limit: int) -> int:
 
 
 def check_query(kind: Kind, query: RecordQuery) -> RecordQuery:
-    """Return the query with its moment in UTC.
+    """Return the query with its time in UTC.
 
-    Raises InvalidQuery for a filter that the kind does not have and a value that cannot be right.
+    Raises InvalidQuery for a filter that the kind does not have and for an invalid value.
     """
     if kind not in FILTERS:
-        raise InvalidQuery(f"{kind!r} is not listed as records", next_step="Use list_tasks")
+        raise InvalidQuery(
+            f"{kind!r} cannot be listed with list_records", next_step="Use list_tasks"
+        )
     for field in fields(query):
         value = getattr(query, field.name)
         if value is None:
@@ -161,7 +163,7 @@ def check_query(kind: Kind, query: RecordQuery) -> RecordQuery:
 
 
 def check_tasks(query: TaskQuery) -> TaskQuery:
-    """Return the query with its moments in UTC; raises InvalidQuery for a value that cannot be."""
+    """Return the query with its times in UTC; raises InvalidQuery for an invalid value."""
     for field in fields(query):
         value = getattr(query, field.name)
         if value is not None:
@@ -181,16 +183,16 @@ def _check_value(name: str, value: object, wanted: type) -> None:
             utc(value)
         except ValueError as error:
             raise InvalidQuery(
-                f"{name}: the moment {error}", next_step="Pass an aware datetime"
+                f"{name}: the time {error}", next_step="Pass an aware datetime"
             ) from None
     if isinstance(value, int) and abs(value) > SAFE_INT:
         raise InvalidQuery(f"{name} {value} is beyond ±2**53")
     if isinstance(value, str) and not is_text(value):
-        raise InvalidQuery(f"{name} has U+0000 or a lone surrogate in it")
+        raise InvalidQuery(f"{name} contains U+0000 or a lone surrogate")
 
 
 def make_cursor(key: PageKey) -> str:
-    """Write the place after ``key`` as an opaque text."""
+    """Return an opaque cursor for the position after ``key``."""
     return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
 
 
@@ -199,7 +201,7 @@ def read_cursor(cursor: str | None, kind: Kind) -> PageKey | None:
     if cursor is None:
         return None
     if not isinstance(cursor, str):
-        raise InvalidQuery("a page cursor is a text", next_step="Pass the `next` of a page")
+        raise InvalidQuery("a page cursor must be a text", next_step="Pass the `next` of a page")
     try:
         value: Any = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):

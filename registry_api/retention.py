@@ -1,4 +1,4 @@
-"""How long a feed line, and with it the memory of a changeset id, is kept."""
+"""How long a feed line, and with it the memory of its changeset id, is kept."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ TRIM_BATCH = 16  # lines a writer trims at most, so that no commit pays for a ba
 
 
 def check_fresh(changeset: Changeset, expired_before: datetime | None, *, now: datetime) -> None:
-    """Raise ChangesetExpired where an unknown id may have been applied and forgotten.
+    """Raise ChangesetExpired if an unknown id may have been applied and trimmed since.
 
-    And InvalidChangeset for an id from the future: trimmed one day, it would make every id until
-    then look forgotten.
+    Raises InvalidChangeset for an id from the future: once trimmed, it would make every id up to
+    its time look expired.
 
     ``expired_before`` is the latest time inside the ids of the task's trimmed lines: an unknown id
-    that is no younger cannot be told from one of them. Ids without a time (UUIDv8) are a store's
-    own and derived from content, never retried from memory.
+    that is no younger may be one of them. Ids without a time (UUIDv8) are a store's own and derived
+    from content; callers never retry them.
     """
-    ahead = changeset.id.int >> 80 > (now.timestamp() + _AHEAD) * 1000  # without a moment's object
+    ahead = changeset.id.int >> 80 > (now.timestamp() + _AHEAD) * 1000  # without making a datetime
     if ahead and changeset.created() is not None:
         raise InvalidChangeset(
             f"changeset {changeset.id} was made at {changeset.created()}, in the future",
@@ -36,19 +36,19 @@ def check_fresh(changeset: Changeset, expired_before: datetime | None, *, now: d
     created = changeset.created()
     if created is not None and created <= expired_before:
         raise ChangesetExpired(
-            f"changeset {changeset.id} is older than what task {changeset.task_id} remembers",
-            next_step="Load the task, see whether the change is there, and make a new changeset",
+            f"changeset {changeset.id} is older than the ids task {changeset.task_id} remembers",
+            next_step="Load the task; if the change is not there, make a new changeset",
         )
 
 
 def forgotten_by(
     feed: tuple[Change, ...], *, last_number: int, updated_at: datetime
 ) -> tuple[int, datetime | None]:
-    """Return (floor, expired_before) of a task that was replaced and brings this tail of its feed.
+    """Return (floor, expired_before) of a task that was replaced, with this tail of its feed.
 
-    What lies before the tail is forgotten: a cursor below the floor is expired, as is an id no
-    younger than the tail's first. A feed from revision 1 on leaves nothing out, and has no floor:
-    the registry's feed begins above the highest floor of all tasks.
+    The feed before the tail is not known: a cursor below the floor is expired, as is an id no
+    younger than the tail's first. A feed from revision 1 on is complete and has no floor: the
+    registry's feed begins above the highest floor of all tasks.
     """
     if not feed:
         return last_number, updated_at
@@ -59,8 +59,8 @@ def forgotten_by(
 
 
 def cursor_expired(what: str) -> CursorExpired:
-    """Return the error for a feed cursor whose successors are gone."""
+    """Return the error for a feed cursor after which changes were trimmed."""
     return CursorExpired(
         f"the feed no longer holds what follows the cursor ({what})",
-        next_step="Load the tasks afresh and follow from a new cursor",
+        next_step="Load the tasks again and follow from a new cursor",
     )

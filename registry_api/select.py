@@ -1,4 +1,4 @@
-"""Filter, order and page records in Python: for stores whose engine does not."""
+"""Filter, order and page records in Python, for stores whose engine cannot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 def select_tasks(
     tasks: Iterable[TaskSummary], query: TaskQuery, *, after: str | None, limit: int
 ) -> Page[TaskSummary]:
-    """Return one page of the tasks that fit."""
+    """Return one page of the tasks that match."""
     query = check_tasks(query)
     return _page(
         (t for t in tasks if _task_fits(t, query)),
@@ -51,7 +51,7 @@ def select_tasks(
 def select_records(
     kind: Kind, records: Iterable[Record], query: RecordQuery, *, after: str | None, limit: int
 ) -> Page[Record]:
-    """Return one page of the records of one kind that fit."""
+    """Return one page of the records of one kind that match."""
     query = check_query(kind, query)
     return _page(
         _fitting(kind, records, query),
@@ -64,7 +64,7 @@ def select_records(
 
 
 def page_key(kind: Kind, record: Record) -> PageKey:
-    """Return the place of a record in the order of its kind."""
+    """Return the sort key of a record within its kind."""
     sort = getattr(record, SORT[kind])
     if kind is Kind.PHASE:
         return sort, record.task_id, ""

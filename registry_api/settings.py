@@ -1,4 +1,4 @@
-"""Settings: environment variables ``REGISTRY_*`` over ``registry.toml`` in the workspace.
+"""Settings: environment variables ``REGISTRY_*``, then ``registry.toml`` in the workspace.
 
 pydantic validates them; the two sources are read here, since pydantic-settings costs 0.24 s to
 import (measured on CPython 3.11), most of what a cold ``status`` may take.
@@ -23,7 +23,7 @@ PREFIX = "REGISTRY_"
 _URL = r"^[^\x00]+$"
 _LEGACY_VARIABLE = "CLAUDE_ORCHESTRATOR_WORKSPACE"
 FILE = "registry.toml"
-_SECTIONS = frozenset({"orchestrator", "dashboard"})  # tables that their own programs read
+_SECTIONS = frozenset({"orchestrator", "dashboard"})  # tables that other programs read
 _PLACES = (".registry", "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
 
 
@@ -36,27 +36,32 @@ class Settings(BaseModel):
     backend: str = Field(
         default="auto",
         pattern=_URL,
-        description="store name or URL; auto finds what is there",
+        description="store name or URL; auto uses the existing registry",
     )
-    source: str = Field(default="json", pattern=_URL, description="the store that a move is from")
-    target: str = Field(default="sqlite", pattern=_URL, description="the store that a move is to")
+    source: str = Field(default="json", pattern=_URL, description="the source of a move")
+    target: str = Field(default="sqlite", pattern=_URL, description="the target of a move")
     phase: int | None = Field(
-        default=None, ge=0, le=4, description="the migration phase wished for; the record wins"
+        default=None, ge=0, le=4, description="the target phase; the recorded phase wins"
     )
     auto_switch: bool = Field(
-        default=False, description="act on the wish when opening, forward only, once per wish"
+        default=False,
+        description="switch to the target phase when opening: forward only, once per phase",
     )
     compare: float = Field(
         default=0.05, ge=0, le=1, description="share of reads compared in phases 1 and 2"
     )
     silent_after: float = Field(
-        default=900.0, gt=0, le=1e9, description="seconds without a sign of life until silent"
+        default=900.0,
+        gt=0,
+        le=1e9,
+        description="seconds without a sign of life until an agent is silent",
     )
     legacy_tz: str | None = Field(
-        default=None, description="zone of timestamps without one; default: this machine's"
+        default=None, description="time zone of timestamps without one; default: this machine's"
     )
     logs: Literal["jsonl", "off"] = Field(
-        default="jsonl", description="lines of progress and findings beside a local store"
+        default="jsonl",
+        description="keep JSONL logs of progress and findings next to a local store",
     )
     lock_timeout: float = Field(
         default=5.0, gt=0, le=600, description="seconds to wait for a lock before Busy"
@@ -65,14 +70,14 @@ class Settings(BaseModel):
         default=15.0,
         ge=0,
         le=3600,
-        description="seconds that a removed document must be unused before it is gone for good",
+        description="seconds that a removed document must be unused before it is deleted",
     )
     durable: bool = Field(
         default=True, description="survive power loss (fsync); off: survive kill -9 only"
     )
 
     def places(self) -> tuple[str, ...]:
-        """Return the configured stores, with their credentials: never to be shown or kept."""
+        """Return the configured stores, with their credentials: never show or store these."""
         return self.target, self.source, self.backend
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
@@ -88,7 +93,7 @@ def load_settings(
 ) -> Settings:
     """Read the settings; ``overrides`` win over the environment, which wins over registry.toml.
 
-    Raises SettingsError for a value that does not fit, an unknown key in registry.toml, and a
+    Raises SettingsError for an invalid value, an unknown key in registry.toml, and a
     ``REGISTRY_*`` variable that is within two letters of a known one.
     """
     env = os.environ if env is None else env
@@ -120,7 +125,7 @@ def find_workspace(
     """Return the workspace: the argument, REGISTRY_WORKSPACE, CLAUDE_ORCHESTRATOR_WORKSPACE, or the
     nearest parent of the current directory that holds a registry; else the current directory.
 
-    ``.agent-workspace`` below a parent is where the older orchestrator keeps a project's registry.
+    ``.agent-workspace`` below a parent is where the legacy orchestrator keeps a project's registry.
     """
     env = os.environ if env is None else env
     named = workspace or env.get(PREFIX + "WORKSPACE") or env.get(_LEGACY_VARIABLE)
@@ -147,7 +152,7 @@ def section(root: Path, name: str) -> dict[str, Any]:
     """Return a table of the workspace's registry.toml, where another program keeps its settings."""
     found = _toml(root).get(name, {})
     if not isinstance(found, dict):
-        raise SettingsError(f"{root / FILE}: {name} is no table", next_step=f"Write [{name}]")
+        raise SettingsError(f"{root / FILE}: {name} is not a table", next_step=f"Write [{name}]")
     return found
 
 
@@ -187,7 +192,7 @@ def unknown_variable(env: Mapping[str, str], known: set[str], *, prefix: str) ->
 
 
 def _within_two(a: str, b: str) -> bool:
-    """Whether the edit distance of two texts is at most 2."""
+    """Return whether the edit distance of two texts is at most 2."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         last, row[0] = row[0], i

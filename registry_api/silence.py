@@ -1,4 +1,4 @@
-"""Who is silent: active by record, but without a sign of life since a given moment."""
+"""Silent agents and tasks: active by record, but without a sign of life since a given time."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Silence:
 def last_sign(agent: Agent, *, now: datetime | None = None) -> datetime | None:
     """Return the last sign of life of an agent: its newest report, else its start; None: unknown.
 
-    A time from the future, beyond what clocks may differ, is no sign: an agent that is dead would
-    count as alive until then.
+    A time further in the future than clocks may differ is ignored: a dead agent would count as
+    alive until then.
     """
     latest = (now or datetime.now(UTC)) + AHEAD
     for sign in (agent.last_update, agent.started_at):
@@ -49,27 +49,27 @@ def last_sign(agent: Agent, *, now: datetime | None = None) -> datetime | None:
 
 
 def is_ahead(agent: Agent, now: datetime) -> bool:
-    """Return whether the newest stamp of an agent is from the future."""
+    """Return whether the newest timestamp of an agent is in the future."""
     newest = agent.last_update or agent.started_at
     return newest is not None and newest > now + AHEAD
 
 
 def gave_sign(agent: Agent, since: datetime) -> bool:
-    """Return whether an agent gave a sign of life since a moment."""
+    """Return whether an agent gave a sign of life since a time."""
     sign = last_sign(agent, now=max(since, datetime.now(UTC)))
     return sign is not None and sign >= since
 
 
 def is_silent(snapshot: TaskSnapshot, before: datetime) -> bool:
-    """Return whether one task is silent, as ``silent`` would say of it."""
+    """Return whether one task is silent, by the rule of ``silent``."""
     active = (a for a in snapshot.agents if a.status in ACTIVE_AGENT)
     return snapshot.status is TaskStatus.ACTIVE and not any(gave_sign(a, before) for a in active)
 
 
 def silent(store: RegistryStore, before: datetime) -> Silence:
-    """Return who gave no sign of life since ``before``.
+    """Return the agents and tasks without a sign of life since ``before``.
 
-    A task is silent when it is ACTIVE and no active agent of it is unsilent. The cost follows the
+    A task is silent when it is ACTIVE and all its active agents are silent. The cost follows the
     number of active agents and tasks, not the size of the registry.
     """
     quiet: list[Agent] = []
@@ -94,7 +94,7 @@ def _longest(agent: Agent) -> tuple[str, str]:
 
 
 def all_tasks(store: RegistryStore, query: TaskQuery) -> Iterator[TaskSummary]:
-    """Iterate over every task that fits, page by page."""
+    """Iterate over every task that matches, page by page."""
     page: Page[TaskSummary] = store.list_tasks(query, limit=MAX_LIMIT)
     yield from page.items
     while page.next is not None:
@@ -103,7 +103,7 @@ def all_tasks(store: RegistryStore, query: TaskQuery) -> Iterator[TaskSummary]:
 
 
 def all_records(store: RegistryStore, kind: Kind, query: RecordQuery) -> Iterator[Record]:
-    """Iterate over every record that fits, page by page; never more than a page in memory."""
+    """Iterate over every record that matches, with at most a page in memory."""
     page: Page[Record] = store.list_records(kind, query, limit=MAX_LIMIT)
     yield from page.items
     while page.next is not None:

@@ -25,7 +25,7 @@ __all__ = ["Head", "RegistryCounts", "TaskSnapshot", "TaskSummary"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Where a task stands; revision 0 and an empty lineage: there is no such task.
+    """A task's lineage and revision; revision 0 and an empty lineage: there is no such task.
 
     ``number`` is the feed number of its newest change.
     """
@@ -39,9 +39,9 @@ class Head:
 class TaskSnapshot:
     """A task after exactly ``revision``; histories are not in it (``list_records`` pages them).
 
-    ``latest`` is the newest report of ours per agent. ``updated_at`` is the time of the newest
-    changeset. Tuples are ordered by key: phases by index, the others by id. ``partial``: a load
-    with ``only``.
+    ``latest`` is the newest report per agent that is not foreign. ``updated_at`` is the time of the
+    newest changeset. Tuples are ordered by key: phases by index, the others by id. ``partial``: a
+    load with ``only``.
     """
 
     lineage: str
@@ -58,10 +58,10 @@ class TaskSnapshot:
 
     @property
     def status(self) -> TaskStatus:
-        """The status that follows from the records; a partial load raises InvalidQuery."""
+        """The status derived from the records; a partial load raises InvalidQuery."""
         if self.partial:
             raise InvalidQuery(
-                "a part of a task does not tell its status", next_step="Load the whole task"
+                "a partly loaded task has no status", next_step="Load the whole task"
             )
         return task_status(
             self.task.recorded_status,
@@ -119,7 +119,7 @@ class TaskSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryCounts:
-    """True counts of a whole registry, functions of its records and of no clock.
+    """Actual counts of a whole registry: they depend on its records and on no clock.
 
     ``tasks`` by derived status, ``agents`` by status, ``records`` by kind; zeros are left out.
     """

@@ -1,4 +1,4 @@
-"""What the ops of a changeset mean: the one definition that every store agrees with."""
+"""The effect of a changeset's ops on a task: the one definition that every store follows."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ R = TypeVar("R")
 def effect_of_report(
     status: AgentStatus, last_update: datetime | None, entry: ProgressEntry
 ) -> tuple[AgentStatus, int | None, datetime] | None:
-    """Return what an agent's status, progress and last update become with a report.
+    """Return an agent's status, progress and last update after a report.
 
-    None: a terminal agent stays as it ended. Progress None: unchanged, since a foreign line is a
-    sign of life only. A report never ends an agent: a terminal word leaves its status to the rules.
+    None: a terminal agent does not change. Progress None: unchanged, since a foreign line is a sign
+    of life only. A report never ends an agent: if it states a terminal status, the agent keeps its
+    status until the rules change it.
     """
     if status in TERMINAL_AGENT:
         return None
@@ -50,7 +51,7 @@ def effect_of_report(
 
 
 def after_report(agent: Agent, entry: ProgressEntry) -> Agent:
-    """Return the agent as it is seen after a report."""
+    """Return the agent as readers see it after a report."""
     effect = effect_of_report(agent.status, agent.last_update, entry)
     if effect is None:
         return agent
@@ -91,11 +92,11 @@ class TaskState:
         tasks = [op.record for op in changeset.ops if isinstance(op, Put)]
         task = next((r for r in reversed(tasks) if isinstance(r, Task)), None)
         if task is None:
-            raise InvalidChangeset("a creating changeset without its task record")
+            raise InvalidChangeset("the changeset creates a task but has no task record")
         return cls(task)
 
     def copy(self) -> TaskState:
-        """Return a copy that can be changed alone; the records are shared, they are frozen."""
+        """Return a copy that can be changed independently; the frozen records are shared."""
         return TaskState(
             self.task,
             dict(self.phases),
@@ -113,8 +114,10 @@ class TaskState:
         known: Callable[[Kind, str], bool],
         same: Callable[[Record], bool] = lambda _: False,
     ) -> None:
-        """Apply one op; ``known`` tells whether a progress or finding id is taken, ``same`` whether
-        by that very record, and may be again: what a replica was given as a part of a whole task.
+        """Apply one op; ``known`` returns whether a progress or finding id is taken.
+
+        ``same`` returns whether exactly this record is stored, so that it may be appended again: a
+        replica may have received it as part of a whole task.
 
         Raises RecordExists for an append whose id is taken.
         """
@@ -126,7 +129,7 @@ class TaskState:
             self._keyed(op.kind).pop(op.key, None)
 
     def record(self, kind: Kind, key: str) -> Record | None:
-        """Return one record, None where there is none; histories are not in a state."""
+        """Return one record, None if there is none; histories are not part of a state."""
         if kind is Kind.TASK:
             return self.task if key == self.task.task_id else None
         if kind is Kind.PHASE:
@@ -228,5 +231,5 @@ def _index(key: str) -> int:
         return int(key)
     except ValueError:
         raise InvalidChangeset(
-            f"phase key {key!r} is no index", next_step="Name a phase by its index, e.g. '0'"
+            f"phase key {key!r} is not an index", next_step="Name a phase by its index, e.g. '0'"
         ) from None

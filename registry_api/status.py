@@ -1,4 +1,4 @@
-"""The vocabularies of status, their tables, and the one function that derives a task's status."""
+"""The status values, their transitions, and the one function that derives a task's status."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class PhaseStatus(StrEnum):
 
 
 class AgentStatus(StrEnum):
-    """An agent's status: the first four are active, UNKNOWN, a word of another program that says
-    nothing to us, is neither active nor terminal, the others are terminal.
+    """An agent's status: the first four are active; UNKNOWN, a status of another program that we
+    do not know, is neither active nor terminal; the others are terminal.
     """
 
     RUNNING = "running"
@@ -121,10 +121,10 @@ _STARTING = frozenset({"pending", "starting"})
 
 
 def agent_status(text: object) -> AgentStatus:
-    """Normalise what a report calls an agent's status.
+    """Return the AgentStatus for the status text of a report.
 
-    Case is ignored; ``pending`` and ``starting`` are RUNNING. Anything unknown is WORKING: whoever
-    reports is at work, and a report never ends an agent by accident.
+    Case is ignored; ``pending`` and ``starting`` are RUNNING. Any unknown text is WORKING: an agent
+    that reports is working, and a report never ends an agent by accident.
     """
     word = text.strip().lower() if isinstance(text, str) else ""
     if word in _STARTING:
@@ -140,9 +140,14 @@ def task_status(
 ) -> TaskStatus:
     """Derive a task's status from its records; ``phases`` and ``agents`` are all of the task's.
 
-    In order: a recorded terminal status stands; an active agent makes it ACTIVE; no agent ever and
-    no phase beyond PENDING/ACTIVE, INITIALIZED; a FAILED phase, or no phases and only failed
-    agents, FAILED; every phase APPROVED, or no phases and no agent UNKNOWN, COMPLETED; else ACTIVE.
+    The first rule that applies decides:
+
+    1. A recorded terminal status is kept.
+    2. An active agent: ACTIVE.
+    3. No agents, and no phase beyond PENDING and ACTIVE: INITIALIZED.
+    4. A FAILED phase, or no phases and only failed agents: FAILED.
+    5. Every phase APPROVED, or no phases and no agent UNKNOWN: COMPLETED.
+    6. Otherwise: ACTIVE.
     """
     if recorded in TERMINAL_TASK:
         return recorded

@@ -1,4 +1,4 @@
-"""The contract: what every store does, and what it may declare to do besides.
+"""The contract: what every store does, and the optional capabilities that it may declare.
 
 Semantics, each checked by ``contract_tests``:
 
@@ -64,7 +64,7 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo:
-    """What a store says of itself: declared, never sniffed."""
+    """A store's description of itself: declared, never probed."""
 
     name: str
     location: str = ""
@@ -84,7 +84,7 @@ class RegistryStore(Protocol):
         """Return one task at one revision, never torn; raises TaskNotFound."""
 
     def head(self, task_id: str) -> Head:
-        """Return where a task stands, cheaply; revision 0 where there is none."""
+        """Return a task's lineage and revision, cheaply; revision 0 if there is no such task."""
 
     def commit(self, changeset: Changeset) -> Commit:
         """Apply one change atomically and durably; idempotent by its id.
@@ -110,7 +110,7 @@ class RegistryStore(Protocol):
         """Page the records of one kind by (sort field, task id, key); ``limit`` is 1…1000."""
 
     def counts(self) -> RegistryCounts:
-        """Return true counts of the whole registry."""
+        """Return the actual counts of the whole registry."""
 
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
@@ -122,22 +122,22 @@ class RegistryStore(Protocol):
         """
 
     def close(self) -> None:
-        """Release everything; a second close does nothing, any other call then is StoreClosed."""
+        """Release everything; a second close does nothing, any other call raises StoreClosed."""
 
 
 class Replica(Protocol):
-    """A store that can be brought, revision by revision, to where another one stands."""
+    """A store that can be brought, revision by revision, to the state of another store."""
 
     def apply(self, change: Change) -> Commit:
-        """Apply a change of the other, keeping id, digest, lineage, revision, time and number.
+        """Apply a change of the other store, keeping id, digest, lineage, revision, time, number.
 
         Raises NotNext unless the task is at (lineage, revision - 1); a change already applied is
-        answered as a replay. An append whose very record is there already, since ``replace``
-        streamed it, is done; RecordExists where another record has its id.
+        answered as a replay. An append whose exact record is stored already, since ``replace``
+        streamed it, counts as done; raises RecordExists if another record has its id.
         """
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """Apply several changes, of one task or more: all, or none and NotNext.
+        """Apply several changes, of one task or more: all, or none, raising NotNext.
 
         The changes of each task are in order.
         """
@@ -152,17 +152,15 @@ class Replica(Protocol):
         """Set a whole task to the snapshot's revision.
 
         ``histories`` is streamed; ``feed`` is the tail of the task's feed, whose ids are known
-        afterwards. Does nothing where the task already stands at or past that revision of its
-        lineage.
+        afterwards. Does nothing if the task is already at or past that revision of its lineage.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LateWrite:
-    """What a program outside the contract wrote after the cut-over: nobody's truth, but kept.
+    """A write by a legacy program to a frozen source, kept in ``.registry/conflicts``.
 
-    ``kept`` is the path of its bytes below ``.registry/conflicts``; ``changes`` say what it
-    changed, a line each.
+    ``kept`` is the path of its bytes there; ``changes`` describe what it changed, a line each.
     """
 
     task_id: str
@@ -173,81 +171,94 @@ class LateWrite:
 class MigrationSource(Replica, Protocol):
     """Capability MIGRATION_SOURCE: a store over files that programs outside the contract may edit.
 
-    It can be given up as the source of a move, and brought back: as a Replica of the store that
-    took over, while it is frozen.
+    It can be retired as the source of a move, and brought back: while frozen, it is a Replica of
+    the store that took over.
     """
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
-        """Take in what they wrote, in documents and logs; return where every task stands."""
+        """Absorb foreign edits of documents and logs; return the head of every task."""
 
     def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """Return where those tasks stand that moved since ``seen``, as recorded: what killed
-        writers left is settled, what others wrote is left for ``absorb``. Quick: behind a gate.
+        """Return the recorded heads of the tasks that changed since ``seen``.
+
+        Writes of killed processes are settled, foreign edits are left for ``absorb``. Fast, since
+        it runs while the gate is held.
         """
 
     def settle(self) -> None:
-        """Finish or take back what killed writers left; called while no process of ours writes.
+        """Finish or undo the writes of killed processes; called while no process of ours writes.
 
-        Raises Busy, or CorruptDocument or Unavailable where a task cannot be settled. Once the
-        phase has changed, the next operation drops an intent that is left.
+        Raises Busy, or CorruptDocument or Unavailable if a task cannot be settled. Once the phase
+        has changed, the next operation drops a remaining intent.
         """
 
     def as_recorded(self) -> AbstractContextManager[None]:
-        """Within this context reads of this thread answer from the record and take in nothing from
-        documents: a switch behind the gate must not wait for other programs.
+        """Return a context in which this thread's reads do not absorb foreign edits.
+
+        They answer from what is recorded: a switch that holds the gate must not wait for other
+        programs.
         """
 
     def prepare_freeze(self) -> None:
-        """Keep, beside the writers, what a thaw and the way back will need."""
+        """Save, while writers continue, what a thaw and a rollback will need."""
 
     def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """Make every document read-only, each settled and under its lock; while nobody of ours
-        writes. Returns where those tasks stand that moved since ``seen``. Raises Busy.
+        """Make every document read-only, each settled and under its lock.
+
+        Called while no process of ours writes. Returns the heads of the tasks that changed since
+        ``seen``. Raises Busy.
         """
 
     def sweep(self) -> dict[str, Head]:
-        """Look at every frozen document again and take in what was written while they were frozen
-        one by one; returns where the tasks stand that moved.
+        """Read every frozen document again; return the heads of the tasks that changed.
+
+        Absorbs the write of a legacy program that waited for a document's lock while other
+        documents were being frozen.
         """
 
     def keep_frozen(self) -> None:
-        """Make read-only again what a death left open while it was brought forward."""
+        """Make documents read-only that an interrupted update of a frozen store left writable."""
 
     def frozen_documents(self) -> int:
-        """Return how many documents are read-only that were not before they were frozen."""
+        """Return how many documents are read-only that were writable before the freeze."""
 
     def thaw(self) -> None:
-        """Let other programs write the documents again; also after a freeze that died half-way."""
+        """Let legacy programs write the documents again; also after an interrupted freeze."""
 
     def restore(self, *, dry_run: bool = False) -> int:
-        """Write documents and lines again that somebody removed; return how many. Nothing while the
-        store is frozen. ``dry_run``: only count them.
+        """Write removed documents and log lines again; return how many.
+
+        Does nothing while the store is frozen. ``dry_run``: only count them.
         """
 
     def project(self) -> None:
-        """Bring the other programs' list of all tasks up to date, as far as it can be at once."""
+        """Update the legacy programs' list of all tasks, as far as possible without waiting."""
 
     def late_writes(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[LateWrite, ...]:
-        """Put aside what others wrote to frozen documents, or made anew, since it was last looked;
-        the frozen text is restored. ``now`` tells where a task stands in the store that took over.
+        """Keep new late writes in ``.registry/conflicts``, restore the frozen text, return reports.
+
+        A document that is created while the store is frozen is a late write too. ``now`` returns a
+        task's state in the store that took over.
         """
 
     def kept_late_writes(self) -> tuple[str, ...]:
-        """Return the reports of stragglers that nobody has dealt with yet; changes nothing."""
+        """Return the reports of late writes that nobody has dealt with yet; changes nothing."""
 
     def frozen_differences(self) -> tuple[str, ...]:
-        """Return what of the frozen documents, or of their archive, is not what it was."""
+        """Return where the frozen documents, or their archive, differ from what was recorded."""
 
     def holders(self) -> tuple[str, ...]:
         """Return which other processes have a document open: ``pid (name): path``."""
 
     def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
-        """Put all documents into a new archive, durably, and read it back; returns its name and
-        SHA-256, parted by a blank. Raises CorruptDocument where it does not read back as written.
+        """Write all documents to a new archive, durably, and read it back.
+
+        Returns its name and SHA-256, separated by a blank. Raises CorruptDocument if it does not
+        read back as written.
         """
 
     def check_archive(self, archive: str) -> None:
-        """Read an archive back; raises CorruptDocument where it is not what was recorded."""
+        """Read an archive back; raises CorruptDocument if it is not what was recorded."""
 
     def retire(
         self,
@@ -258,25 +269,28 @@ class MigrationSource(Replica, Protocol):
         now: Callable[[str], TaskSnapshot | None],
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[LateWrite, ...]:
-        """Remove the archived documents: aside first, then for good when they have lain there for
-        ``wait`` seconds and nobody has them open; what was written to them meanwhile is put aside.
+        """Remove the archived documents; return the late writes to them, which are kept.
 
-        Idempotent. What cannot be removed within ``patience`` seconds is left for the next call.
+        They are renamed first and deleted when ``wait`` seconds have passed and nobody has them
+        open. Idempotent. Documents that cannot be deleted within ``patience`` seconds are left for
+        the next call.
         """
 
     def retiring(self) -> int:
-        """Return how many removed documents lie aside, not removed for good."""
+        """Return how many removed documents are pending deletion."""
 
     def reinstate(self, archive: str | None) -> None:
-        """Put the documents back that are not there, frozen, byte for byte as far as they, their
-        templates or the archive remain, else from the records. Idempotent.
+        """Put missing documents back, frozen. Idempotent.
+
+        Byte for byte if the removed document, its template or the archive is still there, otherwise
+        from the records.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """How many lines of the logs were taken in, and how many missing ones were written; of a move,
-    how many tasks were brought up to date.
+    """The counts of a reconcile: log lines ``taken`` (imported), missing log lines ``written``;
+    of a move, tasks that caught up.
     """
 
     taken: int = 0
@@ -289,35 +303,35 @@ class Reconciled:
 
 
 class Logged(Protocol):
-    """A store with append-only logs beside it, which other programs read and append to."""
+    """A store that also keeps append-only logs, which other programs read and append to."""
 
     def reconcile(self, *, dry_run: bool = False) -> Reconciled:
-        """Take in what others appended, each line once, and write the lines that are missing.
+        """Import the lines that others appended, each once, and write the lines that are missing.
 
         ``dry_run``: only count them.
         """
 
 
 class Legacy(Protocol):
-    """What a store over an older system's files can say of that system."""
+    """What a store over a legacy system's files can report about that system."""
 
     def stored_counts(self) -> Mapping[str, int]:
-        """Return the counters that the older system stored, by their names there."""
+        """Return the counters that the legacy system stored, by their names there."""
 
     def problems(self) -> tuple[str, ...]:
-        """Return, a line each, what in the files could not be taken, with file and position."""
+        """Return a line, with file and position, for each part of the files that is unreadable."""
 
     def frozen_documents(self) -> int:
         """Return how many documents a cut-over made read-only."""
 
     def merged(self) -> str | None:
-        """Return what shows that the state of two registries was merged into one, None: nothing."""
+        """Return the evidence that two registries were merged into one, None if there is none."""
 
     def unreadable(self) -> Mapping[str, str]:
-        """Return per file that no task could be made of what is wrong with it: a move leaves it."""
+        """Return what is wrong with each file that is unreadable as a task: a move skips it."""
 
     def legacy_state(self) -> datetime | None:
-        """Return when the older system's own database was last written, None without one."""
+        """Return when the legacy system's own database was last written, None without one."""
 
     def legacy_state_summary(self) -> str | None:
         """Return where that database is and what it counts, None without one."""
@@ -333,7 +347,7 @@ class MoveTarget(Replica, Protocol):
         """Return a text kept for the move (epoch, phase, lineage of the source), or None."""
 
     def write_stamp(self, name: str, value: str) -> None:
-        """Keep a text for the move, durably."""
+        """Store a text for the move, durably."""
 
 
 def __getattr__(name: str) -> object:

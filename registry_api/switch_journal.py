@@ -1,8 +1,9 @@
-"""``.registry/switch.json``: that a switch is under way, so that one that dies is noticed.
+"""``.registry/switch.json`` records a switch under way, so that an interrupted one is noticed.
 
-Written before a switch's first side effect, removed after its last. While it says ``inside``, the
-gate is closed and documents may be half frozen: an operation that gets in and still reads that
-knows that the switch died, leaves, and recovers it first.
+It is written before a switch's first side effect and removed after its last. While it says
+``inside``, the switch holds the gate and documents may be partly frozen: an operation that enters
+the gate and still reads ``inside`` knows that the switch was interrupted, leaves, and recovers it
+first.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ class Switching:
 
 
 def _unsynced(_: int) -> None:
-    """What is behind the gate need not outlive a power loss: then everybody is dead."""
+    """Skip the sync: ``inside`` need not survive a power loss, which ends every process."""
 
 
 class SwitchJournal:
-    """The file; written by the holder of ``switch.lock`` alone, read by everybody."""
+    """The file; only the holder of ``switch.lock`` writes it, every process reads it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "switch.json"
         self._place = str(self.path)
 
     def read(self) -> Switching | None:
-        """Return the switch under way, None: none. One that was cut off had done nothing yet."""
+        """Return the switch under way, or None; if unreadable, one that had done nothing yet."""
         try:
             data = orjson.loads(self.path.read_bytes())
             return Switching(
@@ -61,7 +62,7 @@ class SwitchJournal:
             return Switching(before=MigrationPhase(0), after=MigrationPhase(0), epoch=-1)
 
     def is_inside(self) -> bool:
-        """Whether a switch is, or died, behind the closed gate; asked with every operation."""
+        """Return whether a switch holds the gate or was interrupted in it; every operation asks."""
         if not os.access(self._place, os.F_OK):
             return False
         found = self.read()
@@ -71,7 +72,7 @@ class SwitchJournal:
         """Write or replace it; raises Unavailable."""
         data = orjson.dumps(asdict(switching))
         try:
-            # Replaced, never cut off: an empty one would tell that nothing had begun.
+            # Replaced, never truncated: an empty file would mean that nothing had begun.
             sync = os.fsync if durable else _unsynced
             replace_file(self.path, data, aside=self.path.with_suffix(".new"), sync=sync)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The tokens of a workspace: made once, kept in ``.registry`` for their owner alone."""
+"""The access tokens of a workspace: created once, kept in ``.registry``, for its owner only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["operator_token", "reader_token"]
 
 
 def operator_token(workspace: Path) -> str:
-    """Return the token by which one may act, making it the first time."""
+    """Return the token that permits commands, creating it on first use."""
     return _token(workspace / ".registry" / "token")
 
 
 def reader_token(workspace: Path) -> str:
-    """Return the token by which one may only look, making it the first time."""
+    """Return the token that permits reading only, creating it on first use."""
     return _token(workspace / ".registry" / "token.read")
 
 

@@ -1,4 +1,4 @@
-"""Read, decide, write: with a retry when somebody else was faster."""
+"""Load a task, decide, commit; and retry when another commit came first."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def transact(
 ) -> Commit | None:
     """Load the task, ask ``decide`` for ops, commit them against the revision that was read.
 
-    On Conflict everything is done again, with jitter; ``decide`` must be free of side effects.
+    On Conflict all of it is repeated, with jitter; ``decide`` must be free of side effects.
     Returns None, committing nothing, when ``decide`` returns no ops. Raises Conflict after
-    ``attempts`` tries or ``timeout`` seconds, and whatever the store raises besides.
+    ``attempts`` tries or ``timeout`` seconds, and any other error of the store.
     """
     deadline = time.monotonic() + timeout
     for attempt in range(attempts):
@@ -45,7 +45,7 @@ def transact(
         except Conflict:
             if attempt + 1 == attempts or time.monotonic() > deadline:
                 raise
-            # Full jitter: writers that collided once must not collide in step.
+            # Full jitter: writers that collided once must not collide again at the same time.
             sleep(random.uniform(0, min(0.05, 0.0005 * 2 ** min(attempt, 10))))
     raise AssertionError("unreachable")
 
@@ -57,11 +57,12 @@ def commit_with_retry(
     deadline: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Commit:
-    """Commit one changeset, retrying what may be retried until ``deadline``.
+    """Commit one changeset, retrying Unavailable and OutcomeUnknown until ``deadline``.
 
     That is a time of ``time.monotonic()``, e.g. ``time.monotonic() + 30``.
 
-    The id makes it safe: a first try whose answer was lost is answered as a replay.
+    The changeset id makes this safe: if a first try was applied but its answer was lost, the retry
+    is answered as a replay.
     """
     pause = 0.001
     while True:

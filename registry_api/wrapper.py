@@ -1,4 +1,4 @@
-"""A store around a store: every call goes through one method that a subclass fills in."""
+"""A store that wraps another: every call goes through one method that subclasses override."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ P = TypeVar("P")
 def provides(store: object, protocol: Callable[..., P]) -> TypeGuard[P]:
     """Return whether an object has every method of an optional protocol.
 
-    By attribute, also one that ``__getattr__`` forwards: ``isinstance`` of a runtime-checkable
-    protocol looks past ``__getattr__`` since Python 3.12. Another class is asked for by isinstance.
+    Checked by attribute, including those that ``__getattr__`` forwards: ``isinstance`` of a
+    runtime-checkable protocol ignores ``__getattr__`` since Python 3.12. A class that is not a
+    protocol is checked by isinstance.
     """
-    assert isinstance(protocol, type)  # not typed so: mypy takes no protocol as a type
+    assert isinstance(protocol, type)  # not annotated so: mypy accepts no protocol as a type
     if not getattr(protocol, "_is_protocol", False):
         return isinstance(store, protocol)
     return all(hasattr(store, name) for name in _members(protocol))
@@ -49,7 +50,7 @@ def find_capability(store: object, protocol: Callable[..., P]) -> P | None:
 
 
 class StoreWrapper:
-    """Passes every call to ``inner`` through ``around``; passes the contract as ``inner`` does."""
+    """A wrapper that passes every call to ``inner`` through ``around``; keeps the contract."""
 
     def __init__(self, inner: RegistryStore) -> None:
         self.inner = inner
@@ -60,7 +61,7 @@ class StoreWrapper:
 
     @property
     def info(self) -> StoreInfo:
-        """What the wrapped store says of itself."""
+        """The wrapped store's description of itself."""
         return self.inner.info
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:

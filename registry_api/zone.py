@@ -1,4 +1,4 @@
-"""The name of this machine's time zone: what older programs meant by a time without one."""
+"""The name of this machine's time zone, in which legacy programs wrote times without one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LINK, _NAME = Path("/etc/localtime"), Path("/etc/timezone")
 def machine_zone(
     env: Mapping[str, str] | None = None, *, link: Path = _LINK, name: Path = _NAME
 ) -> str | None:
-    """Return the zone's name, e.g. ``Europe/Berlin``; None where only its offset is known.
+    """Return the zone's name, e.g. ``Europe/Berlin``; None if only its offset is known.
 
-    In this order, as the C library does and Debian keeps it: TZ, the target of /etc/localtime,
-    /etc/timezone; UTC where nothing is set.
+    Looked up in this order, as the C library and Debian do: TZ, the target of /etc/localtime,
+    /etc/timezone; UTC if none of them is set.
     """
     env = os.environ if env is None else env
     if "TZ" in env:

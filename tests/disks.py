@@ -1,4 +1,4 @@
-"""Small disks of a test's own: filled to the last block, freed again, made read-only."""
+"""Small disks for one test each: filled to the last block, freed again, made read-only."""
 
 import subprocess
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import pytest
 
 
 class Disk:
-    """A mounted tmpfs; what fills it lies in a file beside the workspace."""
+    """A mounted tmpfs; a file next to the workspace fills it."""
 
     def __init__(self, root):
         self.root = root
@@ -16,7 +16,7 @@ class Disk:
         self._ballast = root / "ballast"
 
     def fill(self, *, spare=0):
-        """Fill the disk but for so many blocks."""
+        """Fill the disk, leaving this many blocks free."""
         with self._ballast.open("ab", buffering=0) as file:
             try:
                 while file.write(bytes(4096)) == 4096:
@@ -26,12 +26,12 @@ class Disk:
             file.truncate(max(0, file.seek(0, 2) // 4096 - spare) * 4096)
 
     def free(self):
-        """Free what was filled."""
+        """Free the blocks that ``fill`` took."""
         self._ballast.unlink()
 
     @contextmanager
     def read_only(self):
-        """Be read-only meanwhile; nobody may have a file open for writing."""
+        """Mount the disk read-only for the block; no process may have a file open for writing."""
         _mount("-o", "remount,ro", self.root)
         try:
             yield
@@ -45,7 +45,7 @@ def _mount(*args):
 
 @contextmanager
 def mounted(root):
-    """Give a disk of 32 MiB; skips, counted, where mounting is not allowed."""
+    """Give a disk of 32 MiB; skip the test where mounting is not allowed."""
     root.mkdir()
     try:
         _mount("-t", "tmpfs", "-o", "size=32m,mode=700", "none", root)

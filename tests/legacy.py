@@ -1,4 +1,4 @@
-"""Look-alikes of the older programs' files."""
+"""Imitations of the legacy programs' files."""
 
 import json
 
@@ -25,7 +25,7 @@ def write_task(workspace, task_id, **keys):
 
 
 PROGRAM = '''
-"""An older program: edits the document under flock with plain json, in place, no fsync."""
+"""A legacy program: edits the document under flock with plain json, in place, no fsync."""
 import errno, fcntl, json, sys, time
 
 def edit(path, change, *, timeout=10.0, hold=0.0):

@@ -1,5 +1,5 @@
-"""Processes to be killed or stopped, begun with everything imported (10 ms instead of 300), so that
-what happens to them happens in their work; and the programs that they run.
+"""Processes that a test kills or stops, and the programs that they run. They start with everything
+imported (10 ms instead of 300 ms), so that a kill or a stop hits their work and not their start.
 
 An acknowledgement is a line in a file, written after the commit returned: ``kind task id when``, as
 backends.admin.demo.check reads it.
@@ -50,14 +50,14 @@ _context.set_forkserver_preload(
 
 
 def start(program, *args):
-    """Start a program in a process of its own; it ends with the test run at the latest."""
+    """Start a program in its own process; it ends with the test run at the latest."""
     process = _context.Process(target=program, args=args, daemon=True)
     process.start()
     return process
 
 
 def event():
-    """Return an event that both sides can set and wait for."""
+    """Return an event that the test and a process can both set and wait for."""
     return _context.Event()
 
 
@@ -66,21 +66,21 @@ def opened(workspace, **options):
 
 
 def wait_until(happened, *, timeout=30.0):
-    """Wait for what sends no event: the state of a file or of a stopped process."""
+    """Wait for something that sends no event: the state of a file or of a stopped process."""
     deadline = time.monotonic() + timeout
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.005)
 
 
 def is_stopped(pid):
-    """Whether a process stands still under SIGSTOP."""
+    """Return whether a process is stopped by SIGSTOP."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def lost(workspace, acks, *, where="json"):
-    """Return how many writes were acknowledged, and those of them that plain json, or sqlite3, or
-    ``both`` do not find."""
+    """Return how many writes were acknowledged, and the acknowledged writes that plain json, or
+    sqlite3, or ``both`` do not find."""
     program = [sys.executable, "-m", "backends.admin.demo.check", str(workspace)]
     files = [str(path) for path in acks if path.exists()]
     done = subprocess.run([*program, where, *files], check=True, stdout=subprocess.PIPE)
@@ -92,7 +92,7 @@ def lost(workspace, acks, *, where="json"):
 
 
 def write(workspace, acks, name, tasks, options=None):
-    """Report, find, spawn agents and create tasks, without a rest, until killed."""
+    """Report, add findings, spawn agents and create tasks without a pause, until killed."""
     store, rng = opened(workspace, **(options or {})), random.Random(name)
     with Path(acks).open("a", buffering=1) as out:
         for n in range(10**9):
@@ -116,10 +116,11 @@ def _write_once(store, task, name, n):
 
 
 def work(workspace, acks, name, task):
-    """Rewrite the task's document and append to its logs by turns, without a rest, until killed.
+    """Rewrite the task's document and append to its logs in alternation, without a pause, until
+    killed.
 
-    Slowly, as on a disk that takes its time, and always the same: the document stays locked for
-    30 ms, without a real fsync.
+    It is always equally slow, as on a slow disk: the document stays locked for 30 ms, without a
+    real fsync.
     """
     from backends.json_files import write_ahead
 
@@ -141,10 +142,10 @@ def work(workspace, acks, name, task):
 
 
 def edit(workspace, acks, name, tasks, stop):
-    """Edit documents as an older program, under flock alone, until told to stop.
+    """Edit documents as a legacy program, under flock alone, until told to stop.
 
-    What does not parse, since its writer was killed in the middle, it leaves to the others; what is
-    not there, or may not be written, it passes over.
+    It skips a document that does not parse because its writer was killed halfway, that does not
+    exist, or that it may not write.
     """
     rng = random.Random(name)
     with Path(acks).open("a", buffering=1) as out:
@@ -160,7 +161,7 @@ def edit(workspace, acks, name, tasks, stop):
 
 
 def command(*tokens, out=os.devnull, env=None):
-    """Run ``registry-backend``; the process's exit code is the command's."""
+    """Run ``registry-backend``; the process's exit code is the command's exit code."""
     from backends.admin.cli import main
 
     os.environ |= env or {}
@@ -171,7 +172,7 @@ def command(*tokens, out=os.devnull, env=None):
 
 
 def stand_still(workspace, task, where):
-    """Commit an agent, and be stopped (SIGSTOP) with ``document`` or ``target`` locked in it."""
+    """Commit an agent, stopped (SIGSTOP) in the commit with ``document`` or ``target`` locked."""
     store = opened(workspace)
     store.load(task)
     if where == "document":
@@ -203,9 +204,9 @@ def _stop():
 
 def call(workspace, task, stop, said):
     """Call the store for one task until told to stop; send the longest wait of each kind of call,
-    and how the target followed.
+    and the counters of replication.
 
-    Without fsync: what is measured is how long others hold it up, not the disk.
+    Without fsync: the measurement is how long other processes hold up a call, not the disk.
     """
     store, longest = opened(workspace, durable=False), {}
     names = iter(range(10**9))
@@ -233,8 +234,8 @@ def call(workspace, task, stop, said):
 
 
 class Watch:
-    """Measures how long a block takes, without the time for which this thread was ready to run and
-    other programs had the processors (Linux): that is no wait for a lock of ours."""
+    """Measures how long a block takes, without the time in which this thread was ready to run while
+    other programs had the processors (Linux): that time is not a wait for one of our locks."""
 
     def __enter__(self):
         self._delayed, self._start = _delayed(), time.monotonic()
@@ -252,7 +253,7 @@ def _delayed():
 
 
 class Callers:
-    """Processes that call the store for a task each, meanwhile."""
+    """Processes that each call the store for one task while the test goes on."""
 
     def __init__(self, workspace, tasks):
         self._stop, self._pipes, self._processes = event(), [], []
@@ -269,7 +270,7 @@ class Callers:
         return self
 
     def longest(self):
-        """Stop them; return the longest wait of each kind of call."""
+        """Stop the processes; return the longest wait of each kind of call."""
         self._stop.set()
         found = {}
         for pipe in self._pipes:

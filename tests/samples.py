@@ -1,4 +1,4 @@
-"""The real registries, where they are at hand: copied before use, never changed in place."""
+"""The real registries, where they are available: copied before use, never changed in place."""
 
 import json
 import os
@@ -14,7 +14,7 @@ NAMES = ("recorded-2025-10", "server-2026-01")
 
 
 def copy_of(name, tmp_path):
-    """Return a copy of a sample workspace; skips, counted, where the samples are missing."""
+    """Return a copy of a sample workspace; skip the test where the samples are missing."""
     if not (SAMPLES / name).is_dir():
         pytest.skip(f"no sample registries: set LEGACY_SAMPLES to the folder that holds {name}")
     target = tmp_path / name
@@ -25,7 +25,7 @@ def copy_of(name, tmp_path):
 
 
 def keeps_entries(before, after):
-    """Whether a list of all tasks still has every key and entry that it had, in their order."""
+    """Return whether a list of all tasks still has every key and entry, in the same order."""
     old, new = json.loads(before), json.loads(after)
     return list(old) == list(new)[: len(old)] and all(
         list(old[name]) == list(new[name])[: len(old[name])] for name in ("tasks", "agents")

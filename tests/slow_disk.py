@@ -1,4 +1,4 @@
-"""A disk whose syncs take long, for programs that a test starts: built from slow_sync.c."""
+"""A disk with slow syncs, for programs that a test starts: built from slow_sync.c."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 
 def slow_syncs(folder, milliseconds):
-    """Return the environment in which each sync takes so much longer; skips without a compiler."""
+    """Return the environment in which each sync takes this much longer; skip without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler: slow_sync.c cannot be built")

@@ -1,4 +1,4 @@
-"""Run a program and kill it, or fail it, at its n-th system call of some kind (strace)."""
+"""Run a program and kill it, or make a call fail, at its n-th system call of some kind (strace)."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ WRITES = "write,pwrite64,fsync,ftruncate,truncate,fallocate,rename,mkdir,unlink,
 
 
 def need():
-    """Skip, counted, where strace is missing or may not trace."""
+    """Skip the test where strace is missing or is not allowed to trace."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: tests/packages.sh installs it where it can")
     if subprocess.run(["strace", "-o", "/dev/null", "true"], check=False).returncode:
@@ -18,7 +18,7 @@ def need():
 
 
 def run(code, *args, inject, calls=WRITES, path=None):
-    """Run Python code under injection; returns the finished process."""
+    """Run Python code under fault injection; return the finished process."""
     only = ["-P", str(path)] if path else []
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", *only]
     command += ["-e", f"inject={calls}:{inject}", sys.executable, "-c", code, *map(str, args)]

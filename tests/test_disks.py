@@ -1,4 +1,4 @@
-"""Every local store on a disk that is full, or read-only: typed refusals, nothing lost."""
+"""Every local store on a disk that is full or read-only: typed errors, and nothing lost."""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ def opened(disk, name):
 
 
 def begin(disk, name):
-    """Make two tasks; returns the ids of the changesets."""
+    """Make two tasks; return the ids of the changesets."""
     with closing(opened(disk, name)) as store:
         return {build.make(store, t, build.agent(t)).changeset_id for t in ("TASK-a", "TASK-b")}
 
@@ -83,9 +83,9 @@ def attempt(store, changeset, acked, refused, unknown):
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_full_disk(disk, name):
-    """Full to the last block, then with a few blocks more each time: each refusal is Unavailable,
-    and nothing happened, or OutcomeUnknown; what was read before can be read; with space again the
-    same store goes on, and all that was acknowledged is there, once."""
+    """On a full disk, with a few more free blocks each time, each refusal is Unavailable and
+    nothing happened, or is OutcomeUnknown; reads go on. With space again the same store goes on,
+    and every acknowledged change is there exactly once."""
     acked, refused, unknown = begin(disk, name), set(), []
     store = opened(disk, name)
     for spare in range(24):
@@ -100,7 +100,7 @@ def test_a_full_disk(disk, name):
         disk.free()
     assert len(refused) > 24
     for changeset in unknown:
-        with suppress(Conflict):  # it had not happened, and others came
+        with suppress(Conflict):  # it had not been applied, and other changes were
             acked.add(store.commit(changeset).changeset_id)
     acked.add(build.put(store, build.finding("TASK-a"), expected=None).changeset_id)
     store.close()
@@ -112,8 +112,8 @@ def test_a_full_disk(disk, name):
 
 
 def assert_whole(store, acked, refused):
-    """Every acknowledged change is in the feed, once and in order, and no refused one; what it
-    appended is in the histories, and nothing else."""
+    """Assert that every acknowledged change is in the feed, once and in order, that no refused
+    change is, and that the histories hold exactly the appended records."""
     found, revisions, appended, after = Counter(), Counter(), set(), None
     while page := store.changes(after, limit=1000):
         for change in page:
@@ -143,8 +143,9 @@ def assert_equal(disk):
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_read_only_disk(disk, name):
-    """Remounted read-only: status tells what is there, exits 0 and writes nothing; opening for
-    writing, or the first write, is refused as Unavailable; remounted, all goes on."""
+    """On a disk remounted read-only, status shows the registry, exits 0 and writes nothing, and
+    opening for writing or the first write is refused as Unavailable; once the disk is writable
+    again, all operations go on."""
     acked = begin(disk, name)
     if name != "sqlite":
         agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
@@ -185,7 +186,7 @@ def contents(disk):
     }
 
 
-# -- the cut-over and the ways back ----------------------------------------------------------
+# -- the cut-over and the rollback -----------------------------------------------------------
 
 STEPS = [(2, 3), (3, 4), (3, 2), (4, 3)]
 
@@ -204,15 +205,14 @@ def phase_of(disk):
 
 
 def frozen(disk):
-    """Return the documents that nobody may write."""
+    """Return the documents that are read-only."""
     documents = disk.workspace.glob("*/AGENT_REGISTRY.json")
     return [p for p in documents if not p.stat().st_mode & 0o200]
 
 
 @pytest.fixture(params=STEPS, ids=["2-3", "3-4", "3-2", "4-3"])
 def about_to_switch(disk, request):
-    """A workspace of large documents in the phase before, something written since, a switch to be
-    made."""
+    """A workspace of large documents before a switch, with writes since the last one."""
     before, after = request.param
     legacy.write_task(disk.workspace, "TASK-legacy", agents=[], own_key={"b": 1, "a": 2})
     with closing(open_store(settings(disk))) as store:
@@ -229,7 +229,7 @@ def about_to_switch(disk, request):
 
 
 def assert_untouched(disk, before, counts):
-    """The phase is the one of before, no document is frozen in phase 2, writers go on."""
+    """Assert that the phase is ``before``, documents are writable up to 2, and writers go on."""
     assert phase_of(disk) == before
     if before <= MigrationPhase.READ_MIGRATION:
         assert frozen(disk) == []
@@ -240,9 +240,9 @@ def assert_untouched(disk, before, counts):
 
 
 def test_a_switch_on_a_disk_that_fills_up(about_to_switch, monkeypatch):
-    """Right after its space was looked at, to the last block, then with ever more: the switch is
-    made or gives up as Unavailable, the phase unchanged, and no document stays frozen in phases up
-    to 2; with space all writers go on and the way there and back loses nothing."""
+    """A switch whose disk fills up right after the check for space succeeds or gives up as
+    Unavailable with the phase unchanged and, up to phase 2, no document frozen; with space again
+    all writers go on, and the way there and back loses nothing."""
     disk, before, after = about_to_switch
     monkeypatch.setattr(move, "check_place", lambda _: None)
     with closing(open_store(settings(disk))) as store:
@@ -274,7 +274,7 @@ def test_a_switch_on_a_disk_that_fills_up(about_to_switch, monkeypatch):
 
 
 def test_a_switch_on_a_read_only_disk(about_to_switch):
-    """It gives up as Unavailable and changes nothing; remounted, it is made."""
+    """A switch on a read-only disk gives up as Unavailable and changes nothing."""
     disk, before, after = about_to_switch
     with closing(open_store(settings(disk))) as store:
         counts = store.counts()
@@ -291,7 +291,7 @@ def test_a_switch_on_a_read_only_disk(about_to_switch):
 
 @pytest.mark.parametrize("phase", [3, 4])
 def test_looking_on_a_read_only_disk_after_the_cut_over(disk, phase):
-    """Another program's late write lies there: status tells what it can, and writes nothing."""
+    """On a read-only disk with a late write, status shows the registry and writes nothing."""
     begin(disk, "dual2")
     switch(disk, phase)
     legacy.write_task(disk.workspace, "TASK-late", agents=[])

@@ -1,4 +1,4 @@
-"""Root looks at and works on another user's registry: all of it still belongs to that user."""
+"""Root runs commands on another user's registry: every file still belongs to that user."""
 
 import ast
 import io
@@ -36,16 +36,15 @@ def workspace(tmp_path, monkeypatch):
 
 
 def give_away(root):
-    """Let everything belong to the owner."""
+    """Make the owner the owner of every file."""
     for path in (root, *root.rglob("*")):
         os.chown(path, *OWNER)
 
 
 @pytest.fixture
 def reachable():
-    """A workspace with a task, in folders that every user may pass: not below pytest's own, which
-    every run of the same user closes again.
-    """
+    """A workspace with a task, in folders that every user may pass: not below pytest's own folder,
+    which every test run of the same user makes private again."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         root = Path(folder) / "workspace"
@@ -54,7 +53,7 @@ def reachable():
 
 
 def others(workspace):
-    """What does not belong to the owner."""
+    """Return the files that do not belong to the owner."""
     return [
         str(p.relative_to(workspace))
         for p in (workspace, *workspace.rglob("*"))
@@ -68,15 +67,15 @@ def run(workspace, *tokens):
 
 @pytest.mark.parametrize("verb", ["status", "verify", "doctor", "recover", "reconcile"])
 def test_a_look_by_root_leaves_nothing_of_root(workspace, capsys, verb):
-    """Each command alone, on a registry that nobody of ours has opened before."""
+    """Each reading command that root runs leaves no file of root, on a registry that this library
+    has not opened before."""
     run(workspace, verb)
     assert others(workspace) == []
 
 
 def test_all_that_root_does_belongs_to_the_owner(workspace, capsys):
-    """A write, a new task, every phase there and back with a write in each, and what they archive;
-    SQLite's own files too.
-    """
+    """Everything that root creates belongs to the owner: a write and a new task in every phase
+    there and back, the archive, and SQLite's own files."""
     for phase in (0, 1, 2, 3, 4, 3, 2, 1, 0):
         assert run(workspace, "switch", str(phase)) == 0
         with closing(open_store(load_settings(workspace))) as store:
@@ -89,7 +88,7 @@ def test_all_that_root_does_belongs_to_the_owner(workspace, capsys):
 
 
 def test_an_empty_workspace_of_another_user(tmp_path):
-    """SQLite, begun by root for somebody else."""
+    """A SQLite registry that root creates in another user's workspace belongs to that user."""
     os.chown(tmp_path, *OWNER)
     with closing(open_store(load_settings(tmp_path))) as store:
         build.make(store, "t", build.agent("t"), build.report("t"))
@@ -115,7 +114,7 @@ COMMANDS = [
 
 
 def as_user(uid, gid, work):
-    """Run something in a child process as another user; returns what it returned."""
+    """Run a function in a child process as another user; return its result."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -134,7 +133,7 @@ def as_user(uid, gid, work):
 
 
 def said(workspace, tokens):
-    """Run a command; returns its exit code and what it printed."""
+    """Run a command; return its exit code and its output."""
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(out):
         code = run(workspace, *tokens)
@@ -149,7 +148,8 @@ def contents(workspace):
 @pytest.mark.parametrize("group", [False, True], ids=["without", "with the group's right"])
 @pytest.mark.parametrize("phase", [0, 2, 3, 4])
 def test_another_user_is_refused_and_told_whom_to_ask(reachable, monkeypatch, phase, group):
-    """Every command: typed, naming the owner and the command; nothing changed, nothing made."""
+    """Every command of another user is refused with a typed error that names the owner and the
+    command to run as the owner; nothing is changed or created."""
     monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
     root = reachable
     said(root, ("switch", str(phase)))
@@ -166,7 +166,7 @@ def test_another_user_is_refused_and_told_whom_to_ask(reachable, monkeypatch, ph
         gid = OWNER[1] if group else ANOTHER
         code, text = as_user(ANOTHER, gid, lambda tokens=tokens: said(root, tokens))
         if tokens[0] in {"doctor", "metrics", "watch"} and group and "error" not in text:
-            continue  # what it may see it says
+            continue  # it shows the parts that the user may read
         error = json.loads(text)["error"]
         assert (code, error["code"]) == (1, "not_permitted"), (tokens, text)
         owner = "nobody"
@@ -178,7 +178,7 @@ def test_another_user_is_refused_and_told_whom_to_ask(reachable, monkeypatch, ph
 
 @pytest.mark.parametrize("phase", [0, 2, 3])
 def test_another_users_calls_are_refused(reachable, phase):
-    """Through open_store too: one typed error, whatever the call."""
+    """open_store refuses another user with one typed error that names the owner."""
     root = reachable
     said(root, ("switch", str(phase)))
     give_away(root)

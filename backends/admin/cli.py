@@ -1,7 +1,7 @@
-"""``registry-backend``: look at a registry and move it.
+"""The command ``registry-backend``: show the status of a registry and move it between stores.
 
-rich and the stores are imported inside the commands: a cold ``status --json`` is asked for by
-scripts, and importing them would be most of its time.
+rich and the stores are imported inside the commands: scripts call ``status --json`` as a new
+process, and these imports would take most of its time.
 """
 
 from __future__ import annotations
@@ -50,13 +50,18 @@ _EXIT: tuple[tuple[type[RegistryError], int], ...] = (
 
 Workspace = Annotated[
     Path | None,
-    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest registry above"),
+    Parameter(
+        help="base directory; default: REGISTRY_WORKSPACE, else the nearest registry at or above "
+        "the current directory"
+    ),
 ]
-Json = Annotated[bool, Parameter(negative="", help="one JSON object on stdout, nothing else")]
+Json = Annotated[
+    bool, Parameter(negative="", help="print one JSON object and nothing else on stdout")
+]
 
 app = App(
     name="registry-backend",
-    help="What is true in an agent registry, and its move from one store to another.\n\n"
+    help="Show the status of an agent registry, and move it from one store to another.\n\n"
     "Example: registry-backend --workspace .agent-workspace",
     version=lambda: version("registry-backend"),
     version_flags=["--version"],
@@ -64,7 +69,7 @@ app = App(
 
 
 def main(tokens: list[str] | None = None) -> int:
-    """Run the command; returns the exit code.
+    """Run the command and return its exit code.
 
     0 ok, 1 error, 2 usage, 3 mismatch or conflict, 4 busy, 5 timed out, 6 preflight refused.
     """
@@ -95,13 +100,13 @@ def main(tokens: list[str] | None = None) -> int:
 
 
 def _suit_terminal() -> None:
-    """Let every terminal show what it can: signs that its encoding lacks become question marks."""
+    """Make output safe: characters that the terminal's encoding lacks become question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     columns = os.environ.get("COLUMNS", "")
     if columns.isascii() and columns.isdigit() and int(columns) < _NARROWEST:
-        del os.environ["COLUMNS"]  # rich prints nothing into no columns
+        del os.environ["COLUMNS"]  # with fewer columns rich prints nothing
 
 
 def _refused(error: RegistryError, tokens: list[str]) -> int:
@@ -115,7 +120,7 @@ def _refused(error: RegistryError, tokens: list[str]) -> int:
 
 
 def _wants_more(tokens: list[str]) -> bool:
-    """Whether a command may be a plugin's; loading them takes its time."""
+    """Return whether plugins must be loaded: not for a built-in command, as loading is slow."""
     return "--help" in tokens or any(t not in app for t in tokens[_command_at(tokens) :][:1])
 
 
@@ -124,7 +129,9 @@ def _add_commands() -> None:
 
     def register(name: str, command: Callable[..., int]) -> None:
         if name in _OURS:
-            log.warning("a plugin's command %s is left out: there is one of that name", name)
+            log.warning(
+                "a plugin's command %s is ignored: there is a built-in one of that name", name
+            )
         elif name not in app:
             app.command(command, name=name)
 
@@ -139,7 +146,7 @@ def _command_at(tokens: list[str]) -> int:
 
 
 def _command_first(tokens: list[str]) -> list[str]:
-    """Move options before the command behind it: it is the command that takes them."""
+    """Move options given before the command to after it, because the command takes them."""
     at = _command_at(tokens)
     if not 0 < at < len(tokens) or tokens[at] not in app:
         return tokens
@@ -149,16 +156,16 @@ def _command_first(tokens: list[str]) -> list[str]:
 def _misunderstood(error: cyclopts.CycloptsError) -> str:
     if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
         found = error.unused_tokens[0]
-        return f"{found!r} is one too many" if error.command_chain else f"no command {found!r}"
+        return f"unexpected argument {found!r}" if error.command_chain else f"no command {found!r}"
     return str(error)
 
 
 def _next_step_for(error: OSError) -> str:
     if error.errno == errno.EROFS:
-        return "Mount it for writing"
+        return "Mount the file system for writing"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "Free space, try again"
-    return "Check that file and its folder" if error.filename else "Try again"
+        return "Free disk space, then try again"
+    return "Check that file and its folder's permissions" if error.filename else "Try again"
 
 
 def _report_error(code: str, message: str, next_step: str, *, as_json: bool) -> None:
@@ -175,14 +182,14 @@ def _print_json(value: dict[str, Any]) -> None:
 
     try:
         text = orjson.dumps({"version": 1, **value})
-    except TypeError:  # a lone surrogate, e.g. from an argument that is no UTF-8
+    except TypeError:  # a lone surrogate, e.g. from an argument that is not UTF-8
         import json
 
         text = json.dumps({"version": 1, **value}, default=str).encode()
     try:
         shown = text.decode()
         shown.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # escaped, since a question mark would be another value
+    except UnicodeEncodeError:  # escape: a question mark in its place would change the value
         import json
 
         shown = json.dumps(orjson.loads(text))
@@ -191,15 +198,16 @@ def _print_json(value: dict[str, Any]) -> None:
 
 @app.default
 def summary(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Show what is true here: phase, true counts beside the claimed ones, who is silent."""
+    """Show the status: migration phase, actual and stored counts, silent agents."""
     return status(workspace=workspace, json=json)
 
 
 @app.command
 def status(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Show phase, true counts beside the claimed ones, and who is silent.
+    """Show the migration phase, actual and stored counts, and silent agents.
 
-    Writes nothing where no move is recorded; else it takes in what older programs wrote.
+    "Stored" are the counters in legacy files. If no move is recorded, this writes nothing;
+    otherwise it absorbs what legacy programs wrote.
 
     Example: registry-backend status --workspace .agent-workspace --json
     """
@@ -229,31 +237,31 @@ def switch(
     workspace: Workspace = None,
     json: Json = False,
     dry_run: Annotated[
-        bool, Parameter(negative="", help="only check and say what would be")
+        bool, Parameter(negative="", help="only check, and print the steps it would take")
     ] = False,
     json_is_truth: Annotated[
-        bool, Parameter(negative="", help="although the legacy system has a database of its own")
+        bool, Parameter(negative="", help="use the JSON even if registry/state.sqlite3 exists")
     ] = False,
     leave_unreadable: Annotated[
-        bool, Parameter(negative="", help="although documents cannot be read: leave them behind")
+        bool, Parameter(negative="", help="do not move tasks whose documents cannot be read")
     ] = False,
     force: Annotated[
-        bool, Parameter(negative="", help="although late writes or open documents forbid it")
+        bool, Parameter(negative="", help="switch despite late writes or open documents")
     ] = False,
-    reason: Annotated[str | None, Parameter(help="why --force; recorded")] = None,
+    reason: Annotated[str | None, Parameter(help="why --force is used; it is recorded")] = None,
     guard: Annotated[
-        str | None, Parameter(help="watch for so long afterwards, and step back if it fails: 10m")
+        str | None, Parameter(help="watch for this long afterwards, e.g. 10m; step back on failure")
     ] = None,
     timeout: Annotated[
         float | None,
-        Parameter(help="seconds to wait for the gate and for locks; else 5, more on a slow host"),
+        Parameter(help="seconds to wait for the gate and locks; default: 5, more on a slow host"),
     ] = None,
 ) -> int:
-    """Move to another migration phase: 0 to 4, next, back, a name; without one: REGISTRY_PHASE.
+    """Move to another migration phase: 0 to 4, a name, next or back; default: REGISTRY_PHASE.
 
-    Each step fills and verifies the target beside the writers, then holds them off for the moment
-    in which the phase changes. Nothing is changed where a check fails. With --guard it steps back
-    by itself when errors, differences or waits appear, and exits 3.
+    Each step fills and verifies the target while writers continue, then makes them wait briefly
+    while the phase changes. If a check fails, nothing is changed. With --guard it steps back by
+    itself if calls fail, answers differ or latency rises, and exits 3.
 
     Example: registry-backend switch next --guard 10m
     """
@@ -265,24 +273,26 @@ def switch(
     from registry_api import load_settings, open_migration
     from registry_api.control import PhaseRecord
 
-    if timeout is not None and not 0 < timeout <= 600:  # NaN is no time either
+    if timeout is not None and not 0 < timeout <= 600:  # not "timeout <= 0": NaN must fail too
         raise UsageError(
-            f"--timeout {timeout:g} is not more than 0 and at most 600 seconds",
+            f"--timeout {timeout:g} is out of range: more than 0 and at most 600 seconds",
             next_step="registry-backend switch --help",
         )
     if force != (reason is not None):
-        raise UsageError("--force and --reason TEXT go together", next_step="Say why")
+        raise UsageError(
+            "--force needs --reason TEXT, and --reason needs --force", next_step="Give both"
+        )
     watched = None if guard is None else seconds_of(guard)
     settings, code = load_settings(workspace), OK
     if to is None:
         if settings.phase is None:
             raise UsageError(
-                "no phase is named, and REGISTRY_PHASE is not set",
+                "no phase was given, and REGISTRY_PHASE is not set",
                 next_step="registry-backend switch next, or set REGISTRY_PHASE",
             )
         to = str(settings.phase)
     with closing(open_migration(settings, read_only=dry_run)) as migration:
-        # Not from its status, which counts records and waits for every document that is locked.
+        # Not from migration.status(), which counts records and waits for every locked document.
         phase = phase_named(to, (_recorded(settings) or PhaseRecord()).phase)
         watch = None if watched is None or dry_run else Guard(settings)
         with progress_shown() as progress:
@@ -318,7 +328,7 @@ def _user(name: Callable[[], str]) -> str:
     try:
         return name()
     except (OSError, KeyError, ImportError):
-        return "unknown"  # a container without an entry for its user
+        return "unknown"  # a container may have no passwd entry for its user
 
 
 @app.command
@@ -330,7 +340,7 @@ def plan(
     json_is_truth: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
     leave_unreadable: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
 ) -> int:
-    """Check a switch and say which steps it would take; the same as switch --dry-run.
+    """Check a switch and print the steps it would take; same as switch --dry-run.
 
     Example: registry-backend plan 2
     """
@@ -346,7 +356,7 @@ def plan(
 
 @app.command
 def verify(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Compare both stores of a move field by field, beside the writers; exit 3 on a difference.
+    """Compare both stores of a move field by field while writers continue; exit 3 on a difference.
 
     Example: registry-backend verify --json
     """
@@ -371,7 +381,7 @@ def verify(*, workspace: Workspace = None, json: Json = False) -> int:
 
 
 def _unrecorded(settings: Any) -> bool:
-    """Whether no move is recorded: then looking must leave no trace."""
+    """Return whether no move is recorded: then a command that only reads must write nothing."""
     return _recorded(settings) is None
 
 
@@ -383,7 +393,7 @@ def _recorded(settings: Any) -> Any:
 
 
 def _refuse_none(settings: Any) -> None:
-    """Raise where nothing is yet: what mends a registry does not start one in a mistyped folder."""
+    """Raise if there is no registry: a repair must not create one in a mistyped workspace."""
     from registry_api.opening import STATE_DIR
 
     if settings.backend == "auto" and not (settings.workspace / STATE_DIR).exists():
@@ -426,9 +436,11 @@ def reconcile(
     *,
     workspace: Workspace = None,
     json: Json = False,
-    dry_run: Annotated[bool, Parameter(negative="", help="only say what would be done")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="only print what would be done")] = False,
 ) -> int:
-    """Take in what other programs wrote, and bring the logs and the target of a move up to date.
+    """Absorb foreign edits, and bring the logs and the target of a move up to date.
+
+    A foreign edit is a change to a registry's files by a program that does not use this library.
 
     Example: registry-backend reconcile --dry-run
     """
@@ -444,7 +456,7 @@ def reconcile(
             logs = find_capability(store, Logged)
             if logs is not None:
                 found |= logs.reconcile(dry_run=dry_run).to_dict()
-    else:  # not by open_store, which heals in passing
+    else:  # not open_store: it catches up itself, so nothing would be left to report
         with closing(open_migration(settings)) as migration, progress_shown() as shown:
             found |= migration.reconcile(dry_run=dry_run, progress=shown).to_dict()
     return _answer(found, show_caught_up, as_json=json)
@@ -455,9 +467,9 @@ def recover(
     *,
     workspace: Workspace = None,
     json: Json = False,
-    dry_run: Annotated[bool, Parameter(negative="", help="only say what would be done")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="only print what would be done")] = False,
 ) -> int:
-    """Finish what a switch or a writer that died left behind; every operation does so by itself.
+    """Finish interrupted switches and writes now; otherwise the next operation does.
 
     Example: registry-backend recover --dry-run
     """
@@ -469,7 +481,7 @@ def recover(
     notes: tuple[str, ...] = ()
     if _unrecorded(settings):
         with closing(open_store(settings, read_only=dry_run)) as store:
-            store.counts()  # settles what there is
+            store.counts()  # any operation finishes interrupted writes
     else:
         with closing(open_migration(settings)) as migration:
             notes = migration.recover(dry_run=dry_run)
@@ -478,9 +490,9 @@ def recover(
 
 @app.command
 def doctor(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Look for what is not as it should be, and say what mends it; mends nothing itself.
+    """List problems, each with the command that fixes it. Changes nothing.
 
-    Exit 3 when something needs action.
+    Exits 3 if something needs action.
 
     Example: registry-backend doctor --json
     """
@@ -502,12 +514,13 @@ def watch(
     *,
     workspace: Workspace = None,
     json: Json = False,
-    every: Annotated[float, Parameter(help="seconds between two looks")] = 1.0,
-    count: Annotated[int, Parameter(help="looks until it ends; 0: until interrupted")] = 0,
+    every: Annotated[float, Parameter(help="refresh interval in seconds")] = 1.0,
+    count: Annotated[int, Parameter(help="refreshes until it ends; 0: until interrupted")] = 0,
 ) -> int:
-    """Show live what the processes of a workspace do; with --json one look, after one interval.
+    """Show live what the processes of a workspace do; with --json, print one interval and end.
 
-    Writes and reads a second, their 99th percentile, the wait at the gate, what lags.
+    Shows writes and reads per second, the 99th percentile of their latency and of the wait for the
+    gate (the lock that a switch takes), and how many tasks are behind in the target.
 
     Example: registry-backend watch --every 2
     """
@@ -528,7 +541,7 @@ def watch(
 
 @app.command
 def metrics(*, workspace: Workspace = None, json: Json = False) -> int:
-    """Print what the live processes count, in Prometheus's text format; changes nothing.
+    """Print the counters of the live processes in Prometheus text format. Changes nothing.
 
     Example: registry-backend metrics > /var/lib/node_exporter/registry.prom
     """
@@ -541,7 +554,7 @@ def metrics(*, workspace: Workspace = None, json: Json = False) -> int:
 
 @app.command
 def history(*, workspace: Workspace = None, json: Json = False) -> int:
-    """List the switches made, oldest first.
+    """List the switches made so far, oldest first.
 
     Example: registry-backend history
     """
@@ -551,7 +564,7 @@ def history(*, workspace: Workspace = None, json: Json = False) -> int:
     settings = load_settings(workspace)
     found: list[dict[str, Any]] = []
     if _unrecorded(settings):
-        _reader(settings).close()  # says so where there is no registry at all
+        _reader(settings).close()  # raises if there is no registry at all
     else:
         with closing(open_migration(settings)) as migration:
             found = list(migration.history())
@@ -562,19 +575,20 @@ def history(*, workspace: Workspace = None, json: Json = False) -> int:
 def demo(
     *,
     workspace: Annotated[
-        Path | None, Parameter(help="a copy of a legacy workspace; default: one is made")
+        Path | None, Parameter(help="a copy of a legacy workspace; default: a generated one")
     ] = None,
-    writers: Annotated[int, Parameter(help="agent processes")] = 8,
-    seconds: Annotated[float, Parameter(help="load before each switch")] = 2.0,
+    writers: Annotated[int, Parameter(help="number of agent processes")] = 8,
+    seconds: Annotated[float, Parameter(help="seconds of load before each switch")] = 2.0,
     sabotage: Annotated[
-        bool, Parameter(negative="", help="drop one write in 500 on purpose: must be found out")
+        bool,
+        Parameter(negative="", help="drop one write in 500 on purpose; the check must detect it"),
     ] = False,
     json: Json = False,
 ) -> int:
-    """Move a live registry from phase 0 to 4, back and there again; exit 3 if a write was lost.
+    """Move a live registry from phase 0 to 4, to 0 and to 4 again; exit 3 if a write was lost.
 
-    Makes a legacy workspace with stale counters and torn pieces, starts writer processes and two
-    un-migrated programs, and checks every acknowledged write with plain json and sqlite3.
+    Creates a legacy workspace with stale counters and torn files, starts writer processes and two
+    legacy programs, and looks for every acknowledged write with plain json and sqlite3.
 
     Example: registry-backend demo --writers 8 --seconds 5
     """
@@ -592,15 +606,15 @@ def demo(
         )
     if workspace is not None and not has_legacy_registry(workspace):
         raise UsageError(
-            f"{workspace} holds no registry of the older orchestrator",
-            next_step="Name a copy of one, or leave --workspace out",
+            f"{workspace} holds no registry of the legacy orchestrator",
+            next_step="Give a copy of a legacy workspace, or omit --workspace",
         )
     with tempfile.TemporaryDirectory(prefix="registry-demo-") as folder:
         if workspace is None:
             workspace = Path(folder) / "workspace"
             make_workspace(workspace)
         if not json:
-            _said(f"Moving {workspace} under load of {writers} writers …")
+            _said(f"Moving {workspace} under load from {writers} writers …")
         with warnings_kept() as left, progress_shown() as progress:
             rows = run_demo(
                 workspace,
@@ -644,7 +658,7 @@ app.command(_plugins)
 
 @_plugins.default
 def plugins(*, json: Json = False) -> int:
-    """List the plugins, the stores they bring, and why one is broken; ``new`` writes one.
+    """List the plugins, their stores, and why a plugin is broken; ``new`` creates one.
 
     Example: registry-backend plugins
     """
@@ -668,11 +682,11 @@ def new(
     name: str,
     *,
     folder: Annotated[
-        Path | None, Parameter(help="where to write it; default: registry-backend-NAME")
+        Path | None, Parameter(help="folder to create; default: registry-backend-NAME")
     ] = None,
     json: Json = False,
 ) -> int:
-    """Write a distribution with a store that works, for its author to fill in.
+    """Create a Python distribution with a working example store, to replace with your own.
 
     Example: registry-backend plugins new redis
     """
@@ -704,16 +718,16 @@ _OURS = {name for name in app if not name.startswith("-")}
 
 
 def run() -> None:
-    """The console script."""
+    """Run the command as a console script and exit with its code."""
     try:
         code = main()
         sys.stdout.flush()
     except OSError as error:
-        # Where the answer goes is full or was closed: nothing more can be said there.
+        # Standard output is full or closed: nothing more can be written to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             with suppress(OSError):
-                sys.stderr.write(f"registry-backend: the answer was not written: {error}\n")
-                sys.stderr.write("  next: Free space, or let it go elsewhere\n")
+                sys.stderr.write(f"registry-backend: the output could not be written: {error}\n")
+                sys.stderr.write("  next: Free disk space, or redirect the output\n")
         code = ERROR
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What the checks of a registry found, for people."""
+"""Text output of ``registry-backend doctor``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["show_doctor"]
 
 
 def show_doctor(found: dict[str, Any]) -> None:
-    """Print the issues for people."""
+    """Print the issues, those that need action with their next step."""
     from rich.console import Console  # noqa: PLC0415  (0.1 s)
     from rich.text import Text  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Watch the processes of a workspace after a switch, and step back by itself if it goes ill."""
+"""Watch the processes of a workspace after a switch, and step back if there are problems."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from registry_api.procs import living, quantile
 
 __all__ = ["Guard", "seconds_of"]
 
-_EVERY = 1.0  # seconds between two looks
-_SLOWER = 3.0  # times the 99th percentile of before
-_ENOUGH = 100  # calls that a percentile is made of
+_EVERY = 1.0  # seconds between two reads of the counters
+_SLOWER = 3.0  # times the 99th percentile before the switch: more is a problem
+_ENOUGH = 100  # calls, before and after, that a comparison of percentiles needs
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -25,12 +25,17 @@ def seconds_of(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
     if not 0 < seconds <= 24 * 3600:
-        raise UsageError(f"--guard {text}: no time of at most a day", next_step="e.g. --guard 10m")
+        raise UsageError(
+            f"--guard {text} is not a time of at most 24 hours", next_step="e.g. --guard 10m"
+        )
     return seconds
 
 
 class Guard:
-    """What the living processes counted before a switch; made before it."""
+    """A watch over live processes: compares their counters after a switch with those before it.
+
+    Create it before the switch, since it reads the counters at once.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.workspace / STATE_DIR
@@ -53,8 +58,10 @@ class Guard:
         seconds: float,
         progress: Progress | None = None,
     ) -> SwitchReport:
-        """Look for so long; step back to where the switch began when errors, differences or waits
-        appear. Returns what was done.
+        """Watch for ``seconds``; at the first problem step back to the phase before the switch.
+
+        Problems are failed calls, answers that differ, and a 99th percentile that tripled. Returns
+        a report with the steps back, if any, and a note.
         """
         start, after = time.monotonic(), self._look()
         while (passed := time.monotonic() - start) < seconds:
@@ -64,20 +71,20 @@ class Guard:
             ill = self._ill(after)
             if ill is not None:
                 return self._step_back(migration, report.steps[0].from_phase, ill)
-        return SwitchReport(notes=(f"watched for {seconds:g} s: nothing went ill",))
+        return SwitchReport(notes=(f"watched for {seconds:g} s: no problem found",))
 
     def _step_back(self, migration: Migration, to: MigrationPhase, ill: str) -> SwitchReport:
         back = migration.switch(to, actor="guard")
         return SwitchReport(steps=back.steps, notes=(f"stepped back to {to:d}: {ill}", *back.notes))
 
     def _ill(self, after: tuple[Counter[str], dict[str, list[int]]]) -> str | None:
-        """Say what went ill since the switch, None: nothing."""
+        """Return the problem found since the switch, None if there is none."""
         counts, times = self._look()
         for name in ("failed", "mismatched"):
-            # A process that ended took its counts along: fewer than then is no sign of health.
+            # A sum over live processes: it falls when one ends, so only a rise tells anything.
             more = counts[name] - after[0][name]
             if more > 0:
-                return f"{more} {name}"
+                return f"{more} call(s) counted as {name}"
         for name in ("write", "read"):
             old = self._before[1].get(name, [])
             new = [
@@ -88,5 +95,5 @@ class Guard:
                 continue
             was, now = quantile(old, 0.99), quantile(new, 0.99)
             if was and now and now > _SLOWER * was:
-                return f"p99 of a {name} rose from {1e3 * was:.1f} to {1e3 * now:.1f} ms"
+                return f"p99 latency of a {name} rose from {1e3 * was:.1f} to {1e3 * now:.1f} ms"
         return None

@@ -1,4 +1,4 @@
-"""The move for people: phases by name, progress on long work, what a switch did."""
+"""Text output of the commands of a move: phase names, progress and results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ __all__ = [
 
 
 def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
-    """Return the phase that a number, a name, ``next`` or ``back`` means."""
+    """Return the phase for a number, a name, ``next`` or ``back``; ``now`` is the current phase.
+
+    Raises UsageError if there is no such phase.
+    """
     word = text.strip().upper()
     try:
         if word in {"NEXT", "BACK"}:
@@ -35,14 +38,14 @@ def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
             "BACK": f"no phase before {now:d} {now.name}",
         }
         raise UsageError(
-            f"there is {where[word]}" if word in where else f"{text!r} is no migration phase",
+            f"there is {where[word]}" if word in where else f"{text!r} is not a migration phase",
             next_step=f"Phases: {names}, next, back",
         ) from None
 
 
 @contextmanager
 def progress_shown() -> Iterator[Progress | None]:
-    """Give a progress callback that draws a line with rate and time left on a terminal."""
+    """Yield a callback that shows progress and time left, None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -65,7 +68,7 @@ def show_switch(found: dict[str, Any]) -> None:
     for note in found["notes"]:
         sys.stdout.write(f"{note}\n")
     if not found["steps"]:
-        sys.stdout.write("Already there; nothing was changed.\n")
+        sys.stdout.write("Already in that phase; nothing was changed.\n")
     for step in found["steps"]:
         names = f"{step['from']:d} -> {step['to']:d} {step['to'].name}"
         if found["dry_run"]:
@@ -81,7 +84,7 @@ def show_switch(found: dict[str, Any]) -> None:
 def show_verify(found: dict[str, Any]) -> None:
     """Print a verification's result."""
     for task_id in found.get("in_flight", ()):
-        sys.stdout.write(f"{task_id}: never stood still, not compared\n")
+        sys.stdout.write(f"{task_id}: kept changing, not compared\n")
     if not found.get("compared", True):
         sys.stdout.write(
             f"{found['tasks']} task(s) in one store: nothing to compare before phase 1\n"
@@ -99,8 +102,8 @@ def show_caught_up(found: dict[str, Any]) -> None:
     sys.stdout.write(f"{found['healed']} task(s) {would}brought up to date\n")
     if found["taken"] or found["written"]:
         sys.stdout.write(
-            f"{found['taken']} log line(s) {would}taken in, "
-            f"{found['written']} missing one(s) {would}written\n"
+            f"{found['taken']} log line(s) {would}imported, "
+            f"{found['written']} missing line(s) {would}written\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""``registry-backend plugins new``: a store that works, in files for its author to fill in."""
+"""``registry-backend plugins new``: create a distribution with a working example store."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ __all__ = ["FILES", "write_plugin"]
 
 FILES = ("README.md", "Makefile", "pyproject.toml", "registry_backend_example.py")
 _NAME = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
-# What else the name of a store stands for, and the name that is replaced.
+# Names that mean something else in REGISTRY_BACKEND, and the placeholder of the template.
 _TAKEN = {"auto", "example", *(f"dual{phase}" for phase in range(5))}
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write the files of ``registry-backend-NAME`` into a folder that is not there yet.
+    """Write the files of ``registry-backend-NAME`` into a new folder; return their paths.
 
-    Raises UsageError for a name that is no store's or is taken, and for a folder that exists.
+    Raises UsageError if the name is not valid or is taken, or if the folder exists.
     """
     if not _NAME.fullmatch(name) or name in _TAKEN:
         raise UsageError(
-            f"{name!r} is no name for a store",
-            next_step="Small letters, digits and _, a letter first and no _ last; not "
-            f"{', '.join(sorted(_TAKEN))}",
+            f"{name!r} is not a valid store name",
+            next_step="Use lower-case letters, digits and _; a letter first and no _ at the end; "
+            f"reserved: {', '.join(sorted(_TAKEN))}",
         )
     if name in load_plugins().stores:
-        raise UsageError(f"there is a store {name} already", next_step="Choose another name")
+        raise UsageError(f"a store named {name} already exists", next_step="Choose another name")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise UsageError(
-            f"{folder} is there already", next_step="Remove it, or name another --folder"
+            f"{folder} already exists", next_step="Remove it, or choose another --folder"
         ) from None
     template, written = files("backends.admin") / "template", list[Path]()
     for file in FILES:

@@ -1,4 +1,4 @@
-"""The status for people: what is true beside what is claimed, and who is silent."""
+"""Text output of ``registry-backend status``: actual and stored counts, silent agents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PHASES = ("JSON", "1", "2", "3", "4")
 
 
 def show_status(status: dict[str, Any], console: Console) -> None:
-    """Print the status."""
+    """Print what ``backends.admin.status.collect`` returned."""
     console.print(Text.assemble("Workspace  ", (status["workspace"], "bold")))
     console.print(_phase_line(status["migration"]))
     console.print()
@@ -26,7 +26,9 @@ def show_status(status: dict[str, Any], console: Console) -> None:
         line = f"  silent   {agent['agent_id']} of {agent['task_id']}: {_since(agent)}"
         console.print(line, soft_wrap=True)
     if status["warnings"]:
-        console.print(f"\n{len(status['warnings'])} warning(s), every file left as it is:")
+        console.print(
+            f"\n{len(status['warnings'])} warning(s); the files named were left unchanged:"
+        )
         for warning in status["warnings"]:
             console.print(Text(f"  {warning}"), soft_wrap=True)
     if status["next"]:
@@ -37,9 +39,9 @@ def _phase_line(migration: dict[str, Any]) -> Text:
     phase = migration["phase"]
     if phase is None:
         return Text(f"Store      {migration['writer_of_record']}, no move recorded")
-    process_identity = [f"{'●' if n == phase else '○'} {name}" for n, name in enumerate(_PHASES)]
-    process_identity[0] = f"0 JSON {'●' if phase == 0 else '○'}"
-    return Text(f"Phase      {'──'.join(process_identity)}   ({migration['name']})")
+    markers = [f"{'●' if n == phase else '○'} {name}" for n, name in enumerate(_PHASES)]
+    markers[0] = f"0 JSON {'●' if phase == 0 else '○'}"
+    return Text(f"Phase      {'──'.join(markers)}   ({migration['name']})")
 
 
 def _sentence(status: dict[str, Any]) -> str:
@@ -47,7 +49,7 @@ def _sentence(status: dict[str, Any]) -> str:
     live_tasks = tasks["active"] - tasks["silent"]
     live_agents = agents["active"] - agents["silent"]
     parts = [
-        f"{_many(live_agents, 'agent is', 'agents are')} at work"
+        f"{_many(live_agents, 'agent is', 'agents are')} working"
         f" on {_many(live_tasks, 'task', 'tasks')}."
         if live_agents
         else "Nothing is running."
@@ -71,21 +73,21 @@ def _many(count: int, one: str, many: str) -> str:
 def _counts(status: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0))
     table.add_column("")
-    table.add_column("true", justify="right")
+    table.add_column("actual", justify="right")
     table.add_column("silent", justify="right")
-    table.add_column("claimed", justify="right")
+    table.add_column("stored", justify="right")
     table.add_column("by status")
-    stored = status["stored_counts"]
+    stored_counts = status["stored_counts"]
     for noun in ("tasks", "agents"):
         counts = status["counts"][noun]
         by_status = ", ".join(f"{n} {name.lower()}" for name, n in counts["by_status"].items())
-        stored = stored.get(f"active_{noun}", "–")
+        stored = stored_counts.get(f"active_{noun}", "–")
         table.add_row(
             f"active {noun}", str(counts["active"]), str(counts["silent"]), str(stored), by_status
         )
-    total = stored.get("total_tasks", "–")
+    total = stored_counts.get("total_tasks", "–")
     table.add_row("all tasks", str(status["counts"]["tasks"]["total"]), "", str(total), "")
-    spawned = stored.get("total_agents_spawned", "–")
+    spawned = stored_counts.get("total_agents_spawned", "–")
     table.add_row("all agents", str(status["counts"]["agents"]["total"]), "", str(spawned), "")
     return table
 
@@ -97,7 +99,7 @@ def _day(text: str) -> str:
 
 def _since(agent: dict[str, Any]) -> str:
     if agent["last_sign"] is None:
-        return f"{agent['status']}, never a sign of life"
+        return f"{agent['status']}, no sign of life so far"
     silence = datetime.now(UTC) - datetime.fromisoformat(agent["last_sign"])
     days, seconds = silence.days, silence.seconds
     long = f"{days} days" if days else f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -1,4 +1,4 @@
-"""What is true of a workspace now, as one JSON object (``status --json``)."""
+"""The current status of a workspace as one JSON object (``status --json``)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _PLURAL = {
 
 
 def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
-    """Return the status of an open store: true counts, what older files claim, silence."""
+    """Return the status of an open store: actual and stored counts, silent agents, the move."""
     counts = store.counts()
     before = datetime.now(UTC) - timedelta(seconds=settings.silent_after)
     quiet = silent(store, before)
     legacy = find_capability(store, Legacy)
-    legacy_programs = legacy.legacy_state() if legacy else None
+    written = legacy.legacy_state() if legacy else None
     move = _move(settings)
     records = move.records if move else {store.info.name: counts.records}
     return {
@@ -75,13 +75,13 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         },
         "stragglers": list(move.late_writes) if move else [],
         "warnings": _legacy_warnings(legacy, move) + _warnings(legacy, move),
-        "older_state_written": legacy_programs.isoformat() if legacy_programs else None,
+        "older_state_written": written.isoformat() if written else None,
         "next": _next(settings, move, legacy=store.info.name == "json"),
     }
 
 
 def _legacy_warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
-    """Name the older system's own database, unless it was said that the JSON is the truth."""
+    """Return a warning about the legacy system's database, none after --json-is-truth."""
     said = legacy.legacy_state_summary() if legacy else None
     return [said] if said and not (move and move.record.json_is_truth) else []
 
@@ -91,15 +91,17 @@ def _warnings(legacy: Legacy | None, move: MoveStatus | None) -> list[str]:
     late = move.late_writes if move else ()
     left = move.record.unreadable if move else ()
     found += [
-        f"{path}: could not be read, and is left behind by the move"
+        f"{path}: cannot be read, so the move leaves its task out"
         for path in left
         if not any(problem.startswith(path) for problem in found)
     ]
-    return found + [f"{path}: written by another program after the cut-over" for path in late]
+    return found + [
+        f"{path}: a late write, made by another program after the cut-over" for path in late
+    ]
 
 
 def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str | None:
-    """Return the command that is sensible next; None where nothing is to be done."""
+    """Return the command to run next, None if there is nothing to do."""
     if (settings.workspace / STATE_DIR / "switch.json").exists():
         return "registry-backend recover"
     if move is None:
@@ -115,7 +117,7 @@ def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str |
 
 
 def _move(settings: Settings) -> MoveStatus | None:
-    """Return the recorded move; None where none is, since then nothing may be written."""
+    """Return the recorded move, None if there is none: opening one would write files."""
     if FileControl(settings.workspace / STATE_DIR).read() is None:
         return None
     with closing(open_migration(settings)) as migration:
@@ -123,7 +125,7 @@ def _move(settings: Settings) -> MoveStatus | None:
 
 
 def _monitor(settings: Settings) -> dict[str, int]:
-    """What the processes that live now found when they compared answers, and what is kept of it."""
+    """Return what live processes counted when comparing reads, and how many mismatches are kept."""
     folder = settings.workspace / STATE_DIR
     total = Counter[str]()
     for process in living(folder):

@@ -1,4 +1,4 @@
-"""What the processes of a workspace do, look by look."""
+"""The activity of a workspace's processes, interval by interval (``registry-backend watch``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["looks", "show_looks"]
 
 
 def looks(settings: Settings, *, every: float, count: int) -> Iterator[dict[str, Any]]:
-    """Yield what happened in each interval of ``every`` seconds; ``count`` 0: for ever."""
+    """Yield the activity in ``count`` intervals of ``every`` seconds; ``count`` 0: endlessly."""
     folder = settings.workspace / STATE_DIR
     before, start = {p.name: p for p in living(folder)}, time.monotonic()
     done = 0
@@ -65,13 +65,13 @@ def _move(settings: Settings) -> dict[str, Any]:
     try:
         with closing(open_migration(settings)) as migration:
             status = migration.status()
-    except RegistryError:  # a switch holds everybody off just now
+    except RegistryError:  # a running switch holds all operations back
         return {"phase": None, "dirty": None}
     return {"phase": int(status.record.phase), "dirty": status.dirty}
 
 
 def show_looks(found: Iterator[dict[str, Any]]) -> None:
-    """Show each look, in place on a terminal, until interrupted."""
+    """Show each interval, on a terminal in place of the last one, until interrupted."""
     from rich.live import Live  # noqa: PLC0415  (0.1 s)
 
     try:
@@ -79,7 +79,7 @@ def show_looks(found: Iterator[dict[str, Any]]) -> None:
             for look in found:
                 live.update(_table(look), refresh=True)
         if not live.console.is_terminal:
-            live.console.print()  # a terminal gets its last line's end from rich
+            live.console.print()  # on a terminal rich itself ends the last line
     except KeyboardInterrupt:
         return
 
@@ -96,7 +96,7 @@ def _table(look: dict[str, Any]) -> Any:
         ("reads/s", look["reads_per_second"]),
         ("read p99 ms", look["read_p99_ms"]),
         ("gate wait p99 ms", look["gate_wait_p99_ms"]),
-        ("dirty tasks", look["dirty"]),
+        ("tasks behind", look["dirty"]),
         *((what, look[what]) for what in COUNTS),
     )
     for name, value in rows:

@@ -1,4 +1,4 @@
-"""Two stores as one while a registry moves from the first to the second."""
+"""One store over two while a registry moves from the first (source) to the second (target)."""
 
 from backends.dual_write.plugin import (
     registry_open_migration,

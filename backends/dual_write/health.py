@@ -1,4 +1,4 @@
-"""What ``doctor`` asks of a move: where it stands, what lags, whether locks hold here."""
+"""The check ``move`` of ``doctor``: interrupted switches, lagging tasks, unreliable file locks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMPARED = 20
 
 
 def check_move(context: OpenContext) -> Iterator[Issue]:
-    """A switch that died, a target that lags, a file system whose locks do not hold."""
+    """Yield the problems of a move: an interrupted switch, a lagging target, unreliable locks."""
     folder = context.workspace / STATE_DIR
     try:
         check_place(context.workspace)
@@ -32,14 +32,16 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
         return
     if not _locks_hold(folder):
         yield Issue(
-            what=f"two locks on one file of {folder} were held at once",
+            what=f"two exclusive locks on one file in {folder} were held at the same time",
             next_step="Move the workspace to a local disk",
         )
     if (folder / "switch.json").exists():
-        yield Issue(what="a switch is under way, or died", next_step="registry-backend recover")
+        yield Issue(
+            what="a switch is in progress or interrupted", next_step="registry-backend recover"
+        )
     with closing(open_migration(context.settings, plugins=context.plugins)) as migration:
         status = migration.status()
-    # A task that lags would be healed by the comparison: doctor mends nothing.
+    # Comparing a lagging task would make it catch up, and doctor changes nothing.
     different = [] if status.dirty != 0 else list(_different(context, status.record.phase))
     for task_id in different:
         yield Issue(
@@ -50,15 +52,17 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
     yield from _surplus(status)
     for path in status.late_writes:
         yield Issue(
-            what=f"{path}: written by another program after the cut-over",
-            next_step="Read it, end that program, move the report away",
+            what=f"{path}: a late write, made by another program after the cut-over",
+            next_step="Read the report, end that program, then move the report away",
         )
     if not status.late_writes:  # named above
         for note in status.notes:
-            yield Issue(what=note, next_step="See its message; writes go on in the source alone")
+            yield Issue(
+                what=note, next_step="Fix the cause; writes go to the source only until then"
+            )
     if status.dirty:
         yield Issue(
-            what=f"{status.dirty} task(s) lag in {status.record.target}",
+            what=f"{status.dirty} task(s) are behind in {status.record.target}",
             next_step="registry-backend reconcile",
         )
     try:
@@ -67,13 +71,13 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
         lines = 0
     if lines:
         yield Issue(
-            what=f"{lines} difference(s) were found when reads were compared",
+            what=f"{lines} difference(s) between the stores were found by comparing sampled reads",
             next_step=f"registry-backend verify, then remove {folder / 'mismatches.jsonl'}",
         )
 
 
 def _surplus(status: MoveStatus) -> Iterator[Issue]:
-    """Tasks that only the target has: the source was restored from a backup."""
+    """Yield a problem if the target has more tasks than the source: a backup was restored."""
     record = status.record
     if status.dirty is None or not 1 <= record.phase <= MigrationPhase.READ_MIGRATION:
         return
@@ -82,15 +86,15 @@ def _surplus(status: MoveStatus) -> Iterator[Issue]:
     )
     if theirs > mine:
         yield Issue(
-            what=f"{record.target} holds {theirs - mine} task(s) that {record.source} lacks: "
-            "one was restored from a backup, or somebody wrote there",
-            next_step="registry-backend switch 0, move the target away, registry-backend switch 1: "
-            "it is filled again",
+            what=f"{record.target} has {theirs - mine} task(s) that {record.source} lacks: one of "
+            "them was restored from a backup, or a program wrote to the target directly",
+            next_step="registry-backend switch 0, move the target away, then registry-backend "
+            "switch 1 fills a new target",
         )
 
 
 def _different(context: OpenContext, phase: MigrationPhase) -> Iterator[str]:
-    """Compare the newest tasks field by field; ``verify`` compares all."""
+    """Yield those of the newest tasks that differ in any field; ``verify`` compares all tasks."""
     if phase not in {MigrationPhase.PARALLEL_WRITE, MigrationPhase.READ_MIGRATION}:
         return
     with closing(open_store(context.settings, plugins=context.plugins, read_only=True)) as store:
@@ -101,11 +105,11 @@ def _different(context: OpenContext, phase: MigrationPhase) -> Iterator[str]:
                 if migration.diff(task.task_id):
                     yield task.task_id
             except TaskNotFound:
-                continue  # a document that cannot be read, named by another check
+                continue  # an unreadable document: another check reports it
 
 
 def _locks_hold(folder: os.PathLike[str]) -> bool:
-    """Whether a lock that is held exclusively keeps another out, on this file system."""
+    """Return whether an exclusive lock keeps out a second one on this file system."""
     path = os.path.join(folder, "phase.json")  # noqa: PTH118
     first, second = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for _ in range(2))
     try:

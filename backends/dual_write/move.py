@@ -1,4 +1,7 @@
-"""The operator's side of a move: switch, verify, reconcile, recover."""
+"""The operator's commands for a move: status, switch, verify, diff, reconcile, recover.
+
+The gate is the readers-writer lock that every operation shares and a switch takes exclusively.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,9 @@ from registry_api.zone import machine_zone
 
 __all__ = ["Move"]
 
-_AT_ONCE = 20  # tasks brought over between two reports of progress
-_MOMENT = 0.05  # seconds of all waits for locks while the gate is closed, at least
-_LONGEST_MOMENT = 0.2  # on a slow host: as long as an operation takes there
+_AT_ONCE = 20  # tasks copied between two progress reports
+_MOMENT = 0.05  # seconds of all waits for locks while the gate is held, at least
+_LONGEST_MOMENT = 0.2  # at most; on a slow host as long as an operation takes there
 
 
 class Move:
@@ -83,7 +86,7 @@ class Move:
         return self._store.record()
 
     def _replicator(self) -> Replicator:
-        """Return the mirror, also in phase 0: a switch to 1 fills the target beforehand."""
+        """Return the replicator, also in phase 0: a switch to 1 fills the target beforehand."""
         replicator = self._store.replicator()
         if replicator is not None:
             return replicator
@@ -91,18 +94,18 @@ class Move:
             self._filling = Replicator(self._store.source, self._store.open_target(self._record()))
         return self._filling
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- status ------------------------------------------------------------------------------
 
     def status(self) -> MoveStatus:
         """See Migration.status."""
         with ExitStack() as stack:
             try:
-                # Looking takes in what older programs wrote.
+                # Reading the status absorbs what legacy programs wrote.
                 stack.enter_context(self._gate.passing())
             except Busy:
                 raise
             except Unavailable:
-                pass  # a read-only disk, where nothing can be taken in either
+                pass  # a read-only disk, where nothing can be absorbed either
             return self._status()
 
     def _status(self) -> MoveStatus:
@@ -125,7 +128,7 @@ class Move:
         return MoveStatus(record=record, dirty=dirty, records=records, notes=notes)
 
     def _status_taken_over(self, record: PhaseRecord) -> MoveStatus:
-        """Where the target is the writer of record: the source is looked at for stragglers."""
+        """Return the status if the target is the writer of record, and keep new late writes."""
         context, source = self._step_context(), self._store.source
         records = dict[str, dict[Kind, int]]()
         try:
@@ -133,7 +136,7 @@ class Move:
                 context.set_late_writes_aside()
             records = {record.target: dict(self._replicator().target.counts().records)}
         except (Unavailable, OSError) as error:  # a disk that is read-only, or full
-            context.notes.append(f"what others wrote late cannot be looked for: {error}")
+            context.notes.append(f"cannot check for late writes: {error}")
         kept = source.kept_late_writes() if provides(source, MigrationSource) else ()
         return MoveStatus(
             record=record, records=records, notes=tuple(context.notes), late_writes=kept
@@ -152,7 +155,7 @@ class Move:
             return list(target_heads(self._replicator().target))
         return [task_id for task_id, _ in self._store.heads()]
 
-    # -- working beside the writers -----------------------------------------------------------
+    # -- verifying and catching up while writers continue -------------------------------------
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """See Migration.verify."""
@@ -173,8 +176,9 @@ class Move:
         return report
 
     def _verify_taken_over(self, progress: Progress | None) -> VerifyReport:
-        """Documents against their recorded hashes, or the archive's manifest; what the target has
-        not written since the cut-over, against them.
+        """Compare the frozen documents with their recorded hashes, or check the archive.
+
+        Tasks that the target has not written since the cut-over are compared with the documents.
         """
         record, context = self._record(), self._step_context()
         with self._gate.passing():
@@ -265,7 +269,7 @@ class Move:
             notes = self._recover(progress=progress)
             steps: list[SwitchStep] = []
             if only_from_epoch not in {None, self._record().epoch}:
-                return SwitchReport(notes=(*notes, "the phase was changed meanwhile"))
+                return SwitchReport(notes=(*notes, "nothing done: the phase was changed meanwhile"))
             try:
                 for phase in _way(self._record().phase, to):
                     before = self._record().phase
@@ -274,7 +278,7 @@ class Move:
                     if unreached := self._unreached(before, phase):
                         raise PreflightFailed(
                             unreached[0],
-                            next_step="Start it, or correct REGISTRY_TARGET, then try again",
+                            next_step="Start the target or correct REGISTRY_TARGET, then try again",
                         )
                     self._check_target(before)
                     step, said = self._step(
@@ -291,14 +295,16 @@ class Move:
                     notes += tuple(said)
             except RegistryError as error:
                 if steps:
-                    error.message += f" (the phase is {steps[-1].to_phase:d}, reached before that)"
+                    error.message += (
+                        f" (earlier steps are done: the phase is {steps[-1].to_phase:d})"
+                    )
                 raise
         return SwitchReport(steps=tuple(steps), notes=notes)
 
     def _plan(
         self, to: MigrationPhase, *, json_is_truth: bool, leave_unreadable: bool
     ) -> SwitchReport:
-        """Check the first step and name all; leaves no trace."""
+        """Check the first step and list all steps; changes nothing."""
         now, notes = self._record().phase, tuple[str, ...]()
         steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(now, to))
         if steps:
@@ -306,7 +312,7 @@ class Move:
             self._unreadable(now, steps[0].to_phase, leave=leave_unreadable)
             notes += self._unreached(now, steps[0].to_phase)
         if self._journal.path.exists():
-            notes += ("a switch is under way, or died",)
+            notes += ("a switch is in progress or interrupted",)
         return SwitchReport(steps=steps, dry_run=True, notes=notes)
 
     @contextmanager
@@ -321,7 +327,7 @@ class Move:
             raise Busy(
                 "another switch is running", next_step="Wait for it: registry-backend status"
             ) from None
-        except OSError as error:  # a disk that is full or read-only, a file of another user
+        except OSError as error:  # a full or read-only disk, a file of another user
             if isinstance(error, RegistryError):
                 raise
             raise Unavailable(
@@ -336,7 +342,7 @@ class Move:
         """See Migration.recover."""
         with self._alone():
             notes = self._recover(dry_run=dry_run, wait=wait)
-            task_ids = self._task_ids()  # settles the writes of the dead
+            task_ids = self._task_ids()  # settles what dead processes left unfinished
             if self._record().phase in {
                 MigrationPhase.PARALLEL_WRITE,
                 MigrationPhase.READ_MIGRATION,
@@ -345,19 +351,19 @@ class Move:
                 if lagging and not dry_run:
                     self._catch_up(lagging, None)
                 if lagging:
-                    done = "lag" if dry_run else "lagged and were brought up to date"
+                    done = "are behind" if dry_run else "were behind and have caught up"
                     notes += (f"{len(lagging)} task(s) {done}",)
         return notes
 
     def _recover(
         self, *, dry_run: bool = False, wait: bool = True, progress: Progress | None = None
     ) -> tuple[str, ...]:
-        """Finish or undo a switch that died: the record decides which of the two it was."""
+        """Finish or undo an interrupted switch: the phase record decides which of the two."""
         died, record = self._journal.read(), self._record()
         if died is None:
             return self._retire_rest(record, dry_run=dry_run, wait=wait)
         if dry_run:
-            return (f"a switch that died would be recovered: the phase is {record.phase:d}",)
+            return (f"an interrupted switch would be recovered: the phase is {record.phase:d}",)
         committed = record.epoch != died.epoch
         context = self._step_context(progress, reason=died.reason, wait=wait)
         try:
@@ -366,13 +372,13 @@ class Move:
                 with self._gate.closed():
                     if not committed:
                         step.undo()
-                    elif died.inside:  # else it is sealed, and writers have been in since
+                    elif died.inside:  # else it was finalized, and writers have written since
                         step.finalize()
                     self._journal.write(replace(died, inside=False))
                 if committed:
                     step.clean_up(record)
             elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
-                # A power loss took what it said: it may have been on its way to phase 3, or back.
+                # A power loss destroyed the journal: it may have been a switch to phase 3, or back.
                 with self._gate.closed():
                     context.migration_source.thaw()
         finally:
@@ -380,16 +386,23 @@ class Move:
         if record.phase is not MigrationPhase.JSON_ONLY:
             self._stamp(record)
         self._journal.clear()
-        return (f"a switch that died was recovered: the phase is {record.phase:d}", *context.notes)
+        return (
+            f"an interrupted switch was recovered: the phase is {record.phase:d}",
+            *context.notes,
+        )
 
     def _retire_rest(self, record: PhaseRecord, *, dry_run: bool, wait: bool) -> tuple[str, ...]:
-        """Remove for good what an earlier switch to 4 had to leave."""
+        """Delete what an earlier switch to 4 left pending deletion."""
         source = self._store.source
         if record.phase is not MigrationPhase.CLEANUP or not provides(source, MigrationSource):
             return ()
         left = source.retiring()
         if not left or dry_run:
-            return (f"{left} removed document(s) lie aside",) if left else ()
+            return (
+                (f"{left} removed document(s) are pending deletion; `recover` deletes them",)
+                if left
+                else ()
+            )
         context = self._step_context(wait=wait)
         context.retire(record.archive)
         return tuple(context.notes)
@@ -406,10 +419,10 @@ class Move:
         check_legacy_state(self._store.source, json_is_truth=json_is_truth or recorded)
 
     def _unreached(self, before: MigrationPhase, after: MigrationPhase) -> tuple[str, ...]:
-        """Say where the next step needs a target that cannot be reached.
+        """Return a message if the next step needs a target that cannot be reached.
 
-        Asked of a store of another distribution: ours is made by the step itself. One that is only
-        looked at may also have nothing to be looked at yet.
+        Checked for third-party stores only: ours is created by the step itself. Opened for reading
+        only, a target without data yet may also be unavailable.
         """
         record, plugins = self._record(), self._context.plugins
         scheme = record.target.partition("://")[0]
@@ -419,16 +432,17 @@ class Move:
             with answering(ANSWER), closing(self._store.open_target(record)) as target:
                 target.counts()
         except Unavailable as error:
-            empty = ", or holds nothing yet" if self._context.read_only else ""
+            empty = ", or has no data yet" if self._context.read_only else ""
             return (f"the target {record.target} cannot be reached{empty}: {error.message}",)
         return ()
 
     def _unreadable(
         self, before: MigrationPhase, after: MigrationPhase, *, leave: bool
     ) -> tuple[str, ...]:
-        """Return the files that are left behind because they cannot be read; raises PreflightFailed
-        where the operator has not said so. On the way back, and where the source is frozen, what
-        was recorded stands.
+        """Return the files that are not moved because they cannot be read.
+
+        Raises PreflightFailed if the operator has not accepted that. On a step back, and if the
+        source is frozen, the recorded list is returned.
         """
         left = self._record().unreadable
         if after < before or before >= MigrationPhase.WRITE_CUTOVER:
@@ -441,7 +455,7 @@ class Move:
             if Capability.MOVE_TARGET not in target.info.capabilities:
                 raise PreflightFailed(
                     f"the store {target.info.name!r} cannot be the target of a move",
-                    next_step="Only a store that declares move_target can",
+                    next_step="Name a store that declares the capability move_target",
                 )
 
     def _step_context(
@@ -463,7 +477,7 @@ class Move:
         )
 
     def _project(self, before: MigrationPhase, after: MigrationPhase) -> None:
-        """On a way back, bring the list of all tasks up to date for legacy programs."""
+        """After a step back, bring the list of all tasks up to date for legacy programs."""
         source = self._store.source
         if before > after < MigrationPhase.WRITE_CUTOVER and provides(source, MigrationSource):
             with suppress(RegistryError, OSError), self._gate.passing():
@@ -496,9 +510,9 @@ class Move:
         context = self._step_context(progress, reason=reason)
         step = step_between(before, after, context)
         try:
-            # The long part, beside the writers: nobody waits for it.
+            # The long part runs while writers continue: no caller waits for it.
             with _in_time(self._gate.timeout() if timeout is None else timeout):
-                caught_up = step.prepare()
+                copied = step.prepare()
             new = replace(
                 record,
                 phase=after,
@@ -509,13 +523,13 @@ class Move:
                 json_is_truth=record.json_is_truth or json_is_truth,
                 unreadable=unreadable,
                 at=_now(),
-                by=actor if reason is None else f"{actor}, all the same: {reason}",
+                by=actor if reason is None else f"{actor}, forced: {reason}",
             )
             new = step.changed(new)
             caught_up, pause = self._commit_closed(new, step, under_way, timeout)
         except BaseException:
             under = self._journal.read()
-            if under is None or not under.inside:  # else it is for whoever recovers it
+            if under is None or not under.inside:  # else the next recovery finishes or undoes it
                 if self._control.current().epoch == record.epoch:
                     with suppress(RegistryError, OSError):
                         step.undo()
@@ -530,7 +544,7 @@ class Move:
             from_phase=before,
             to_phase=after,
             pause_ms=round(pause, 3),
-            caught_up=caught_up + caught_up,
+            caught_up=copied + caught_up,
             verified=step.verified,
         )
         self._stamp(new)
@@ -540,10 +554,11 @@ class Move:
     def _commit_closed(
         self, new: PhaseRecord, step: Step, under_way: Switching, timeout: float | None
     ) -> tuple[int, float]:
-        """Close the gate, do the step's part inside, replace the record, open it again.
+        """Close the gate, run ``final_sync``, replace the record, open the gate again.
 
-        Nothing inside waits longer than a moment for a lock: else the gate is opened, callers get
-        in, and it is tried again until the timeout. Returns (tasks healed, pause in ms).
+        While the gate is held, no lock is waited for longer than a moment. If one stays taken, the
+        gate is opened for callers and ``final_sync`` is tried again, until the timeout. Returns
+        (tasks caught up, pause in ms).
         """
         start = time.monotonic()
         while True:
@@ -559,7 +574,7 @@ class Move:
     def _try_closed(
         self, new: PhaseRecord, step: Step, under_way: Switching, *, deadline: float, moment: float
     ) -> int | None:
-        """Behind the gate; None where something was locked and may be free the next time."""
+        """Run ``final_sync`` while the gate is held; return None if a lock was taken: try again."""
         if step.touches_files:
             self._journal.write(replace(under_way, inside=True), durable=False)
         try:
@@ -579,7 +594,7 @@ class Move:
                     next_step="See what that process waits for, or try again",
                 ) from error
             return None
-        # The switch is made. What cannot be done now is done by whoever recovers it.
+        # The switch is committed. If the rest fails, the next recovery does it.
         step.finalize()
         if step.touches_files:
             self._journal.write(under_way, durable=False)
@@ -611,7 +626,7 @@ class Move:
 
 @contextmanager
 def _in_time(seconds: float) -> Iterator[None]:
-    """Wait for no lock longer than that; one that stays taken is the switch's time-out."""
+    """Wait for no lock longer than ``seconds``; raise SwitchTimedOut if one stays taken."""
     try:
         with at_most(seconds):
             yield
@@ -623,7 +638,7 @@ def _in_time(seconds: float) -> Iterator[None]:
 
 
 def _turned(found: Mismatch) -> Mismatch:
-    """Return a difference that was found from the target's side, as one from the source's."""
+    """Return a difference with source and target exchanged."""
     return replace(found, source=found.target, target=found.source)
 
 
@@ -631,7 +646,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return None  # cut off by a kill
+        return None  # a line cut off by a kill
     return value if isinstance(value, dict) else None
 
 
@@ -654,7 +669,7 @@ def _pairs(
 
 
 def keep_mismatches(path: Path, found: list[Mismatch], *, most: int = 100) -> None:
-    """Append differences that a sample found, keeping the last hundred."""
+    """Append differences that sampled reads found; keep the last ``most`` lines."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     lines += [orjson.dumps(asdict(m) | {"at": _now()}) for m in found]
     fd = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)

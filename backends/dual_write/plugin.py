@@ -1,4 +1,4 @@
-"""The plugin: offers the store as ``dual`` and opens the operator's side of a move."""
+"""The plugin: registers the store ``dual``, opens a move for switches, adds a health check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["registry_open_migration", "registry_register_stores"]
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Offer the store as ``dual``: the move that the workspace records."""
+    """Register the store ``dual``: it opens the move that the workspace has recorded."""
     register("dual", _open)
 
 
@@ -41,7 +41,7 @@ def registry_open_migration(context: OpenContext) -> Migration:
 
 @hookimpl
 def registry_register_health_checks(register: RegisterCheck) -> None:
-    """Offer the check ``move``."""
+    """Register the health check ``move``."""
     register("move", check_move)
 
 
@@ -67,17 +67,20 @@ def _open(context: OpenContext) -> RegistryStore:
 
 
 def _refuse_frozen(source: RegistryStore, control: FileControl) -> None:
-    """Refuse documents that a cut-over froze where no record tells of it: they are no truth."""
+    """Raise BackendMismatch if documents are frozen by a cut-over but the phase record is missing.
+
+    The frozen documents are out of date then: the target is the writer of record.
+    """
     legacy = find_capability(source, Legacy)
     frozen = legacy.frozen_documents() if legacy else 0
     if not frozen:
         return
     if control.path.with_name("history.jsonl").exists():
-        next_step = "Restore it: the last line of .registry/history.jsonl shows the move"
+        next_step = "Restore it: the last line of .registry/history.jsonl shows its contents"
     else:
         next_step = (
-            f"Put {control.path.parent} back, from where this was copied; only if the documents "
-            f"are the newest state there is: chmod u+w {control.path.parent.parent}/*/*.json"
+            f"Copy {control.path.parent} from where this workspace was copied; only if the "
+            f"documents are the newest state: chmod u+w {control.path.parent.parent}/*/*.json"
         )
     raise BackendMismatch(
         f"{control.path} is missing, but {frozen} document(s) are frozen by a cut-over",
@@ -107,7 +110,7 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
 
 
 def _inner(context: OpenContext, url: str, record: PhaseRecord) -> RegistryStore:
-    """Open one side of the move by name or URL; the recorded zone wins over the configured one."""
+    """Open one store of the move by name or URL; a recorded time zone overrides the settings."""
     name, _, location = usable(url, context.settings.places()).partition("://")
     return context.plugins.factory(name)(replace(_zoned(context, record), location=location))
 

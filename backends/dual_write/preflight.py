@@ -1,4 +1,4 @@
-"""What must hold before a switch: checked, named, and nothing changed where it does not."""
+"""The preconditions of a switch. A check that fails raises PreflightFailed; none changes data."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from registry_api.wrapper import find_capability
 
 __all__ = ["check_legacy_state", "check_merged", "check_place", "check_unreadable"]
 
-# flock and SQLite's log both need what these do not promise between hosts.
+# flock and SQLite's WAL need guarantees that these file systems do not give between hosts.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 _ROOM = 16 * 2**20
 
 
 def check_place(workspace: Path) -> None:
-    """Raise PreflightFailed on a network file system and where there is no room."""
+    """Raise PreflightFailed on a network file system or if there is too little free space."""
     kind = _file_system(workspace)
     if kind in _NETWORK:
         raise PreflightFailed(
-            f"{workspace} lies on a network file system ({kind}), where locks do not hold",
+            f"{workspace} is on a network file system ({kind}), where file locks are not reliable",
             next_step="Move the workspace to a local disk",
         )
     free = shutil.disk_usage(workspace).free
     if free < _ROOM:
         raise PreflightFailed(
-            f"{workspace} has {free // 2**20} MiB free, {_ROOM // 2**20} are needed",
-            next_step="Free space",
+            f"{workspace} has {free // 2**20} MiB free, a switch needs {_ROOM // 2**20} MiB",
+            next_step="Free disk space, then try again",
         )
 
 
 def check_legacy_state(source: RegistryStore, *, json_is_truth: bool) -> None:
-    """Raise PreflightFailed where the older system's own database may know more than the JSON."""
+    """Raise PreflightFailed if the legacy system's database may be newer than the JSON files."""
     legacy = find_capability(source, Legacy)
     written = legacy.legacy_state() if legacy else None
     if written is not None and not json_is_truth:
         raise PreflightFailed(
-            f"the older system's own registry/state.sqlite3 (written {written:%Y-%m-%d %H:%M} UTC)"
-            " may know more than the JSON",
-            next_step="If the JSON is the truth: registry-backend switch 1 --json-is-truth",
+            f"the legacy system's registry/state.sqlite3 (written {written:%Y-%m-%d %H:%M} UTC)"
+            " may be newer than the JSON files",
+            next_step="If the JSON files are up to date: registry-backend switch 1 --json-is-truth",
         )
 
 
 def check_unreadable(
     source: RegistryStore, *, left: tuple[str, ...], leave: bool
 ) -> tuple[str, ...]:
-    """Return the files of the source that cannot be read, by their paths; those ``left`` before are
-    among them. Raises PreflightFailed where others are and they are not to be left.
+    """Return the paths of the source's files that cannot be read.
+
+    Files in ``left`` were accepted as unreadable before. Raises PreflightFailed if there are more,
+    unless ``leave`` accepts them too.
     """
     legacy = find_capability(source, Legacy)
     found = dict(legacy.unreadable()) if legacy else {}
@@ -57,21 +59,21 @@ def check_unreadable(
         named = "; ".join(f"{path}: {what}" for path, what in sorted(new.items()))
         raise PreflightFailed(
             f"{len(new)} document(s) cannot be read, and their tasks would not be moved: {named}",
-            next_step="Repair each file, or move it away; or go on without: --leave-unreadable",
+            next_step="Repair or move away each file, or switch without them: --leave-unreadable",
         )
     return tuple(sorted(found))
 
 
 def check_merged(source: RegistryStore, state: Path) -> None:
-    """Raise PreflightFailed where the source's feed gives a number twice: no target can hold it."""
+    """Raise PreflightFailed if the source's feed has a number twice: no target can store that."""
     legacy = find_capability(source, Legacy)
     found = legacy.merged() if legacy else None
     if found:
         raise PreflightFailed(
             f"the state of two registries was merged, e.g. by git: {found} have a feed number in "
             "common",
-            next_step=f"End the agents, then mv {state / 'json'} {state / 'json.merged'}: the "
-            "tasks are read again from their documents and logs",
+            next_step=f"Stop the agents, then mv {state / 'json'} {state / 'json.merged'}: the "
+            "tasks are then read again from their documents and logs",
         )
 
 

@@ -1,4 +1,4 @@
-"""Bring the target to the source's revision, task by task: by replay, or else as a whole."""
+"""Bring the target up to the source's revision, per task: by replaying changes or as a whole."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from registry_api.store import MoveTarget, RegistryStore
 
 __all__ = ["Replicator"]
 
-_PAGE = 500  # changes a transaction: others write to the target between two of them
+_PAGE = 500  # changes in one transaction: between two of them other writers use the target
 
 
 class Replicator:
-    """Knows a source and a target; the target's own (lineage, revision) is the mark.
+    """A source and its target, whose (lineage, revision) of a task is the replication position.
 
-    A change is applied only onto the revision just before it: a delta over a gap would hide the gap
-    for ever. Otherwise the gap is healed by replaying the source's feed with its ids, revisions,
-    times and numbers.
+    A change is applied only onto the revision just before it: a delta applied over a gap would hide
+    the gap permanently. If changes are missing, the target catches up: the source's feed is
+    replayed with its ids, revisions, times and numbers.
     """
 
     def __init__(
@@ -34,16 +34,16 @@ class Replicator:
         *,
         copied: Callable[[int, str, Head], None] | None = None,
     ) -> None:
-        """``copied`` is told of each page: how many changes, of which task, where it stands now."""
+        """Keep ``copied``: called per page with the number of changes, task id and source head."""
         self.source = source
         self.target = target
         self._into = cast(MoveTarget, target)
         self._feed_id: str | None = None
         self.copied = copied
-        self._proved = set[str]()  # tasks whose marks are known to be of the source's history
+        self._proved = set[str]()  # tasks whose position is known to be in the source's history
 
     def apply(self, change: Change) -> None:
-        """Mirror one change that the source has just committed, healing what lies before it."""
+        """Replicate one change that the source just committed; catch up first if there is a gap."""
         try:
             self._into.apply(change)
         except NotNext:
@@ -51,7 +51,7 @@ class Replicator:
             self.catch_up(change.changeset.task_id)
 
     def catch_up_all(self, task_ids: Iterable[str]) -> int:
-        """Bring several tasks up to date, many in one transaction; returns how many lagged."""
+        """Bring several tasks up to date, many in one transaction; returns how many were behind."""
         caught_up, batch = 0, list[Change]()
         for task_id in task_ids:
             changes = self._missing(task_id)
@@ -67,7 +67,7 @@ class Replicator:
         return caught_up
 
     def _missing(self, task_id: str) -> tuple[Change, ...] | None:
-        """Return what the target lacks of a task; None where that is no short piece of its feed."""
+        """Return the changes the target lacks; None unless they are a short tail of the feed."""
         if self.prove(task_id):
             return None
         source, position = self.source.head(task_id), self.target.head(task_id)
@@ -89,7 +89,7 @@ class Replicator:
             if changes:
                 self._into.apply_all(changes)
                 self._tell(changes)
-        except NotNext:  # a writer mirrors beside us: it was faster with one of them
+        except NotNext:  # another writer replicated one of them first
             for task_id in dict.fromkeys(c.changeset.task_id for c in changes):
                 self.catch_up(task_id)
 
@@ -99,7 +99,7 @@ class Replicator:
             self.copied(len(changes), task_id, self.source.head(task_id))
 
     def cursor(self, task_id: str, number: int) -> FeedCursor | None:
-        """Return the place in the source's feed behind a number, None for its beginning."""
+        """Return the cursor just after a number in the source's feed, None for the feed's start."""
         if not number:
             return None
         if self._feed_id is None:
@@ -110,9 +110,7 @@ class Replicator:
         return FeedCursor(feed_id=self._feed_id, number=number)
 
     def catch_up(self, task_id: str, *, upto: Head | None = None) -> bool:
-        """Bring one task to where the source stands, or stood at ``upto``; returns whether anything
-        was to do.
-        """
+        """Bring one task up to the source's revision or ``upto``; returns whether it was behind."""
         forked = self.prove(task_id)
         source = upto or self.source.head(task_id)
         position = self.target.head(task_id)
@@ -124,25 +122,26 @@ class Replicator:
         if source.revision == 0:
             return False
         if upto and position.lineage == source.lineage and position.revision > source.revision:
-            return False  # a writer was faster
+            return False  # another writer has brought it further
         if position.revision == 0 or (
             position.lineage == source.lineage and position.revision <= source.revision
         ):
             try:
                 self._replay(task_id, position, upto=source.revision)
             except (CursorExpired, NotNext):
-                self._feed_id = None  # the source may have begun another feed
+                self._feed_id = None  # the source may have started another feed
             else:
                 return True
         self.replace(task_id)
         return True
 
-    # -- one history ---------------------------------------------------------------------------
+    # -- forked histories ----------------------------------------------------------------------
 
     def prove(self, task_id: str) -> bool:
-        """Return whether the target holds another history of a task than the source: one of the two
-        was restored from a backup, and went on from there. Looked for once a process, since the
-        numbers of both may be the same.
+        """Return whether the target's history of a task differs from the source's (a fork).
+
+        That happens when one of the two was restored from a backup and written to again. Checked
+        once per process and task, because both may have the same revision.
         """
         if task_id in self._proved:
             return False
@@ -153,8 +152,8 @@ class Replicator:
         return False
 
     def _is_fork(self, task_id: str, position: Head) -> bool:
-        """Compare the change at the mark: its id and digest on both sides."""
-        source = self.source.head(task_id)  # after the mark: the source is never behind it
+        """Compare the change at the replication position: its id and digest in both stores."""
+        source = self.source.head(task_id)  # read after the position: never behind it
         if not position.revision or source.lineage != position.lineage:
             return False
         if source.revision < position.revision:
@@ -164,7 +163,7 @@ class Replicator:
             mine = self.source.changes(before, task_id=task_id, limit=1)
             theirs = self.target.changes(before, task_id=task_id, limit=1)
         except (CursorExpired, NotNext):
-            return False  # no longer kept: nothing can be said
+            return False  # no longer in the feed: cannot be checked
         if not mine or not theirs or theirs[0].cursor.number != position.number:
             return False
         if mine[0].cursor.number != position.number:
@@ -172,10 +171,11 @@ class Replicator:
         return _identity(mine[0]) != _identity(theirs[0])
 
     def _refill(self, task_id: str) -> None:
-        """Set a task whose target went another way, also to an earlier revision.
+        """Replace a forked task in the target, also by an earlier revision.
 
-        A store takes no step back within a lineage, so the task is set to another one first: who
-        dies in between leaves a task of an unknown lineage, which the next one replaces.
+        A store refuses an earlier revision of the same lineage, so the task first gets another
+        lineage. A process that dies in between leaves a task of an unknown lineage, which the next
+        catch-up replaces.
         """
         snapshot = self.source.load(task_id)
         self._into.replace(replace(snapshot, lineage=str(uuid.uuid4())), ())
@@ -183,9 +183,9 @@ class Replicator:
         self._proved.add(task_id)
 
     def _replay(self, task_id: str, position: Head, *, upto: int) -> None:
-        """Apply what follows the mark, as far as the source stood when we looked.
+        """Apply the changes after the replication position, up to and including ``upto``.
 
-        No further: beside a writer that never rests there would always be more.
+        Not further: with a writer that never pauses it would not end.
         """
         cursor = self.cursor(task_id, position.number)
         revision = position.revision
@@ -199,8 +199,10 @@ class Replicator:
             cursor, revision = page[-1].cursor, page[-1].revision
 
     def replace(self, task_id: str) -> None:
-        """Set the whole task: for a feed that no longer reaches back to the mark, or a target that
-        lost something of its own.
+        """Replace the whole task in the target.
+
+        For a feed that no longer reaches back to the replication position, or a target that lost
+        data.
         """
         snapshot = self.source.load(task_id)
         newer, tail = _Newer(self.source, task_id, snapshot.revision), list[Change]()
@@ -210,13 +212,13 @@ class Replicator:
         self._into.replace(snapshot, self._histories(task_id, newer), feed=tuple(tail))
 
     def _histories(self, task_id: str, newer: _Newer) -> Iterator[ProgressEntry | Finding]:
-        """Yield the records of a revision: what was committed after it is left out, whenever."""
+        """Yield the history records of a revision, without those committed after it."""
         query = RecordQuery(task_id=task_id)
         for kind in (Kind.PROGRESS, Kind.FINDING):
             after: str | None = None
             while True:
                 page = self.source.list_records(kind, query, after=after, limit=MAX_LIMIT)
-                for _ in newer.read():  # what is in this page is in the feed by now
+                for _ in newer.read():  # all records of this page are in the feed by now
                     pass
                 for record in page.items:
                     if (kind, record_key(record)) not in newer.keys:
@@ -226,7 +228,7 @@ class Replicator:
                     break
 
     def lagging(self, task_ids: list[str]) -> list[str]:
-        """Return the tasks whose target is not where the source stands."""
+        """Return the tasks that are not at the source's revision in the target, or are forked."""
         out = []
         for task_id in task_ids:
             try:
@@ -244,7 +246,7 @@ def _identity(change: Change) -> tuple[object, ...]:
 
 
 class _Newer:
-    """The records that came after a revision of a task, as far as its feed was read."""
+    """The records committed after a revision of a task, as far as its feed was read."""
 
     def __init__(self, store: RegistryStore, task_id: str, revision: int) -> None:
         self.keys = set[tuple[Kind, str]]()
@@ -252,7 +254,7 @@ class _Newer:
         self._cursor: FeedCursor | None = None
 
     def read(self) -> Iterator[Change]:
-        """Read on in the feed; yields its changes."""
+        """Read the rest of the feed and yield its changes."""
         while page := self._store.changes(self._cursor, task_id=self._task_id, limit=_PAGE):
             for change in page:
                 if change.revision > self._revision:

@@ -1,7 +1,8 @@
-"""The steps between two phases: what each does beside the writers, behind the gate, and after.
+"""The steps between two phases: work while writers continue, while the gate is held, and after.
 
-A step may die anywhere. Before the record is replaced it is undone (``undo``), after that it is
-finished (``finalize`` behind the gate, then ``after``); both may be repeated.
+The gate is the readers-writer lock that every operation shares and a switch takes exclusively. A
+step may be interrupted anywhere. Before the phase record is replaced it is undone (``undo``), after
+that it is finished (``finalize`` while the gate is held, then ``clean_up``); both may be repeated.
 """
 
 from __future__ import annotations
@@ -35,18 +36,19 @@ from registry_api.wrapper import provides
 
 __all__ = ["Step", "StepContext", "step_between"]
 
-_AT_ONCE = 20  # tasks brought over between two reports of progress
+_AT_ONCE = 20  # tasks copied between two progress reports
 _ROUNDS = 6
-_SHORT = 0.02  # seconds of a round that leaves next to nothing
-_MOMENT = 0.05  # seconds that a locked document is waited for while everybody waits
+_SHORT = 0.02  # seconds of a round that leaves almost nothing to copy
+_MOMENT = 0.05  # seconds to wait for a locked document while all callers wait
 
 
 @dataclass(slots=True, kw_only=True)
 class StepContext:
-    """What a step works on; ``heads`` tells where the source stands, ``keep_logs`` puts the logs
-    round the target whether they are wanted or not: on the way back they become the record.
+    """The stores, settings and notes of a step.
 
-    The target is opened by who needs it: there is a way back from one that is broken.
+    ``heads`` returns the source's heads. ``keep_logs`` wraps the target so that it writes the logs,
+    even if the settings turn them off: after a rollback they are the record. Only steps that need
+    the target open it, so that a rollback from a broken target works.
     """
 
     source: RegistryStore
@@ -57,44 +59,46 @@ class StepContext:
     catch_up: Callable[[list[str], Progress | None], int]
     progress: Progress | None = None
     reason: str | None = None
-    archive: str | None = None  # that the record names
+    archive: str | None = None  # the one that the phase record names
     retire_seconds: float = 0.0
     patience: float = 0.0  # seconds to wait for removed documents
     notes: list[str] = field(default_factory=list)
 
     @property
     def replicator(self) -> Replicator:
-        """Source and target."""
+        """Return the replicator from source to target."""
         replicator = self.open_replicator()
         replicator.copied = self.throttle.copied
         return replicator
 
     @property
     def migration_source(self) -> MigrationSource:
-        """The source as one that can be given up; raises PreflightFailed where it cannot."""
-        # Opened with the target: no step over documents may begin where that is lost.
+        """Return the source; raise PreflightFailed if it is not a MigrationSource."""
+        # Opens the target too: no step that changes documents may begin if the target is lost.
         source = self.replicator.source
         if not provides(source, MigrationSource):
             raise PreflightFailed(
-                f"the store {source.info.name!r} cannot be given up as a source",
-                next_step="Stay in phase 2: only a store that has all of Movable can",
+                f"the store {source.info.name!r} cannot be frozen and retired as a source",
+                next_step="Stay in phase 2: only a store that implements MigrationSource can",
             )
         return source
 
     def now(self, task_id: str) -> TaskSnapshot | None:
-        """Where a task stands in the target, None: nowhere."""
+        """Return the task's state in the target, None if it has none."""
         try:
             return self.replicator.target.load(task_id)
         except TaskNotFound:
             return None
 
     def set_late_writes_aside(self) -> None:
-        """Look for what others wrote to frozen documents, and say so."""
+        """Keep late writes to frozen documents in conflicts/, with a note for each."""
         found = self.migration_source.late_writes(self.now)
-        self.notes += [f"{_name(s)}: written after the cut-over, kept: {s.kept}" for s in found]
+        self.notes += [
+            f"{_name(s)}: a late write after the cut-over, kept: {s.kept}" for s in found
+        ]
 
     def retire(self, archive: str | None) -> None:
-        """Remove the archived documents; None: born in phase 4, there are none."""
+        """Remove the archived documents; nothing to do if None (a workspace created in phase 4)."""
         if archive is None:
             return
         progress = self.progress
@@ -107,15 +111,15 @@ class StepContext:
                 progress=None if progress is None else lambda n, of: progress("wait", n, of),
             )
         except CorruptDocument as error:
-            # The switch is made: a document is kept rather than the whole registry held up.
-            again = "registry-backend switch 3, then 4, makes another archive"
+            # The switch is committed: keep the documents rather than block the whole registry.
+            again = "to make another archive: registry-backend switch 3, then 4"
             self.notes.append(f"no document was removed: {error.message}; {again}")
             return
-        self.notes += [f"{_name(s)}: written too late, kept: {s.kept}" for s in found]
+        self.notes += [f"{_name(s)}: a late write after archiving, kept: {s.kept}" for s in found]
         left = self.migration_source.retiring()
         if left:
             self.notes.append(
-                f"{left} removed document(s) lie aside; recover removes them for good"
+                f"{left} removed document(s) are pending deletion; `recover` deletes them"
             )
 
 
@@ -127,30 +131,30 @@ class Step(Protocol):
     """One step between adjacent phases."""
 
     verified: VerifyReport | None
-    touches_files: bool  # behind the gate, so that a death there is to be recovered at once
+    touches_files: bool  # while the gate is held: an interruption must be recovered first
 
     def prepare(self) -> int:
-        """Do the long part, beside the writers; returns how many tasks were brought over."""
+        """Do the long part while writers continue; returns how many tasks were copied."""
 
     def final_sync(self) -> int:
-        """Behind the gate, before the record is replaced; raises Busy to be tried again."""
+        """Work while the gate is held, before the commit; raises Busy if it should be retried."""
 
     def undo(self) -> None:
-        """Take back what ``final_sync`` did."""
+        """Undo what the step did before the record was replaced."""
 
     def finalize(self) -> None:
-        """Behind the gate, after the record was replaced."""
+        """Work while the gate is held, after the record was replaced."""
 
     def clean_up(self, record: PhaseRecord) -> None:
-        """Beside the writers again."""
+        """Work after the commit, while writers continue."""
 
     def changed(self, record: PhaseRecord) -> PhaseRecord:
-        """Add to the new record what this step found."""
+        """Return the new record with this step's results added."""
 
 
 @dataclass(slots=True)
 class _Base:
-    """A step that does nothing: what the others begin from."""
+    """A step that does nothing: the base class of the others."""
 
     context: StepContext
     verified: VerifyReport | None = None
@@ -177,7 +181,7 @@ class _Base:
 
 @dataclass(slots=True)
 class _StepDown(_Base):
-    """2 to 1, 1 to 0: only the record changes. The target is not needed: it may be gone."""
+    """2 to 1, 1 to 0: only the record changes. The target is not needed, it may be lost."""
 
     def final_sync(self) -> int:
         source = self.context.source
@@ -187,14 +191,16 @@ class _StepDown(_Base):
             except Busy:
                 raise
             except RegistryError as error:
-                # The way back must not depend on one document, nor on a write never acknowledged.
-                self.context.notes.append(f"a write that was cut off is left: {error.message}")
+                # A rollback must not depend on one document, nor on an unacknowledged write.
+                self.context.notes.append(
+                    f"an interrupted write was left as it is: {error.message}"
+                )
         return 0
 
 
 @dataclass(slots=True)
 class _Follow(_Base):
-    """0 to 1, 1 to 2: the target comes to hold what the source holds, and is proven to."""
+    """0 to 1, 1 to 2: the target catches up with the source and is compared with it."""
 
     seen: dict[str, Head] = field(default_factory=dict)
 
@@ -205,7 +211,7 @@ class _Follow(_Base):
         seen = context.heads()
         self.verified = verify_tasks(replicator, task_ids, progress=context.progress)
         require_equal(self.verified)
-        # What never stood still is compared from its beginning, still beside the writers.
+        # Tasks that kept changing are compared from their start, still while writers continue.
         self.seen = {t: h for t, h in seen.items() if t not in self.verified.in_flight}
         narrow(replicator, self.seen, context.heads, context.throttle)
         return done
@@ -236,7 +242,7 @@ class _CutOver(_Follow):
             f"open in another process: {h}" for h in context.migration_source.holders()
         ]
         context.migration_source.prepare_freeze()
-        # In a class with slots, super() without arguments knows another class.
+        # dataclass(slots=True) makes a new class, which super() without arguments does not know.
         return _Follow.prepare(self)
 
     def final_sync(self) -> int:
@@ -246,15 +252,16 @@ class _CutOver(_Follow):
         self.context.migration_source.thaw()
 
     def finalize(self) -> None:
-        # Who was waiting in flock for a document got its turn while the others were frozen.
-        with at_most(_MOMENT):  # a document that is locked just now will be a straggler
+        # A legacy program that waited for a document's lock may have written while the other
+        # documents were being frozen.
+        with at_most(_MOMENT):  # a write to a locked document becomes a late write
             moved = self.context.migration_source.sweep()
         self.context.replicator.catch_up_all(moved)
 
 
 @dataclass(slots=True)
 class _Return(_Base):
-    """3 to 2: the frozen documents are brought to where the target stands, then thawed."""
+    """3 to 2: the frozen documents are brought up to the target's revisions, then thawed."""
 
     touches_files: bool = True
     seen: dict[str, Head] = field(default_factory=dict)
@@ -270,7 +277,8 @@ class _Return(_Base):
     def prepare(self) -> int:
         context, replicator = self.context, self._replicator()
         context.set_late_writes_aside()
-        context.migration_source.reinstate(None)  # what is missing could not be written in phase 2
+        # A missing document could not be written in phase 2.
+        context.migration_source.reinstate(None)
         logged = context.keep_logs(context.replicator.target)
         if provides(logged, Logged):
             logged.reconcile()
@@ -281,7 +289,7 @@ class _Return(_Base):
             if context.progress is not None:
                 context.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
         self.verified = verify_tasks(replicator, list(heads), progress=context.progress)
-        # Where nothing was written since the cut-over, a log may have been removed.
+        # A task not written since the cut-over can differ too: its log may have been removed.
         differing = {m.task_id for m in self.verified.mismatches}
         for task_id in differing:
             replicator.replace(task_id)
@@ -311,7 +319,7 @@ class _Return(_Base):
 
 @dataclass(slots=True)
 class _CleanUp(_Base):
-    """3 to 4: the documents go into an archive, and are removed when nobody has them open."""
+    """3 to 4: the documents are archived, and removed when no process has them open."""
 
     archive: str = ""
 
@@ -325,7 +333,7 @@ class _CleanUp(_Base):
         differing = context.migration_source.frozen_differences()
         if differing:
             raise VerificationFailed(
-                f"{len(differing)} document(s) differ, the first: {differing[0]}",
+                f"{len(differing)} frozen document(s) have changed, the first: {differing[0]}",
                 next_step="registry-backend verify",
             )
         self.archive = context.migration_source.archive(progress=counted)
@@ -335,14 +343,14 @@ class _CleanUp(_Base):
         kept = self.context.migration_source.kept_late_writes()
         if kept:
             raise PreflightFailed(
-                f"{len(kept)} straggler(s) are not dealt with, the first: {kept[0]}",
-                next_step="Read the report, then move it away; or --anyway --reason TEXT",
+                f"{len(kept)} late write(s) are not resolved, the first: {kept[0]}",
+                next_step="Read the report, then move it away; or --force --reason TEXT",
             )
         holders = self.context.migration_source.holders()
         if holders:
             raise PreflightFailed(
                 f"a process has a document open: {holders[0]}",
-                next_step="End that program; or --anyway --reason TEXT",
+                next_step="End that program; or --force --reason TEXT",
             )
 
     def changed(self, record: PhaseRecord) -> PhaseRecord:
@@ -378,14 +386,15 @@ _KINDS: dict[tuple[int, int], type[_Base]] = {
 
 
 def step_between(before: MigrationPhase, after: MigrationPhase, context: StepContext) -> Step:
-    """Return the step from one phase to the next; one that does nothing where a switch that died
-    did not say which it was.
+    """Return the step from one phase to the next; one that does nothing if the phases are unknown.
+
+    They are unknown if an interrupted switch did not record them.
     """
     return cast(Step, _KINDS.get((before, after), _Base)(context))
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:
-    """Return where every task of a store stands that nobody but us writes."""
+    """Return the head of every task of a store that only this library writes."""
     return {t.task_id: target.head(t.task_id) for t in all_tasks(target, TaskQuery())}
 
 
@@ -395,12 +404,11 @@ def narrow(
     heads: Callable[[], dict[str, Head]],
     throttle: Throttle,
 ) -> None:
-    """Bring over and compare, beside the writers, what moved since ``seen``, or is not in it;
-    ``seen`` moves on.
+    """Copy and compare, while writers continue, the tasks that are not at their head in ``seen``.
 
-    Each round takes less time than the one before, and so leaves less to the next, and at last
-    to the moment behind the gate; where one does not take much less, writers are slowed down. What
-    differs here is left to be told there.
+    ``seen`` is updated. Each round should take less time than the one before, and so leave less
+    work to the next one and finally to the part while the gate is held; if a round takes more than
+    half the time, writers are slowed down. Differences found here are reported by that last part.
     """
     before = math.inf
     for _ in range(_ROUNDS):
@@ -420,8 +428,9 @@ def narrow(
 
 
 def settle(replicator: Replicator, moved: list[str], seen: dict[str, Head]) -> int:
-    """Bring over and compare, behind the gate, what moved since ``seen``; returns how many tasks
-    lagged. Raises VerificationFailed.
+    """Copy and compare, while the gate is held, the tasks that changed since ``seen``.
+
+    Returns how many were behind. Raises VerificationFailed.
     """
     caught_up = replicator.catch_up_all(moved)
     mismatches: list[Mismatch] = []

@@ -1,8 +1,9 @@
-"""Two stores as one: in phases 0 to 2 the source decides and the target follows; then the target is
-alone.
+"""One store over two: in phases 0 to 2 the source decides and the target follows; from phase 3 on
+only the target is used.
 
-The target's (lineage, revision) per task is the durable mark of how far it follows. A target that
-fails never fails a caller: the mark stays behind, and the next write, read or reconcile heals.
+The target's (lineage, revision) of a task is its durable replication position. A target that fails
+never fails a caller: its position stays behind, and it catches up with the next write, read or
+reconcile.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ from registry_api.wrapper import provides
 __all__ = ["DualWriteStore"]
 
 T = TypeVar("T")
-_PATIENCE = 0.1  # seconds that a mirror, a heal or a read waits for the target
-_BACK_OFF = 1.0  # seconds after a wait in vain in which the next ones are not made
-ANSWER = 5.0  # seconds within which a target of another distribution must answer a call
-_DOWN = 30.0  # seconds at most for which one that failed is not tried again
-_PER_FAILURE = 10  # it rests so many times as long as the failure has held the caller up
+_PATIENCE = 0.1  # seconds that a replication, a catch-up or a read waits for the target
+_BACK_OFF = 1.0  # seconds after a failed wait in which calls do not wait for the target
+ANSWER = 5.0  # seconds within which a third-party target must answer a call
+_DOWN = 30.0  # seconds, at most, for which a failed target is not tried again
+_PER_FAILURE = 10  # ... and this many times as long as the failure delayed the caller
 
 
 class DualWriteStore:
-    """A source and a target behind one contract; the phase is read anew for every operation."""
+    """A source and a target behind one contract; every operation reads the phase again."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class DualWriteStore:
         observe: Callable[[str, float, str], None] = lambda *_: None,
     ) -> None:
         self.source = source
-        self.followed = Counter[str]()  # what happened since the store was opened: procs.COUNTS
+        self.followed = Counter[str]()  # event counts since the store was opened: procs.COUNTS
         self._publish = count
         self._observe = observe
         self.open_target = open_target
@@ -100,7 +101,7 @@ class DualWriteStore:
 
     @property
     def inner(self) -> RegistryStore:
-        """The source: what it can say of the older system is asked through ``find_capability``."""
+        """Return the source: ``find_capability`` asks it about the legacy system."""
         return self.source
 
     def record(self) -> PhaseRecord:
@@ -108,8 +109,10 @@ class DualWriteStore:
         return self._control.current()
 
     def replicator(self) -> Replicator | None:
-        """Return the mirror, None in phase 0; raises what opening the target does, and Unavailable
-        where an attempt has just found it down.
+        """Return the replicator, None in phase 0.
+
+        Raises what opening the target raises, and Unavailable while it is not tried again after a
+        failure.
         """
         record = self.record()
         if record.phase is MigrationPhase.JSON_ONLY:
@@ -120,7 +123,7 @@ class DualWriteStore:
         follows = record.phase < MigrationPhase.WRITE_CUTOVER
         if follows and self.down_until and time.monotonic() < self.down_until:
             raise BackingOff(
-                f"the target {record.target} failed, and is not tried again for now",
+                f"the target {record.target} failed a short while ago and is not tried again yet",
                 next_step="registry-backend status",
             )
         with self._lock:
@@ -132,20 +135,20 @@ class DualWriteStore:
             return self._replicator
 
     def logged(self, target: RegistryStore) -> RegistryStore:
-        """Return the target with the logs round it that the source has kept until then."""
+        """Return the target, wrapped so that it continues the logs that the source has kept."""
         if self._logged is None:
             self._logged = self._keep_logs(target, self.record())
         return self._logged
 
     def _taken_over(self) -> RegistryStore | None:
-        """Return the target where it is the writer of record."""
+        """Return the target if it is the writer of record, else None."""
         record = self.record()
         if record.phase < MigrationPhase.WRITE_CUTOVER:
             return None
         return self._logged or self.logged(self._replicated(record).target)
 
     def catch_up_for(self, seconds: float) -> None:
-        """Heal what lags, for at most so long; what is left is healed when it is touched."""
+        """Let lagging tasks catch up for at most ``seconds``; the others do when they are used."""
         end = time.monotonic() + seconds
         with self._best_effort():
             replicator = self.replicator()
@@ -173,7 +176,7 @@ class DualWriteStore:
         with self._best_effort():
             self._follow(changeset, commit)
             return commit
-        self._count("lagging")  # the caller's write stands, the mark tells of the rest
+        self._count("lagging")  # the write is committed; the replication position shows the gap
         return commit
 
     def _follow(self, changeset: Changeset, commit: Commit) -> None:
@@ -213,7 +216,7 @@ class DualWriteStore:
         with self._best_effort():
             replicator = self._replicated(record)
             for _ in range(2):
-                # Data and mark come from one snapshot of the target: nothing can slip between.
+                # Data and position are of one snapshot of the target: no write comes in between.
                 try:
                     found = replicator.target.load(task_id, only=only)
                 except TaskNotFound:
@@ -236,7 +239,7 @@ class DualWriteStore:
     def _compared(
         self, op: str, answer: T, ask: Callable[[RegistryStore], T], task_id: str | None
     ) -> None:
-        """Compare an answer with what the other side says; never at the caller's cost."""
+        """Compare an answer with the other store's; a failure here never reaches the caller."""
         start = time.monotonic()
         with self._best_effort():
             replicator = self.replicator()
@@ -245,8 +248,8 @@ class DualWriteStore:
             other = ask(self.source if self._reads_target() else replicator.target)
             outcome = "matched"
             if other != answer:
-                # Both are asked again, and it is a difference only where they stood at one position
-                # before and after that: else a write, or a lag that was made up for, came between.
+                # Both are asked again. It is a difference only if both were at one position before
+                # and after that; otherwise a write or a catch-up came in between.
                 before = self._positions(replicator, task_id)
                 still = ask(self.source), ask(replicator.target)
                 level = all(mine == theirs for mine, theirs in before.values())
@@ -263,11 +266,11 @@ class DualWriteStore:
     def _positions(
         self, replicator: Replicator, task_id: str | None
     ) -> dict[str, tuple[Head, Head]]:
-        """Return where each task asked for stands in the source and in the target."""
+        """Return the heads of each task asked for, in the source and in the target."""
         return {name: (head, replicator.target.head(name)) for name, head in self.heads(task_id)}
 
     def _list(self, op: str, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
-        """Ask the target when it follows in everything asked for, else the source."""
+        """Ask the target if it is up to date for the tasks asked for, else the source."""
         taken_over = self._taken_over()
         if taken_over is not None:
             return ask(taken_over)
@@ -288,7 +291,7 @@ class DualWriteStore:
         return found
 
     def _follows(self, replicator: Replicator, task_id: str | None) -> bool:
-        """Whether, after healing, the target has what the source has, and nothing else."""
+        """Return whether the target, after catching up, has the source's tasks and no others."""
         heads = list(self.heads(task_id))
         for name, head in heads:
             position = replicator.target.head(name)
@@ -301,7 +304,7 @@ class DualWriteStore:
         return task_id is not None or replicator.target.counts().total_tasks == len(heads)
 
     def heads(self, task_id: str | None = None) -> Iterable[tuple[str, Head]]:
-        """Return where the source's tasks stand, foreign edits taken in first."""
+        """Return the heads of the source's tasks, after absorbing foreign edits."""
         if task_id is not None:
             return [(task_id, self.source.head(task_id))]
         if provides(self.source, MigrationSource):
@@ -358,15 +361,15 @@ class DualWriteStore:
 
 
 class BackingOff(Unavailable):
-    """The target was found down a short while ago, and is not asked again yet."""
+    """The target failed a short while ago and is not asked again yet."""
 
 
 class _BestEffort:
-    """Whatever the target does in this context, the caller goes on behind it.
+    """Best effort with back-off: whatever the target does in this context, the caller continues.
 
-    The target is waited for, but not again right after a wait in vain: one that stands still would
-    hold up every single call. One that is down is not tried again for ten times as long as the
-    failure took, at most half a minute. What lags meanwhile is healed as ever.
+    A call waits for the target, but not right after another wait has failed: a target that hangs
+    would delay every call. A target that is down is not tried again for ten times as long as the
+    failure took, at most half a minute. Tasks that fall behind meanwhile catch up as usual.
     """
 
     __slots__ = ("_answering", "_backing_off", "_bound", "_since", "_store")
@@ -404,10 +407,10 @@ def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mi
 
 
 def refuse_lost(target: RegistryStore, record: PhaseRecord) -> None:
-    """Raise BackendMismatch where the target is the writer of record and knows of no move: its file
-    is gone and a new one would be taken for the registry. Closes it then.
+    """Raise BackendMismatch if the target is the writer of record but empty and without a move.
 
-    A workspace that was born in such a phase, in epoch 1, begins with an empty target.
+    Its file was lost then, and a new one would be taken for the registry; the target is closed. A
+    workspace that was created in such a phase (epoch 1) begins with an empty target.
     """
     if record.phase < MigrationPhase.WRITE_CUTOVER or record.epoch <= 1:
         return
@@ -417,16 +420,16 @@ def refuse_lost(target: RegistryStore, record: PhaseRecord) -> None:
     target.close()
     raise BackendMismatch(
         f"the workspace is in phase {record.phase:d}, but its registry in {record.target} is empty "
-        f"and knows of no move: {location}",
-        next_step="It was lost or replaced: restore it from a backup",
+        f"and has no record of the move: {location}",
+        next_step="The registry was lost or replaced: restore it from a backup",
     )
 
 
 def stamp_target(target: RegistryStore, record: PhaseRecord) -> None:
-    """Let the target know of the move, so that a lost phase.json is noticed; it may not be able to.
+    """Write epoch and phase into the target, so that a lost phase.json is noticed; best effort.
 
-    After the record was replaced, never before: a switch that dies in between leaves no target
-    that knows more than the record.
+    Done after the record was replaced, never before: otherwise an interrupted switch would leave a
+    target that is ahead of the record.
     """
     into = cast(MoveTarget, target)
     with suppress(RegistryError, OSError), at_most(_PATIENCE), answering(ANSWER):

@@ -1,4 +1,4 @@
-"""Slow writers down where the copy does not catch up with them."""
+"""Slow writers down while copying to the target cannot keep up with them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from registry_api.snapshot import Head
 
 __all__ = ["Throttle"]
 
-_WINDOW = 0.25  # seconds between two judgements
-_FIRST, _MOST = 0.005, 0.32  # seconds that each commit waits
-_AGAIN = 2.0  # seconds after which it is told again: it ends by itself
+_WINDOW = 0.25  # seconds between two decisions
+_FIRST, _MOST = 0.005, 0.32  # seconds that each commit waits: shortest, longest
+_AGAIN = 2.0  # seconds after which a delay is set again: it expires by itself
 
 
 class Throttle:
-    """Judges, while changes are copied, whether writers make more than half as many meanwhile.
+    """A delay for each commit, adjusted while changes are copied to the target.
 
-    Then each commit waits, twice as long at each such judgement, half as long where they make less
-    than a quarter: on a host whose cores are shared the copy gets one share and eight writers
-    eight, and without this it never ends. ``tell`` makes commits wait so many seconds from now on;
-    0 ends it.
+    If writers make more than half as many changes as are copied in the same time, the delay
+    doubles; if they make less than a quarter, it halves. Without it the copy never ends on a host
+    whose cores are shared: the copy gets one share of them, eight writers get eight. ``tell`` sets
+    the seconds that each commit waits from now on; 0 ends the delay.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class Throttle:
         self._told = 0.0
         self._ended = False
         self._applied = 0
-        # Where each task stood when it was last judged: when, its number, what was copied by then.
+        # Per task, at its last decision: the time, its feed number, the changes copied by then.
         self._looks: dict[str, tuple[float, int, int]] = {}
 
     def copied(self, changes: int, task_id: str, head: Head) -> None:
-        """Count changes that were copied; ``head`` is where their task stands in the source by now.
+        """Count copied changes and adjust the delay; ``head`` is their task's head in the source.
 
-        Numbers are drawn for the whole registry: between two looks at one task they tell what was
-        written anywhere. Of a task that is looked at once nothing is judged.
+        Feed numbers are drawn for the whole registry: the difference between two heads of one task
+        is the number of changes written to any task. The first head of a task decides nothing.
         """
         self._applied += changes
         now = self._clock()
@@ -55,7 +55,7 @@ class Throttle:
             self._set(self._delay)
 
     def slower(self) -> None:
-        """Let commits wait twice as long."""
+        """Double the time that each commit waits."""
         if not self._ended:
             self._set(min(_MOST, max(_FIRST, 2 * self._delay)))
 
@@ -65,7 +65,7 @@ class Throttle:
             self._tell(delay)
 
     def end(self) -> None:
-        """Let commits go on as before, for good."""
+        """End the delay permanently."""
         if self._delay:
             self._set(0.0)
         self._ended = True

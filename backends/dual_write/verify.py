@@ -1,4 +1,4 @@
-"""Compare two stores: records rebuilt from both sides, field by field."""
+"""Compare two stores field by field, with the records rebuilt from each of them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def verify_tasks(
     inside: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Compare tasks beside their writers: each at a revision that both stores have, each ``inside``
-    the gate for itself, since what older programs wrote is taken in.
+    """Compare tasks while writers continue, each at a revision that both stores have.
+
+    ``inside`` passes the gate (the readers-writer lock that a switch takes exclusively) for each
+    task, because reading the source absorbs what legacy programs wrote.
     """
     records, mismatches, in_flight = 0, list[Mismatch](), list[str]()
     for done, task_id in enumerate(task_ids):
@@ -66,8 +68,8 @@ def compare_task(
 ) -> tuple[int | None, list[Mismatch]]:
     """Return (records compared, differences) of one task, at a revision that both stores had.
 
-    A task that moves on is brought up to date and read again. One that never stands still for as
-    long as two reads was not compared (None): that is for behind the gate, where nothing moves.
+    A task that changes meanwhile catches up and is read again. If it changes between every two
+    reads, it is not compared (None); that is left to the comparison while the gate is held.
     """
     source, target = replicator.source, replicator.target
     for _ in range(_ATTEMPTS):
@@ -79,7 +81,7 @@ def compare_task(
             return _compare(source, target, mine, other)
         still = source.head(task_id)
         if _position(mine) == (still.lineage, still.revision):
-            # Nothing moved, and healing did not help: that is a difference, not a delay.
+            # Nothing changed, and catching up did not help: that is a difference, not a delay.
             revision = other.revision if other else None
             lag = Mismatch(
                 task_id=task_id, pointer="/revision", source=mine.revision, target=revision
@@ -93,9 +95,9 @@ def _both(
 ) -> tuple[TaskSnapshot, TaskSnapshot | None]:
     """Read a task from both stores, at one revision unless a writer is faster.
 
-    The source is read first: each look at it may have to wait for its writers' turn, and the target
-    is then brought to just that revision (the other way round the source had moved on each time:
-    20 s for five tasks under eight writers, each sync 10 ms).
+    The source is read first: each read may have to wait for its writers, and the target then
+    catches up to exactly that revision. (In the other order the source had changed each time: 20 s
+    for five tasks with eight writers, each sync 10 ms.)
     """
     mine, other = replicator.source.load(task_id), _found(replicator.target, task_id)
     if catch_up and (other is None or _position(mine) != _position(other)):
@@ -112,11 +114,11 @@ def _found(store: RegistryStore, task_id: str) -> TaskSnapshot | None:
 
 
 def compare_tail(replicator: Replicator, task_id: str, since: Head) -> tuple[Head, list[Mismatch]]:
-    """Compare a task that was equal at ``since``; returns (equal up to where, differences).
+    """Compare a task that was equal at ``since``; returns (head it is equal up to, differences).
 
-    Records are compared whole, the histories by the feed that has come since: each of its lines was
-    applied together with its rows. Both stores are read at one revision; where they do not come to
-    one, the difference is that.
+    Records are compared completely, histories by the feed after ``since``: each feed line was
+    applied together with its rows. Both stores are read at one revision; if they never have the
+    same one, that is the difference.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -160,7 +162,7 @@ def _compare(
     count = 1 + sum(len(getattr(mine, part)) for part in _PARTS[:-1])
     for kind in (Kind.PROGRESS, Kind.FINDING):
         query = RecordQuery(task_id=task_id)
-        # Both are listed while writers go on: what came after this revision is in neither answer.
+        # Writers continue during both listings: records after this revision are left out below.
         mine_listed = list(all_records(source, kind, query))
         others_listed = list(all_records(target, kind, query))
         if mine_listed == others_listed:
@@ -178,7 +180,7 @@ def _compare(
 
 
 def _later(source: RegistryStore, snapshot: TaskSnapshot) -> set[str]:
-    """Return the ids of the records that came after a revision."""
+    """Return the ids of the records that were committed after a revision."""
     out, cursor = set[str](), None
     task_id = snapshot.task.task_id
     while page := source.changes(cursor, task_id=task_id, limit=1000):

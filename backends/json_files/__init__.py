@@ -1,4 +1,4 @@
-"""The store in the older orchestrator's files, which older programs may use beside it."""
+"""The store in the legacy orchestrator's files, which legacy programs may use at the same time."""
 
 from backends.json_files.plugin import (
     registry_register_health_checks,

@@ -1,4 +1,4 @@
-"""An archive of documents: a tar with a manifest of SHA-256 hashes, read back before it is used."""
+"""An archive of documents: a tar file with a manifest of SHA-256 hashes, verified before use."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ _MOST_BYTES = 256 * 2**20  # a member
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file to be archived under a name; ``read`` gives its bytes, None: it is gone."""
+    """A file to archive under a name; ``read`` returns its bytes, None if the file is gone."""
 
     name: str
     read: Callable[[], bytes | None]
 
 
 class Archive:
-    """One archive file. Members are handled one by one: no links, no other paths, bounded sizes."""
+    """One archive file.
+
+    Members are handled one at a time. Reading refuses links, paths outside the workspace, and too
+    many or too large members.
+    """
 
     def __init__(self, path: Path, *, sync: Callable[[int], None] = os.fsync) -> None:
         self.path = path
@@ -40,7 +44,7 @@ class Archive:
     def write(
         self, members: list[Member], *, progress: Callable[[int, int], None] | None = None
     ) -> str:
-        """Write the archive durably; returns its SHA-256 (hex). Raises OSError."""
+        """Write the archive durably; return its SHA-256 (hex). Raises OSError."""
         manifest: dict[str, str] = {}
         fd = open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
@@ -63,11 +67,14 @@ class Archive:
             raise
 
     def check(self, digest: str) -> dict[str, str]:
-        """Read everything back and compare; returns the manifest. Raises CorruptDocument."""
+        """Verify the archive against its SHA-256 and its manifest; return the manifest.
+
+        Raises CorruptDocument.
+        """
         try:
             with self.path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise self._corrupt("it is not what was recorded")
+                    raise self._corrupt("its SHA-256 is not the recorded one")
                 file.seek(0)
                 return self._read_back(tarfile.open(fileobj=file, mode="r:"))
         except CorruptDocument:
@@ -76,7 +83,7 @@ class Archive:
             raise self._corrupt(str(error)) from None
 
     def read(self, digest: str) -> Iterator[tuple[str, bytes]]:
-        """Yield every member's name and bytes, once all was checked. Raises CorruptDocument."""
+        """Verify the archive, then yield every member's name and bytes. Raises CorruptDocument."""
         names = self.check(digest)
         with tarfile.open(self.path, mode="r:") as tar:
             for info in tar:
@@ -90,9 +97,9 @@ class Archive:
         for n, info in enumerate(tar):
             parts = Path(info.name).parts
             if not info.isreg() or info.name.startswith("/") or ".." in parts:
-                raise self._corrupt(f"{info.name} is no plain file below the workspace")
+                raise self._corrupt(f"{info.name} is not a regular file inside the workspace")
             if n > _MOST_MEMBERS or info.size > _MOST_BYTES:
-                raise self._corrupt(f"{info.name}: too many members, or too large")
+                raise self._corrupt(f"too many members, or {info.name} is too large")
             member = tar.extractfile(info)
             assert member is not None
             data = member.read()
@@ -101,13 +108,13 @@ class Archive:
             else:
                 found[info.name] = hashlib.sha256(data).hexdigest()
         if manifest is None or manifest != found:
-            raise self._corrupt("its members are not those of its manifest")
+            raise self._corrupt("its members do not match its manifest")
         return manifest
 
     def _corrupt(self, what: str) -> CorruptDocument:
         return CorruptDocument(
             f"{self.path}: {what}",
-            next_step="Keep it; registry-backend switch back makes the documents without it",
+            next_step="Keep it; registry-backend switch back writes the documents without it",
             path=str(self.path),
         )
 

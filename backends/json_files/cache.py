@@ -1,4 +1,4 @@
-"""The documents used last, parsed and as bytes: most writes follow another one of the same task."""
+"""A cache of recently used documents, parsed and as bytes: writes to one task come in a row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = 4 * 2**20
 
 
 class Cached(NamedTuple):
-    """A document: the hash of its bytes, its value, its bytes."""
+    """A document: the hash of its bytes, its parsed value, its bytes."""
 
     hash: str
     document: dict[str, Any]
@@ -21,10 +21,10 @@ class Cached(NamedTuple):
 
 
 class DocumentCache:
-    """Forgets what was used longest ago beyond 4 MiB of bytes, which are five times as much
-    when parsed; thread-safe.
+    """An LRU cache of at most 4 MiB of document bytes; thread-safe.
 
-    Who changes a document in memory takes it out before, and puts it back with its bytes.
+    A parsed document takes about five times as much memory as its bytes. A caller that changes a
+    document in memory drops it first, and puts it back with its new bytes.
     """
 
     def __init__(self) -> None:
@@ -33,14 +33,14 @@ class DocumentCache:
         self._size = 0
 
     def get(self, task_id: str) -> Cached | None:
-        """Return what is known of a task's document."""
+        """Return the cached document of a task, None if there is none."""
         with self._lock:
             if task_id in self._held:
                 self._held.move_to_end(task_id)
             return self._held.get(task_id)
 
     def put(self, task_id: str, cached: Cached) -> None:
-        """Keep a document."""
+        """Cache a document."""
         with self._lock:
             self.drop(task_id)
             self._held[task_id] = cached

@@ -1,4 +1,4 @@
-"""The bytes of a document: read, written as text, and known by their hash."""
+"""Read the bytes of a document, hash them, and format a document as text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ __all__ = ["content_hash", "read_document", "text_over"]
 
 
 def content_hash(data: bytes) -> str:
-    """Return the hash by which a document's bytes are known: SHA-256, hex."""
+    """Return the hash that identifies a document's bytes: SHA-256, hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def text_over(old: bytes, document: dict[str, Any]) -> bytes:
-    """Return a document's text, at least as long as the one it replaces: blanks follow, since a
-    reader without a lock finds NUL where a file is cut off under it.
+    """Return a document's text, padded with blanks to at least the length of the old text.
+
+    Truncating the file instead would let a reader without a lock find NUL bytes at its end.
     """
     return jsontext.dump(document, indent=True).ljust(len(old))
 

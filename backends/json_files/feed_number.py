@@ -1,4 +1,4 @@
-"""The numbers of the feed: drawn one by one, never twice, without a sync for each."""
+"""The counter of feed numbers: gives out each number once, without a sync for each one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry_api.ownership import open_owned
 __all__ = ["FeedNumbers"]
 
 _BLOCK = 4096
-_SIZE = 256  # fixed, so that one write of less than a page replaces the whole
+_SIZE = 256  # fixed, so that one write of less than a page replaces the whole file
 
 
 def _boot() -> str:
@@ -31,10 +31,10 @@ def _boot() -> str:
 
 
 class FeedNumbers:
-    """The counter in ``.registry/json/feed``; ``taken`` tells the highest number in any journal.
+    """The counter in ``.registry/json/feed``; ``taken`` returns the highest number in any journal.
 
-    ``next`` is written without a sync, ``ceiling`` with one: after another boot (a power loss may
-    have undone writes) numbers go on from the ceiling, which no number has reached.
+    ``next`` is written without a sync, ``ceiling`` with one: after a reboot (a power loss may have
+    undone unsynced writes) numbering continues from the ceiling, which no number has reached.
     """
 
     def __init__(self, folder: Path, *, timeout: float, taken: Callable[[], int]) -> None:
@@ -47,12 +47,12 @@ class FeedNumbers:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the counter: no number is drawn meanwhile."""
+        """Lock the counter: nobody else draws a number meanwhile."""
         deadline = time.monotonic() + patience(self._timeout)
         if not self._thread.acquire(timeout=deadline - time.monotonic()):
             raise Busy(f"another thread holds {self._path}", next_step="Try again")
         try:
-            with giving_way(None):  # held for a moment only, and drawn when much has been begun
+            with giving_way(None):  # held only briefly, by callers that have begun a write
                 self._lock.acquire(timeout=deadline - time.monotonic())
             try:
                 yield
@@ -67,14 +67,17 @@ class FeedNumbers:
         return state["feed_id"], state["next"]
 
     def feed_id(self) -> str:
-        """Return the feed's id as last seen, or read now."""
+        """Return the feed's id as last read, reading it now if it was never read."""
         if not self._feed_id:
             with self.locked():
                 self._load()
         return self._feed_id
 
     def draw(self) -> int:
-        """Return the next number; inside ``locked``, and written into an intent before it ends."""
+        """Draw the next number and return it; inside ``locked``.
+
+        The caller writes it into an intent before it leaves ``locked``.
+        """
         state = self._load()
         number: int = state["next"]
         state["next"] = number + 1
@@ -82,7 +85,7 @@ class FeedNumbers:
         return number
 
     def follow(self, feed_id: str, number: int) -> None:
-        """Go on in the feed of the store that took over meanwhile, beyond a number of its."""
+        """Continue after ``number`` in the feed of a store that was the writer of record."""
         with self.locked():
             state = self._load()
             if state["feed_id"] != feed_id or state["next"] <= number:
@@ -96,7 +99,7 @@ class FeedNumbers:
         except FileNotFoundError:
             data = b""
         if not data:
-            # New, or lost: another feed then, whose numbers begin above all that were used.
+            # New or lost: start a new feed, whose numbers begin above all numbers used so far.
             fresh = {
                 "feed_id": str(uuid.uuid4()),
                 "next": self._taken() + 1,
@@ -110,7 +113,8 @@ class FeedNumbers:
         except orjson.JSONDecodeError:
             raise CorruptDocument(
                 f"{self._path} is damaged",
-                next_step="Move it away: numbers then start a new feed, subscribers load afresh",
+                next_step="Move it away: a new feed then starts, and subscribers load the tasks "
+                "again",
             ) from None
         if state["boot"] != _boot():
             state["next"] = state["ceiling"]

@@ -1,4 +1,4 @@
-"""Take in what other programs wrote to a task's document: merged, never replacing what is ours."""
+"""Absorb foreign edits of a task's document: they are merged and never overwrite our changes."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ _LATE_FLUSH = 0.2
 
 
 class Foreign(WriteAhead):
-    """Adopts documents never seen, absorbs edits, restores what was torn."""
+    """A task that adopts new documents, absorbs foreign edits and restores torn documents."""
 
     def _adopt(self, data: bytes, found: str) -> None:
-        """Take a task in that was never seen before: its records, then its histories."""
+        """Adopt a task that was never seen before: its records, then its histories."""
         try:
             document = load_document(data, path=self._document, task_id=self.task_id)
         except CorruptDocument as error:
             age = time.time() - self._document.stat().st_mtime
             if age < _PENDING:
                 raise Unavailable(
-                    f"{error.message} (being written {age:.0f} s ago)", next_step="Try again soon"
+                    f"{error.message} (changed {age:.0f} s ago, perhaps still being written)",
+                    next_step="Try again in a few seconds",
                 ) from None
             raise
         state = self._decode(document)
@@ -59,10 +60,10 @@ class Foreign(WriteAhead):
         self._know(found, document, data)
         self._absorb_logs()
         self._keep_adopted(state, found)
-        self.journal.rebase(len(data))  # who reads the task later need not read its histories
+        self.journal.rebase(len(data))  # later readers of the task need not read its histories
 
     def _keep_adopted(self, adopted: TaskState, found: str) -> None:
-        """Let the document's status stand: lines of ours in a log are older than what it says."""
+        """Keep the status that the document states: our lines in a log are older."""
         state = self.journal.state
         assert state is not None
         ops: list[Op] = []
@@ -75,7 +76,7 @@ class Foreign(WriteAhead):
             self._commit_foreign(ops, expected=self.journal.revision, before=found, after=found)
 
     def _absorb(self, fd: int, data: bytes, found: str) -> None:
-        """Take a foreign write of the document in."""
+        """Absorb a foreign edit of the document."""
         data, found = self._whole(fd, data, found)
         ours = self.journal.state
         assert ours is not None
@@ -126,7 +127,7 @@ class Foreign(WriteAhead):
         self._know(self.journal.hash, document, written)
 
     def _whole(self, fd: int, data: bytes, found: str) -> tuple[bytes, str]:
-        """Give a torn document a moment: some older programs unlock before their last flush."""
+        """Reread a torn document for 0.2 s: some legacy programs unlock before their last flush."""
         deadline = time.monotonic() + _LATE_FLUSH
         while self._try_decode(data) is None and time.monotonic() < deadline:
             if time.time_ns() - os.fstat(fd).st_mtime_ns > _LATE_FLUSH * 1e9:
@@ -137,7 +138,7 @@ class Foreign(WriteAhead):
         return data, found
 
     def _restore(self, fd: int, data: bytes) -> None:
-        """Put back a document that another program tore: its bytes are kept, the state is ours."""
+        """Restore a document that another program tore from our records; quarantine its bytes."""
         if data:
             self._shared.keep("quarantine", f"{self.task_id}.json", data)
         self._rebuild(fd)

@@ -1,4 +1,4 @@
-"""One task whose document is given up as the truth: frozen, moved away, put back."""
+"""One task of a migration source: its document is frozen, moved away and put back."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from registry_api.store import LateWrite
 
 __all__ = ["FrozenTask"]
 
-_YOUNG_NS = 50_000_000  # as stamps: a younger change may have left the times as they are
+_YOUNG_NS = 50_000_000  # as in stamp.py: a younger change may have left the file's times unchanged
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-Known = tuple[int, int, int, int]  # device, inode, size, time of change of the content
+Known = tuple[int, int, int, int]  # device, inode, size, mtime (ns)
 
 
 class FrozenTask(ReplicaTask):
-    """A task, frozen and back. ``_left``: the document as it was left frozen, None: to be read;
-    ``_at_freeze``: where the task stood then, None: another process froze it.
+    """A task whose document can be frozen, removed and reinstated.
+
+    ``_left`` identifies the document's content at the freeze, None: the document must be read.
+    ``_at_freeze`` is the task's head at the freeze, None: another process froze it.
     """
 
     _left: Known | None = None
     _at_freeze: Head | None = None
 
     def mode(self) -> int | None:
-        """Return the document's mode, None where there is no regular file."""
+        """Return the document's mode, None if there is no regular file."""
         try:
             found = os.lstat(self._document).st_mode
         except OSError:
@@ -45,19 +47,19 @@ class FrozenTask(ReplicaTask):
         return stat.S_IMODE(found) if stat.S_ISREG(found) else None
 
     def is_archived(self) -> bool:
-        """Whether the document is removed with phase 4: one that no task was made of stays."""
+        """Return whether phase 4 removes the document: one that no task was read from stays."""
         self.journal.refresh()
         return not self.journal.is_empty and self.mode() is not None
 
     def text(self) -> bytes | None:
-        """Return the document's bytes, which are the frozen ones; raises CorruptDocument if not."""
+        """Return the document's bytes; raises CorruptDocument if they are not the frozen ones."""
         data = self._bytes()
         if data is None or self.journal.is_empty:
-            return data  # a new one of an older program: archived as it is
+            return data  # a new document of a legacy program: archived as it is
         if content_hash(data) != self.journal.hash:
             raise CorruptDocument(
-                f"{self._document} is not what was frozen",
-                next_step="Try again: it is put aside first",
+                f"{self._document} changed after the freeze",
+                next_step="Try again: the late write is first kept in .registry/conflicts",
                 path=str(self._document),
             )
         return data
@@ -71,26 +73,28 @@ class FrozenTask(ReplicaTask):
             return None
 
     def difference(self) -> str | None:
-        """Return what of the frozen document is not as it was, None: nothing.
+        """Return how the document differs from its frozen text, None if it does not.
 
-        One that somebody removed is no difference: the way back writes it from the records.
+        A removed document is not a difference: a rollback writes it from the records.
         """
         try:
             data = self._bytes()
         except OSError:
-            return "is no regular file"
+            return "is not a regular file"
         if self.journal.is_empty or data is None:
             return None
-        return None if content_hash(data) == self.journal.hash else "is not what was frozen"
+        return None if content_hash(data) == self.journal.hash else "changed after the freeze"
 
     def stranger(self) -> str | None:
-        """Return the hash of a document that is no registry of ours; None where there is none."""
+        """Return the hash of a document that no task was read from, None if there is none."""
         data = self._bytes()
         return None if data is None or not self.journal.is_empty else content_hash(data)
 
     def take_back(self, data: bytes, *, mode: int) -> None:
-        """Take over what an archive holds: as the template, or as the document where it was no
-        registry.
+        """Restore a document from an archive.
+
+        It becomes the template of the task's document, or the document itself if no task was read
+        from it.
         """
         self.journal.refresh()
         if self.journal.is_empty:
@@ -104,9 +108,10 @@ class FrozenTask(ReplicaTask):
             self._keep(data)
 
     def keep_template(self) -> None:
-        """Keep the document's present text: what the way back begins with. Raises Busy.
+        """Keep the document's current text as the template of a rollback. Raises Busy.
 
-        In turn with the writers, who keep it too: of two at once one would find nothing to rename.
+        Under the side lock, since writers replace the same file: of two concurrent callers one
+        would find its temporary file renamed already.
         """
         with self._lock.held():
             data = self._bytes()
@@ -114,7 +119,10 @@ class FrozenTask(ReplicaTask):
                 self._keep(data)
 
     def remove_empty_intent(self) -> None:
-        """Leave one file less to be looked at behind the gate, unless somebody writes just now."""
+        """Remove an empty intent file, unless somebody is writing.
+
+        It is then one file less to check while the gate is held.
+        """
         with suppress(RegistryError, OSError), at_most(0.0), self._lock.held():
             self._intent.remove_empty()
 
@@ -127,8 +135,10 @@ class FrozenTask(ReplicaTask):
     # -- freezing ----------------------------------------------------------------------------
 
     def stands(self, *, settle: bool) -> Head:
-        """Return where the task stands; Head() where there is no registry, or none yet. ``settle``:
-        what a killed writer left is settled first, whatever the document's stamp says. Raises Busy.
+        """Return the task's head; Head() if there is no readable registry. Raises Busy.
+
+        ``settle``: settle a killed writer's intent first, even if the document's stamp is
+        unchanged.
         """
         if not settle:
             with suppress(FileNotFoundError):
@@ -145,9 +155,9 @@ class FrozenTask(ReplicaTask):
         return self._stands()
 
     def freeze(self) -> Head:
-        """Settle the task and make its document read-only; returns where it stands.
+        """Settle the task and make its document read-only; return the task's head.
 
-        A document that vanished is passed over: what the journal knows of it has been taken over.
+        A document that vanished is skipped: the target already has what the journal holds of it.
         """
         try:
             still = self._freeze_still()
@@ -157,8 +167,9 @@ class FrozenTask(ReplicaTask):
             raise self._typed(error) from error
 
     def _freeze_still(self) -> bool:
-        """Freeze a document that nobody has written since it was last looked at: most, and quickly,
-        since everybody waits.
+        """Freeze a document that nobody has written since it was last read; return whether it was.
+
+        Most documents are frozen here. This must be fast: writers wait while the gate is held.
         """
         with _LockedAtOnce(self._place) as fd:
             if fd is None:
@@ -167,7 +178,7 @@ class FrozenTask(ReplicaTask):
             if not self._is_still(found):
                 return False
             os.fchmod(fd, stat.S_IMODE(found.st_mode) & READ_ONLY)
-            self._left = _known(found)  # what is still is not young
+            self._left = _known(found)  # an unchanged document is not young
             return True
 
     def _freeze(self) -> Head:
@@ -181,14 +192,14 @@ class FrozenTask(ReplicaTask):
                     self._left = None if young else _known(found)
                     return self._stands()
             if not self.stands(settle=True).revision:
-                return Head()  # named by status, and left alone
+                return Head()  # reported by `status`, and left alone
             if not os.path.lexists(self._document):
                 return self._stands()
             self._prove()
-        raise Busy(f"{self._document} does not come to rest", next_step="Try again")
+        raise Busy(f"{self._document} keeps changing", next_step="Try again")
 
     def _prove(self) -> None:
-        """Read the document under its lock, however young it is: nobody of ours writes it now."""
+        """Read the document under its lock and trust even a young stamp: none of us writes now."""
         with suppress(FileNotFoundError), self._held() as fd:
             stamp = stamp_of(fd)
             if content_hash(read_document(fd)) == self.journal.hash:
@@ -198,8 +209,9 @@ class FrozenTask(ReplicaTask):
         return self.journal.head()
 
     def sweep(self) -> Head | None:
-        """Take in what was written since ``freeze``; returns where the task stands if it moved,
-        also where whoever read it meanwhile has taken that in.
+        """Absorb what was written since ``freeze``; return the task's head if it changed.
+
+        It has changed too if a reader absorbed the write in the meantime.
         """
         if not self._is_as_left():
             self._take_in()
@@ -214,30 +226,33 @@ class FrozenTask(ReplicaTask):
                 if content_hash(read_document(fd)) == self.journal.hash:
                     return
         except (FileNotFoundError, Busy):
-            return  # whoever holds it will have written a straggler
+            return  # whatever the holder of its lock writes is a late write
         with suppress(RegistryError), self._lock.held() as deadline:
             self._settled(deadline)
         self.set_writable(self._document, writable=False)
 
     def _is_as_left(self) -> bool:
-        """Whether the document is as it was frozen, and nobody has it locked."""
+        """Return whether the document is unchanged since the freeze and not locked."""
         with _LockedAtOnce(self._place) as fd:
             return fd is not None and self._left == _known(os.fstat(fd))
 
-    # -- removal and the way back ------------------------------------------------------------
+    # -- removal and rollback ----------------------------------------------------------------
 
     def put_aside(self, data: bytes, now: Now) -> LateWrite | None:
-        """Keep bytes that another program wrote too late."""
+        """Keep the bytes of a late write in ``.registry/conflicts``."""
         return self._put_aside(data, content_hash(data), now)
 
     def move_to(self, place: Path) -> None:
-        """Move the document away under its locks, the inode kept."""
+        """Move the document to ``place`` under its locks; its inode stays the same."""
         with self._lock.held(), suppress(FileNotFoundError), self._held():
             self._document.rename(place)
             self._shared.sync_folder(place.parent)
 
     def reinstate(self, aside: Path | None) -> None:
-        """Put the document back as it was frozen, or lies aside, where it is not there."""
+        """Put a missing document back as it was frozen.
+
+        ``aside``: the file that a removal had moved it to, None: write it from the template.
+        """
         self.journal.refresh()
         if self.journal.is_empty and aside is None:
             return
@@ -245,8 +260,8 @@ class FrozenTask(ReplicaTask):
             if os.path.lexists(self._document):
                 if self.mode() is None:
                     raise CorruptDocument(
-                        f"{self._document} is no regular file",
-                        next_step="Move it away and try again: the document is put in its place",
+                        f"{self._document} is not a regular file",
+                        next_step="Move it away and try again: the document is written there",
                         path=str(self._document),
                     )
                 return
@@ -262,7 +277,7 @@ class FrozenTask(ReplicaTask):
         fresh = self._document.with_name(f".{self._document.name}.back")
         self._shared.write_file(fresh, base, mode=0o644)
         if content_hash(base) != self.journal.hash:
-            # The template is of an earlier state, or lost: the records are what counts.
+            # The template is of an earlier state, or lost: write the document from the records.
             fd = open_regular(fresh, os.O_RDWR)
             try:
                 self._rebuild(fd)
@@ -274,8 +289,10 @@ class FrozenTask(ReplicaTask):
 
 
 class _LockedAtOnce:
-    """A document open for a look and locked, without a wait: None where it is not there, or
-    somebody else has it locked. Quick, since everybody waits.
+    """A document opened for reading and locked, without waiting for the lock.
+
+    Gives None if it does not exist or another process has it locked. This must be fast: writers
+    wait while the gate is held.
     """
 
     __slots__ = ("_fd", "_place")
@@ -301,5 +318,5 @@ class _LockedAtOnce:
 
 
 def _known(found: os.stat_result) -> Known:
-    """Return what tells a later change of the content, unless it is young."""
+    """Return what differs after a later change of the content, unless the file is young."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Handover documents of the older programs: Markdown with the same content as JSON inside."""
+"""Handover documents of the legacy programs: Markdown with the same content embedded as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _JSON = re.compile(rb"<!-- HANDOVER_JSON_START\s(.*)\sHANDOVER_JSON_END -->", re
 def read_handovers(
     folder: Path, state: TaskState, *, times: Times, problems: list[Problem]
 ) -> list[Handover]:
-    """Return the handovers in a task folder; the file's stem, a phase's id, names each."""
+    """Return the handovers in a task folder; the id of each is its file's stem, a phase's id."""
     try:
         paths = sorted((folder / "handovers").glob("*.md"))
     except OSError as error:
@@ -37,7 +37,7 @@ def read_handovers(
 def _read(path: Path, state: TaskState, times: Times, problems: list[Problem]) -> Handover | None:
     key = path.stem
     if not is_id(key):
-        problems.append(Problem(path=path, what="its name is no id, not read"))
+        problems.append(Problem(path=path, what="its name is not a valid id, not read"))
         return None
     try:
         found = _JSON.search(read_file(path))

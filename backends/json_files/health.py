@@ -1,4 +1,4 @@
-"""What ``doctor`` asks of the older programs' files and of what we keep beside them."""
+"""The checks of ``doctor`` for the legacy files and for our own state next to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["check_files"]
 
 
 def check_files(context: OpenContext) -> Iterator[Issue]:
-    """Files that could not be read, writes of the dead, bytes that were kept aside."""
+    """Yield unreadable files, unfinished writes of killed processes, and kept foreign bytes."""
     layout = Layout(context.workspace)
     yield from _kept(layout)
     yield from _damaged(layout)
@@ -45,14 +45,14 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
             what=f"{path}: {what}" + ("; left behind by the move" if left else ""),
             next_step=""
             if left
-            else "Repair the file, or move it away; a move leaves it behind "
-            "with: registry-backend switch next --leave-unreadable",
+            else "Repair the file or move it away; to leave it behind in a move: "
+            "registry-backend switch next --leave-unreadable",
         )
     older = legacy_state(context.workspace)
     if older is not None and not (record is not None and record.json_is_truth):
         yield Issue(
             what=str(older),
-            next_step="See which of the two is the truth; if it is the JSON: registry-backend "
+            next_step="Decide which of the two is up to date; if it is the JSON: registry-backend "
             "switch 1 --json-is-truth",
         )
     unknown = sorted(listed_tasks(layout.global_file) - set(layout.tasks()))
@@ -69,24 +69,24 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
         yield Issue(
             what="the state of two registries was merged, e.g. by git: "
             f"{merged[0]} and {merged[1]} have a feed number in common",
-            next_step=f"End the agents, then mv {layout.state / 'json'} "
+            next_step=f"Stop the agents, then mv {layout.state / 'json'} "
             f"{layout.state / 'json.merged'}: the tasks are read again from their documents",
         )
     if (layout.state / "intents").is_dir():
         for name in sorted(pending_numbers(layout.state / "intents")):
             yield Issue(
-                what=f"a write to task {name} is under way, or its writer was killed",
+                what=f"a write to task {name} is in progress, or its writer was killed",
                 next_step="registry-backend recover",
             )
 
 
 def _read_only(layout: Layout) -> Iterator[Issue]:
-    """Documents that older programs could not write, though the phase says that they may."""
+    """Yield documents that are read-only although legacy programs may write in this phase."""
     record = FileControl(layout.state).read()
     if record is None or record.phase >= MigrationPhase.WRITE_CUTOVER:
         return
     if SwitchJournal(layout.state).read() is not None:
-        return  # on its way, or named as dead
+        return  # a switch is running, or is reported as interrupted
     frozen = [p for t in layout.tasks() if not (p := layout.document(t)).lstat().st_mode & 0o222]
     if frozen:
         yield Issue(
@@ -97,7 +97,7 @@ def _read_only(layout: Layout) -> Iterator[Issue]:
 
 
 def _removed(layout: Layout, times: Times) -> Iterator[Issue]:
-    """Documents that are gone, logs that are gone or were cut short: the registry has it all."""
+    """Yield documents and logs that were removed or truncated; the registry has their records."""
     record = FileControl(layout.state).read()
     if record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER:
         return
@@ -107,18 +107,18 @@ def _removed(layout: Layout, times: Times) -> Iterator[Issue]:
             journal.refresh()
             lacking = removed_files(layout, journal, times) if not journal.is_empty else {}
         except CorruptDocument:
-            continue  # named as damaged
+            continue  # reported by _damaged
         for name, count in lacking.items():
             file = layout.folder(path.stem) / name
             what = "was removed" if name == DOCUMENT else f"lacks {count} line(s) that it had"
             yield Issue(
-                what=f"task {path.stem}: {file} {what}; the registry still has what was in it",
+                what=f"task {path.stem}: {file} {what}; the registry still has its records",
                 next_step="registry-backend reconcile writes it again",
             )
 
 
 def _damaged(layout: Layout) -> Iterator[Issue]:
-    """Finished lines of journals that are none."""
+    """Yield complete lines of journals that cannot be read."""
     for path in sorted((layout.state / "json").glob("*.journal")):
         place = 0
         with path.open("rb") as file:
@@ -126,23 +126,25 @@ def _damaged(layout: Layout) -> Iterator[Issue]:
                 if raw.endswith(b"\n") and b"\x00" not in raw:
                     try:
                         if orjson.loads(raw)["k"] not in {"base", "change", "same", "history"}:
-                            raise ValueError("no line of a journal")
+                            raise ValueError("not a journal line")
                     except (ValueError, KeyError, TypeError) as error:
                         yield Issue(
                             what=f"{path} at byte {place}: {error}",
                             next_step=f"Restore it from a backup, or mv {path} away: the task is "
-                            "then read from its document afresh",
+                            "then read again from its document",
                         )
                         break
                 place += len(raw)
 
 
 def _kept(layout: Layout) -> Iterator[Issue]:
-    """Also where no document is left: in phase 4 what others wrote too late lies here."""
+    """Yield kept foreign bytes, also where no document is left, as in phase 4."""
     for folder in ("conflicts", "quarantine"):
         kept = sorted((layout.state / folder).glob("*"))
         if kept:
             yield Issue(
-                what=f"{len(kept)} file(s) with bytes of other programs that were not taken over",
-                next_step=f"Look at {layout.state / folder}, then remove what is settled",
+                what=f"{len(kept)} file(s) with bytes of other programs that are not in the "
+                "registry",
+                next_step=f"Read the files in {layout.state / folder}, then delete those that "
+                "you have dealt with",
             )

@@ -1,13 +1,13 @@
-"""Write a document in place, so that a write that was cut off is recognised by whoever comes next.
+"""Write a document in place, so that the next process recognises an interrupted write.
 
-The inode must stay: legacy programs wait in flock on the file itself, and a rename would send their
-acknowledged write into a file that nobody can see.
+The inode must stay the same: legacy programs wait in flock on the file itself, and after a rename
+their acknowledged write would go into a file that no longer has a name.
 
-A patch for a known text is one ``pwrite`` within the file's length, which blanks make long enough
-before: a reader without a lock finds one text or the other, but in the moment of that call. What a
-kill or a power loss leaves is known by its pages and sectors (``Patch.is_torn``). A text that
-replaces an unknown one is marked by NUL in byte 0 while it is written, each step on disk before the
-next: what was there did not parse, or is a late write over the frozen text.
+A patch of a known text is one ``pwrite`` within the file's length; blanks first extend the file if
+it is too short. So a reader without a lock finds the old text or the new one, except during that
+call. What a kill or a power loss leaves is recognised by its pages and sectors (``Patch.is_torn``).
+A text that replaces an unknown one is written with NUL in byte 0 until it is complete, each step on
+disk before the next: the old text did not parse, or was a late write over the frozen text.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ def write_in_place(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> Non
 
 
 def write_again(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> None:
-    """Write the bytes of a patch over themselves and sync: what a killed writer left there, or one
-    whose sync failed, may be in memory only, and a page that failed counts as clean.
+    """Write the bytes of a patch again over the same bytes, and sync.
+
+    What a killed writer left, or one whose sync failed, may be in memory only: after a failed sync
+    the kernel treats the page as clean.
     """
     pwrite_all(fd, patch.first, 0)
     pwrite_all(fd, patch.data, patch.start)
@@ -46,7 +48,7 @@ def write_again(fd: int, patch: Patch, *, sync: Callable[[int], None]) -> None:
 
 
 def _make_longer(fd: int, size: int, wanted: int) -> None:
-    """Append blanks: a full disk shows here, where nothing was written over."""
+    """Append blanks: a full disk fails here, before anything was overwritten."""
     try:
         pwrite_all(fd, b" " * (wanted - size), size)
     except OSError:
@@ -71,8 +73,9 @@ def _write_whole(fd: int, data: bytes, sync: Callable[[int], None]) -> None:
 
 
 def pwrite_all(fd: int, data: bytes, offset: int) -> None:
-    """Write all bytes, in one call unless a signal or a full disk cuts it short: a reader without a
-    lock sees each call.
+    """Write all bytes, in one call unless a signal or a full disk interrupts it.
+
+    A reader without a lock may see the file between two calls.
     """
     rest = memoryview(data)
     while rest:

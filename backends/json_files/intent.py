@@ -1,7 +1,7 @@
 """The intent of a task: what a write is about to do, durable before it begins.
 
-One file a task, rewritten in place and emptied when the write is done; a checksum tells a whole
-intent from one that a crash cut off, after which nothing of the write can have begun.
+One file per task, rewritten in place and emptied when the write is done. A checksum distinguishes a
+complete intent from one that a crash cut off; in the latter case the write itself has not begun.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PLACE, _SUM = 8, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendedLine:
-    """A line to be appended to a log: its path below the task folder, place (bytes) and bytes."""
+    """A line to append to a log: its path below the task folder, its byte offset and its bytes."""
 
     kind: Kind
     path: str
@@ -41,8 +41,9 @@ class AppendedLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A redo record: the journal line to be written, the document before and after (hashes), and
-    how it becomes that; a patch that leaves nothing to write where the document stays as it is.
+    """A redo record: the journal line to write, the document's hashes before and after, the patch.
+
+    The patch is empty if the document does not change.
     """
 
     number: int
@@ -56,14 +57,14 @@ class Intent:
     boot: str = field(default_factory=boot)
 
     def is_torn(self, data: bytes) -> bool:
-        """Return whether a document is what this write left that was cut off."""
+        """Return whether a document is what an interruption of this write leaves."""
         patch, rebooted = self.patch, self.boot != boot()
         whole = content_hash(patch.applied(data)) if patch.is_torn(data, rebooted=rebooted) else ""
         return whole == self.after
 
 
 class IntentFile:
-    """The intent of one task; used under the task's lock."""
+    """The intent file of one task; used under the task's lock."""
 
     def __init__(
         self, path: Path, *, sync: Callable[[int], None], sync_folder: Callable[[Path], None]
@@ -75,7 +76,7 @@ class IntentFile:
         self._new = False
 
     def reserve(self, number: int) -> None:
-        """Show that a feed number was drawn, while the counter is still locked."""
+        """Record a drawn feed number, while the counter is still locked."""
         self._note_if_new()
         fd = open_owned(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         try:
@@ -87,7 +88,7 @@ class IntentFile:
         self._new = self._new or not self._path.exists()
 
     def write(self, intent: Intent) -> None:
-        """Make the intent durable."""
+        """Write the intent durably."""
         self._note_if_new()
         over = intent.patch.over
         head = {
@@ -116,12 +117,12 @@ class IntentFile:
             self._sync(fd)
         finally:
             os.close(fd)
-        if self._new:  # here, not where it is made: there the feed's number is locked
+        if self._new:  # here, not in reserve: there the feed counter is locked
             self._sync_folder(self._path.parent)
             self._new = False
 
     def read(self) -> Intent | None:
-        """Return the intent, None where there is none or it was cut off."""
+        """Return the intent, None if there is none or it was cut off."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -129,20 +130,20 @@ class IntentFile:
         return _parse(data)
 
     def exists(self) -> bool:
-        """Whether something is pending, whole or cut off."""
+        """Return whether an intent is pending, complete or cut off."""
         try:
             return os.stat(self._place).st_size > 0  # noqa: PTH116
         except FileNotFoundError:
             return False
 
     def remove_empty(self) -> None:
-        """Remove the file where nothing is pending; the next writer makes it anew."""
+        """Remove the file if nothing is pending; the next writer creates it again."""
         with suppress(FileNotFoundError):
             if not os.stat(self._place).st_size:  # noqa: PTH116
                 os.unlink(self._place)  # noqa: PTH108
 
     def clear(self) -> None:
-        """Empty the file: the write is done, or is not to be."""
+        """Empty the file: the write is done, or is dropped."""
         os.truncate(self._path, 0)
 
 
@@ -183,12 +184,15 @@ def _parse(data: bytes) -> Intent | None:
 
 
 def pending_numbers(folder: Path) -> dict[str, int]:
-    """Return per task with a pending intent the feed number it holds; while none can be drawn."""
+    """Return the feed number that each pending intent holds, by task.
+
+    Complete only while the feed counter is locked.
+    """
     out = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):  # removed meanwhile: it was empty
-                if not entry.stat().st_size:  # most: looked at while everybody waits
+                if not entry.stat().st_size:  # most of them; must be fast: writers may wait
                     continue
                 with open(entry.path, "rb") as file:  # noqa: PTH123  (a name from scandir)
                     head = file.read(_PLACE)

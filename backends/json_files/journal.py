@@ -1,17 +1,18 @@
 """The journal of a task: its feed, its replay table and the hash of its document, in one file.
 
-They are never in separate files, which a crash could part. A line is a JSON object:
+They share one file, so that a crash cannot make them disagree. A line is a JSON object:
 
 ``change``  a changeset as applied: ``r`` revision, ``n`` feed number, ``d`` digest, ``h`` hash of
-            the document after it, ``logs`` how far it read the logs, ``cs``
+            the document after it, ``logs`` how far the logs are read, ``cs`` the changeset
 ``same``    a foreign write that changed no record: only the document's hash
-``base``    the whole state, so that a reader need not begin at the beginning
-``history`` history records of a task that was replaced as a whole, which its feed does not reach
+``base``    the whole state, so that a reader need not read the journal from its start
+``history`` history records of a task that was replaced as a whole, which are not in its feed
 
-So every record is in it: the logs are an export and an inbox, and who tidies them up takes nothing.
+So the journal holds every record. The logs are an export and an inbox; deleting them loses nothing.
 
-Every line holds ``b``, the offset of the newest base line before it. A line counts when its newline
-is there; what a kill left of one is cut off by the next writer. Under the task's lock.
+Every line holds ``b``, the offset of the newest base line before it. A line is valid once its
+newline is there; the next writer cuts off a line that a kill left incomplete. Lines are written
+under the task's lock.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ _MOST_RECORDS = 500_000  # in all recent states together; they share the records
 _BASE_FACTOR = 4
 _ATTEMPTS = 3
 _MOST_PLACES = 10_000
-_LONG_TAIL = 2**20  # bytes that others appended, from which on reading each line takes too long
+_LONG_TAIL = 2**20  # after so many bytes appended by others, reading each line takes too long
 _BASE = b'{"k":"base"'
-_IDS_A_RECORD = 8  # ids that take about the room of a record
+_IDS_A_RECORD = 8  # so many ids take about the memory of one record
 _IDS = re.compile(
     rb'^\{"k":"change","r":(\d+),"n":(\d+),"id":"([0-9a-f-]{36})","d":"([0-9a-f]{64})"'
 )
@@ -69,13 +70,14 @@ _IDS = re.compile(
 _HISTORY = re.compile(rb'"(progress|finding)",\{"task_id":"[^"]*","(?:entry|finding)_id":"([^"]+)"')
 _MARKS = {kind: f'"{kind}",{{"task_id":'.encode() for kind in (Kind.PROGRESS, Kind.FINDING)}
 _KEEPING = (b'{"k":"change"', b'{"k":"history"')
-_BATCH = 500  # records a history line
+_BATCH = 500  # records per history line
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """A state that the document had a short while ago, and in which records it may differ from the
-    one before it.
+    """A recent state of the document.
+
+    ``touched``: the records in which it may differ from the state before it.
     """
 
     revision: int
@@ -86,7 +88,7 @@ class Recent:
 
 
 class Stand(NamedTuple):
-    """Where a task stands: what belongs together, replaced as a whole and never changed."""
+    """A task's state and its revision; immutable, and replaced as a whole."""
 
     lineage: str
     revision: int
@@ -106,15 +108,15 @@ class Journal:
     inode: int = -1
     size: int = 0
     base: int = -1
-    base_number: int = 0  # the feed number that the newest base stands at
+    base_number: int = 0  # the feed number at the newest base line
     lineage: str = ""
     revision: int = 0
     number: int = 0
     hash: str = ""
-    is_synced: bool = False  # the text of ``hash`` is on the disk for sure; else one sync more
+    is_synced: bool = False  # the text of ``hash`` is on disk; else a write syncs it first
     updated_at: datetime | None = None
-    held: TaskState | None = None  # the present state; see ``state``
-    stand: Stand | None = None  # for readers, who hold no lock while another thread takes a line
+    held: TaskState | None = None  # the current state; see ``state``
+    stand: Stand | None = None  # for readers without the lock
     counts: dict[Kind, int] = field(default_factory=dict)
     read_upto: dict[str, int] | None = field(default_factory=dict)  # see ``logs``
     expired_before: datetime | None = None
@@ -122,7 +124,7 @@ class Journal:
     oldest_kept: datetime | None = None
     _recent: deque[Recent] = field(default_factory=deque)
     _reaches_back: bool = False  # see ``recent``
-    cut: datetime | None = None  # until when recent states had to be given up
+    cut: datetime | None = None  # recent states up to here were dropped
     foreign_agents: set[str] = field(default_factory=set)
     ids: dict[uuid.UUID, tuple[int, int, str]] | None = None
     entry_ids: set[tuple[Kind, str]] | None = None
@@ -130,18 +132,19 @@ class Journal:
     _tail: int = 0
     _head: Head = field(default_factory=Head)
     _evicted: bool = False
-    _unshown: set[Key] = field(default_factory=set)  # changed since a document last showed a state
-    _places: dict[int, int] = field(default_factory=dict)  # behind which byte a number's line ends
+    _unshown: set[Key] = field(default_factory=set)  # changed since the document last showed one
+    _places: dict[int, int] = field(default_factory=dict)  # by feed number: end of its line
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no task, as far as this was read."""
+        """Whether the journal, as far as it was read, holds no task."""
         return not self.lineage
 
     @property
     def state(self) -> TaskState | None:
-        """The present state, None without a task; read again after a rest. Under the task's lock,
-        during which a task is never put to rest.
+        """The current state, None without a task; reloaded if it was evicted.
+
+        Used under the task's lock, during which a task is never evicted.
         """
         if self._evicted:
             self._reload()
@@ -155,7 +158,7 @@ class Journal:
         return found
 
     def present(self) -> Stand | None:
-        """Return where the task stands and its state, also to who holds no lock."""
+        """Return the task's state and revision, None without a task. Needs no lock."""
         stand = self.stand
         if stand is None and self._evicted:
             self._reload()
@@ -163,7 +166,7 @@ class Journal:
         return stand
 
     def head(self) -> Head:
-        """Return where the task stands; the same object as long as it stands there."""
+        """Return the task's head; the same object as long as it does not change."""
         stand, head = self.stand, self._head
         if stand is not None and (head.number, head.revision, head.lineage) != (
             stand.number,
@@ -174,10 +177,10 @@ class Journal:
             self._head = head
         return head
 
-    # -- resting -----------------------------------------------------------------------------
+    # -- eviction ----------------------------------------------------------------------------
 
     def weight(self) -> int:
-        """Return about how many records it holds in memory."""
+        """Return roughly how many records it holds in memory."""
         state = self.held
         ids = len(self.ids or ()) + len(self.entry_ids or ())
         if state is None:
@@ -185,7 +188,7 @@ class Journal:
         return len(state.agents) + len(state.phases) + len(state.verdicts) + ids // _IDS_A_RECORD
 
     def evict(self) -> None:
-        """Forget what can be read again: nobody has asked for the task for a while."""
+        """Drop what can be reloaded: nobody has used the task for a while."""
         if self.lock.acquire(timeout=0):
             try:
                 self.ids, self.entry_ids = None, None
@@ -206,10 +209,10 @@ class Journal:
 
     @property
     def recent(self) -> deque[Recent]:
-        """The states of the last 15 minutes: each may be what an older program has read.
+        """The states of the last 15 minutes: a legacy program may have read any of them.
 
-        Most callers never ask, so reading begins at the newest base; who asks has it begin at an
-        older one. Under the task's lock.
+        Most callers never need them, so the journal is read from its newest base; the first use
+        of this property reads it from an older base. Used under the task's lock.
         """
         with self.lock:
             if not self._reaches_back:
@@ -230,16 +233,17 @@ class Journal:
         return fresh
 
     def _become(self, fresh: Journal) -> None:
-        """Take over what another one read; readers see the one stand or the other."""
-        for name in set(self.__slots__) - {"lock", "_head", "_rests"}:
+        """Take over what another Journal has read; readers see the old state or the new one."""
+        for name in set(self.__slots__) - {"lock", "_head", "_evicted"}:
             setattr(self, name, getattr(fresh, name))
         if fresh.is_empty:
             self._head = Head()
         self._evicted = False
 
     def _skip_to_base(self) -> None:
-        """Read on from the newest base: others wrote so much that each line would take too long, as
-        a way back does. What is known of the ids is kept.
+        """Continue at the newest base, keeping the ids that are known.
+
+        Others appended so much, as a rollback does, that reading each line would take too long.
         """
         size, ids, entry_ids = self.size, self.ids, self.entry_ids
         fresh = self._read_afresh()
@@ -252,10 +256,10 @@ class Journal:
     # -- reading -----------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read what was appended since; start again where the file is another one.
+        """Read what was appended since; start again if the file was replaced.
 
-        Not only under the task's lock: a thread that follows the feed must not take a line in that
-        another one, which has just written it, takes in as well.
+        Takes a lock of its own, since callers may not hold the task's: a thread that follows the
+        feed must not apply a line that the thread which has just written it applies as well.
         """
         with self.lock:
             self._refresh()
@@ -276,13 +280,13 @@ class Journal:
             self.read_on()
 
     def read_on(self) -> None:
-        """Take in the lines behind ``size``; raises CorruptDocument."""
+        """Apply the lines after ``size``; raises CorruptDocument."""
         for attempt in range(_ATTEMPTS):
             try:
                 self._read_on()
             except CorruptDocument:
-                # Without the task's lock a line is seen that is just being written over what a
-                # kill left: what is damaged stays so.
+                # Without the task's lock this may see a line that is just being written over an
+                # incomplete one. A line that is really damaged stays so.
                 if attempt == _ATTEMPTS - 1:
                     raise
                 time.sleep(0.002)
@@ -299,21 +303,21 @@ class Journal:
                     raise self._damaged(0, error) from None
             file.seek(self.size)
             for raw in file:
-                # No line holds NUL: that is the room of one that is being written.
+                # No line holds NUL: that is space reserved for a line being written.
                 if not raw.endswith(b"\n") or b"\x00" in raw:
                     break
                 self._read(raw, self.size)
                 self.size += len(raw)
 
     def _start(self, file: Any) -> int:
-        """Return the offset of the base to begin at: the newest, or one that is old enough."""
+        """Return the offset of the base line to start at: the newest, or one that is old enough."""
         file.seek(0, os.SEEK_END)
         end = file.tell()
         block = 4096
         while block < 2 * end:
             file.seek(max(0, end - block))
             lines = file.read().split(b"\n")
-            # The last part is behind the last newline: empty, or cut off by a kill.
+            # The last part follows the last newline: empty, or a line cut off by a kill.
             if len(lines) > 2 or (end <= block and len(lines) > 1):
                 last = orjson.loads(lines[-2])
                 own = end - len(lines[-1]) - len(lines[-2]) - 1
@@ -344,12 +348,12 @@ class Journal:
     def _damaged(self, offset: int, error: Exception) -> CorruptDocument:
         return CorruptDocument(
             f"{self.path} at byte {offset}: {error}",
-            next_step="Move it away: the task is then read from its document afresh",
+            next_step="Move it away: the task is then read again from its document",
             path=str(self.path),
         )
 
     def take(self, line: dict[str, Any], *, offset: int, length: int) -> None:
-        """Bring the state forward by one line."""
+        """Apply one line to the state."""
         kind = line["k"]
         if kind == "history":
             return
@@ -359,7 +363,7 @@ class Journal:
                 return
             self._take_base(line)
         elif kind == "change" and line["r"] <= self.revision:
-            # The feed of a task that was replaced: it lies behind the base that tells its state.
+            # The feed of a replaced task: it follows the base line, which already holds its state.
             self.number = max(self.number, line["n"])
         else:
             self._tail += length
@@ -427,7 +431,8 @@ class Journal:
     ) -> None:
         """Keep a state for ``recent``.
 
-        A run of reports is kept as its first and its last state: reports merge one by one anyway.
+        Of a run of reports only the first and the last state are kept: reports are merged one by
+        one anyway.
         """
         assert self.held is not None
         recent = self._recent
@@ -441,18 +446,18 @@ class Journal:
             self.cut = recent.popleft().at
 
     def is_whole(self, now: datetime) -> bool:
-        """Whether ``recent``, asked for before, holds every state of the last 15 minutes."""
+        """Return whether ``recent``, read before, holds every state of the last 15 minutes."""
         return self.cut is None or now - self.cut > RECENT
 
     def known_ids(self) -> dict[uuid.UUID, tuple[int, int, str]]:
-        """Return per changeset id (revision, feed number, digest); read once a process."""
+        """Return (revision, feed number, digest) by changeset id; read once per process."""
         ids = self.ids
         if ids is None:
             ids = self.ids = self.ids_behind(0)
         return ids
 
     def ids_behind(self, offset: int) -> dict[uuid.UUID, tuple[int, int, str]]:
-        """Read what ``known_ids`` tells of the lines behind an offset."""
+        """Return the entries of ``known_ids`` for the lines after an offset."""
         ids = {}
         for raw, _ in self._lines(offset):
             found = _IDS.match(raw)
@@ -462,13 +467,13 @@ class Journal:
         return ids
 
     def history_ids(self) -> set[tuple[Kind, str]]:
-        """Return the ids of the task's progress entries and findings, read once a process."""
+        """Return the ids of the task's progress entries and findings, read once per process."""
         if self.entry_ids is None:
             self.entry_ids = self.entries_behind(0)
         return self.entry_ids
 
     def entries_behind(self, offset: int) -> set[tuple[Kind, str]]:
-        """Read what ``history_ids`` tells of the lines behind an offset."""
+        """Return the ids of ``history_ids`` in the lines after an offset."""
         return {
             (Kind(kind.decode()), key.decode())
             for raw, _ in self._lines(offset)
@@ -493,7 +498,7 @@ class Journal:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""
         after = max(after, self.floor)
         start = self._places.get(after)
-        if start is None:  # lines before a base are of numbers up to its own
+        if start is None:  # lines before a base have numbers up to the base's
             start = max(0, self.base) if after >= self.base_number > 0 else 0
         for raw, offset in self._lines(start):
             found = _IDS.match(raw)
@@ -540,9 +545,10 @@ class Journal:
         revision: int | None = None,
         shown: bool = True,
     ) -> bytes:
-        """Return the line of a change that follows this state, unless it is of another revision.
+        """Return the line of a change: of the next revision, unless ``revision`` is given.
 
-        Not ``shown``: the document never held just this state, more was written at once.
+        ``shown`` False: the document never held exactly this state, since several changes were
+        written at once.
         """
         head = {
             "k": "change",
@@ -572,9 +578,9 @@ class Journal:
         return open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
 
     def make_room(self, size: int) -> None:
-        """Take the space of a line that is to come, so that a full disk shows before the write.
+        """Reserve space for the next line, so that a full disk fails before the write.
 
-        Readers pass over it: it has no newline.
+        Readers ignore it: it has no newline.
         """
         fd = self._open()
         try:
@@ -584,13 +590,13 @@ class Journal:
             os.close(fd)
 
     def give_room_back(self) -> None:
-        """Cut off the space of a line that a killed or failed writer took and did not fill."""
+        """Cut off space that a killed or failed writer reserved and did not fill."""
         with suppress(FileNotFoundError):
             if os.stat(self.path).st_size > self.size:  # noqa: PTH116
                 os.truncate(self.path, self.size)
 
     def append(self, data: bytes) -> None:
-        """Append whole lines durably and take them in, over what a kill left of one."""
+        """Append complete lines durably and apply them, overwriting what a kill left of one."""
         with self.lock:
             self._reload()
             self._append(data)
@@ -612,7 +618,7 @@ class Journal:
             self.size += len(raw)
 
     def rebase(self, document_size: int) -> None:
-        """Append a base when the tail has grown beyond four documents."""
+        """Append a base line if the lines after the last one exceed four times the document."""
         if self._tail < _BASE_FACTOR * max(document_size, 4096):
             return
         self.append(self._base_line())
@@ -646,8 +652,9 @@ class Journal:
         return dump(line) + b"\n"
 
     def whole(self, histories: list[ProgressEntry | Finding], feed: tuple[Change, ...]) -> bytes:
-        """Return the text of a journal of this state, with the feed that led to it, and the history
-        records that are not in that feed.
+        """Return the text of a journal with this state and the feed that led to it.
+
+        ``histories`` are the history records that are not in that feed.
         """
         self.base = -1
         base = self._base_line()
@@ -678,12 +685,12 @@ class Journal:
         )
 
     def trimmed(self, now: datetime) -> tuple[int, datetime] | None:
-        """Return (floor, latest id time) when lines are past keeping, for the next change line.
+        """Return (floor, latest id time) for the next change line if lines have expired, else None.
 
-        Lines are forgotten, not rewritten: what is below the floor is no longer served.
+        The lines stay in the file; those up to the floor are no longer served.
         """
         oldest = now - KEEP
-        # Past the limit a writer trims once in a while, many lines at a time.
+        # Above the limit a writer trims only once in a while, many lines at a time.
         surplus = 0 if self.revision % 256 else self.revision - KEEP_CHANGES
         if self.oldest_kept is not None and self.oldest_kept >= oldest and surplus <= 0:
             return None
@@ -692,7 +699,7 @@ class Journal:
         for key, (revision, number, _) in sorted(self.known_ids().items(), key=lambda i: i[1][1]):
             created = created_at(key)
             if created is None:
-                continue  # a foreign change has no time of its own: it goes with what follows it
+                continue  # the id of a foreign change has no time: it expires with the next one
             self.oldest_kept = min(created, now)
             if number == newest or not (created < oldest or revision <= surplus):
                 break

@@ -1,4 +1,4 @@
-"""Where things lie in a workspace, and which folders hold a task."""
+"""The paths of a workspace, and which of its folders hold a task."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of a workspace: the older programs' and, below ``.registry``, ours."""
+    """The paths of a workspace: the legacy files and, below ``.registry``, ours."""
 
     workspace: Path
 
     @property
     def global_file(self) -> Path:
-        """The older programs' list of all tasks and agents."""
+        """The legacy list of all tasks and agents."""
         return self.workspace / "registry" / "GLOBAL_REGISTRY.json"
 
     @property
@@ -55,7 +55,7 @@ class Layout:
     def tasks(self, problems: list[Problem] | None = None) -> list[str]:
         """Return the ids of the folders that hold a document, sorted by bytes.
 
-        Names in ``problems`` what looks like a task and cannot be one.
+        Adds to ``problems`` what looks like a task but cannot be one.
         """
         problems = [] if problems is None else problems
         found: list[str] = []
@@ -66,7 +66,9 @@ class Layout:
                     continue
                 if entry.is_symlink():
                     if (path / DOCUMENT).exists():
-                        problems.append(Problem(path=path, what="a link to a folder, not followed"))
+                        problems.append(
+                            Problem(path=path, what="a symbolic link to a folder, not followed")
+                        )
                     continue
                 if not entry.is_dir():
                     continue
@@ -85,19 +87,19 @@ class Layout:
             problems.append(Problem(path=document, what=f"cannot be read: {error.strerror}"))
             return
         if not stat.S_ISREG(mode):
-            what = "a link" if stat.S_ISLNK(mode) else "no regular file"
+            what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
             problems.append(Problem(path=document, what=f"{what}, not read"))
         elif not is_id(name):
-            problems.append(Problem(path=path, what="a folder whose name is no task id, not read"))
+            problems.append(Problem(path=path, what="the folder's name is not a task id, not read"))
         else:
             found.append(name)
 
 
 def frozen_without_record(layout: Layout) -> int:
-    """Return how many documents a cut-over left read-only, where nothing else tells of it.
+    """Return how many documents a cut-over froze, if no record of the cut-over is left; else 0.
 
-    The list of all tasks and every document are read-only then, and our folder knows no task: it
-    was removed, or not copied with the rest.
+    The global file and every document are read-only then, and ``.registry`` knows no task: it was
+    removed, or not copied together with the workspace.
     """
     paths = [layout.document(task_id) for task_id in layout.tasks()]
     if not paths or any((layout.state / "json").glob("*.journal")):
@@ -126,12 +128,12 @@ def load_document(data: bytes, *, path: Path, task_id: str) -> dict[str, Any]:
     if "task_id" not in value:
         raise corrupt(path, "no task_id: not the registry of a task")
     if value["task_id"] != task_id:
-        raise corrupt(path, f"names task {value['task_id']!r}, not its folder's")
+        raise corrupt(path, f"names task {value['task_id']!r}, but its folder has another name")
     return value
 
 
 def named_task(data: bytes) -> str | None:
-    """Return the id of the task that a document names, None where it is no registry."""
+    """Return the id of the task that a document names, None if it is not a registry document."""
     try:
         value = jsontext.parse(data)
     except ValueError:
@@ -149,7 +151,7 @@ def _merged_by_git(data: bytes) -> str | None:
 
 
 def corrupt(path: Path, what: str) -> CorruptDocument:
-    """Return the error for a file that holds no registry."""
+    """Return the error for a file that is not a valid registry document."""
     return CorruptDocument(
         f"{path}: {what}",
         next_step="The file is left as it is; correct it or move it away",

@@ -1,6 +1,6 @@
-"""The older system's own database, ``registry/state.sqlite3``: when it was written, what it counts.
+"""The legacy system's own database, ``registry/state.sqlite3``: its last write and row counts.
 
-It is only looked at: which of the two is the truth is for the operator to say.
+It is only read. The operator decides whether the database or the JSON files are up to date.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TABLES = ("tasks", "agents")
 
 @dataclass(frozen=True, slots=True)
 class LegacyState:
-    """Where it is and when it was last written; as text also its rows by table."""
+    """The database's path and the time of its last write; as text also its row counts."""
 
     path: Path
     written: datetime
@@ -27,13 +27,13 @@ class LegacyState:
         rows = _counted(self.path)
         counted = ", ".join(f"{n} {name}" for name, n in rows.items()) or "not readable"
         return (
-            f"{self.path}: the older system's own database, written "
+            f"{self.path}: the legacy system's own database, written "
             f"{self.written:%Y-%m-%d %H:%M} UTC: {counted}"
         )
 
 
 def legacy_state(workspace: Path) -> LegacyState | None:
-    """Return what there is of it, None: nothing."""
+    """Return the state of the legacy database, None if there is no database."""
     path = workspace / "registry" / "state.sqlite3"
     times = []
     for name in (path, path.with_name(path.name + "-wal")):

@@ -1,4 +1,4 @@
-"""The logs of one task: what others appended, and lines of ours, appended and taken back."""
+"""The logs of one task: read what others appended; append our lines and take them back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 class TaskLogs:
-    """Used under the task's lock."""
+    """The logs of one task; used under the task's lock."""
 
     def __init__(self, shared: Shared, task_id: str) -> None:
         self._shared = shared
@@ -38,11 +38,11 @@ class TaskLogs:
     def unread(
         self, journal: Journal, lines: tuple[AppendedLine, ...] | None = None
     ) -> tuple[list[History], dict[str, int]]:
-        """Return what others appended since the journal last looked, and how far that reads.
+        """Return what others appended since the logs were last read, and how far they are now read.
 
-        With ``lines`` only the logs are looked at that these go to. A line that the journal knows
-        is no news: one of ours that another program's append, or its move of the log, had put
-        behind what was read; and what is left of a log that somebody cut short.
+        With ``lines`` only the logs that these go to are read. Lines whose record the journal has
+        are left out: our own lines that lie after the part that was read, since another program
+        appended at the same moment or moved the log, and the lines of a truncated log.
         """
         records: list[History] = []
         offsets: dict[str, int] = {}
@@ -61,20 +61,20 @@ class TaskLogs:
         return records, offsets
 
     def _is_anything_gone(self, journal: Journal) -> bool:
-        """Whether a log that was read is gone, or shorter now: its lines may have moved."""
+        """Return whether a log that was read is gone, or shorter now: its lines may have moved."""
         sizes = {log.generation: log.size for log in self._logs(None)}
         return any(sizes.get(generation, 0) < upto for generation, upto in journal.logs.items())
 
     @staticmethod
     def _is_cut(log: Log, start: int) -> bool:
-        """Whether a log does not hold what was read of it: it was cut short since, or edited."""
+        """Return whether a log was truncated or edited since it was read."""
         if log.size < start:
             return True
         try:
             with open(open_regular(log.place), "rb") as file:  # noqa: PTH123  (an open descriptor)
                 return start > 0 and os.pread(file.fileno(), 1, start - 1) != b"\n"
         except OSError:
-            return False  # moved meanwhile: looked at again, and named, by who reads
+            return False  # moved meanwhile: the reader opens it again and reports it
 
     def _logs(self, lines: tuple[AppendedLine, ...] | None) -> list[Log]:
         if lines is None:
@@ -96,17 +96,18 @@ class TaskLogs:
         )
 
     def grown(self, journal: Journal) -> bool:
-        """Whether any log is not as long as what the journal knows of it."""
+        """Return whether the length of any log differs from what the journal has read of it."""
         read = journal.logs
         return any(log.size != read.get(log.generation, 0) for log in self._logs(None))
 
     def keys_behind(self, journal: Journal) -> set[tuple[Kind, str]]:
-        """Return the ids of all lines behind what the journal has read."""
+        """Return the ids of all lines that the journal has not read."""
         return {key for lines in self._behind(journal).values() for _, key in lines.found}
 
     def known_upto(self, journal: Journal, keys: set[tuple[Kind, str]]) -> dict[str, int]:
-        """Return how far each log holds nothing but lines with these ids, where that is further
-        than the journal has read.
+        """Return, per log, how far its unread lines have no other ids than these.
+
+        Logs whose first unread line has another id are left out.
         """
         out: dict[str, int] = {}
         for generation, lines in self._behind(journal).items():
@@ -117,8 +118,9 @@ class TaskLogs:
         return out
 
     def _behind(self, journal: Journal) -> dict[str, _Behind]:
-        """Return per log the lines behind what the journal has read, each line read once: the way
-        back asks for every few hundred changes.
+        """Return, per log, the lines that the journal has not read.
+
+        Each line is parsed only once: a rollback asks again for every few hundred changes.
         """
         out: dict[str, _Behind] = {}
         for log in self._logs(None):
@@ -145,10 +147,10 @@ class TaskLogs:
         *,
         after: tuple[AppendedLine, ...] = (),
     ) -> tuple[AppendedLine, ...]:
-        """Return the lines that the records become, each with its place, behind those ``after``.
+        """Return the log lines of the records, each with its offset, following the lines ``after``.
 
-        A torn line of another program is ended with a newline first, so that ours stands alone.
-        No changeset: it is not known any more.
+        A torn line of another program is first ended with a newline, so that ours is a line of its
+        own. ``changeset`` None: it is no longer known.
         """
         ends = {line.path: line.offset + len(line.data) for line in after}
         said = str(changeset.id) if changeset else _UNKNOWN
@@ -178,9 +180,10 @@ class TaskLogs:
     def offsets_after(
         self, journal: Journal, lines: tuple[AppendedLine, ...]
     ) -> tuple[dict[str, int], bool]:
-        """Return how far the logs are read once these lines are in them, and whether all are.
+        """Return how far the logs are read once these lines are in them, and whether that is all.
 
-        Not where another program appended at the same moment: what lies behind is then unread.
+        It is not all if another program appended at the same moment: its log stays unread from
+        there.
         """
         out: dict[str, int] = {}
         whole = True
@@ -196,7 +199,7 @@ class TaskLogs:
 
     @staticmethod
     def _follows(path: Path, known: int, line: AppendedLine) -> bool:
-        """Whether between what was read and the line lies at most a torn line, ended by ours."""
+        """Return whether the line follows the part that was read, or a torn line ended by ours."""
         try:
             with open(open_regular(path), "rb") as file:  # noqa: PTH123  (an open descriptor)
                 file.seek(known)
@@ -206,19 +209,19 @@ class TaskLogs:
             return False
 
     def append(self, lines: tuple[AppendedLine, ...], *, again: bool = False) -> None:
-        """Append the lines durably; ``again``: those that are in no log yet. Raises OSError."""
+        """Append the lines durably; ``again``: only those in no log yet. Raises OSError."""
         for line in lines:
             if again and self._is_anywhere(line):
                 continue
             fd = open_log(str(self._folder), line.path, made=self._shared.sync_folder)
             try:
-                append_line(fd, line.data, mend=again)
+                append_line(fd, line.data, end_torn=again)
                 self._shared.sync(fd)
             finally:
                 os.close(fd)
 
     def _is_anywhere(self, line: AppendedLine) -> bool:
-        """Whether a line is in its log, or in the one that another program moved it to."""
+        """Return whether a line is in its log, or in the one that another program moved it to."""
         wanted = line.data.strip()
         for path in self._places(line):
             try:
@@ -236,10 +239,11 @@ class TaskLogs:
         return self._folder / line.path, self._folder / "archive" / Path(line.path).name
 
     def remove(self, lines: tuple[AppendedLine, ...]) -> None:
-        """Take lines back, whole or torn: blanked, never cut off, since others append unlocked.
+        """Take lines back, complete or torn, by overwriting them with blanks.
 
-        In an archived log too: left there, the line would be read as another program's, and the
-        changeset refused when it comes again, its entry's id being taken.
+        Logs are never truncated, since others append without a lock. Lines in archived logs are
+        taken back too: they would be read as another program's, and the changeset would be refused
+        when it is sent again, because its entry's id exists.
         """
         for line in reversed(lines):
             for path in self._places(line):
@@ -266,13 +270,13 @@ class TaskLogs:
 
 
 def _common(data: bytes, line: bytes) -> int:
-    """How much of a line a failed write left at the very end of a log."""
+    """Return how many bytes of a line a failed write left at the end of a log."""
     return len(data) if data and line.startswith(data) else 0
 
 
 @dataclass(slots=True)
 class _Behind:
-    """A log's lines behind a byte, as far as they were read: (end offset, id)."""
+    """A log's lines between the offsets ``start`` and ``upto``: (end offset, id) of each."""
 
     start: int
     upto: int
@@ -280,7 +284,7 @@ class _Behind:
 
 
 class _Known:
-    """What a journal holds of the histories; read when it is first asked."""
+    """The history records that a journal holds; read on first use."""
 
     def __init__(self, journal: Journal, anything_gone: Callable[[], bool]) -> None:
         self._journal = journal
@@ -288,9 +292,11 @@ class _Known:
         self._contents: Counter[History] | None = None
 
     def holds(self, record: History, *, cut: bool, new: bool) -> bool:
-        """Whether a line's record is in the journal, by its id; or by what it says, once for each
-        such record, where it may have moved, since a foreign line's id follows from its place: in a
-        log that was ``cut``, or in a ``new`` one while another is gone.
+        """Return whether the journal has the record of a line, by its id or else by its content.
+
+        A foreign line's id depends on its place. So content is compared where the line may have
+        moved: in a log that was ``cut``, or in a ``new`` one while another is gone. Each record in
+        the journal counts for one such line.
         """
         if (KINDS[type(record)], record_key(record)) in self._journal.history_ids():
             return True

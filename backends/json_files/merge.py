@@ -1,9 +1,9 @@
-"""A foreign write taken in: a three-way merge record by record, never a replacement.
+"""Absorb a foreign edit by a three-way merge, record by record, without replacing our state.
 
-An older program rewrites the whole document from what it read, perhaps long before. Against the
-nearest state that the document really had, what it changed can be told from what it merely carried:
-what we acknowledged in between can then be neither removed nor set back. Where both changed the
-same field, ours stays and the conflict is named.
+A legacy program rewrites the whole document from what it read, perhaps long before. A comparison
+with the nearest state that the document really had separates what the program changed from what it
+only wrote back, so that changes acknowledged in between are neither removed nor undone. Where both
+changed the same field, ours stays and the conflict is reported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Key = tuple[Kind, str]
 
 @dataclass(slots=True)
 class Merge:
-    """The ops that bring our state to the merged one, and where ours stood against theirs."""
+    """The ops that turn our state into the merged one, and the conflicts, in which ours stays."""
 
     ops: list[Op] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
@@ -51,10 +51,10 @@ def _table(state: TaskState) -> dict[Key, Record]:
 
 
 def _carried(mine: Record | None, theirs: Record | None) -> bool:
-    """Whether the other program may simply have carried along what it read.
+    """Return whether the other program may simply have written back what it read.
 
     A sign of life in a log moves an agent's last update without a write to the document, so an
-    older one there says nothing.
+    older value in the document is not a change.
     """
     if mine == theirs:
         return True
@@ -67,7 +67,7 @@ def _carried(mine: Record | None, theirs: Record | None) -> bool:
 def differing(ours: TaskState, theirs: TaskState) -> set[Key]:
     """Return the keys of the records in which a document differs from a state.
 
-    Handovers that only lie in files of their own are in no document, and no difference.
+    Handovers in files of their own are not in the document and do not count as a difference.
     """
     mine, other = _table(ours), _table(theirs)
     return {
@@ -92,10 +92,10 @@ def touched(changeset: Changeset) -> frozenset[Key]:
 
 
 def nearest(theirs: TaskState, recent: Iterable[tuple[TaskState, frozenset[Key]]]) -> TaskState:
-    """Return the state from which ``theirs`` differs in the fewest fields; the newest of equals.
+    """Return the newest of the states from which ``theirs`` differs in the fewest fields.
 
     ``recent`` is newest first and not empty: each state with the keys of the records in which it
-    may differ from the next one, the state before it. Only these are looked at again.
+    may differ from the next one, the state before it. Only these are compared again.
     """
     states = iter(recent)
     best, changed = next(states)
@@ -138,8 +138,9 @@ def merge(
 ) -> Merge:
     """Merge what changed from ``base`` to ``theirs`` into ``ours``.
 
-    ``foreign_agents`` are the agents that other programs made: only those may they remove. Not
-    ``sure`` that base is what they read: then what they add is taken, the rest is a conflict.
+    ``foreign_agents`` are the agents that other programs created; they may remove only those.
+    ``sure`` False: ``base`` may not be the state that they read. Then only what they added is
+    taken; other changes are conflicts.
     """
     out = Merge()
     was, mine, other = _table(base), _table(ours), _table(theirs)
@@ -147,7 +148,9 @@ def merge(
         if _carried(was.get(key), record):
             continue
         if not sure and key in mine:
-            out.conflicts.append(f"{key[0]} {key[1]}: perhaps from before our changes; ours stays")
+            out.conflicts.append(
+                f"{key[0]} {key[1]}: perhaps based on a state before our changes; ours stays"
+            )
             continue
         _take(out, key, was.get(key), mine.get(key), record)
     for key in was.keys() & mine.keys() - other.keys():
@@ -167,9 +170,7 @@ def _take(out: Merge, key: Key, was: Record | None, mine: Record | None, theirs:
         if was is None:
             out.ops.append(Put(theirs))
         else:
-            out.conflicts.append(
-                f"{key[0]} {key[1]}: changed by the other program; ours removed it"
-            )
+            out.conflicts.append(f"{key[0]} {key[1]}: changed by the other program; we removed it")
         return
     if mine == theirs:
         return
@@ -204,7 +205,7 @@ def _fields(was: Record | None, mine: Any, theirs: Any) -> tuple[Record, list[st
 def _report(
     was: Record | None, mine: Agent, theirs: Agent, changed: dict[str, Any], conflicts: list[str]
 ) -> bool:
-    """Take an agent's status, progress and last update as one report: the newer one stands."""
+    """Merge an agent's status, progress and last update as one report: the newer one wins."""
     said = tuple(getattr(theirs, n) for n in _REPORTED)
     if isinstance(was, Agent) and said == tuple(getattr(was, n) for n in _REPORTED):
         return True
@@ -215,7 +216,7 @@ def _report(
     newer = theirs.last_update is not None and (
         mine.last_update is None or theirs.last_update >= mine.last_update
     )
-    # An end is no report: it stands however late the other program's clock says it came.
+    # An end is not a report: it is taken even if the other program's clock says that it is older.
     if newer or theirs.status not in ACTIVE_AGENT or not isinstance(was, Agent):
         changed |= dict(zip(_REPORTED, said, strict=True))
     elif (was.status, was.progress) != (theirs.status, theirs.progress):
@@ -254,7 +255,7 @@ def _brief(value: object) -> str:
 
 
 def changed_records(before: TaskState, after: TaskState) -> Iterator[tuple[Record | None, Record]]:
-    """Yield (before, after) of every record that a change put or changed."""
+    """Yield (before, after) of every record that a change added or changed."""
     was = _table(before)
     for key, record in _table(after).items():
         old = was.get(key)
@@ -263,9 +264,9 @@ def changed_records(before: TaskState, after: TaskState) -> Iterator[tuple[Recor
 
 
 def shows(before: TaskState, after: TaskState, found: TaskState) -> bool:
-    """Whether a document shows that the change from ``before`` to ``after`` reached it.
+    """Return whether a document shows that the change from ``before`` to ``after`` reached it.
 
-    It does where any field that the change set has the value it set.
+    It does if any field that the change set has its new value.
     """
     table = _table(found)
     for old, new in changed_records(before, after):

@@ -1,7 +1,7 @@
-"""Journals of two registries in one folder, as a merge of two clones leaves them: numbers twice.
+"""Detect the journals of two registries in one folder, as a git merge of two clones leaves them.
 
-A feed's numbers are given once. Where ``.registry`` was committed to git, two clones each gave the
-same ones, and no store can hold the merged feed.
+A feed number is given out once. If ``.registry`` was committed to git, two clones each gave out the
+same numbers, and no store can hold the merged feed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["merged_journals"]
 
 
 def merged_journals(layout: Layout) -> tuple[Path, Path] | None:
-    """Return two journals with a feed number in common, None: there are none."""
+    """Return two journals with a feed number in common, None if there are none."""
     owners: dict[int, Path] = {}
     for path in sorted((layout.state / "json").glob("*.journal")):
         for number in numbers_in(path):

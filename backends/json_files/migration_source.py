@@ -1,7 +1,8 @@
-"""The store as the source of a move: frozen, archived, removed, and brought back.
+"""The store as the source of a move: documents are frozen, archived, removed and brought back.
 
-A document's frozen text is the one whose hash its journal holds: there is no second record of it.
-The mode is only a hint to older programs; what they write all the same is found and put aside.
+A document's frozen text is the one whose hash its journal holds; it is recorded nowhere else. The
+read-only mode is only a hint to legacy programs: what they write anyway is found and kept in
+``.registry/conflicts``.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ _USUAL_MODE = 0o644
 
 
 class _Before(TypedDict):
-    """What documents were before they were frozen: unusual modes ("/": the global file's), and the
-    hashes of those that were no registries, and so are no stragglers.
+    """The documents before the freeze.
+
+    ``modes``: unusual modes, "/" is the global file's. ``strangers``: the hashes of documents that
+    no task was read from, which are not late writes.
     """
 
     modes: dict[str, int]
@@ -48,7 +51,7 @@ class _Before(TypedDict):
 
 
 class JsonMigrationSource(JsonFilesStore):
-    """See MigrationSource."""
+    """The store as a migration source and as a replica; see MigrationSource and Replica."""
 
     task_class = FrozenTask
 
@@ -60,7 +63,7 @@ class JsonMigrationSource(JsonFilesStore):
             yield self._frozen(name)
 
     def _frozen(self, name: str) -> FrozenTask:
-        """Return a task for a look at its document, most often: it may go on resting."""
+        """Return a task, mostly to check its document: this does not reload an evicted task."""
         task = self._tasks.get(name) or self._task(name)
         assert isinstance(task, FrozenTask)
         return task
@@ -81,7 +84,7 @@ class JsonMigrationSource(JsonFilesStore):
         return task.commit_of(change, replayed=replayed)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
-        """See Replica.apply_all; what is refused is refused before anything is written."""
+        """See Replica.apply_all; a refusal comes before anything is written."""
         groups: dict[str, list[Change]] = {}
         for change in changes:
             groups.setdefault(change.changeset.task_id, []).append(change)
@@ -92,8 +95,9 @@ class JsonMigrationSource(JsonFilesStore):
             self._replica(name).apply_all(group)
 
     def _follow(self, changes: Sequence[Change]) -> None:
-        """Count on from the numbers of changes that are to come: whoever finishes what a kill left
-        of them no longer knows which they were.
+        """Move the feed counter past the numbers of changes, before these are written.
+
+        A process that finishes an interrupted write no longer knows the numbers.
         """
         if changes:
             newest = max((c.cursor for c in changes), key=lambda c: c.number)
@@ -143,9 +147,9 @@ class JsonMigrationSource(JsonFilesStore):
         for name in pending_numbers(self._intents):
             try:
                 self._frozen(name).current()
-            except TaskNotFound:  # a creation that was taken back
+            except TaskNotFound:  # an interrupted creation was taken back
                 continue
-            except Busy as error:  # may be free the next time, which others are not
+            except Busy as error:  # may succeed next time, unlike the other errors
                 failed = error
             except RegistryError as error:
                 failed = failed or error
@@ -187,7 +191,7 @@ class JsonMigrationSource(JsonFilesStore):
         return moved
 
     def _present(self) -> list[str]:
-        """Return the tasks that have a document; those never seen before are judged."""
+        """Return the tasks that have a document; names not seen before are checked first."""
         new = set[str]()
         with os.scandir(self._shared.layout.workspace) as entries:
             names = [e.name for e in entries if e.name[0] != "." and not e.is_symlink()]
@@ -229,7 +233,7 @@ class JsonMigrationSource(JsonFilesStore):
         path = self._shared.layout.global_file
         ReplicaTask.set_writable(path, writable=True, mode=modes.get("/", _USUAL_MODE))
         self._shared.freezing.clear()
-        self._projection.mark()  # what it says is from before the cut-over
+        self._projection.mark()  # its content is from before the cut-over
         self._next_try = 0.0
 
     def _freeze_global(self) -> None:
@@ -240,10 +244,10 @@ class JsonMigrationSource(JsonFilesStore):
                 self._shared.replace_file(self._global_base, data)
                 ReplicaTask.set_writable(path, writable=False)
 
-    # -- what others write all the same ------------------------------------------------------
+    # -- late writes -------------------------------------------------------------------------
 
     def late_writes(self, now: Now) -> tuple[LateWrite, ...]:
-        """See MigrationSource.stragglers."""
+        """See MigrationSource.late_writes."""
         out, strangers = [], self._known_before()["strangers"]
         for name in self._shared.layout.tasks():
             with suppress(RegistryError, OSError):
@@ -256,7 +260,7 @@ class JsonMigrationSource(JsonFilesStore):
         return (*out, *([found] if found else ()))
 
     def _is_copy(self, name: str) -> bool:
-        """Whether a folder holds another task's frozen document: somebody moved or copied it."""
+        """Return whether a folder holds another task's frozen document: it was moved or copied."""
         task = self._frozen(name)
         task.journal.refresh()
         if not task.journal.is_empty:
@@ -281,7 +285,7 @@ class JsonMigrationSource(JsonFilesStore):
         if kept.with_suffix(".report").exists():
             return None
         self._shared.replace_file(kept, data)
-        changes = ("the older programs' list of tasks was written after the cut-over",)
+        changes = ("the legacy list of tasks was written after the cut-over",)
         report = {"task_id": "", "at": self._shared.now().isoformat(), "changes": changes}
         self._shared.replace_file(kept.with_suffix(".report"), orjson.dumps(report))
         return LateWrite(task_id="", kept=str(kept), changes=changes)
@@ -365,7 +369,7 @@ class JsonMigrationSource(JsonFilesStore):
         return tuple(late_writes)
 
     def _set_aside(self, path: str, retired: Path) -> None:
-        """Move a document out of the older programs' sight, under its lock; the inode stays."""
+        """Move a document where legacy programs do not find it, under its lock; its inode stays."""
         there = self._shared.layout.workspace / path
         place = retired / path.replace("/", "!")
         if place.exists() or not there.exists():
@@ -385,11 +389,12 @@ class JsonMigrationSource(JsonFilesStore):
     def _wait_until_released(
         paths: Iterable[Path], wait: float, patience: float, progress: Counted | None
     ) -> set[Path]:
-        """Wait until the files have lain for a time and nobody has them open; returns those that
-        are not to be removed yet.
+        """Wait until the files were moved ``wait`` seconds ago and nobody has them open.
+
+        Waits at most ``patience`` seconds; returns the files that must not be removed yet.
         """
         start = time.monotonic()
-        # To rename a file changes its inode's time.
+        # Renaming a file sets its ctime.
         ages = {p: time.time() - p.stat().st_ctime for p in paths if p.exists()}
         while True:
             passed = time.monotonic() - start
@@ -415,7 +420,7 @@ class JsonMigrationSource(JsonFilesStore):
         for name, path in aside.items():
             self._frozen(name).reinstate(path)
         if archive is not None:
-            with suppress(CorruptDocument):  # then of the templates, or else of the records
+            with suppress(CorruptDocument):  # then the templates or the records are used
                 self._take_back(archive)
         for task in self._frozen_tasks():
             task.reinstate(None)
@@ -430,7 +435,7 @@ class JsonMigrationSource(JsonFilesStore):
         (retired / "registry!GLOBAL_REGISTRY.json").unlink(missing_ok=True)
 
     def _take_back(self, archive: str) -> None:
-        """Take over the archive's documents: those that were no registries lie nowhere else."""
+        """Restore the archive's documents; those that no task was read from are kept only there."""
         name, _, digest = archive.partition(" ")
         modes = self._known_before()["modes"]
         for path, data in Archive(self._archives() / name, sync=self._shared.sync).read(digest):

@@ -1,7 +1,7 @@
-"""How a document's bytes become the next ones: only what differs is kept and written.
+"""The difference between two texts of a document: only what differs is stored and written.
 
-A patch that knows the text it is made for also knows what a write of it leaves where it is cut off:
-pages of the text after and then of the text before, or each sector of the one or the other.
+A patch made for a known text recognises what an interrupted write of it leaves: pages of the new
+text followed by pages of the old one, or, after a power loss, any mixture of sectors of both.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Self
 
 __all__ = ["Over", "Patch", "same_behind", "same_in_front"]
 
-_SECTOR = 512  # bytes that a disk writes whole
-_PAGE = 4096  # between two of them a kernel ends the write of a process that is killed
+_SECTOR = 512  # bytes that a disk writes completely or not at all
+_PAGE = 4096  # a kill interrupts a write only between two of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Over:
-    """The text that a patch is made for: its ``size``, the bytes that ``data`` replaces (``gone``),
-    and how many bytes at the end of ``data`` are its old end, moved (``kept``).
+    """The old text that a patch is made for.
+
+    ``size`` is its length and ``gone`` the bytes that ``data`` replaces. The last ``kept`` bytes of
+    ``data`` are the end of the old text, moved.
     """
 
     size: int
@@ -28,11 +30,11 @@ class Over:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """``size`` bytes: what was there up to ``start``, then ``data``, then what was there behind it.
-    Where the size changes, ``data`` reaches to the end.
+    """A new text of ``size`` bytes: the old ones up to ``start``, ``data``, then old ones again.
 
-    ``over`` None: made for no text that is known, ``data`` is the whole. ``first``: byte 0, in
-    intents of an earlier version, which wrote NUL there meanwhile.
+    If the size changes, ``data`` reaches to the end. ``over`` None: the old text is unknown, and
+    ``data`` is the whole new text. ``first``: byte 0, in intents of an earlier version, which kept
+    NUL there during the write.
     """
 
     start: int
@@ -43,7 +45,7 @@ class Patch:
 
     @classmethod
     def whole(cls, after: bytes) -> Self:
-        """Return the patch that takes nothing from what was there."""
+        """Return the patch that replaces the whole text."""
         return cls(start=0, data=after, size=len(after))
 
     @classmethod
@@ -58,12 +60,12 @@ class Patch:
         return cls(start=start, data=after[start:end], size=len(after), over=over)
 
     def applied(self, there: bytes) -> bytes:
-        """Return the document after it; ``there`` may be one that was torn in being written."""
+        """Return the new text; ``there`` is the old text, or one torn while it was written."""
         front = self.first + there[len(self.first) : self.start]
         return front + self.data + there[self.start + len(self.data) : self.size]
 
     def undone(self, there: bytes) -> bytes:
-        """Return the document before it, of the one after it or one torn in between."""
+        """Return the old text; ``there`` is the new text, or one torn while it was written."""
         assert self.over is not None
         before = there[: self.start] + self._gone()
         return before + there[len(before) : self.over.size]
@@ -73,9 +75,11 @@ class Patch:
         return self.over.gone + self.data[len(self.data) - self.over.kept :]
 
     def is_torn(self, there: bytes, *, rebooted: bool) -> bool:
-        """Return whether a text is what a write of this patch left that was cut off: by a kill,
-        between two pages, or, where the machine was ``rebooted``, by a power loss; also one that
-        parses, and the whole text before or after. What lies around the patch is not looked at.
+        """Return whether a text is what an interrupted write of this patch leaves.
+
+        A kill interrupts it between two pages; if the machine was ``rebooted``, a power loss may
+        have mixed sectors. A torn text that parses counts, and so do the complete old and new
+        texts. Bytes outside the patch are not compared.
         """
         over = self.over
         if over is None:
@@ -84,7 +88,7 @@ class Patch:
             return False
         gone = self._gone()
         width = max(len(gone), len(self.data))
-        # Room is blank, or NUL where a power loss kept the length and not the blanks.
+        # Reserved space is blank, or NUL if a power loss kept the length but not the blanks.
         found = there[self.start : self.start + width].replace(b"\x00", b" ").ljust(width)
         before, after = (text[: len(there) - self.start].ljust(width) for text in (gone, self.data))
         done = same_in_front(found, after)
@@ -111,9 +115,9 @@ def same_in_front(a: bytes, b: bytes) -> int:
 
 
 def same_behind(a: bytes, b: bytes, start: int) -> int:
-    """Return how many bytes at the end of two texts are the same, of those behind ``start``."""
+    """Return how many bytes at the end of two texts are the same, of those after ``start``."""
     left, right = len(a), len(b)
-    low, high = 0, min(left, right) - start  # so many are the same, and more than so many are not
+    low, high = 0, min(left, right) - start  # low: surely the same, high: at most
     while low < high:
         middle = (low + high + 1) // 2
         if a[left - middle : left - low] == b[right - middle : right - low]:

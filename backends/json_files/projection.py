@@ -1,10 +1,11 @@
-"""GLOBAL_REGISTRY.json for the legacy programs: our true counts, written into their file.
+"""GLOBAL_REGISTRY.json for the legacy programs: the actual counts, written into their file.
 
-It is never read back as truth. It must never be seen empty or torn, since those programs then
-create it again, EMPTY: it appears whole, grows by blanks behind its text, and every rewrite is one
-write within its length. An unlocked reader can still meet that one write, as it can meet theirs;
-where they created the file again, ``was_emptied`` tells. Its lock is waited for 100 ms at most;
-then the file stays as it is, marked as out of date, and the next commit brings it up to date.
+The store never reads its data back from it. Legacy programs that find the file empty or torn create
+it again, EMPTY. So it is created with its content, is extended with blanks after its text, and
+every rewrite is one write within its length. A reader without a lock can still hit that one write,
+as it can hit a legacy write; ``was_emptied`` detects that the file was created again. A wait for
+its lock takes at most 100 ms; after that the file stays as it is, marked as out of date, and the
+next commit updates it.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ __all__ = ["Projection"]
 
 _PATIENCE = 0.1
 _ROOM = 4096  # blanks kept ready for the next entries
-_SMALL = 4096  # a file of fewer bytes is looked into by who has not seen it yet
+_SMALL = 4096  # bytes; a smaller file is read by a process that has not read it yet
 
 
 class Projection:
-    """Keeps the older programs' global file in step with the registry; never fails its caller."""
+    """The legacy global file, kept up to date with the registry; never fails its caller."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -41,11 +42,11 @@ class Projection:
         self._place = str(shared.layout.global_file)
         self._written: tuple[bytes, Any] = (b"", None)
         self._seen: tuple[int, int, int] | None = None
-        self._least = _SMALL  # bytes of text, with less of which tasks are missing from it
+        self._least = _SMALL  # bytes; a shorter text lacks tasks
         self._listed: set[str] = set()
 
     def is_stale(self) -> bool:
-        """Whether an earlier update did not get through, or there is no file yet."""
+        """Return whether an earlier update failed, or there is no file yet."""
         return self._mark.exists() or not os.path.exists(self._place)  # noqa: PTH110  (hot path)
 
     def mark(self) -> None:
@@ -53,9 +54,9 @@ class Projection:
         os.close(open_owned(self._mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
 
     def was_emptied(self) -> bool:
-        """Whether a legacy program, which met a write, created the file again without its entries.
+        """Return whether a legacy program has created the file again, without its entries.
 
-        Quick: the file is only read where it is smaller than what was last seen in it.
+        Fast: the file is only read if it is smaller than the text last seen in it.
         """
         try:
             found = os.stat(self._place)  # noqa: PTH116  (asked by every operation)
@@ -74,12 +75,12 @@ class Projection:
         except (OSError, ValueError, AttributeError):
             return False  # gone, or being written
         if not isinstance(listed, dict):
-            return False  # another program's idea of the file: left alone, named by status
+            return False  # another program's format: left alone, reported by `status`
         self._least = len(text)
         return not listed or not self._listed <= set(listed)
 
     def update(self, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> bool:
-        """Write the counts and the entries of some tasks; return whether it got through."""
+        """Write the counts and the entries of some tasks; return whether that succeeded."""
         path = self._shared.layout.global_file
         try:
             make_folder(path.parent, parents=True)
@@ -93,15 +94,15 @@ class Projection:
                     return False
                 self._rewrite(fd, counts, tasks)
             finally:
-                fcntl.flock(fd, fcntl.LOCK_UN)  # by name: a fork child may hold a descriptor too
+                fcntl.flock(fd, fcntl.LOCK_UN)  # explicitly: a forked child may hold a descriptor
                 os.close(fd)
         except (OSError, ValueError):
-            return False  # the mark stays: tried again with the next change
+            return False  # global.stale stays: the next change tries again
         self._mark.unlink(missing_ok=True)
         return True
 
     def _make(self, path: Path) -> None:
-        """Let the file appear with its first text in it."""
+        """Create the file together with its first text."""
         make_whole(path, jsontext.dump(self._empty(), indent=True), mode=0o644)
 
     def _rewrite(self, fd: int, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> None:
@@ -109,7 +110,7 @@ class Projection:
         text = old.rstrip()
         value: Any = self._parsed(text) if text else self._empty()
         if not isinstance(value, dict):
-            raise ValueError("the global file is no object")  # left alone, named by status
+            raise ValueError("the global file is not an object")  # left alone, see status
         value |= {
             "total_tasks": counts.total_tasks,
             "active_tasks": counts.active_tasks,
@@ -124,7 +125,7 @@ class Projection:
         self._least, self._listed = len(new), set(listed) if isinstance(listed, dict) else set()
         if new != text:
             if len(new) > len(old):
-                # A full disk shows here, behind the text, where blanks do no harm.
+                # A full disk fails here, after the text, where blanks do no harm.
                 pwrite_all(fd, b" " * (len(new) + _ROOM - len(old)), len(old))
             padded = new.ljust(len(old))
             start, end = same_in_front(old, padded), len(padded)
@@ -134,7 +135,7 @@ class Projection:
             self._shared.sync(fd)
 
     def _parsed(self, data: bytes) -> Any:
-        """Parse the file; what we wrote last ourselves is known already."""
+        """Parse the file; our own last text is remembered, not parsed again."""
         written, value = self._written
         return value if data == written else jsontext.parse(data)
 
@@ -174,10 +175,10 @@ class Projection:
                     "parent": agent.parent,
                     "started_at": write(agent.started_at) if agent.started_at else None,
                 }
-                if agent.tmux_session is not None:  # its presence means that it runs
+                if agent.tmux_session is not None:  # present: the agent is running
                     agents[agent.agent_id]["tmux_session"] = agent.tmux_session
             entry = agents[agent.agent_id]
-            # One id in two tasks: the entry is the first one's, and stays what it says.
+            # If two tasks have the same agent id, the entry stays that of the first one.
             if isinstance(entry, dict) and entry.get("task_id") == task.task_id:
                 entry["status"] = agent.status.value
 

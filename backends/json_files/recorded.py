@@ -1,7 +1,7 @@
-"""One task as its journal records it: what its document means, and what is known of its bytes.
+"""One task as its journal records it: its decoded document, and what is known of the file.
 
-The lowest of four layers: ``WriteAhead`` writes it, ``Foreign`` takes in what other programs wrote,
-``TaskFiles`` is what the store uses. All of it happens under the task's locks.
+The lowest of four layers: ``WriteAhead`` writes the task, ``Foreign`` absorbs what other programs
+wrote, ``TaskFiles`` is what the store uses. All of them work under the task's locks.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Recorded:
         path = shared.folder("json") / f"{task_id}.journal"
         self.journal = Journal(path, task_id, shared.sync, shared.sync_folder)
         self._proven: tuple[Stamp, str] | None = None
-        # As text: what every operation asks of the file system.
+        # Paths as text, since every operation uses them.
         self._place = str(shared.layout.document(task_id))
         self._line_place = str(path)
 
@@ -68,7 +68,7 @@ class Recorded:
     def _base(self) -> Path:
         return self.journal.path.with_suffix(".base")
 
-    # Made when they are needed, and given up when the task rests.
+    # Created on first use, dropped when the task is evicted.
 
     @cached_property
     def _lock(self) -> TaskLock:
@@ -87,7 +87,7 @@ class Recorded:
         return TaskLogs(self._shared, self.task_id)
 
     def evict(self) -> None:
-        """Forget what can be read again, unless somebody works on the task."""
+        """Drop what can be reloaded, unless another thread works on the task."""
         with self._lock.idle() as idle:
             if idle:
                 self.journal.evict()
@@ -112,8 +112,9 @@ class Recorded:
         )
 
     def _hash_of(self, data: bytes) -> str:
-        """Return the hash of a document's bytes; most often they are known, and comparing is faster
-        than hashing.
+        """Return the hash of a document's bytes.
+
+        Most often the bytes are cached, and comparing them is faster than hashing.
         """
         cached = self._shared.documents.get(self.task_id)
         return cached.hash if cached is not None and cached.data == data else content_hash(data)
@@ -133,7 +134,7 @@ class Recorded:
     def _overtaken(self) -> Busy:
         return Busy(
             f"another program wrote {self._document} without locking it; nothing was changed",
-            next_step="Try again: what it wrote is taken in first",
+            next_step="Try again: its changes are absorbed first",
             path=str(self._document),
         )
 
@@ -144,7 +145,7 @@ class Recorded:
         return known.proves(stamp) and content == self.journal.hash
 
     def _is_still(self, found: os.stat_result) -> bool:
-        """Whether the document and the journal are what this process has read."""
+        """Return whether document and journal are unchanged since this process read them."""
         if self._proven is None:
             return False
         stamp, content = self._proven
@@ -160,14 +161,14 @@ class Recorded:
         )
 
     def _is_read(self) -> bool:
-        """Whether the journal is read to its end."""
+        """Return whether the journal is read to its end."""
         try:
             return os.stat(self._line_place).st_size == self.journal.size  # noqa: PTH116
         except FileNotFoundError:
             return False
 
     def _absorb_logs(self) -> None:
-        """Take in the lines that other programs appended, as history and signs of life."""
+        """Absorb the lines that other programs appended, as history and signs of life."""
         records, offsets = self._logs.unread(self.journal)
         if not offsets:
             return
@@ -216,7 +217,7 @@ class Recorded:
     def _foreign_changeset(
         self, ops: list[Op], *, expected: int | None, before: str, after: str
     ) -> ValidatedChangeset:
-        """Return the changeset of a foreign change; its id follows from what it did."""
+        """Return the changeset of a foreign change; its id is derived from the change."""
         journal = self.journal
         seed = f"{journal.lineage} {self.task_id} {journal.revision + 1} {before} {after}"
         digest = bytearray(hashlib.sha256(seed.encode()).digest()[:16])
@@ -233,7 +234,7 @@ class Recorded:
         return validate_changeset(changeset, _UNLIMITED, derived=True)
 
     def _rebuild(self, fd: int) -> None:
-        """Write the document anew from the records, over the last one that was seen whole."""
+        """Write the document from the records, based on its last text that could be read."""
         state = self.journal.state
         assert state is not None
         try:
@@ -254,7 +255,7 @@ class Recorded:
         self._know(self.journal.hash, document, written)
 
     def _without_file_handovers(self, after: TaskState, theirs: TaskState) -> TaskState:
-        """Leave out handovers that lie in files of their own: they belong in no document."""
+        """Leave out handovers in files of their own: they do not belong in the document."""
         out = after.copy()
         stems = {p.stem for p in (self._document.parent / "handovers").glob("*.md")}
         for key in stems - theirs.handovers.keys():

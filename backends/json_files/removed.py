@@ -1,6 +1,6 @@
-"""What people and other programs removed of a task, or cut short: its document, lines of its logs.
+"""Find a removed document and log lines that people or other programs removed.
 
-Every record is in the journal, so nothing is lost by it; ``reconcile`` writes the files again.
+The journal holds every record, so nothing is lost; ``reconcile`` writes the files again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ History = ProgressEntry | Finding
 
 
 def removed_files(layout: Layout, journal: Journal, times: Times) -> dict[str, int]:
-    """Return per file of the task, below its folder, how many records it lacks."""
+    """Return, per file in the task's folder, how many records are missing from it."""
     lacking = Counter(log_name(record) for record in missing_lines(layout, journal, times))
     document = layout.document(journal.task_id)
     if not document.exists():
@@ -32,7 +32,7 @@ def removed_files(layout: Layout, journal: Journal, times: Times) -> dict[str, i
 def missing_lines(layout: Layout, journal: Journal, times: Times) -> Iterator[History]:
     """Yield the task's records that have no line in its logs.
 
-    A foreign record is known by its place; where a log was cut short, by what it says.
+    A foreign record is matched by the place of its line or, in a truncated log, by its content.
     """
     task_id, ids = journal.task_id, journal.history_ids()
     there, moved = set[tuple[Kind, str]](), Counter[History]()

@@ -1,7 +1,8 @@
-"""One task brought to where another store stands: the way back of a move.
+"""One task as a replica: brought up to another store's revision, for the rollback of a move.
 
-The document is frozen meanwhile, so it is written as the other store's copy, through an intent as
-ever, and never merged: what another program wrote to it is put aside (``_put_aside``).
+The document is frozen meanwhile. So it is written as a copy of the other store's state, through an
+intent as always, and never merged: a late write is kept in ``.registry/conflicts``
+(``_put_aside``).
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ READ_ONLY = ~0o222
 
 
 class ReplicaTask(TaskFiles):
-    """One task, also as the copy of another store's."""
+    """One task that can also be a replica of another store's task."""
 
     def _current(self) -> Journal:
-        """While frozen the journal alone tells: the document is looked at for stragglers."""
+        """While frozen, use the journal alone: the document is only checked for late writes."""
         if not self._shared.frozen():
             return super()._current()
         self.journal.refresh()
@@ -54,14 +55,14 @@ class ReplicaTask(TaskFiles):
         return self.journal
 
     def absorb_logs(self, *, current: bool = False) -> None:
-        """While frozen, what others append is the other store's to take in."""
+        """Do nothing while frozen: the other store absorbs what others append."""
         if not self._shared.frozen():
             super().absorb_logs(current=current)
 
-    # -- brought forward ---------------------------------------------------------------------
+    # -- applying changes --------------------------------------------------------------------
 
     def follows(self, changes: Sequence[Change]) -> list[Change]:
-        """Return those of a task's changes that are news, in order; raises NotNext at a gap."""
+        """Return the changes that are not applied yet, in order; raises NotNext at a gap."""
         self.journal.refresh()
         revision = self.journal.revision
         news = list[Change]()
@@ -90,7 +91,7 @@ class ReplicaTask(TaskFiles):
             raise self._typed(error) from error
 
     def commit_of(self, change: Change, *, replayed: bool) -> Commit:
-        """Return what applying a change did."""
+        """Return the commit of an applied change."""
         return Commit(
             task_id=self.task_id,
             changeset_id=change.changeset.id,
@@ -131,7 +132,7 @@ class ReplicaTask(TaskFiles):
             journal.rebase(os.fstat(fd).st_size)
 
     def _document_for(self, after: TaskState, old: bytes) -> tuple[bytes | None, dict[str, Any]]:
-        """Return the document that shows a state, None where it does already, and its value."""
+        """Return the document's text for a state, None if it need not change, and its value."""
         state, there = self.journal.state, self._try_decode(old)
         if there is not None and state is not None and shown(state) == shown(after):
             return None, {}
@@ -157,7 +158,7 @@ class ReplicaTask(TaskFiles):
         )
 
     def _missing(self, records: list[tuple[Changeset, History]]) -> tuple[AppendedLine, ...]:
-        """Return the lines that are in no log: most were written by whoever committed them."""
+        """Return the lines that are in no log: most were appended when they were committed."""
         there = self._logs.keys_behind(self.journal)
         out: list[AppendedLine] = []
         for changeset, record in records:
@@ -165,7 +166,7 @@ class ReplicaTask(TaskFiles):
                 out += self._logs.plan(changeset, [record], after=tuple(out))
         return tuple(out)
 
-    # -- set as a whole ----------------------------------------------------------------------
+    # -- replacing the whole task ------------------------------------------------------------
 
     def replace_with(
         self, snapshot: TaskSnapshot, histories: Iterable[History], feed: tuple[Change, ...]
@@ -247,7 +248,7 @@ class ReplicaTask(TaskFiles):
             self._intent.clear()
         self.journal.refresh()
 
-    # -- what a killed one left --------------------------------------------------------------
+    # -- recovery ----------------------------------------------------------------------------
 
     def _resolve(self, fd: int, data: bytes) -> None:
         intent = self._intent.read()
@@ -265,8 +266,9 @@ class ReplicaTask(TaskFiles):
         self._swap_journal()
 
     def _journal(self, intent: Intent, *, appended: bool = False) -> None:
-        """While frozen, the logs are passed over as far as they are known: what others appended is
-        the other store's to take in.
+        """Journal an intent; while frozen, only known log lines then count as read.
+
+        The other store absorbs the lines that others appended.
         """
         if not self._shared.frozen():
             super()._journal(intent, appended=appended)
@@ -279,7 +281,7 @@ class ReplicaTask(TaskFiles):
             changeset = changeset_from(jsontext.parse_trusted(line)["cs"])
             keys |= {(KINDS[type(r)], record_key(r)) for r in histories_of(changeset)}
         offsets = jsontext.dump(self._logs.known_upto(self.journal, keys))
-        # Of several lines that a kill parted, those before are there.
+        # After a kill between several lines, the first ones are there already.
         rest = b"".join(line for line in lines if not self._is_known(line))
         self.journal.append(rest.replace(b'"logs":{}', b'"logs":' + offsets, 1))
         self._intent.clear()
@@ -288,8 +290,9 @@ class ReplicaTask(TaskFiles):
 
     @contextmanager
     def _replicating(self) -> Iterator[int]:
-        """Lock the document for writing our copy; where there is none one is made. What others
-        wrote to it is put aside first.
+        """Lock the document for writing our copy, creating it if it is missing.
+
+        A late write is first kept in ``.registry/conflicts``.
         """
         with self._lock.held() as deadline:
             self.journal.refresh()
@@ -307,9 +310,9 @@ class ReplicaTask(TaskFiles):
 
     @staticmethod
     def set_writable(path: os.PathLike[str], *, writable: bool, mode: int | None = None) -> None:
-        """Change who may write a file: nobody, or its owner, or with ``mode`` who could before.
+        """Make a file read-only or writable for its owner, or give it its earlier ``mode`` again.
 
-        Missing files and links are passed over, as is a file that can be written already.
+        Missing files and links are skipped, and so is a file that is writable already.
         """
         with suppress(FileNotFoundError):
             found = os.lstat(path).st_mode
@@ -324,9 +327,9 @@ class ReplicaTask(TaskFiles):
                 os.chmod(path, stat.S_IMODE(wanted))  # noqa: PTH101
 
     def look(self, now: Now, *, stranger: str | None = None) -> LateWrite | None:
-        """Put aside what another program wrote to the frozen document, or made; None: nothing.
+        """Keep a late write to the frozen document, or a document created late; None: nothing.
 
-        ``stranger``: the hash of what was there before, and was no registry.
+        ``stranger``: the hash of a document from before the freeze that no task was read from.
         """
         stamp = stat_stamp(self._document)
         if stamp is None or self._is_proven(stamp):
@@ -336,7 +339,7 @@ class ReplicaTask(TaskFiles):
             stamp, found = stamp_of(fd), content_hash(read_document(fd))
             if self.journal.is_empty and (found == stranger or self._is_template(found)):
                 return None
-            # A way back that was killed left it writable.
+            # An interrupted rollback left it writable.
             is_open = os.fstat(fd).st_mode & ~READ_ONLY
             if not self.journal.is_empty and found == self.journal.hash and not is_open:
                 self._proven = (stamp, found)
@@ -353,7 +356,7 @@ class ReplicaTask(TaskFiles):
 
     @contextmanager
     def _held(self) -> Iterator[int]:
-        """Lock the document for a look at it, as older programs do; raises Busy, OSError."""
+        """Lock the document for reading it, as legacy programs do; raises Busy, OSError."""
         fd = open_inside(self._document)
         try:
             lock_document(fd, self._document, time.monotonic() + patience(self._shared.timeout))
@@ -362,7 +365,7 @@ class ReplicaTask(TaskFiles):
             os.close(fd)
 
     def _guard(self, fd: int, now: Now | None) -> LateWrite | None:
-        """Under its locks: settle what a kill left, then see that the text is the frozen one."""
+        """Under its locks: settle what a kill left, keep a late write, restore the frozen text."""
         self.journal.refresh()
         if self._intent.exists():
             self._resolve(fd, read_document(fd))
@@ -382,14 +385,14 @@ class ReplicaTask(TaskFiles):
         return late_write
 
     def _is_template(self, found: str) -> bool:
-        """Whether the document is as before the freeze, though its journal was lost since."""
+        """Return whether the document is as before the freeze, though its journal was lost."""
         try:
             return content_hash(self._base.read_bytes()) == found
         except OSError:
             return False
 
     def _put_aside(self, data: bytes, found: str, now: Now | None) -> LateWrite | None:
-        """Keep a straggler's bytes, once, with what it changed beside what stands now."""
+        """Keep a late write's bytes, once, with what it changed compared with the current state."""
         shared = self._shared
         name = f"{self.task_id}.straggler-{found[:12]}"
         path = shared.folder("conflicts") / f"{name}.json"
@@ -398,7 +401,7 @@ class ReplicaTask(TaskFiles):
         theirs, frozen = self._try_decode(data), self.journal.state
         current = now(self.task_id) if now is not None else None
         changes = _three_way(frozen, theirs, current)
-        shared.replace_file(path, data)  # whole or not at all, again where its report is not there
+        shared.replace_file(path, data)  # atomically; again while its report is missing
         report = {
             "task_id": self.task_id,
             "at": shared.now().isoformat(),
@@ -421,14 +424,14 @@ class ReplicaTask(TaskFiles):
 
 
 def _left_open(found: int, mode: int | None) -> bool:
-    """Whether a file is frozen but for its owner: who let it in was killed at that moment."""
+    """Return whether only the owner may write a file: a killed ``open_frozen`` left it so."""
     return mode is not None and stat.S_IMODE(found) & ~0o200 == mode & READ_ONLY
 
 
 def _three_way(
     frozen: TaskState | None, theirs: TaskState | None, now: TaskSnapshot | None
 ) -> tuple[str, ...]:
-    """Say what a straggler changed: from the frozen text, beside what stands now."""
+    """Describe what a late write changed in the frozen text, and its conflicts with ``now``."""
     if theirs is None:
         return ("it does not parse as a registry",)
     if frozen is None:
@@ -437,7 +440,7 @@ def _three_way(
     against = merge(frozen, TaskState.of(now), theirs, foreign_agents=set()) if now else None
     lines = [f"changed {_named(op)}" for op in found.ops] + found.conflicts
     if against is not None:
-        lines += [f"against what stands now: {c}" for c in against.conflicts]
+        lines += [f"against the current state: {c}" for c in against.conflicts]
     return tuple(lines)
 
 
@@ -457,5 +460,5 @@ def _not_next(change: Change, journal: Journal) -> RegistryError:
     return NotNext(
         f"task {change.changeset.task_id} is at {(journal.lineage, journal.revision)}, the change "
         f"is {change.revision}",
-        next_step="Replay the other store's feed from the mark",
+        next_step="Replay the other store's feed from the replication position",
     )

@@ -34,16 +34,18 @@ def as_recorded() -> Iterator[None]:
 
 
 def is_as_recorded() -> bool:
-    """Return whether reads leave the documents alone."""
+    """Return whether reads use the journals only, without checking the documents."""
     return _AS_RECORDED.get()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """``timeout`` bounds waits for locks (seconds); ``epoch`` is that of the move, 0 without;
-    ``frozen``: another store has taken over, what others write to documents is put aside;
-    ``freezing``: the epoch in which documents are read-only already, behind the gate of the switch
-    that does it.
+    """What the tasks of one workspace share.
+
+    ``timeout`` bounds waits for locks (seconds). ``epoch`` returns the move's epoch, 0 without one.
+    ``frozen`` returns whether another store has become the writer of record; what others write to
+    documents is then a late write. ``freezing`` holds the epoch in which a switch, which still
+    holds the gate, has made documents read-only.
     """
 
     layout: Layout
@@ -58,29 +60,29 @@ class Shared:
     documents: DocumentCache = field(default_factory=DocumentCache)
 
     def is_read_only(self) -> bool:
-        """Return whether it is we who made the documents read-only."""
+        """Return whether we have made the documents read-only."""
         return self.frozen() or (bool(self.freezing) and self.epoch() in self.freezing)
 
     def sync(self, fd: int) -> None:
-        """Make a file's content durable, where the store is to be."""
+        """Make a file's content durable, if the store is durable."""
         if self.durable:
             os.fsync(fd)
 
     def sync_folder(self, path: Path) -> None:
-        """Make the names in a folder durable, where the store is to be."""
+        """Make the names in a folder durable, if the store is durable."""
         if self.durable:
             sync_folder(path)
 
     def folder(self, name: str) -> Path:
-        """Return a folder below ``.registry``, made with mode 0700 where it is missing."""
+        """Return a folder below ``.registry``, created with mode 0700 if it is missing."""
         path = self.layout.state / name
         make_folder(path, mode=0o700, parents=True)
         if path.is_symlink():
-            raise OSError(errno.ELOOP, "a link in place of a folder of ours", str(path))
+            raise OSError(errno.ELOOP, "a symbolic link in place of our folder", str(path))
         return path
 
     def write_file(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        """Write a file durably; by default one of ours."""
+        """Write a file durably, by default readable by its owner only."""
         write_file(path, data, sync=self.sync, mode=mode)
 
     def keep(self, folder: str, name: str, data: bytes) -> Path:

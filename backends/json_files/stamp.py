@@ -1,4 +1,4 @@
-"""Whether a file may have changed: compared by equality, as git does, with its racy rule."""
+"""Detect whether a file may have changed: compare stat data as git does, with its racy rule."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 __all__ = ["Stamp", "stamp_of", "stat_stamp"]
 
-# A change within one tick of the file system's clock leaves the times as they are (1 to 10 ms on
+# A change within one tick of the file system's clock does not change the times (1 to 10 ms on
 # kernels without fine-grained times).
 _RACY_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What stat says of a file; ``racy``: too young to prove that nothing changed since."""
+    """The stat data of a file; ``racy``: too young to prove that nothing changed since."""
 
     device: int
     inode: int
@@ -26,15 +26,15 @@ class Stamp:
     racy: bool
 
     def proves(self, other: Stamp) -> bool:
-        """Whether this earlier stamp shows that the file is still what it was at ``other``."""
+        """Return whether this earlier stamp shows that the file did not change until ``other``."""
         return not self.racy and self.key() == other.key()
 
     def settled(self) -> Stamp:
-        """Return it as a proof all the same: for who knows that it is looked at again."""
+        """Return the stamp as not ``racy``, for a caller whose file is checked again."""
         return replace(self, racy=False)
 
     def key(self) -> tuple[int, int, int, int, int]:
-        """Everything but ``racy``."""
+        """Return everything but ``racy``."""
         return self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns
 
 
@@ -56,7 +56,7 @@ def stamp_of(fd: int) -> Stamp:
 
 
 def stat_stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a path, not following a link; None where nothing is there."""
+    """Return the stamp of a path, not following a link; None if there is no file."""
     try:
         return _of(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The store: the contract over the older programs' files, written beside them."""
+"""The store: the contract over the legacy files, which legacy programs write as well."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ from registry_api.store import Capability, StoreInfo
 __all__ = ["JsonFilesStore"]
 
 MAX_NUMBER = 2**63
-# Seconds that a commit waits for another task's lock to count it for the global file: on top of the
-# 100 ms that a switch may hold it up, and of its own work.
+# Seconds that a commit waits for another task's lock to count it for the global file, in addition
+# to its own work and the 100 ms by which a switch may delay it.
 _COUNTING = 0.02
 
 
 class JsonFilesStore:
-    """A registry in AGENT_REGISTRY.json files; older programs may read and write them meanwhile."""
+    """A registry in AGENT_REGISTRY.json files, which legacy programs may read and write as well."""
 
     task_class: type[TaskFiles] = TaskFiles
 
@@ -116,7 +116,9 @@ class JsonFilesStore:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
         if not is_id(task_id):
-            raise TaskNotFound(f"{task_id!r} is no task id", next_step="list_tasks shows the ids")
+            raise TaskNotFound(
+                f"{task_id!r} is not a task id", next_step="list_tasks shows the ids"
+            )
         with self._lock:
             task = self._tasks.get(task_id)
             if task is None:
@@ -129,7 +131,7 @@ class JsonFilesStore:
         return os.path.islink(folder)  # noqa: PTH114  (hot path)
 
     def _existing(self, task_id: str) -> TaskFiles:
-        """Return a task that has left a trace; asking for any other makes no files."""
+        """Return a task that has any file; raises TaskNotFound for others, creating no files."""
         if self._closed or not is_id(task_id):
             return self._task(task_id)
         known = task_id in self._tasks
@@ -158,7 +160,7 @@ class JsonFilesStore:
         self._restore_list()
         try:
             task = self._tasks.get(task_id)
-            # Most often, and quickly. What a killed writer left undone was never acknowledged.
+            # The usual case, and fast. An unfinished write of a killed writer was not acknowledged.
             if task is not None and not self._closed and task.is_unchanged():
                 return task.journal.head()
             return self._existing(task_id).current().head()
@@ -184,18 +186,18 @@ class JsonFilesStore:
         return commit
 
     def _restore_list(self) -> None:
-        """Restore the global file where a legacy program has created it again, empty."""
+        """Restore the global file if a legacy program has created it again, empty."""
         if self._projection.was_emptied() and not self._closed and not self._shared.frozen():
             self._project()
 
     def _project(self, task_id: str | None = None) -> None:
-        """Bring the global file up to date; what fails is left for a later commit to do."""
+        """Bring the global file up to date; if that fails, a later commit tries again."""
         with suppress(RegistryError, OSError), at_most(_COUNTING):
             behind = self._projection.is_stale()
             self._projection.mark()
             if task_id is not None and not behind:
                 snapshots = [_snapshot(_stand(self._task(task_id).current()))]
-            else:  # an earlier update did not get through, of which task nobody knows
+            else:  # an earlier update failed, and its task is not known
                 snapshots = [_snapshot(_stand(task.journal)) for task in self._all()]
             if self._projection.update(self.counts(), snapshots):
                 return
@@ -204,7 +206,7 @@ class JsonFilesStore:
     # -- the registry ------------------------------------------------------------------------
 
     def _all(self) -> Iterator[TaskFiles]:
-        """Yield every readable task, settled; what cannot be read is named by ``problems``."""
+        """Yield every readable task, settled; ``problems`` reports the others."""
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
         names = set(self._shared.layout.tasks())
@@ -226,7 +228,7 @@ class JsonFilesStore:
         return (self._shared.layout.state / "json").glob("*.journal")
 
     def _summarised(self) -> Iterator[_Line]:
-        """Yield the line of every task: its state is read again only where it moved."""
+        """Yield the summary line of every task, made again only if the task changed."""
         for task in self._all():
             line = self._lines.get(task.task_id)
             if line is None or line.head != task.journal.head():
@@ -302,7 +304,7 @@ class JsonFilesStore:
             for task in tasks:
                 task.journal.refresh()  # every number below the bound is in a journal by now
         else:
-            # One journal is in order by itself: what is in it is committed, whatever others do.
+            # One journal is in order by itself: what is in it is committed, whatever others write.
             tasks = self._one(task_id)
             feed_id, below = self._shared.numbers.feed_id(), MAX_NUMBER
         floor = max((t.journal.floor for t in tasks), default=0)
@@ -310,7 +312,7 @@ class JsonFilesStore:
             raise cursor_expired("it is of another feed")
         if after is not None and after.number < floor:
             raise cursor_expired("they were trimmed")
-        # A walk begins above the floor, so that the cursors it gives out can be resumed from.
+        # Without a cursor start above the floor, so that the returned cursors can be resumed.
         start = after.number if after else floor
         # Task by task, since each holds its journal open while it is read.
         found = [
@@ -332,8 +334,8 @@ class JsonFilesStore:
     def _settled_feed(self) -> tuple[str, int]:
         """Return the feed's id and the number below which every change is in a journal.
 
-        A number that an intent still holds may yet be used: nothing beyond it is served, or a
-        subscriber would pass over it. Intents of the dead are settled first.
+        A number that an intent still holds may yet appear in a journal: nothing above it is served,
+        or a subscriber would miss it. Intents of dead processes are settled first.
         """
         for name in pending_numbers(self._intents):
             try:
@@ -359,7 +361,7 @@ class JsonFilesStore:
             out.append((task.task_id, task.journal.head()))
         return tuple(out)
 
-    # -- what other programs find --------------------------------------------------------------
+    # -- files for legacy programs -------------------------------------------------------------
 
     def restore(self, *, dry_run: bool = False) -> int:
         """See MigrationSource.restore."""
@@ -379,7 +381,7 @@ class JsonFilesStore:
         self._next_try = 0.0
         self._project()
 
-    # -- the older system --------------------------------------------------------------------
+    # -- the legacy system -------------------------------------------------------------------
 
     def stored_counts(self) -> dict[str, int]:
         """See Legacy.stored_counts."""
@@ -416,7 +418,7 @@ class JsonFilesStore:
 
 
 class _Line(NamedTuple):
-    """What lists and counts tell of a task; agents by status, records by kind."""
+    """What lists and counts need of a task; agents by status, records by kind."""
 
     head: Head
     summary: TaskSummary

@@ -1,4 +1,4 @@
-"""What the older programs' global file claims: shown beside the truth, never believed."""
+"""The counters stored in the legacy global file: shown next to the actual counts, never used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = ("total_tasks", "active_tasks", "total_agents_spawned", "active_agents"
 
 
 def read_stored_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
-    """Return the counters of GLOBAL_REGISTRY.json; {} where there is none to read."""
+    """Return the counters of GLOBAL_REGISTRY.json, {} if it cannot be read."""
     try:
         value: Any = jsontext.parse(read_file(path))
     except FileNotFoundError:
@@ -24,7 +24,7 @@ def read_stored_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
         problems.append(Problem(path=path, what=f"cannot be read: {error}"))
         return {}
     if not isinstance(value, dict):
-        problems.append(Problem(path=path, what="no object, not read"))
+        problems.append(Problem(path=path, what="not a JSON object, not read"))
         return {}
     return {name: value[name] for name in _NAMES if type(value.get(name)) is int}
 

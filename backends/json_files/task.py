@@ -1,4 +1,4 @@
-"""One task in its files: what the store reads, commits and creates, all under the task's locks."""
+"""One task in its files: the store reads, commits and creates it here, under the task's locks."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ _BATCH = 500  # lines that are planned together
 
 
 class TaskFiles(Foreign):
-    """One task; thread-safe, and safe beside other processes and older programs.
+    """One task; thread-safe, and safe while other processes and legacy programs use the files.
 
-    ``_quiet``: the inode of the journal that knew all lines of the logs, and their lengths then.
+    ``_quiet``: the journal's inode and the lengths of the logs when the journal last had all lines.
     """
 
     _quiet: tuple[int, bytes] | None = None
 
     def current(self) -> Journal:
-        """Return the journal when it tells the document's present state, settling it if need be.
+        """Return the journal, first brought up to the document's current state if need be.
 
-        Raises TaskNotFound where there is no task, CorruptDocument, Busy or Unavailable.
+        Raises TaskNotFound if there is no task, CorruptDocument, Busy or Unavailable.
         """
         try:
             return self._current()
@@ -76,7 +76,7 @@ class TaskFiles(Foreign):
         if is_as_recorded() and not self._intent.exists():
             self.journal.refresh()
         elif not self.is_unchanged() or self._intent.exists():
-            give_way(self._document)  # a look at many tasks takes seconds on a slow disk
+            give_way(self._document)  # reading many tasks takes seconds on a slow disk
             with self._lock.held() as deadline:
                 self._settled(deadline)
         if self.journal.is_empty:
@@ -84,7 +84,7 @@ class TaskFiles(Foreign):
         return self.journal
 
     def is_unchanged(self) -> bool:
-        """Whether document and journal are as they were when they were last read and proven."""
+        """Return whether document and journal are unchanged since they were last read."""
         try:
             return self._is_still(os.lstat(self._place))
         except (FileNotFoundError, NotADirectoryError):
@@ -96,8 +96,9 @@ class TaskFiles(Foreign):
         return self.journal.histories(kind)
 
     def absorb_logs(self, *, current: bool = False) -> None:
-        """Take in whatever other programs did to the document, unless that was just done, or the
-        logs.
+        """Absorb what other programs wrote to the document and to the logs.
+
+        ``current``: the document was absorbed just now.
         """
         journal = self.journal if current else self.current()
         quiet = journal.inode, lengths(self._shared.layout.folder(self.task_id))
@@ -117,9 +118,7 @@ class TaskFiles(Foreign):
             self._settle_without_document(deadline)
 
     def _settle_without_document(self, deadline: float) -> None:
-        """No document: carry a creation through, or drop what a killed writer left; what is from
-        before a switch is dropped.
-        """
+        """Finish an interrupted creation; drop any other intent, and one from before a switch."""
         self.journal.refresh()
         if not self._intent.exists():
             return
@@ -135,7 +134,7 @@ class TaskFiles(Foreign):
 
     @contextmanager
     def _opened(self, deadline: float) -> Iterator[int]:
-        """Lock the document; errors of the file system become typed ones."""
+        """Lock the document; raise errors of the file system as typed ones."""
         try:
             with self._lock.document(deadline) as fd:
                 yield fd
@@ -149,9 +148,9 @@ class TaskFiles(Foreign):
     # -- settling ----------------------------------------------------------------------------
 
     def _settle(self, fd: int, *, thorough: bool = False) -> None:
-        """Resolve a pending intent and take in foreign writes: the journal then tells the state.
+        """Resolve a pending intent and absorb foreign edits: the journal then has the state.
 
-        ``thorough`` looks at the logs even where the document was not touched.
+        ``thorough`` reads the logs even if the document did not change.
         """
         self.journal.refresh()
         if self._intent.exists():
@@ -166,7 +165,7 @@ class TaskFiles(Foreign):
                 self._absorb(fd, data, found)
                 thorough = True
             if found == self.journal.hash:
-                # As it was before it was read: a program without our lock may have written since.
+                # The stamp from before the read: a program without our lock may have written since.
                 self._proven = (stamp, found)
         if thorough:
             self._absorb_logs()
@@ -176,7 +175,7 @@ class TaskFiles(Foreign):
     def commit(self, change: ValidatedChangeset) -> tuple[Commit, bool]:
         """Commit a changeset; returns the commit and whether counts may have changed.
 
-        Raises what RegistryStore.commit does.
+        Raises the errors of RegistryStore.commit.
         """
         try:
             return self._commit(change)
@@ -186,7 +185,7 @@ class TaskFiles(Foreign):
     def _commit(self, change: ValidatedChangeset) -> tuple[Commit, bool]:
         with self._lock.held() as deadline:
             if not self._document.exists():
-                self._settled(deadline)  # a creation that was killed is carried through
+                self._settled(deadline)  # an interrupted creation is finished
             new = self.journal.is_empty and not self._document.exists()
             if new and change.changeset.expected == 0:
                 done = self._create(change, deadline)
@@ -204,7 +203,7 @@ class TaskFiles(Foreign):
             return before
         if not self.journal.is_empty:
             raise Unavailable(
-                f"the document of task {self.task_id} has vanished",
+                f"the document of task {self.task_id} is missing",
                 next_step="registry-backend reconcile writes it again",
             )
         if change.changeset.expected is None:
@@ -244,7 +243,7 @@ class TaskFiles(Foreign):
         check_fresh(changeset, journal.expired_before, now=self._shared.now())
         lines = self._logs.plan(changeset, histories_of(changeset))
         if lines and self._logs.unread(journal, lines)[1]:
-            self._absorb_logs()  # what was appended first comes first
+            self._absorb_logs()  # lines appended earlier come first
         if changeset.expected is not None and changeset.expected != journal.revision:
             raise Conflict(self.task_id, expected=changeset.expected, actual=journal.revision)
         before = journal.state
@@ -253,7 +252,7 @@ class TaskFiles(Foreign):
         old, written = b"", None
         if shown(before) != shown(after):
             _, document, old = self._document_of(fd)
-            # Until it is written: a refusal must not leave it changed.
+            # Until it is written: a refusal must not leave it changed in the cache.
             self._shared.documents.drop(self.task_id)
             encode(before, after, document, times=self._shared.times)
             written = text_over(old, document)
@@ -261,7 +260,7 @@ class TaskFiles(Foreign):
         number = self._write(fd, change, before=journal.hash, old=old, data=written)
         if written is not None:
             self._know(journal.hash, document, written)
-        with suppress(OSError):  # the commit stands; the next one tries again
+        with suppress(OSError):  # the commit is done; the next one tries again
             journal.rebase(os.fstat(fd).st_size)
         moved = _statuses_moved(before, after)
         return self._commit_of(changeset, revision, number), moved
@@ -278,7 +277,7 @@ class TaskFiles(Foreign):
                 fresh.add((Kind.FINDING, op.record.finding_id))
         return after
 
-    # -- what others removed -----------------------------------------------------------------
+    # -- removed files -----------------------------------------------------------------------
 
     def removed(self) -> dict[str, int]:
         """See removed_files."""
@@ -286,7 +285,7 @@ class TaskFiles(Foreign):
         return removed_files(self._shared.layout, self.journal, self._shared.times)
 
     def restore(self) -> int:
-        """Write what was removed from the records; returns how many lines, and documents."""
+        """Write removed lines and documents again; returns how many of both were written."""
         try:
             with self._lock.held() as deadline:
                 self._settled(deadline)
@@ -310,10 +309,10 @@ class TaskFiles(Foreign):
     # -- creation ----------------------------------------------------------------------------
 
     def _create(self, change: ValidatedChangeset, deadline: float) -> Commit | None:
-        """Create the task; None where another program created it at the same moment.
+        """Create the task; None if another program created it at the same moment.
 
-        The intent is durable before the first name appears: a creation that is killed is carried
-        through by whoever comes next, never left as an empty document.
+        The intent is durable before the first file appears: the next process finishes an
+        interrupted creation, so that it never leaves an empty document.
         """
         check_fresh(change.changeset, None, now=self._shared.now())
         state = self._after(TaskState.created_by(change.changeset), change.changeset)
@@ -328,7 +327,7 @@ class TaskFiles(Foreign):
                     self._logs.append(intent.lines)
                     write_in_place(fd, intent.patch, sync=self._shared.sync)
                 except OSError:
-                    self._document.unlink()  # ours, empty or torn, and nobody else's yet
+                    self._document.unlink()  # ours, empty or torn; nobody else has used it yet
                     raise
                 self._journal(intent, appended=True)
         except FileExistsError:
@@ -343,7 +342,7 @@ class TaskFiles(Foreign):
         if self._document.exists():
             raise OutcomeUnknown(
                 f"{self._document}: {error}; the write is kept as an intent",
-                next_step="Commit the same changeset again when the disk is well",
+                next_step="Commit the same changeset again once the disk works",
             ) from error
         self._drop(intent)
         for name in _FOLDERS:
@@ -353,7 +352,7 @@ class TaskFiles(Foreign):
             raise error
         raise Unavailable(
             f"{self._document}: {error.strerror or error}; nothing was changed",
-            next_step="Free space or check the folder, then try again",
+            next_step="Free disk space or check the folder, then try again",
         ) from error
 
     def _make_folders(self) -> None:
@@ -379,12 +378,12 @@ def not_found(task_id: str) -> TaskNotFound:
 
 
 def shown(state: TaskState) -> TaskState:
-    """Return what of a state a document holds."""
+    """Return the part of a state that a document holds."""
     return replace(state, latest={})
 
 
 def _statuses_moved(before: TaskState, after: TaskState) -> bool:
-    """Whether anything that counts are made of differs."""
+    """Return whether anything that the counts depend on differs."""
     if before.task.recorded_status is not after.task.recorded_status:
         return True
     tables: list[tuple[Any, Any]] = [

@@ -1,4 +1,4 @@
-"""Which tasks are held in memory: those asked for last, as many as have room together."""
+"""Which tasks are held in memory: the most recently used, up to a number of records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from backends.json_files.task import TaskFiles
 __all__ = ["TaskCache"]
 
 _RECORDS = 5_000  # about 2 KB each
-_FEW = 256  # tasks held whatever they weigh: a long journal is not read again for every commit
+_FEW = 256  # tasks held whatever their size: a long journal is not read again for every commit
 
 
 class TaskCache:
-    """Puts the task asked for longest ago to rest when there are too many records in memory.
+    """An LRU cache that evicts tasks when there are too many records in memory.
 
     Used under the store's lock.
     """
@@ -24,7 +24,7 @@ class TaskCache:
         self._last: TaskFiles | None = None
 
     def ask_for(self, task: TaskFiles) -> None:
-        """Note that a task is wanted; what the one before it holds is known by now."""
+        """Note that a task is used; the size of the one used before it is known by now."""
         if task is self._last:
             return
         if self._last is not None:

@@ -1,9 +1,9 @@
-"""The locks of one task: our writers queue on a side lock, then lock as older programs do.
+"""The locks of one task: our writers queue on a side lock, then lock as legacy programs do.
 
-Older programs poll the document's flock every 100 ms and give up after 10 s. Our writers therefore
-leave the document unlocked at least a quarter of the time they use it, however many they are: who
-releases writes down until when, who comes next waits for it (without this a legacy program beside
-one busy writer timed out 2 of 2 times, with it 0 of 74).
+Legacy programs poll the document's flock every 100 ms and give up after 10 s. Our writers therefore
+leave the document unlocked at least a quarter of the time they use it, however many they are: the
+writer that unlocks it notes until when, and the next one waits until then (without this a legacy
+program next to one busy writer timed out 2 of 2 times, with it 0 of 74).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FREE_SHARE = 1 / 3  # of the time held: a quarter of the whole
 
 
 class TaskLock:
-    """Serialises this process's threads and all processes on one task."""
+    """The lock that serialises this process's threads and all processes on one task."""
 
     def __init__(
         self, path: Path, document: Path, *, timeout: float, read_only: Callable[[], bool]
@@ -43,7 +43,7 @@ class TaskLock:
 
     @contextmanager
     def held(self) -> Iterator[float]:
-        """Hold the side lock; gives the monotonic deadline for what is waited for inside."""
+        """Hold the side lock; gives the monotonic deadline for waits inside."""
         deadline = time.monotonic() + patience(self._timeout)
         if not self._thread.acquire(timeout=deadline - time.monotonic(), path=self._path):
             raise Busy(f"another thread works on {self._document.parent}", next_step="Try again")
@@ -51,12 +51,12 @@ class TaskLock:
             with self._side.exclusive(max(0.0, deadline - time.monotonic())):
                 yield deadline
         finally:
-            self._side.close()  # a workspace may have more tasks than a process descriptors
+            self._side.close()  # there may be more tasks than descriptors for a process
             self._thread.release()
 
     @contextmanager
     def idle(self) -> Iterator[bool]:
-        """Keep this process's other threads out, if none is in; gives whether it is so."""
+        """Keep this process's other threads out; gives False if one already holds the lock."""
         free = self._thread.acquire(timeout=0)
         try:
             yield free
@@ -66,11 +66,11 @@ class TaskLock:
 
     @contextmanager
     def document(self, deadline: float, *, create: bool = False) -> Iterator[int]:
-        """Lock the document, inside ``held``; gives its descriptor, open for reading and writing,
-        or for reading where this user may not write it.
+        """Lock the document, inside ``held``; gives its descriptor.
 
-        Raises FileNotFoundError where there is none (with ``create`` one is made, exclusively),
-        Busy when an older program keeps it locked until the deadline.
+        It is open for reading and writing, or only for reading if this user may not write the file.
+        With ``create`` the document is created exclusively. Raises FileNotFoundError if there is
+        none, Busy if a legacy program keeps it locked until the deadline.
         """
         self._leave_free()
         fd = self._open_locked(deadline, create=create)
@@ -78,7 +78,7 @@ class TaskLock:
         try:
             yield fd
         finally:
-            # Unlocked by name: a fork child may hold another descriptor of the description.
+            # Unlock explicitly: a forked child may hold another descriptor of the same open file.
             fcntl.flock(fd, fcntl.LOCK_UN)
             _close(fd)
             now = time.monotonic()
@@ -92,14 +92,14 @@ class TaskLock:
                 fd = self._open()
             _open_documents.add(fd)
             try:
-                with giving_way(None) if create else nullcontext():  # the name is there by now
+                with giving_way(None) if create else nullcontext():  # the file exists by now
                     lock_document(fd, self._document, deadline)
                 if os.fstat(fd).st_ino == os.lstat(self._document).st_ino:
                     return fd
             except BaseException:
                 _close(fd)
                 raise
-            # An editor or a checkout replaced the file while we waited: the lock is of the old one.
+            # An editor or a checkout replaced the file while we waited: we locked the old one.
             _close(fd)
             create = False
 
@@ -108,9 +108,9 @@ class TaskLock:
             return open_inside(self._document, os.O_RDWR)
         except PermissionError:
             if self._read_only():
-                with suppress(PermissionError):  # another user's
+                with suppress(PermissionError):  # it is another user's
                     return open_frozen(self._document)
-            return open_inside(self._document)  # who only looks can go on
+            return open_inside(self._document)  # enough for a caller that only reads
 
     def _leave_free(self) -> None:
         try:
@@ -119,12 +119,12 @@ class TaskLock:
             return
         if len(noted) == 8:
             left: float = struct.unpack("<d", noted)[0] - time.monotonic()
-            # More than a second cannot be meant: the clock is of an earlier boot.
+            # More than a second is not meant: the note is from the clock of an earlier boot.
             if 0 < left < 1:
                 time.sleep(left)
 
     def _note_free_until(self, moment: float) -> None:
-        # What was done meanwhile stands: a full disk must not say otherwise.
+        # The work is done: a full disk must not make it fail here.
         with suppress(OSError):
             fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -138,7 +138,7 @@ class TaskLock:
 
 
 def lock_document(fd: int, path: Path, deadline: float) -> None:
-    """Lock an open document as older programs do; raises Busy, naming who holds it."""
+    """Lock an open document as legacy programs do; raises Busy, naming the holder."""
     start = time.monotonic()
     try:
         _poll(fd, path, deadline)
@@ -163,8 +163,8 @@ def _poll(fd: int, path: Path, deadline: float) -> None:
             return
 
 
-# A fork child closes what it inherited, without unlocking: else the lock of a parent that is killed
-# would live on in it.
+# A forked child closes the inherited descriptors without unlocking: otherwise the lock of a killed
+# parent would live on in the child.
 _open_documents = set[int]()
 
 

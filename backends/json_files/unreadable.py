@@ -1,4 +1,4 @@
-"""Documents that cannot be read and that no task was made of: what a move leaves behind."""
+"""Documents that cannot be read and that no task was read from: a move leaves them behind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from registry_api.errors import CorruptDocument
 
 __all__ = ["unreadable_documents"]
 
-_BEING_WRITTEN = 1.0  # seconds for a program that is just writing it
+_BEING_WRITTEN = 1.0  # seconds to wait for a program that is writing it
 _LOOK = 0.05
 
 
 def unreadable_documents(layout: Layout) -> dict[str, str]:
-    """Return per document that no task was made of what is wrong with it, by its path.
+    """Return what is wrong with each document that no task was read from, by its path.
 
-    One that was taken in before and is torn now is not among them: it is put back from its records.
-    Nor is a copy of another task's that the registry has.
+    A document that was adopted before and is torn now is not among them: it is restored from its
+    records. Nor is a copy of the document of another task in the registry.
     """
     journals = {p.stem for p in (layout.state / "json").glob("*.journal")}
     out: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Legacy files read as they are: a store that writes nothing, not even a note that it was there."""
+"""A read-only store over legacy files as they are: it writes nothing into the workspace."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNADOPTED = "unadopted"
 
 @dataclass(slots=True)
 class ReadTask:
-    """One task as its files say: records and histories, and what could not be taken."""
+    """One task as its files state it: records, histories, and what could not be read."""
 
     task_id: str
     state: TaskState
@@ -71,13 +71,13 @@ def read_task(layout: Layout, task_id: str, times: Times) -> ReadTask:
         strangers = {h.agent_id for h in histories[log.kind]} - state.agents.keys() - ghosts
         ghosts |= strangers
         for name in sorted(strangers):
-            what = f"lines of agent {name}, which the registry does not have; kept"
+            what = f"lines of agent {name}, which is not in the registry; kept"
             problems.append(Problem(path=log.path, what=what))
     return ReadTask(task_id, state, modified, histories, problems)
 
 
 class JsonView:
-    """A read-only store over a workspace that nobody adopted; every task is at revision 1."""
+    """A read-only store over a workspace that was not adopted; every task is at revision 1."""
 
     def __init__(self, workspace: Path, *, times: Times) -> None:
         self._layout = Layout(workspace)
@@ -157,7 +157,8 @@ class JsonView:
             return self._tasks[task_id].snapshot(only)
         except KeyError:
             raise TaskNotFound(
-                f"there is no readable task {task_id}", next_step="status names what is there"
+                f"there is no readable task {task_id}",
+                next_step="registry-backend status shows what there is",
             ) from None
 
     def head(self, task_id: str) -> Head:
@@ -165,7 +166,7 @@ class JsonView:
         return Head(lineage=_UNADOPTED, revision=1) if task_id in self._tasks else Head()
 
     def commit(self, changeset: Changeset) -> Commit:
-        """Refuse: this store was opened to look."""
+        """Raise ReadOnly: this store was opened for reading only."""
         raise ReadOnly(
             "the store was opened for reading only", next_step="Open it without read_only"
         )
@@ -204,7 +205,7 @@ class JsonView:
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
-        """Return nothing: files that nobody adopted have no feed."""
+        """Return nothing: files that were not adopted have no feed."""
         check_limit(limit)
         return ()
 

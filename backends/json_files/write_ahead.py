@@ -1,7 +1,7 @@
-"""Writes through an intent, so that whoever comes next can tell what a killed writer did.
+"""Write through an intent, so that the next process can tell how far a killed writer got.
 
-Intent (durable) -> lines appended -> document in place -> journal line -> intent emptied. Whoever
-comes next, holding the document's lock, tells which case it is and settles it (``_resolve``).
+Intent (durable) -> lines appended -> document in place -> journal line -> intent emptied. The next
+process that holds the document's lock finds out which case it is and settles it (``_resolve``).
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _NO_LOGS = b'"logs":{}'
 
 
 class WriteAhead(Recorded):
-    """Carries a write through, or takes it back."""
+    """A task whose interrupted writes are completed or taken back."""
 
     def _write(
         self, fd: int, change: ValidatedChangeset, *, before: str, old: bytes, data: bytes | None
     ) -> int:
-        """Write a change through the intent; ``data`` is the document after it, None: as it is,
-        ``before`` and ``old`` are the hash and the bytes of the one before it.
+        """Write a change through the intent; return its feed number.
 
-        Returns its feed number. Raises Unavailable where nothing happened, OutcomeUnknown where it
-        may have.
+        ``data`` is the document after the change, None if the change leaves it as it is; ``before``
+        and ``old`` are the hash and the bytes of the document before it. Raises Unavailable if
+        nothing happened, OutcomeUnknown if the write may have happened.
         """
         if data is not None:
             require_writable(fd, self._document)
@@ -66,14 +66,14 @@ class WriteAhead(Recorded):
         except OSError as error:
             raise OutcomeUnknown(
                 f"{self.journal.path}: {error}; the write is kept as an intent",
-                next_step="Commit the same changeset again when the disk is well",
+                next_step="Commit the same changeset again once the disk works",
             ) from error
         return intent.number
 
     def _prepare(
         self, change: ValidatedChangeset, *, before: str, old: bytes, data: bytes | None
     ) -> Intent:
-        """Make the intent durable, and room for the journal line; nothing else has begun."""
+        """Make the intent durable and reserve space for the journal line; nothing else begins."""
         journal, shared = self.journal, self._shared
         lines = self._logs.plan(change.changeset, histories_of(change.changeset))
         number = self._reserve()
@@ -118,7 +118,7 @@ class WriteAhead(Recorded):
         try:
             ours = self.journal.is_synced and intent.before == self.journal.hash
             if intent.before and not ours:
-                # Another program's text, of which a power loss would leave a third in the mixture.
+                # Sync another program's text: a power loss could mix in a third text.
                 self._shared.sync(fd)
             write_in_place(fd, intent.patch, sync=self._shared.sync)
         except OSError as error:
@@ -126,11 +126,11 @@ class WriteAhead(Recorded):
                 self._give_up(intent, error)
             raise OutcomeUnknown(
                 f"{self._document}: {error.strerror}; the write is kept as an intent",
-                next_step="Commit the same changeset again when the disk is well",
+                next_step="Commit the same changeset again once the disk works",
             ) from error
 
     def _journal(self, intent: Intent, *, appended: bool = False) -> None:
-        """Append the lines and the journal line, and be done with the intent."""
+        """Append the log lines and the journal line, and clear the intent."""
         if not appended:
             self._logs.append(intent.lines, again=True)
         offsets, whole = self._logs.offsets_after(self.journal, intent.lines)
@@ -138,14 +138,14 @@ class WriteAhead(Recorded):
         self.journal.append(intent.journal.replace(_NO_LOGS, logs, 1))
         self._intent.clear()
         if not whole:
-            with suppress(RegistryError, OSError):  # the write stands; the next one takes them in
+            with suppress(RegistryError, OSError):  # the write is done; the next absorbs them
                 self._absorb_logs()
 
     def _give_up(self, intent: Intent, error: OSError) -> NoReturn:
         self._drop(intent)
         raise Unavailable(
             f"{self._document}: {error.strerror or error}; nothing was changed",
-            next_step="Free space or check the disk, then try again",
+            next_step="Free disk space or check the disk, then try again",
         ) from error
 
     def _drop(self, intent: Intent) -> None:
@@ -157,7 +157,7 @@ class WriteAhead(Recorded):
         self._intent.clear()
 
     def _resolve(self, fd: int, data: bytes) -> None:
-        """Settle what a killed writer left: finish it, drop it, or keep out of a foreign write."""
+        """Settle what a killed writer left: finish or drop it, never undoing a foreign edit."""
         intent = self._intent.read()
         if intent is None or self._is_journaled(intent):
             self._be_done()
@@ -175,7 +175,7 @@ class WriteAhead(Recorded):
             self._resolve_foreign(fd, intent, data, found)
 
     def _resolve_foreign(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
-        """The file is neither what the killed writer found nor what it was to leave."""
+        """Settle an intent if the document has neither the text before it nor the one after."""
         theirs = self._try_decode(data)
         if theirs is None:
             if data:
@@ -193,10 +193,10 @@ class WriteAhead(Recorded):
         return uuid.UUID(jsontext.parse_trusted(line)["id"]) in self.journal.known_ids()
 
     def _finish(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
-        """Carry the write through: it is durable in the intent, and may have been seen.
+        """Finish the write: it is durable in the intent, and a reader may have seen it.
 
-        Where another program overwrote what the write would have left as it was, the document is
-        made anew from the records.
+        If another program changed bytes outside the patch, the document is written again from the
+        records.
         """
         if intent.after == intent.before:
             self._journal(intent)
@@ -218,11 +218,11 @@ class WriteAhead(Recorded):
         if intent.patch.over is None or not intent.is_torn(data):
             write_in_place(fd, Patch.whole(whole), sync=self._shared.sync)
             return
-        # Where this is cut off it is known again.
+        # If this write is interrupted too, it is recognised again.
         write_in_place(fd, Patch.between(data, whole), sync=self._shared.sync)
 
     def _take_back(self, fd: int, intent: Intent, data: bytes) -> None:
-        """Drop an intent from before a switch, and what it tore."""
+        """Drop an intent from before a switch, and undo its torn write."""
         if intent.patch.over is not None and intent.is_torn(data):
             before = intent.patch.undone(data)
             require_writable(fd, self._document)
@@ -230,7 +230,7 @@ class WriteAhead(Recorded):
         self._drop(intent)
 
     def _shows(self, intent: Intent, theirs: TaskState) -> bool:
-        """Whether a foreign write was made on top of ours: then ours happened."""
+        """Return whether a foreign edit is based on our write: then our write happened."""
         before = self.journal.state
         if before is None:
             return True

@@ -1,1 +1,1 @@
-"""The append-only logs: progress and findings, a JSON object a line."""
+"""The append-only logs: progress and findings, one JSON object per line."""

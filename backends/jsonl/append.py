@@ -1,4 +1,4 @@
-"""Append to logs: below a task's folder and nowhere else, each line on its own."""
+"""Append lines to logs, only below a task's folder, and never to a torn line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _KEPT = 64  # logs that an Appender keeps open
 
 
 def open_log(folder: str, name: str, *, made: Callable[[Path], None] | None = None) -> int:
-    """Open ``folder/name`` for reading and appending, made where it is missing.
+    """Open ``folder/name`` for reading and appending, creating it if it is missing.
 
-    ``name`` is ``progress/…`` or ``findings/…``; ``made`` is told of a folder in which a name is
-    new. Raises OSError; ELOOP where a link stands in place of the file or one of its folders.
+    ``name`` is ``progress/…`` or ``findings/…``; ``made`` is called with each folder in which a
+    folder was created. Raises OSError; ELOOP if the file or one of its folders is a link.
     """
     inside = Path(folder, name).parent
     for path in (Path(folder), inside):
@@ -33,17 +33,17 @@ def open_log(folder: str, name: str, *, made: Callable[[Path], None] | None = No
                 made(path.parent)
             continue
         if not stat.S_ISDIR(mode):
-            raise OSError(errno.ELOOP, "no folder, or a link in place of one", str(path))
+            raise OSError(errno.ELOOP, "not a folder, or a link in place of one", str(path))
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return open_owned(f"{folder}/{name}", flags, 0o644)
 
 
-def append_line(fd: int, data: bytes, *, mend: bool = True) -> None:
-    """Append a whole line; with ``mend`` another program's torn line is ended first.
+def append_line(fd: int, data: bytes, *, end_torn: bool = True) -> None:
+    """Append a whole line; with ``end_torn`` first end another program's torn line.
 
     Raises OSError, after which a part of the line may be there.
     """
-    if mend:
+    if end_torn:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             data = b"\n" + data
@@ -53,10 +53,10 @@ def append_line(fd: int, data: bytes, *, mend: bool = True) -> None:
 
 
 class Appender:
-    """Appends without syncing, and keeps the logs open that were written last; thread-safe.
+    """An appender that does not sync, and keeps the latest logs open; thread-safe.
 
-    Before each line the path is looked at: a log that another program moved to ``archive/`` or
-    replaced by a link is not written any more.
+    Each append first checks the path: a log that another program moved to ``archive/`` or replaced
+    by a link is no longer written.
     """
 
     def __init__(self) -> None:
@@ -77,8 +77,8 @@ class Appender:
                 entry = None
             if entry is None:
                 entry = self._opened(path, open_log(folder, name))
-            # A size that we left ends with a line of ours.
-            append_line(entry[0], data, mend=found is None or found.st_size != entry[3])
+            # If the size is still ours, the log ends with our line.
+            append_line(entry[0], data, end_torn=found is None or found.st_size != entry[3])
             entry[3] = (found.st_size if found else 0) + len(data)
 
     def _opened(self, path: str, fd: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What ``doctor`` asks of the logs beside a store: whether both say the same."""
+"""The check of ``doctor`` that the logs next to a store agree with it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NEXT = "registry-backend reconcile"
 
 
 def check_logs(context: OpenContext) -> Iterator[Issue]:
-    """Lines that other programs appended and nobody took in, records that have no line."""
+    """Yield lines of other programs that are not absorbed, and records that have no line."""
     if context.settings.logs == "off":
         return
     try:
         store = open_store(context.settings, plugins=context.plugins, read_only=True)
     except Unavailable:
-        return  # nothing in it yet
+        return  # nothing is stored yet
     with closing(store):
         if not is_kept_for(store):
             return
@@ -32,11 +32,11 @@ def check_logs(context: OpenContext) -> Iterator[Issue]:
         found = logged.reconcile(dry_run=True)
     if found.taken:
         yield Issue(
-            what=f"{found.taken} line(s) that other programs appended to the logs are not taken in",
+            what=f"{found.taken} line(s) that other programs appended to the logs are not absorbed",
             next_step=_NEXT,
         )
     if found.written:
         yield Issue(
-            what=f"{found.written} record(s) have no line in the logs, for programs that read them",
+            what=f"{found.written} record(s) have no line in the logs that legacy programs read",
             next_step=_NEXT,
         )

@@ -1,8 +1,8 @@
-"""A line of a log and the record it stands for, both ways.
+"""Convert a line of a log to its record and back.
 
-Lines of ours carry ``entry_id`` and ``changeset``; a foreign line is named by the generation of its
-log (the hash of the log's first line, which a log keeps when it is moved to ``archive/`` and a
-re-created one does not have), its offset and its bytes. So a line has one name wherever it lies.
+Our lines hold ``entry_id`` and ``changeset``. The id of a foreign line is made from the generation
+of its log (the hash of the log's first line, which a log keeps when it is moved to ``archive/`` and
+a re-created one does not have), its offset and its bytes. So it stays the same when the log moves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KNOWN = {
 
 
 class LineError(ValueError):
-    """A line that is no entry: what is wrong with it."""
+    """An error for a line that is not an entry; the message says why."""
 
 
 def generation(first_line: bytes) -> str:
@@ -39,7 +39,7 @@ def parse_line(
 ) -> ProgressEntry | Finding:
     """Parse one line, without its newline; ``log`` is the generation, ``offset`` in bytes.
 
-    Raises LineError. What a field cannot hold stays in ``extra`` under its own key.
+    Raises LineError. A value that is invalid for its field stays in ``extra`` under its own key.
     """
     try:
         data = jsontext.parse(raw)
@@ -52,7 +52,7 @@ def parse_line(
         raise LineError("no timestamp")
     agent_id: Any = data.get("agent_id")
     if not is_id(agent_id):
-        raise LineError(f"agent_id {agent_id!r} is no id")
+        raise LineError(f"agent_id {agent_id!r} is not a valid id")
     ours = isinstance(data.get("changeset"), str) and is_id(data.get("entry_id"))
     key = data["entry_id"] if ours else _foreign_id(raw, log, offset)
     known = _KNOWN[kind] if ours else _KNOWN[kind] - _OURS
@@ -95,7 +95,7 @@ def parse_line(
 
 
 def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times) -> bytes:
-    """Write a record as a line of ours, with its newline, in the keys of the older programs."""
+    """Return a record as a line of ours, with its newline, with the keys of legacy programs."""
     data: dict[str, Any] = {
         "timestamp": times.write(record.timestamp),
         "agent_id": record.agent_id,
@@ -124,8 +124,10 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
 
 
 def without_id(record: ProgressEntry | Finding) -> ProgressEntry | Finding:
-    """Return what a record says. The id of a foreign one tells where its line lies, which changes
-    where somebody cuts a log short.
+    """Return the content of a record, without its id.
+
+    The id of a foreign record depends on the place of its line, which changes when a log is
+    truncated.
     """
     if isinstance(record, ProgressEntry):
         return replace(record, entry_id="")

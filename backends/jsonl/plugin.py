@@ -1,4 +1,4 @@
-"""The plugin: keeps the logs round every local store that does not keep them itself."""
+"""The plugin: keeps logs for every local store that does not keep them itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the logs of a task folder: every generation once, wherever it lies."""
+"""Read the logs of a task folder: every generation once, wherever its file is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry_api.models import KINDS, Finding, Kind, ProgressEntry
 
 __all__ = ["Identity", "Log", "find_logs", "identify", "lengths", "log_name", "read_lines"]
 
-_NAMING = 4096  # bytes of the first line that name a generation
+_NAMING = 4096  # bytes of the first line that identify a generation
 _PART = 2**20
 _MAX_LINE = 64 * 2**20
 _FOLDERS = {
@@ -37,7 +37,7 @@ class Log:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The path of the file."""
         return Path(self.place)
 
 
@@ -73,8 +73,9 @@ def find_logs(folder: Path, problems: list[Problem], *, known: Identity | None =
 
 
 def lengths(folder: Path) -> bytes:
-    """Return a digest of which files may be logs and how long they are: the same as long as nobody
-    appends to one, moves or replaces one.
+    """Return a digest of the logs' paths, inodes and lengths.
+
+    It is the same as long as nobody appends to, moves or replaces a log.
     """
     out = hashlib.blake2b(digest_size=16)
     for places in _FOLDERS.values():
@@ -101,7 +102,7 @@ def _files(folder: str, suffix: str, problems: list[Problem]) -> list[str]:
 def identify(
     kind: Kind, place: str, problems: list[Problem], *, known: Identity | None = None
 ) -> Log | None:
-    """Return the log at a path; None where there is none with a finished first line."""
+    """Return the log at a path; None if there is none with a complete first line."""
     try:
         found = os.lstat(place)
         if known is not None and place in known:
@@ -117,13 +118,13 @@ def identify(
         return None
     with open(fd, "rb") as file:  # noqa: PTH123  (an open descriptor)
         first = file.readline(_NAMING)
-        while first and not first.strip():  # a line taken back names nothing
+        while first and not first.strip():  # blank: a line that was taken back
             first = file.readline(_NAMING)
         finished = first.endswith(b"\n") or any(b"\n" in part for part in _parts(file))
         size = os.fstat(fd).st_size
     if not finished:
         if first:
-            what = "the first line is not finished"
+            what = "the first line is incomplete"
             problems.append(Problem(path=Path(place), position=0, what=what))
         return None
     log = Log(kind=kind, place=place, generation=generation(first), size=size)
@@ -145,9 +146,9 @@ def read_lines(
     problems: list[Problem],
     start: int = 0,
 ) -> Iterator[tuple[int, ProgressEntry | Finding]]:
-    """Yield (end offset, record) of the finished lines from byte ``start`` on.
+    """Yield (end offset, record) of the complete lines from byte ``start`` on.
 
-    Lines that are no entry are named in ``problems`` and passed over, as is a torn tail.
+    Lines that are not entries are added to ``problems`` and skipped, as is a torn last line.
     """
     try:
         fd = open_regular(log.place)
@@ -163,7 +164,7 @@ def read_lines(
                 while raw and not raw.endswith(b"\n"):
                     raw = file.readline(_PART)
                     offset += len(raw)
-                problems.append(Problem(path=log.path, position=begin, what="a line too long"))
+                problems.append(Problem(path=log.path, position=begin, what="the line is too long"))
                 continue
             if not raw.endswith(b"\n"):
                 problems.append(Problem(path=log.path, position=begin, what="a torn last line"))

@@ -1,4 +1,4 @@
-"""The logs round a store that is the record itself: there they are its export and its inbox."""
+"""Logs next to a store that holds the records itself: they are its export and its inbox."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from registry_api.wrapper import StoreWrapper
 __all__ = ["LoggedStore", "is_kept_for"]
 
 log = logging.getLogger("registry_backend")
-_UNKNOWN = "00000000-0000-0000-0000-000000000000"  # the changeset of a line written later
+_UNKNOWN = "00000000-0000-0000-0000-000000000000"  # the changeset of a line that reconcile wrote
 _UNDER_WAY = timedelta(seconds=10)
 _BATCH = 500
 _HISTORIES = (Kind.PROGRESS, Kind.FINDING)
 
 
 def is_kept_for(store: RegistryStore) -> bool:
-    """Whether logs are kept beside a store: its content outlives the process, and it keeps none."""
+    """Return whether logs are kept for a store: it is persistent, and keeps none itself."""
     has = store.info.capabilities
     return Capability.PERSISTENT in has and Capability.LOGGED not in has
 
 
 class LoggedStore(StoreWrapper):
-    """Appends a line per progress entry and finding once they are committed.
+    """A store that appends a log line per committed progress entry and finding.
 
-    The lines are those of the older programs and are not synced: the store is the record, and
-    ``reconcile`` writes what a kill or a full disk left out. What others append is an inbox, taken
-    in by ``reconcile`` as history and signs of life.
+    The lines have the legacy format and are not synced: the store holds the records, and
+    ``reconcile`` writes lines that a kill or a full disk left out. Lines that others append are an
+    inbox: ``reconcile`` absorbs them as history and signs of life.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LoggedStore(StoreWrapper):
             self._logs.append(f"{self._root}/{record.task_id}", name, line)
         except OSError as error:
             log.warning(
-                "%s/%s: a line is missing (%s); registry-backend reconcile writes it",
+                "%s/%s: a line was not written (%s); registry-backend reconcile writes it",
                 record.task_id,
                 name,
                 error.strerror,
@@ -85,14 +85,14 @@ class LoggedStore(StoreWrapper):
         super().close()
         self._logs.close()
 
-    # -- both ways ---------------------------------------------------------------------------
+    # -- reconcile ---------------------------------------------------------------------------
 
     def reconcile(self, *, dry_run: bool = False) -> Reconciled:
         """See Logged.reconcile."""
         taken = written = 0
         for task in all_tasks(self.inner, TaskQuery()):
             for kind in _HISTORIES:
-                # Of before the logs are read: what is committed meanwhile is written by who did it,
+                # From before the logs are read: whoever commits a record meanwhile writes its line,
                 # however long the reading takes.
                 before = self._now() - _UNDER_WAY
                 theirs, logged = self._inbox(task.task_id, kind)
@@ -106,7 +106,7 @@ class LoggedStore(StoreWrapper):
         return Reconciled(taken=taken, written=written)
 
     def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
-        """Return the records that only the logs have, and every id that is in them."""
+        """Return the records that only the logs have, and all ids in the logs."""
         query = RecordQuery(task_id=task_id)
         known = {record_key(r) for r in all_records(self.inner, kind, query)}
         logged = set[str]()
@@ -114,7 +114,7 @@ class LoggedStore(StoreWrapper):
         for record in self._logged(task_id, kind):
             key = record_key(record)
             if key not in known and key not in logged:
-                # Whatever state it told of is long over: it is history and a sign of life.
+                # Its status may be long outdated: it counts as history and a sign of life.
                 theirs.append(replace(record, foreign=True))
             logged.add(key)
         if theirs:
@@ -128,8 +128,9 @@ class LoggedStore(StoreWrapper):
         theirs: list[ProgressEntry | Finding],
         logged: set[str],
     ) -> list[ProgressEntry | Finding]:
-        """Leave out what is left of a log that somebody cut short: taken in before, now elsewhere,
-        and so under another id.
+        """Leave out the remaining lines of a truncated log: they were absorbed before.
+
+        They now have another place, and so another id.
         """
         gone = Counter(
             without_id(r)
@@ -168,8 +169,8 @@ class LoggedStore(StoreWrapper):
                 )
             )
         except (RecordExists, InvalidChangeset) as error:
-            # Another reconcile takes the same lines: each record once, whoever is first. Or they
-            # are too large together, and one that is so alone is no reason to leave the others.
+            # Another reconcile has absorbed some of the lines, or together they are too large:
+            # commit one by one. One that is too large by itself must not stop the others.
             if len(records) > 1:
                 return sum(self._take(task_id, [record]) for record in records)
             if not isinstance(error, RecordExists):
@@ -180,9 +181,9 @@ class LoggedStore(StoreWrapper):
     def _missing(
         self, task_id: str, kind: Kind, logged: set[str], *, before: datetime
     ) -> Iterator[ProgressEntry | Finding]:
-        """Yield what has no line; a foreign record had one, in a log that is gone.
+        """Yield the records of ours without a line; a foreign one had a line, in a log now gone.
 
-        Only what is of ``before``: younger lines may be about to be written.
+        Only records older than ``before``: the lines of younger ones may be about to be written.
         """
         for record in all_records(self.inner, kind, RecordQuery(task_id=task_id)):
             assert isinstance(record, ProgressEntry | Finding)

@@ -1,4 +1,4 @@
-"""Timestamps of the older programs: naive local times, in a zone that they never wrote down."""
+"""Timestamps of the legacy programs: naive local times in a zone that they do not record."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Times"]
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Reads and writes timestamps in one zone; None is this machine's."""
+    """Timestamps in one zone, read and written; None is this machine's zone."""
 
     zone: tzinfo | None = None
 
     @classmethod
     def named(cls, name: str | None) -> Times:
-        """Return the times of a zone by its name, e.g. ``Europe/Berlin``; None is this machine's.
+        """Return the Times of a named zone, e.g. ``Europe/Berlin``; None is this machine's zone.
 
-        By its name too, as soon as that is known: the C library reads an hour that a change of the
-        clocks leaves out otherwise than zoneinfo does, and both stores must read it alike.
+        This machine's zone is opened by its name too, if that is known: the C library and zoneinfo
+        read an hour that a clock change skips differently, and both stores must read it alike.
         """
         name = name or machine_zone()
         if name is None:
@@ -37,7 +37,7 @@ class Times:
             ) from None
 
     def read(self, text: object) -> datetime | None:
-        """Return the moment in UTC, or None where the text is no timestamp."""
+        """Return the moment in UTC, or None if the text is not a timestamp."""
         if not isinstance(text, str):
             return None
         try:
@@ -49,16 +49,16 @@ class Times:
             return None
 
     def write(self, moment: datetime) -> str:
-        """Return a naive local time as the older programs write it.
+        """Return a naive local time as the legacy programs write it.
 
-        In the hour that a change of the clocks repeats, and wherever else the naive form would not
-        be read back as the same moment, the offset is written.
+        The offset is added in the hour that a clock change repeats, and wherever else the naive
+        form would not be read back as the same moment.
         """
         try:
             local = moment.astimezone(self.zone)
         except OverflowError:
             return moment.isoformat()
         naive = local.replace(tzinfo=None).isoformat()
-        # The C library's zone does not say which of two equal hours it is: then it is tried out.
+        # The C library's zone does not tell which of two equal hours it is: try reading it back.
         once = self.read(naive) == moment if self.zone is None else not local.fold
         return naive if once else local.isoformat()

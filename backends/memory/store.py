@@ -67,7 +67,7 @@ History: TypeAlias = ProgressEntry | Finding
 
 @dataclass(slots=True)
 class _Held:
-    """A task: its state, its histories by (kind, id), its feed and what that has forgotten."""
+    """A task: its state, its histories by (kind, id), its feed and how much of that was dropped."""
 
     lineage: str
     state: TaskState
@@ -85,12 +85,12 @@ class _Held:
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Offer the store as ``memory``."""
+    """Register the store ``memory``."""
     register("memory", lambda c: MemoryStore(now=c.now, read_only=c.read_only))
 
 
 class MemoryStore:
-    """A thread-safe registry that lives and dies with its process."""
+    """A thread-safe registry that ends with its process."""
 
     def __init__(self, *, now: Callable[[], datetime], read_only: bool = False) -> None:
         self._now = now
@@ -147,12 +147,12 @@ class MemoryStore:
             )
 
     def _apply(self, change: Change, *, again: bool = False) -> Commit:
-        """``again``: for ``apply``, which takes an append whose very record is there as done."""
+        """Apply a change; ``again``: an append whose identical record exists counts as done."""
         changeset = change.changeset
         held = self._tasks.get(changeset.task_id)
         if held is None:
             held = _Held(change.lineage, TaskState.created_by(changeset))
-        # Worked on aside and put in place last: a refusal half-way leaves nothing behind.
+        # Ops change a copy that is put in place last: a refusal half-way changes nothing.
         state, fresh = held.state.copy(), dict[tuple[Kind, str], History]()
 
         def known(kind: Kind, key: str) -> bool:
@@ -231,14 +231,14 @@ class MemoryStore:
             held = list(self._tasks.values())
             if task_id is not None:
                 held = [self._tasks[task_id]] if task_id in self._tasks else []
-            # Lines below the floor may be left, of tasks that rest: a walk begins above it, so
-            # that the cursors it gives out can be resumed from.
+            # Tasks without new changes may still have lines below the floor. A read starts above
+            # it, so that every cursor it returns can be resumed from.
             start = max((h.floor for h in held), default=0)
             if after is not None:
                 if after.feed_id != self._feed_id:
-                    raise cursor_expired("it is of another feed")
+                    raise cursor_expired("it belongs to another feed")
                 if after.number < start:
-                    raise cursor_expired("they were trimmed")
+                    raise cursor_expired("those changes were dropped")
                 start = after.number
             found = [
                 change
@@ -265,13 +265,13 @@ class MemoryStore:
                     return before
             if at != (change.lineage, change.revision - 1):
                 raise NotNext(
-                    f"task {change.changeset.task_id} is at {at}, the change is {change.revision}",
-                    next_step="Replay the source's feed from the mark",
+                    f"task {change.changeset.task_id} is at {at}, the change at {change.revision}",
+                    next_step="Replay the source's feed from the replication position",
                 )
             if change.cursor.number <= self._number and self._feed_id != change.cursor.feed_id:
                 raise NotNext(
                     f"feed number {change.cursor.number} is taken",
-                    next_step="Mirror into a store without changes of its own",
+                    next_step="Replicate into a store without changes of its own",
                 )
             self._feed_id = change.cursor.feed_id
             return self._apply(change, again=True)
@@ -350,7 +350,7 @@ class MemoryStore:
 
 
 def _not_found(task_id: str) -> TaskNotFound:
-    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows what there is")
+    return TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows all tasks")
 
 
 def _replay(held: _Held, changeset: Changeset, digest: str) -> Commit | None:

@@ -1,4 +1,4 @@
-"""The store in a relational database: SQLite, and the seam for others."""
+"""The store in a relational database: SQLite, and the interface for other engines."""
 
 from backends.sql.plugin import (
     registry_register_health_checks,

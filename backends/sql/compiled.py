@@ -1,8 +1,8 @@
-"""Turns Core statements into driver SQL, once and ahead of time.
+"""Compile Core statements into driver SQL, ahead of time.
 
-The result is checked in beside each dialect (``sqlite_sql.py``), so that a process that opens a
-store imports no SQLAlchemy (0.4 s). ``python -m backends.sql.compiled`` writes it anew; a test
-fails while it is out of date.
+The result is checked in, one module per dialect (``sqlite_sql.py``), so that a process that opens a
+store does not import SQLAlchemy (0.4 s). ``python -m backends.sql.compiled`` writes it again; a
+test fails while it is out of date.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``doctor`` asks of the SQLite file."""
+"""The check ``sqlite`` of ``doctor``: the integrity of the SQLite file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MOST = 10
 
 
 def check_sqlite(context: OpenContext) -> Iterator[Issue]:
-    """Whether SQLite finds its pages and indexes in order, and the known fault of its version."""
+    """Yield the damage that SQLite finds in its file, and a known bug of the SQLite version."""
     path = context.workspace / STATE_DIR / SQLITE_FILE
     if not path.exists():
         return
     first, last = _RESET_RACE
     if first <= sqlite3.sqlite_version_info <= last:
         yield Issue(
-            what=f"SQLite {sqlite3.sqlite_version} can lose a commit when its log is reset beside "
-            "another one: our writers queue, so they are safe; no other program should write to "
-            f"{path}"
+            what=f"SQLite {sqlite3.sqlite_version} can lose a commit if its log is reset during "
+            "another one: writers of this library queue and are safe, but no other program should "
+            f"write to {path}"
         )
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
@@ -33,8 +33,8 @@ def check_sqlite(context: OpenContext) -> Iterator[Issue]:
             faults = connection.execute(f"PRAGMA quick_check({_MOST})").fetchall()
     except sqlite3.Error as error:
         if error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            # Not to be looked at is not broken.
-            yield Issue(what=f"{path}: {error}", next_step=f"Let this user write in {path.parent}")
+            # A file that cannot be read is not a damaged file.
+            yield Issue(what=f"{path}: {error}", next_step=f"Let this user write to {path.parent}")
             return
         faults = [(str(error),)]
     for (fault,) in faults:

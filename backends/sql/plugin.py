@@ -1,4 +1,4 @@
-"""The plugin: offers the store as ``sqlite``, below the workspace or at a path."""
+"""The plugin: registers the store ``sqlite``, in the workspace or at a path."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["registry_register_stores"]
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Offer the store as ``sqlite`` (``sqlite:///absolute/path`` names another file)."""
+    """Register the store ``sqlite`` (``sqlite:///absolute/path`` names another file)."""
     register("sqlite", _open)
 
 
 @hookimpl
 def registry_register_health_checks(register: RegisterCheck) -> None:
-    """Offer the check ``sqlite``."""
+    """Register the health check ``sqlite``."""
     register("sqlite", check_sqlite)
 
 

@@ -52,7 +52,7 @@ class RowCodec:
     def read(self, row: Sequence[Any]) -> Any:
         """Build the record of a row.
 
-        Slot by slot: the __init__ of a frozen dataclass takes more than twice as long.
+        Sets slot by slot: the __init__ of a frozen dataclass takes more than twice as long.
         """
         values = list(row)
         for place, reader in self.readers:

@@ -1,4 +1,4 @@
-"""The tables. Names and columns are those of the older system's database where it had them."""
+"""The tables. Names and columns are those of the legacy system's database where it had them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["VERSION", "metadata"]
 
 VERSION = "0001"
 metadata = MetaData()
-# PostgreSQL must compare bytes, as the other stores do; SQLite's own order does.
-_SERIAL = BigInteger().with_variant(Integer(), "sqlite")  # there INTEGER is the row's own number
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")  # in SQLite such a key is the rowid
+# PostgreSQL compares bytes, as the other stores do, only with this collation.
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 

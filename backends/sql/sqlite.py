@@ -1,7 +1,7 @@
 """The SQLite engine: connections, transactions, durability, upgrades.
 
-The only place with SQL that SQLite alone understands. The database file is never opened by other
-means in this process: closing any descriptor of it would drop SQLite's own locks on it.
+All SQL that only SQLite understands is here. This process opens the database file in no other way:
+closing any descriptor of it would drop SQLite's own locks on it.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ from registry_api.ownership import make_folder, open_owned
 
 __all__ = ["SqliteEngine"]
 
-# The schema version that DDL makes; schema.VERSION, repeated to keep SQLAlchemy unimported.
+# The schema version that DDL creates: schema.VERSION, without importing SQLAlchemy.
 VERSION = "0001"
 _CHECKPOINT_BYTES = 4 * 2**20
-_LOOK_EVERY = 64  # commits of an engine
+_LOOK_EVERY = 64  # commits of an engine between two checks of the log's size
 _datasync = getattr(os, "fdatasync", os.fsync)
 
 
 class Connection(sqlite3.Connection):
-    """``patience``: the seconds that its busy_timeout was last set to; ``log``: a descriptor of the
-    write-ahead log, -1 until it is needed.
+    """A connection that knows its busy_timeout and has a descriptor of the write-ahead log.
+
+    ``patience``: the seconds that busy_timeout was last set to; ``log``: the descriptor, -1 until
+    it is needed.
     """
 
     patience = 1.0
@@ -58,16 +60,16 @@ class Connection(sqlite3.Connection):
 
 
 class SqliteEngine:
-    """Opens one SQLite file; hands out reading and writing transactions.
+    """One SQLite file, with reading and writing transactions.
 
-    Writers of all processes take turns. Checkpoints run inside a turn too: in SQLite 3.7.0 to
-    3.51.2 a checkpoint that resets the log beside another connection's commit can lose it.
+    Writers of all processes wait in the writer queue, checkpoints too: in SQLite 3.7.0 to 3.51.2 a
+    checkpoint that resets the log during another connection's commit can lose that commit.
     """
 
     def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
         self._idle: deque[Connection] = deque()
-        # A store that nobody closed: its files must not stay open until the process ends. Not by
-        # __del__: of a cycle's objects the collector may finalize the connections first.
+        # The files of a store that was never closed must not stay open until the process ends. Not
+        # by __del__: in a reference cycle the collector may finalize the connections first.
         weakref.finalize(self, _close_all, self._idle)
         self.path = path
         self._timeout = timeout
@@ -104,7 +106,7 @@ class SqliteEngine:
                 factory=Connection,
             )
             try:
-                # What makes a commit durable is done after it, outside the turn: ``_sync``.
+                # ``_sync`` makes a commit durable, after the next writer may write.
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute("PRAGMA wal_autocheckpoint=0")
                 connection.execute("PRAGMA cache_size=-8000")
@@ -116,8 +118,10 @@ class SqliteEngine:
         return connection
 
     def _is_frozen(self) -> bool:
-        """Whether the file can only be read as one that nobody writes: on a read-only disk, where
-        the index of its log cannot be made. Asked for each transaction: it may become another one.
+        """Return whether the file must be opened as immutable.
+
+        That is so on a read-only disk, where the index of its log cannot be created. Checked for
+        each transaction, because the file may be replaced.
         """
         if not self._read_only or self._wal.exists():
             return False
@@ -132,7 +136,7 @@ class SqliteEngine:
         if self._torn:
             raise Unavailable(
                 f"this process was forked while {self.path} was in use",
-                next_step="Start a process of its own (multiprocessing: spawn or forkserver)",
+                next_step="Start a new process without fork (multiprocessing: spawn or forkserver)",
             )
         try:
             connection = self._idle.pop()
@@ -153,7 +157,7 @@ class SqliteEngine:
         connection.close()
 
     def close(self) -> None:
-        """Close every connection that is not in use; those in use follow."""
+        """Close every connection that is not in use; the others are closed after their use."""
         self._closed = True
         self._close_idle()
         self._writer_queue.close()
@@ -162,13 +166,15 @@ class SqliteEngine:
         _close_all(self._idle)
 
     def before_fork(self) -> None:
-        """Close what is idle: SQLite keeps the locks of a file per process, so a child that had
-        inherited a connection would believe it holds locks that it does not, and lose commits.
+        """Close idle connections.
+
+        SQLite keeps the locks of a file per process: a child with an inherited connection would
+        believe that it holds locks that it does not hold, and lose commits.
         """
         self._close_idle()
 
     def after_fork_in_child(self) -> None:
-        """Start afresh, or refuse for good where a connection was in use at the fork."""
+        """Start from scratch; refuse every use if a connection was in use at the fork."""
         self._torn = self._torn or bool(self._busy)
         self._writer_queue.after_fork_in_child()
 
@@ -194,10 +200,10 @@ class SqliteEngine:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Give a connection inside a write transaction: committed at the end, or nothing happened.
+        """Give a connection in a write transaction that is committed at the end or has no effect.
 
-        Raises Busy when the turn does not come in time, Unavailable when nothing happened, and
-        OutcomeUnknown when the commit itself failed half-way.
+        Raises Busy if the wait in the writer queue is too long, Unavailable if nothing happened,
+        and OutcomeUnknown if the commit itself failed half-way.
         """
         connection = self._borrow()
         deadline = time.monotonic() + patience(self._timeout)
@@ -216,7 +222,7 @@ class SqliteEngine:
                 self._writer_queue.end()
             self._sync(connection)
         except sqlite3.Error as error:
-            # On a full disk no other one could be opened, not even to read.
+            # On a full disk no new connection could be opened, not even for reading.
             if _name(error) == "SQLITE_FULL" and not connection.in_transaction:
                 self._give_back(connection)
             else:
@@ -231,9 +237,9 @@ class SqliteEngine:
         self._give_back(connection)
 
     def _begin(self, connection: Connection, deadline: float) -> None:
-        """Begin at once; a program that writes without our queue is waited for until the deadline.
+        """Begin a write transaction; wait until the deadline for a program that does not queue.
 
-        IMMEDIATE: a transaction that begins by reading and then writes fails where another wrote
+        IMMEDIATE: a transaction that starts by reading and then writes fails if another one wrote
         in between (262,898 "database is locked" in 10 s of 8 writers; none with IMMEDIATE).
         """
         left = deadline - time.monotonic()
@@ -262,11 +268,11 @@ class SqliteEngine:
             ) from error
 
     def _sync(self, connection: Connection) -> None:
-        """Make what was committed durable, where the store is to be; others commit meanwhile.
+        """Make the commit durable, if the store is durable; others commit meanwhile.
 
-        Syncing the log syncs every commit before this one too, so that what is acknowledged never
-        stands on what is lost. The log is opened beside SQLite, which holds no locks on it, and
-        stays the same file as long as the connection is open.
+        Syncing the log also syncs every earlier commit, so that an acknowledged commit never
+        depends on a lost one. The log is opened separately from SQLite, which holds no locks on it,
+        and stays the same file as long as the connection is open.
         """
         if not self._durable:
             return
@@ -280,16 +286,16 @@ class SqliteEngine:
             self._unsynced = True
             raise OutcomeUnknown(
                 f"{self._wal} cannot be synced: {error.strerror}; the commit may not be durable",
-                next_step="Commit the same changeset again when the disk is well",
+                next_step="Commit the same changeset again when the disk works again",
             ) from error
 
     def _checkpoint(self, connection: Connection) -> None:
-        """Move the log into the database when it has grown; inside the turn, after the commit.
+        """Copy the log into the database if it has grown, before the next writer may write.
 
-        Looked at with an engine's first commit, so that short-lived processes do their share, and
-        now and then: a log that was moved over keeps its size, and would be moved each time. After
-        a failed sync all of it is moved: syncing the log again would prove nothing, its pages may
-        count as written.
+        The size is checked after an engine's first commit, so that short-lived processes do their
+        share, and then every ``_LOOK_EVERY`` commits: a log that was copied keeps its size and
+        would be copied each time. After a failed sync all of it is copied: syncing the log again
+        would prove nothing, because its pages may count as written.
         """
         self._commits += 1
         try:
@@ -301,18 +307,18 @@ class SqliteEngine:
             if self._wal.stat().st_size > _CHECKPOINT_BYTES:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, sqlite3.Error):
-            # The commit stands; the next one tries again.
+            # The commit is done; the next one tries the checkpoint again.
             return
 
     # -- the file ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Make an empty database, upgrade an older one, refuse a newer one."""
+        """Create an empty database, upgrade an older one, refuse a newer one."""
         try:
             if not self._read_only:
                 make_folder(self.path.parent, mode=0o700, parents=True)
                 if os.geteuid() == 0 and not self.path.exists():
-                    with suppress(FileExistsError):  # SQLite's other files get its owner
+                    with suppress(FileExistsError):  # SQLite gives its other files this owner
                         os.close(open_owned(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         except OSError as error:
             raise Unavailable(
@@ -321,7 +327,7 @@ class SqliteEngine:
         if self._read_only and not self.path.exists():
             raise Unavailable(
                 f"there is no registry in {self.path} yet",
-                next_step="Name another workspace, or start one: open_store() in a program does",
+                next_step="Name another workspace, or create one: a program's open_store() does",
             )
         version = self._version()
         if version == VERSION:
@@ -330,7 +336,7 @@ class SqliteEngine:
             return
         if version is not None and version > VERSION:
             raise SchemaTooNew(
-                f"{self.path} is of schema {version}, this version knows {VERSION}",
+                f"{self.path} has schema {version}, this version knows {VERSION}",
                 next_step="Install the version that wrote it, or a later one",
             )
         if self._read_only:
@@ -358,7 +364,7 @@ class SqliteEngine:
             self._give_back(connection)
 
     def _create(self) -> None:
-        """Make the tables from DDL: what all migrations make, without importing Alembic (0.7 s)."""
+        """Create the tables from DDL: as all migrations do, without importing Alembic (0.7 s)."""
         connection = self._borrow()
         try:
             connection.execute("BEGIN EXCLUSIVE")
@@ -368,7 +374,7 @@ class SqliteEngine:
                 "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
                 "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
             )
-            # By name, opening the file here is not allowed; first, its log takes its mode from it.
+            # By path: the file must not be opened here. Done now: the log gets its mode from it.
             self.path.chmod(0o600)
             connection.execute("INSERT INTO alembic_version VALUES (?)", (VERSION,))
             feed_id = str(uuid.uuid4())
@@ -380,7 +386,7 @@ class SqliteEngine:
         self._give_back(connection)
 
     def _use_wal(self) -> None:
-        """Switch the file to a write-ahead log; a creation that was killed left it without."""
+        """Switch the file to a write-ahead log, also after a creation that was killed before."""
         connection = self._borrow()
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -403,16 +409,19 @@ class SqliteEngine:
             return Busy(f"{self.path} is locked by another program", next_step="Try again")
         if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
             return CorruptDocument(
-                f"{self.path}: {error}", next_step="Restore it from a backup; it is left as it is"
+                f"{self.path}: {error}",
+                next_step="Restore it from a backup; the file was not changed",
             )
         if name == "SQLITE_CONSTRAINT":
-            return InvalidInput(f"{self.path}: {error}", next_step="The same id was given twice")
+            return InvalidInput(f"{self.path}: {error}", next_step="Use each id only once")
         if name == "SQLITE_FULL":
-            return Unavailable(f"{self.path}: the disk is full", next_step="Free space, try again")
+            return Unavailable(
+                f"{self.path}: the disk is full", next_step="Free disk space, then try again"
+            )
         if name in {"SQLITE_READONLY", "SQLITE_CANTOPEN"}:
             return Unavailable(
                 f"{self.path}: {error}",
-                next_step="Let this user write to it and its folder: reading needs it too",
+                next_step="Let this user write to the file and its folder: reading needs that too",
             )
         return Unavailable(f"{self.path}: {error}", next_step="Check the file and its folder")
 

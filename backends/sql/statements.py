@@ -1,4 +1,4 @@
-"""Every statement of the store, in SQLAlchemy Core; ``compiled.py`` makes driver SQL of it."""
+"""Every statement of the store, in SQLAlchemy Core; ``compiled.py`` compiles it to driver SQL."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Flavour:
 
     dialect: Dialect
     insert: Callable[[Table], Any]
-    position: str  # the function that gives a substring's place, 0 for none
+    position: str  # the function that returns a substring's position, 0 if none
 
 
 def table_of(kind: Kind) -> Table:
@@ -65,14 +65,14 @@ def _upsert(flavour: Flavour, table: Table, *, keep: tuple[str, ...] = ()) -> Ex
 
 
 def _insert_new(flavour: Flavour, table: Table, *key: str) -> Executable:
-    """Insert a row unless its key is taken: the row count tells, and no transaction fails."""
+    """Insert a row unless its key is taken: then the row count is 0 and nothing fails."""
     put = flavour.insert(table).values({c.name: bindparam(c.name) for c in table.columns})
     statement: Executable = put.on_conflict_do_nothing(index_elements=list(key))
     return statement
 
 
 def statements(flavour: Flavour) -> dict[str, Executable]:
-    """Return every fixed statement by name; parameters are named as the columns."""
+    """Return every fixed statement by name; parameters are named like the columns."""
     tasks, agents, feed = schema.tasks, schema.agents, schema.feed
     counters, meta, latest = schema.counters, schema.meta, schema.agent_progress_latest
     out: dict[str, Executable] = {
@@ -188,7 +188,7 @@ def _feed_state() -> tuple[Any, ...]:
 
 
 def _is_as(table: Table, **names: str) -> ColumnElement[bool]:
-    """Compare with parameters of other names: an UPDATE's SET has taken the columns' own."""
+    """Compare with parameters of other names: the SET of an UPDATE uses the columns' names."""
     return and_(*(table.c[column] == bindparam(name) for column, name in names.items()))
 
 
@@ -297,7 +297,7 @@ def _fragments(flavour: Flavour, kind: Kind) -> dict[str, Any]:
 
 
 def ddl() -> list[Any]:
-    """Return the statements that make an empty database one of version ``schema.VERSION``."""
+    """Return the statements that create the schema ``schema.VERSION`` in an empty database."""
     out: list[Any] = []
     for table in schema.metadata.sorted_tables:
         out.append(CreateTable(table))

@@ -1,4 +1,4 @@
-"""The store on a relational engine: the contract over rows."""
+"""The store in a relational database: the contract, implemented on rows."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ from registry_api.store import Capability, StoreInfo
 
 __all__ = ["Engine", "SqlStore"]
 
-_APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded otherwise
+_APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded separately
 
 
 class Engine(Protocol):
@@ -84,7 +84,7 @@ class Engine(Protocol):
 
 
 class _Session:
-    """A transaction of the engine, seen as the statements that run in it."""
+    """A transaction of the engine in which named statements run."""
 
     __slots__ = ("_bind", "_transaction")
 
@@ -138,7 +138,9 @@ class SqlStore:
         statements, run = self._statements, connection.cursor().execute
 
         def execute(name: str, /, **parameters: Any) -> Any:
-            return run(statements[name], parameters)  # each answer is read before the next
+            return run(
+                statements[name], parameters
+            )  # one cursor: each result is read before the next
 
         return execute
 
@@ -229,7 +231,7 @@ class SqlStore:
         return commit_of(change)
 
     def _check(self, changeset: Changeset, task: TaskRow) -> None:
-        """Raise what a changeset that was not committed before is refused with."""
+        """Raise an error if a changeset that was not committed before must be refused."""
         check_fresh(changeset, task.expired_before, now=self._now())
         if changeset.expected is None and task.revision == 0:
             raise _not_found(changeset.task_id)
@@ -260,8 +262,9 @@ class SqlStore:
     def _apply(
         self, execute: Execute, task: TaskRow, change: Change, *, again: bool = False
     ) -> datetime | None:
-        """Write a change whose feed line is there; returns the time of the task's oldest feed line,
-        None if not asked.
+        """Write a change whose feed line has been added.
+
+        Returns the time of the task's oldest feed line, None if it was not read.
         """
         changeset = change.changeset
         writing = Writing(execute, changeset.task_id, task, again=again)
@@ -343,7 +346,7 @@ class SqlStore:
         given = {name: value for name, value in filters.items() if value is not None}
         where = [f"({parts['where'][name]})" for name in given]
         if start is not None:
-            # Within one task the task is no part of the order: the index then serves the rest.
+            # Within one task the order has no task id, so that the task's index can serve it.
             inside = "_in_task" if "task_id" in given and kind is not Kind.TASK else ""
             where.append(parts["after"][direction + inside])
             given |= {f"after_{n}": value for n, value in enumerate(start)}
@@ -374,18 +377,18 @@ class SqlStore:
         """See RegistryStore.changes."""
         check_limit(limit)
         if after is not None and not 0 <= after.number <= SAFE_INT:
-            raise InvalidQuery(f"feed number {after.number} is none")
+            raise InvalidQuery(f"{after.number} is not a feed number")
         with self._reading() as execute:
             feed_id, floor, _ = self._feed(execute)
             if task_id is not None:
                 row = execute("task_floor", task_id=task_id).fetchone()
                 floor = row[0] if row else 0
             if after is not None and after.feed_id != feed_id:
-                raise cursor_expired("it is of another feed")
+                raise cursor_expired("it belongs to another feed")
             if after is not None and after.number < floor:
-                raise cursor_expired("they were trimmed")
-            # Lines below the floor may be left, of tasks that rest: a walk begins above it, so
-            # that the cursors it gives out can be resumed from.
+                raise cursor_expired("those changes were dropped")
+            # Tasks without new changes may still have lines below the floor. A read starts above
+            # it, so that every cursor it returns can be resumed from.
             start = after.number if after else floor
             if task_id is None:
                 rows = execute("changes", number=start, limit=limit).fetchall()
@@ -415,8 +418,8 @@ class SqlStore:
             if before is not None:
                 return before
             raise NotNext(
-                f"task {changeset.task_id} is at {at}, the change is {change.revision}",
-                next_step="Replay the source's feed from the mark",
+                f"task {changeset.task_id} is at {at}, the change at {change.revision}",
+                next_step="Replay the source's feed from the replication position",
             )
         if task.feed is None or task.feed.feed_id != change.cursor.feed_id:
             self._adopt_feed(execute, change.cursor.feed_id)
@@ -434,8 +437,10 @@ class SqlStore:
                 self._apply_next(execute, change)
 
     def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
-        """Continue the source's feed. Lines of an earlier one of its feeds are dropped: their
-        numbers mean nothing in the new one, and the source knows the ids.
+        """Continue the source's feed.
+
+        Lines of an earlier feed of the source are dropped: their numbers have no meaning in the new
+        feed, and the source knows their ids.
         """
         now, _, last = self._feed(execute)
         if now == feed_id:
@@ -444,12 +449,12 @@ class SqlStore:
         if last and not replicated:
             raise NotNext(
                 "the target has changes of its own",
-                next_step="Mirror into an empty store, or into one that mirrored before",
+                next_step="Replicate into an empty store, or into one that was a replica before",
             )
         execute("drop_whole_feed")
         for name, value in (
             ("feed_id", feed_id),
-            ("stamp.mirrored", "yes"),  # what it holds is a copy, not a truth of its own
+            ("stamp.mirrored", "yes"),  # its contents are copies of the source's
             ("feed_floor", "0"),
             ("last_number", "0"),
         ):
@@ -481,7 +486,7 @@ class SqlStore:
             writing.set_expired(
                 *forgotten_by(feed, last_number=last, updated_at=snapshot.updated_at)
             )
-            # Lines were dropped: their numbers must not be given out again.
+            # Lines were dropped: their numbers must not be used again.
             execute("write_meta", name="last_number", value=str(last))
 
     def _clear(self, execute: Execute, writing: Writing) -> None:
@@ -515,8 +520,9 @@ def _rows(execute: Execute, name: str, task_id: str) -> list[Any]:
 
 
 def _of(execute: Execute, every: str, one: str, task_id: str, refs: Refs) -> list[Any]:
-    """Return the rows of all agents, or by key those of the agents asked for: a report must not
-    cost more the more agents there are.
+    """Return the rows of all agents, or only of the agents asked for.
+
+    Those are read by key, so that the cost of a report does not grow with the number of agents.
     """
     if refs.agent_ids is None:
         return _rows(execute, every, task_id)
@@ -528,7 +534,7 @@ def _of(execute: Execute, every: str, one: str, task_id: str, refs: Refs) -> lis
 
 
 def _not_found(task_id: str) -> TaskNotFound:
-    return TaskNotFound(f"there is no task {task_id!r}", next_step="list_tasks shows what there is")
+    return TaskNotFound(f"there is no task {task_id!r}", next_step="list_tasks shows all tasks")
 
 
 def _add_change(execute: Execute, change: Change, text: str) -> bool:

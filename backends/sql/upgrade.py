@@ -1,4 +1,4 @@
-"""Bring an older database to the present schema with Alembic."""
+"""Upgrade an older database to the current schema with Alembic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["upgrade"]
 
 
 def upgrade(dialect: str, path: Path) -> None:
-    """Run every migration that the database file has not seen."""
+    """Run every migration that has not been applied to the database file."""
     url = URL.create(dialect, database=str(path)).render_as_string(hide_password=False)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))

@@ -1,9 +1,10 @@
-"""Whose turn it is to write to a SQLite file, among the threads and processes that ask.
+"""The queue of the threads and processes that want to write to one SQLite file.
 
-Two lock files: who holds the queue waits for the turn, so that nobody starves (worst wait of 8
-writers 2.0 s without, 90 ms with). Who had the turn may take it again for a few milliseconds: a
-commit of another process finds its caches cold, and to change with every commit halves what eight
-processes get done (docs/decisions/0005).
+Two lock files: only the holder of the queue lock waits for the write lock, so that no writer
+starves (worst wait of 8 writers 2.0 s without, 90 ms with). A process that has written may write
+again for a few milliseconds, a burst: the first commit of another process finds its caches cold,
+and changing the writer with every commit halves the throughput of eight processes
+(docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _BURST, _AT_ONCE = 0.003, 0.0002  # seconds
 
 
 def _aging(waited: float) -> float:
-    """Who has waited longer looks more often, and so comes first."""
+    """Return the pause between two tries: it shrinks, so that the longest waiter comes first."""
     return max(0.0002, 0.024 * math.exp2(-waited / 0.015))
 
 
 class WriterQueue:
-    """The turn of one database file; every wait is bounded by a deadline of monotonic time."""
+    """The writer queue of one database file; every wait ends at a deadline of monotonic time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,9 +40,9 @@ class WriterQueue:
         self._burst_until = 0.0
 
     def take(self, deadline: float) -> None:
-        """Wait for the turn and take it; raises Busy when it does not come in time."""
+        """Wait in the queue until this thread may write; raises Busy at the deadline."""
         if not acquire_within(self._thread, deadline - time.monotonic(), self._path):
-            raise Busy(f"another thread writes to {self._path}", next_step="Try again")
+            raise Busy(f"another thread is writing to {self._path}", next_step="Try again")
         try:
             if time.monotonic() < self._burst_until and self._writing.try_acquire():
                 return
@@ -57,12 +58,12 @@ class WriterQueue:
             raise
 
     def _at_the_head(self, waited: float) -> float:
-        """Look twice at once, for a holder that does not come again, then when its burst ends."""
+        """Return the pause at the head of the queue: short once, then until the burst ends."""
         left = self._writing.promised() - time.monotonic()
         return left if waited > _AT_ONCE and _AT_ONCE < left < _BURST else _AT_ONCE
 
     def end(self) -> None:
-        """Give the turn to whoever comes next."""
+        """Let the next writer in the queue write."""
         try:
             self._writing.release()
         finally:
@@ -70,7 +71,7 @@ class WriterQueue:
 
     @contextmanager
     def taken(self, timeout: float) -> Iterator[None]:
-        """Hold the turn within this context."""
+        """Within this context this thread may write."""
         self.take(time.monotonic() + timeout)
         try:
             yield
@@ -78,7 +79,7 @@ class WriterQueue:
             self.end()
 
     def after_fork_in_child(self) -> None:
-        """Start afresh: a thread that held the turn did not come along."""
+        """Start from scratch: a thread that was writing does not exist in the child."""
         self._thread = threading.Lock()
 
     def close(self) -> None:

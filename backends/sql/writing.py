@@ -51,7 +51,7 @@ class Execute(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class TaskRow:
-    """What a task's row knows besides its record; revision 0: there is no row yet."""
+    """The columns of a task's row besides its record; revision 0: there is no row yet."""
 
     lineage: str = ""
     revision: int = 0
@@ -64,12 +64,12 @@ class TaskRow:
     feed: Feed | None = None  # read together with the row
 
     def shown(self) -> tuple[TaskStatus | None, int, int, int]:
-        """Return what a summary shows of the row: indexes are over some of it."""
+        """Return the columns that a summary shows; some of them are indexed."""
         return self.status, self.phases, self.agents, self.active_agents
 
 
 class Feed(NamedTuple):
-    """The feed as it stands: its id, the floor below which lines are gone, the last number."""
+    """The state of the feed: its id, the number below which lines were dropped, the last number."""
 
     feed_id: str
     floor: int
@@ -102,8 +102,10 @@ def read_task_row(execute: Execute, task_id: str) -> TaskRow:
 
 @dataclass(slots=True)
 class Writing:
-    """Applies ops to rows; ``task`` is kept in step and written at the end. ``again``: for
-    ``apply``, which takes an append whose very record is there as done.
+    """The application of a changeset's ops to rows.
+
+    ``task`` is updated with each op and written at the end. ``again`` is set for a change that is
+    replicated: an append whose identical record exists already counts as done.
     """
 
     execute: Execute
@@ -176,7 +178,7 @@ class Writing:
         return row
 
     def _check_same(self, record: Record) -> None:
-        """Raise RecordExists unless that very record is there, and may be."""
+        """Raise RecordExists unless ``again`` is set and the identical record exists."""
         kind, key = KINDS[type(record)], record_key(record)
         name = {"task_id": self.task_id, KEY_FIELD[kind]: key}
         row = self.execute(f"one_{TABLES[kind]}", **name).fetchone() if self.again else None
@@ -211,7 +213,7 @@ class Writing:
         for status, n in ((old, -1), (new, 1)):
             if status is not None:
                 self._count(Kind.AGENT.value, status.value, n)
-        # An active agent stays one through most reports: then nothing derived can change.
+        # Most reports leave an active agent active: then the derived status cannot change.
         self.unsettled |= not (was and now)
 
     def _report(self, entry: ProgressEntry, written: dict[str, Any]) -> None:
@@ -227,7 +229,7 @@ class Writing:
                 last_update=written["timestamp"],
             )
             if again and again.rowcount:
-                return  # most reports tell the status that the agent has
+                return  # most reports repeat the agent's status
         row = self.execute("agent_status", task_id=self.task_id, agent_id=entry.agent_id).fetchone()
         if row is None:
             return
@@ -276,7 +278,7 @@ class Writing:
         assert task.status is not None
         row = {"of_task": self.task_id, "revision": revision, "updated_at": stamp(at)}
         if task.shown() == self._before:
-            self.execute("advance_alone", **row)  # no index is over these
+            self.execute("advance_alone", **row)  # these columns have no index
         else:
             self.execute(
                 "advance",
@@ -289,14 +291,14 @@ class Writing:
         self.flush_counts()
 
     def flush_counts(self) -> None:
-        """Write what was counted."""
+        """Write the collected changes of the counters."""
         for (kind, status), n in self.counted.items():
             if n:
                 self.execute("count", kind=kind, status=status, n=n)
         self.counted.clear()
 
     def set_expired(self, floor: int, expired_before: datetime | None) -> None:
-        """Note what of the feed the task has forgotten: its own floor, and the whole feed's."""
+        """Record up to where feed lines were dropped: the task's floor and the whole feed's."""
         expired = stamp(expired_before) if expired_before else None
         self.execute("set_expired", of_task=self.task_id, feed_floor=floor, expired_before=expired)
         known = self.execute("read_meta", name="feed_floor").fetchone()
@@ -304,7 +306,7 @@ class Writing:
             self.execute("write_meta", name="feed_floor", value=str(floor))
 
     def trim(self, oldest: datetime, now: datetime) -> datetime | None:
-        """Drop a few feed lines of the task that are past keeping, never its newest.
+        """Drop a few feed lines of the task that are past their retention, never the newest.
 
         Returns the time of the oldest line kept.
         """
@@ -314,7 +316,7 @@ class Writing:
             surplus = self.execute("feed_length", task_id=self.task_id).fetchone()[0] - KEEP_CHANGES
         floor = 0
         for number, changeset_id, at in rows:
-            # A time in the future would outlive everything behind it.
+            # A time in the future would keep all later lines from being dropped.
             created = min(created_at(uuid.UUID(changeset_id)) or unstamp(at), now)
             if number == rows[-1][0] or (created >= oldest and surplus <= 0):
                 break
@@ -329,7 +331,7 @@ class Writing:
         return created
 
     def fill(self, snapshot: TaskSnapshot, histories: Iterable[ProgressEntry | Finding]) -> None:
-        """Insert everything of a task whose rows were cleared; histories are streamed."""
+        """Insert all records of a task whose rows were cleared; histories are streamed."""
         for agent in snapshot.agents:
             self._put_agent(agent)
         for records in (snapshot.phases, snapshot.reviews, snapshot.verdicts, snapshot.handovers):
@@ -341,7 +343,7 @@ class Writing:
             self._append(entry_or_finding)
 
     def uncount(self) -> None:
-        """Take the task out of the counters, before its rows are cleared."""
+        """Subtract the task from the counters, before its rows are cleared."""
         if self.task.status is not None:
             self._count("status", self.task.status.value, -1)
         self._count(Kind.TASK.value, "", -1)

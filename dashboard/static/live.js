@@ -1,5 +1,5 @@
-// Keeps the page true: one stream for all tabs of a browser, held by one of them at a time; every tab
-// fetches its own page again when something changed. Hidden tabs do neither.
+// Keeps the page up to date: one event stream for all tabs of a browser, opened by one tab at a time; every
+// tab fetches its own page again after a change. Hidden tabs do neither.
 const channel = new BroadcastChannel("registry-events");
 const state = document.getElementById("state");
 let dirty = false;
@@ -19,9 +19,9 @@ async function refresh() {
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal });
     if (answer.ok) {
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      say(state, filling() ? "waits while you fill in" : "live");
+      say(state, filling() ? "paused while you edit" : "live");
     } else {
-      say(state, answer.status === 401 ? "signed out: open the link again" : "the server has a problem");
+      say(state, answer.status === 401 ? "signed out: open the link again" : "the server answered with an error");
     }
   } catch {
     say(state, "disconnected, trying again");
@@ -31,7 +31,7 @@ async function refresh() {
   else later();
 }
 
-// What is true changes with time alone too: who was at work falls silent, a log grows.
+// Some changes make no event: an agent becomes silent, a log grows.
 function later() {
   clearTimeout(timer);
   timer = setTimeout(refresh, Number(document.getElementById("main").dataset.every));
@@ -40,7 +40,7 @@ function later() {
 function swap(next) {
   if (filling()) return;
   if (pressed) {
-    dirty = true; // a button that is swapped between press and release is not clicked
+    dirty = true; // a button that is replaced between press and release gets no click
     return;
   }
   const main = document.getElementById("main");
@@ -66,7 +66,7 @@ for (const name of ["pointerup", "pointercancel"]) {
   document.addEventListener(name, () => setTimeout(() => (pressed = false)), true);
 }
 
-// What somebody types into is not taken away from them.
+// The page is not replaced while somebody edits a field.
 function filling() {
   return document.activeElement.matches("main input, main select");
 }
@@ -75,7 +75,7 @@ document.addEventListener("focusout", (event) => {
   if (event.target.matches("main input, main select")) setTimeout(refresh, 50);
 });
 
-// The same thing on the page that has come in place of the one before.
+// Focus the same element on the page that replaced the old one.
 function focusOn(key) {
   const here = document.querySelectorAll("main a, main button, main pre, main summary");
   [...here].find((element) => keyOf(element) === key)?.focus();
@@ -121,7 +121,7 @@ function listen() {
   });
 }
 
-// Away from loopback and without https a browser has no locks: then each tab listens for itself.
+// Without https a browser has no locks, except on loopback: then each tab opens its own stream.
 function hold() {
   if (!navigator.locks) return listen();
   const shown = new AbortController();
@@ -141,7 +141,7 @@ if (!document.hidden) {
   later();
 }
 
-// What an operator does: a button says where it is sent, what is asked first, and what its reason is called.
+// Operator actions: a button's data gives the URL, the question to confirm, and the key of the reason.
 const dialog = document.getElementById("ask");
 const reason = dialog.querySelector("input");
 const said = document.getElementById("said");
@@ -165,7 +165,7 @@ function ask(order, button) {
   reason.required = Boolean(name);
   dialog.returnValue = "no";
   dialog.onclose = () => {
-    focusOn(key); // the page may have been swapped meanwhile
+    focusOn(key); // the page may have been replaced meanwhile
     if (dialog.returnValue !== "yes") return;
     if (name) order.body[name] = reason.value;
     send(order);
@@ -178,13 +178,13 @@ async function send({ url, body }) {
     const headers = { "content-type": "application/json", accept: "application/json" };
     const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
     if (answer.ok) {
-      answer.body?.cancel(); // how it goes comes by the stream that all share
+      answer.body?.cancel(); // progress arrives by the shared event stream
     } else {
       const { message, next_step: next } = await answer.json();
       say(said, [message, next].filter(Boolean).join(". "));
     }
   } catch {
-    say(said, "The server did not answer. Look at how it stands before trying again.");
+    say(said, "The server did not answer. Check the current state before you try again.");
   }
   refresh();
 }

@@ -1,7 +1,7 @@
 """A harmless agent: it reads its prompt, reports through the orchestrator, and changes nothing.
 
 An orchestrator starts it with its ids in the environment and its prompt on standard input. As a
-reviewer it approves, but of a phase that is called flawed only the second attempt.
+reviewer it approves, but if the phase's name says flawed it asks for a revision first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def work(client: Client, prompt: str) -> None:
-    """Say that one works, what one found, and that one is done."""
+    """Report working, a finding, and completed."""
     await ask(client, "update_agent_progress", **ME, status="working", message="begun", progress=10)
     message = f"the prompt has {len(prompt)} characters"
     finding = {"finding_type": "insight", "severity": "low", "message": message}
@@ -38,7 +38,7 @@ async def work(client: Client, prompt: str) -> None:
 
 
 async def review(client: Client, review_id: str) -> None:
-    """Approve, but not a flawed phase that was not revised."""
+    """Approve, except a flawed phase that was not revised."""
     asked = await ask(client, "get_review_status", task_id=ME["task_id"], review_id=review_id)
     index = asked["phase_index"]
     phase = await ask(client, "get_phase_status", task_id=ME["task_id"], phase_index=index)
@@ -50,13 +50,13 @@ async def review(client: Client, review_id: str) -> None:
         review_id=review_id,
         reviewer_agent_id=ME["agent_id"],
         verdict="needs_revision" if flawed else "approved",
-        notes="mend the flaw" if flawed else "as it should be",
+        notes="fix the flaw" if flawed else "no defects",
         findings=[{"severity": "high", "message": "the flaw"}] if flawed else [],
     )
 
 
 async def main() -> None:
-    """Live once."""
+    """Run the agent once."""
     prompt = sys.stdin.read()
     if URL is None:
         settings = {k: v for k, v in os.environ.items() if k.startswith("REGISTRY_")}

@@ -2,8 +2,8 @@
 
     python examples/orchestrator/first_task.py [WORKSPACE]
 
-It writes a ``registry.toml`` whose only kind of agent is ``agent.py`` beside this file, starts
-``registry-orchestrator serve`` on standard input, and takes a task of two phases to its end.
+It writes a ``registry.toml`` whose only kind of agent is ``agent.py`` next to this file, starts
+``registry-orchestrator serve`` on standard input, and runs a task of two phases to its end.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PHASES = [{"name": "draft", "deliverables": ["a text"]}, {"name": "polish, flawe
 
 
 def configure(workspace: Path) -> None:
-    """Make the scripted agent the kind that is deployed and that reviews."""
+    """Make the scripted agent the kind for workers and reviewers."""
     if not workspace.is_dir():
-        sys.exit(f"{workspace} is no folder: make it, or name none")
+        sys.exit(f"{workspace} is not a folder: create it, or name none")
     if (workspace / "registry.toml").exists():
-        sys.exit(f"{workspace} has a registry.toml: name a folder that has none")
+        sys.exit(f"{workspace} already has a registry.toml: name a folder that has none")
     argv = json.dumps([sys.executable, str(AGENT)])
     (workspace / "registry.toml").write_text(
         '[orchestrator]\ndefault_kind = "scripted"\nreviewers = 1\n\n'
@@ -43,7 +43,7 @@ async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def reviewed(client: Client, task_id: str, phase: int) -> str:
-    """Wait until a phase's review has decided; return where the phase stands."""
+    """Wait until a phase's review has decided; return the phase's status."""
     while True:
         found = await ask(client, "get_phase_status", task_id=task_id, phase_index=phase)
         if found["status"] in {"APPROVED", "REVISION_NEEDED", "ESCALATED"}:
@@ -52,7 +52,7 @@ async def reviewed(client: Client, task_id: str, phase: int) -> str:
 
 
 async def conduct(client: Client) -> None:
-    """Take a task to its end, one agent a phase, mending what a review asks for."""
+    """Run a task to its end, with one agent a phase, fixing what a review asks for."""
     task = await ask(client, "create_task", description="a first task", phases=PHASES)
     task_id = task["task_id"]
     print(f"{task_id} {task['status']}; next: {task['next_step']}")
@@ -61,8 +61,8 @@ async def conduct(client: Client) -> None:
         await ask(client, "deploy_agent", task_id=task_id, **wanted)
         while (status := await reviewed(client, task_id, index)) == "REVISION_NEEDED":
             print(f"{phase['name']}: {status}")
-            mender = {"agent_type": "mender", "prompt": "Mend what the review asks for."}
-            await ask(client, "deploy_agent", task_id=task_id, **mender)
+            fixer = {"agent_type": "fixer", "prompt": "Fix what the review asks for."}
+            await ask(client, "deploy_agent", task_id=task_id, **fixer)
             await ask(client, "mark_revision_ready", task_id=task_id)
         print(f"{phase['name']}: {status}")
         left = await ask(client, "get_phase_handover", task_id=task_id, phase_index=index)
@@ -71,7 +71,7 @@ async def conduct(client: Client) -> None:
 
 
 async def main() -> None:
-    """Serve the workspace and conduct."""
+    """Serve the workspace and run the task."""
     workspace = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
     configure(workspace)
     print(f"workspace {workspace}")

@@ -1,4 +1,4 @@
-"""Registries in LMDB: an engine for ``registry_api.keyvalue``, and the hook that offers it."""
+"""An LMDB store: an engine for ``registry_api.keyvalue``, and the hook that registers it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CAPABILITIES = frozenset(
         Capability.MOVE_TARGET,
     }
 )
-_MAP = 2**36  # bytes of address space, not of disk: the file grows as it is filled
+_MAP = 2**36  # bytes of address space, not of disk: the file grows with its data
 _READERS = 1024
 
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Offer ``lmdb`` and ``lmdb:///path``."""
+    """Register the store ``lmdb``, also as ``lmdb:///path``."""
     register("lmdb", _open)
 
 
@@ -40,12 +40,12 @@ def _open(context: OpenContext) -> RegistryStore:
     try:
         if not path.exists():
             if context.read_only:
-                raise Unavailable(f"{path} is not there", next_step="Write to the registry first")
+                raise Unavailable(f"{path} does not exist", next_step="Write to the registry first")
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = LmdbEngine(path.resolve())
     except Unavailable:
         raise
-    except (lmdb.Error, OSError, RuntimeError) as error:  # the last one: a loop of links
+    except (lmdb.Error, OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise Unavailable(f"{path}: {error}", next_step="Check the file and its folder") from error
     return KeyValueStore(
         engine,
@@ -58,7 +58,7 @@ def _open(context: OpenContext) -> RegistryStore:
 
 
 class _View:
-    """A transaction; LMDB's readers see the state in which they began."""
+    """A transaction; an LMDB reader sees the state at the transaction's start."""
 
     def __init__(self, transaction: Any) -> None:
         self._transaction = transaction
@@ -84,7 +84,7 @@ class _View:
 
 @dataclass(slots=True)
 class _Environment:
-    """An open file: LMDB wants a process to open it once, and a fork child to open its own."""
+    """An open file: a process opens an LMDB file only once, and a fork child opens its own."""
 
     handle: Any
     pid: int
@@ -94,7 +94,7 @@ class _Environment:
 
 
 class LmdbEngine:
-    """One file, shared by all stores of a process that name it."""
+    """One LMDB file, shared by all stores of a process that name it."""
 
     failures: ClassVar[tuple[type[Exception], ...]] = (lmdb.Error, OSError)
     _lock: ClassVar[ForkSafeLock] = ForkSafeLock()
@@ -106,13 +106,13 @@ class LmdbEngine:
             found = self._environment()
             if found.file != _file(path):
                 raise Unavailable(
-                    f"{path} is another file than the one that this process has open",
-                    next_step="Close every store of it, then open it again",
+                    f"{path} is not the file that this process has open",
+                    next_step="Close every store on it, then open it again",
                 )
             found.users += 1
 
     def _environment(self) -> _Environment:
-        """Return the open file; under the lock."""
+        """Return the open file; call it with the lock held."""
         found = self._opened.get(self._path)
         if found is None:
             handle = self._open()
@@ -120,10 +120,10 @@ class LmdbEngine:
             self._opened[self._path] = found
         elif found.pid != os.getpid():
             if found.transactions:
-                # Closing the copy would end the transactions of the parent's threads with it.
+                # Closing the child's copy would end the transactions of the parent's threads.
                 raise Unavailable(
                     f"{self._path} was in use by another thread when this process was forked",
-                    next_step="Fork between transactions, or start the process afresh",
+                    next_step="Fork between transactions, or start a new process",
                 )
             found.handle.close()
             found.handle, found.pid = self._open(), os.getpid()
@@ -140,18 +140,20 @@ class LmdbEngine:
             max_readers=_READERS,
             mode=0o600,
         )
-        handle.reader_check()  # slots of processes that were killed
+        handle.reader_check()  # frees the slots of killed processes
         if new:
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)  # LMDB makes durable what is in the file, not its name
+                os.fsync(folder)  # LMDB syncs the file, not its name
             finally:
                 os.close(folder)
         return handle
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[_View]:
-        """Begin and end one; the file stays open for it, whoever closes a store meanwhile."""
+        """Begin and end a transaction; the file stays open until then, even if a store is closed
+        meanwhile.
+        """
         with self._lock:
             found = self._environment()
             found.transactions += 1
@@ -180,7 +182,7 @@ class LmdbEngine:
                 self._let_go(found)
 
     def _let_go(self, found: _Environment) -> None:
-        """Close the file when nobody needs it; the last one out does."""
+        """Close the file if no store and no transaction uses it any more."""
         if not found.users and not found.transactions:
             self._opened.pop(self._path, None)
             found.handle.close()

@@ -1,7 +1,8 @@
-"""The ``process`` launcher: an agent is a process of its own session, and needs nothing but the OS.
+"""The ``process`` launcher: each agent is a process in its own session; it needs only the OS.
 
-It outlives the orchestrator that started it, and is found again by its mark: ``pid:birth:place``
-and a word of its own, which everything that it starts inherits in its environment.
+An agent outlives the orchestrator that started it. It is found again by its process identity,
+``pid:birth:place``, and by a random tag, which all processes that it starts inherit in their
+environment.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ __all__ = ["ProcessLauncher"]
 
 _WORD = "REGISTRY_AGENT_WORD"
 _POLL = 0.05
-_ENDING = 5.0  # seconds that a killed process may take to be gone
+_ENDING = 5.0  # seconds to wait for a killed process to end
 _SETTLING = 0.1  # seconds for which a process may show no environment
 
 
 class _Prepared:
-    """A starter that has its orders but not yet the word."""
+    """A starter process that waits for its launch order, then for ``go``."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -43,7 +44,7 @@ class _Prepared:
         self.pid: int | None = None
 
     def begin(self, order: Mapping[str, object]) -> int:
-        """Give it the order; returns the pid of the future agent. Raises OSError where it died."""
+        """Send the order; returns the pid of the future agent. Raises OSError if it died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -51,7 +52,7 @@ class _Prepared:
         with self._process.stdout as told:
             line = told.readline()
         if not line:
-            raise OSError("its starter ended at once")
+            raise OSError("its starter process ended at once")
         self.pid = int(line)
         return self.pid
 
@@ -67,7 +68,7 @@ class _Prepared:
 
 
 class ProcessLauncher:
-    """Starts agents as processes; see Launcher."""
+    """A launcher that starts agents as processes; see Launcher."""
 
     def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Prepared:
         """See Launcher.prepare."""
@@ -109,19 +110,19 @@ class ProcessLauncher:
         return process_identity.alive(identity) or bool(_left(identity))
 
     def running(self, workspace: Path) -> tuple[Running, ...]:
-        """See Launcher.running: by session, those whose environment names the workspace."""
+        """See Launcher.running: one entry a session, where the environment names the workspace."""
         found: dict[int, Running] = {}
         instance = instance_of(workspace / STATE_DIR)
         for process, of in _environments():
             word = of.get(_WORD, "")
-            # By instance: a renamed workspace has the same agents, a copy has none of them.
+            # Compare the instance: a renamed workspace keeps its agents, a copy has none of them.
             place = of.get("REGISTRY_WORKSPACE") == str(workspace)
             ours = of["REGISTRY_INSTANCE"] == instance if "REGISTRY_INSTANCE" in of else place
             if not ours or "REGISTRY_AGENT_ID" not in of:
                 continue
             with suppress(OSError, KeyError):
                 leader = os.getsid(process.pid)
-                # Of a leader that is gone the birth no longer matters: what it left has its word.
+                # If the leader has ended its birth is not needed: the tag identifies what it left.
                 identity = process_identity.identity_of(leader) or f"{leader}:gone:"
                 found[leader] = Running(
                     task_id=of["REGISTRY_TASK_ID"],
@@ -151,15 +152,15 @@ def _reap(
     code = process.wait()
     while prepared.identity and process_identity.alive(
         prepared.identity
-    ):  # somebody killed what waited for it
+    ):  # its waiting parent was killed
         time.sleep(_POLL)
     ended(code)
 
 
 def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Yield the processes that show an environment: all, or those of a group.
+    """Yield the processes that show an environment, with it: all, or those of a group.
 
-    In the middle of an execve a process has memory but shows no environment: it is looked at again.
+    In the middle of an execve a process has memory but shows no environment: it is read again.
     """
     unseen = [p for p in psutil.process_iter() if group is None or _group(p.pid) == group]
     deadline = time.monotonic() + _SETTLING
@@ -171,15 +172,15 @@ def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, di
                     yield process, found
                 elif process.memory_info().vms:
                     changing.append(process)
-        unseen = changing if time.monotonic() < deadline else []  # then they have none
+        unseen = changing if time.monotonic() < deadline else []  # the rest have none
         if unseen:
             time.sleep(0.001)
 
 
 def _left(identity: str) -> list[int]:
-    """Return what an agent's process left of its group, each known by the agent's own word.
+    """Return the pids that remain in the group of an agent's ended process, known by the tag.
 
-    A number alone proves nothing: once the group is empty it may be another's.
+    The group's number alone proves nothing: once the group is empty the number may be reused.
     """
     pid, word = process_identity.pid_of(identity), identity.rpartition(":")[2]
     if pid is None or identity.count(":") != 3 or not word or psutil.pid_exists(pid):

@@ -1,14 +1,14 @@
-"""Wait for the word, then become the agent's program, watched by a process that notes its end.
+"""Wait for ``go``, then become the agent's program; a parent process records how it ends.
 
-Run as a file; nothing of ours is imported. Standard input gives two lines: the launch as JSON
-``{argv, environment, files, exit_file}`` and ``go``. Without the second line the process ends:
-whoever reserved the agent has died or has changed its mind, and a program that nobody recorded
-must not run. ``files`` are inherited descriptors of the prompt, the log, the log of errors and the
-working directory: no path is looked up again.
+This file is run as a script and imports nothing of the project. Standard input gives two lines: the
+launch as JSON ``{argv, environment, files, exit_file}``, and ``go``. Without the second line the
+process ends: the orchestrator that reserved the agent has died or given up, and a program without a
+record must not run. ``files`` are inherited descriptors of the prompt, the log, the error log and
+the working directory, so that no path is looked up again.
 
-The first line of standard output is the pid of the future agent. It leads a session of its own; its
-parent waits for it in another one, so that its exit code is known whatever becomes of the server,
-and ends as it ended.
+The first line of standard output is the pid of the future agent, which leads its own session. Its
+parent waits for it in another session, so that the exit code is known whatever happens to the
+server. The parent then ends with the same exit code or signal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import signal
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # nothing is imported that is not needed: an agent waits for it
+if TYPE_CHECKING:  # import only what is needed: each import delays the agent's start
     from typing import Any
 
 NOT_STARTED = 125
@@ -30,7 +30,7 @@ _ALL = 2**20  # the largest descriptor that is closed
 
 
 def main() -> int:
-    """Return an exit code; where all is well this process ends as the agent did."""
+    """Return the agent's exit code; if a signal ended the agent, end by the same signal."""
     launch = json.loads(_line() or "{}")
     exit_file = launch.get("exit_file")
     if exit_file is not None:
@@ -47,7 +47,7 @@ def main() -> int:
             os.write(exit_file, f"{code}\n".encode())
             os.fsync(exit_file)
         except OSError:
-            pass  # a full disk: the server is told by how this process ends
+            pass  # e.g. a full disk: the server still sees how this process ends
         os.close(exit_file)
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -62,9 +62,9 @@ def _as_by_default(number: int) -> None:
 
 
 def _become(launch: dict[str, Any]) -> int:
-    """Lead a session, print its pid, wait for the word and become the agent's program."""
+    """Start a session, print the pid, wait for ``go`` and become the agent's program."""
     if launch.get("exit_file") is not None:
-        os.close(launch["exit_file"])  # the lock is the parent's alone, and ends with it
+        os.close(launch["exit_file"])  # only the parent holds the lock, until it ends
     os.setsid()
     os.write(1, f"{os.getpid()}\n".encode())
     if _line() != b"go":
@@ -84,7 +84,7 @@ def _become(launch: dict[str, Any]) -> int:
 
 
 def _line() -> bytes:
-    """Read a line byte by byte: what follows is for the future agent, nothing may be buffered."""
+    """Read a line byte by byte, without a buffer: the next line is for the future agent."""
     line = b""
     while (byte := os.read(0, 1)) and byte != b"\n":
         line += byte

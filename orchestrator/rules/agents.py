@@ -47,19 +47,19 @@ ORCHESTRATOR = "orchestrator"  # the parent of agents that the conductor deploys
 TYPE_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 _TYPE = re.compile(TYPE_PATTERN, re.ASCII)
 _OPEN = frozenset({PhaseStatus.ACTIVE, PhaseStatus.REVISION_NEEDED, PhaseStatus.FIXING})
-_SHOWN = 200  # characters of the prompt kept in the record, as the older programs did
+_SHOWN = 200  # characters of the prompt kept in the record, as legacy programs do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many agents a task may have: ever, at once, and how deep below the orchestrator."""
+    """How many agents a task may have in total and at once, and how deep they may nest."""
 
     max_agents: int = 45
     max_concurrent: int = 20
     max_depth: int = 5
 
     def of(self, task: Task) -> Limits:
-        """Return the task's own limits where it states them."""
+        """Return these limits, each replaced by the task's own if it sets one."""
         return Limits(
             max_agents=self.max_agents if task.max_agents is None else task.max_agents,
             max_concurrent=(
@@ -90,8 +90,10 @@ class DeployAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmAgent:
-    """The agent's process is there: its launcher finds it again by ``identity``; the hash is that
-    of the secret by which the agent proves who it is.
+    """Record the process of a reserved agent.
+
+    The launcher finds the process again by ``identity``. ``secret_hash`` is the hash of the secret
+    with which the agent proves its identity.
     """
 
     agent_id: str
@@ -103,10 +105,9 @@ class ConfirmAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndAgent:
-    """An agent ended, by its own word or by that of who looks after its process.
+    """End an agent, by its own report or because its process ended or was stopped.
 
-    ``review``: what a review is opened with where this was the phase's last agent; None: no review
-    is opened by itself.
+    ``review``: the review to open if this was the phase's last agent; None: no review is opened.
     """
 
     agent_id: str
@@ -119,7 +120,7 @@ class EndAgent:
 
 
 def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
-    """Reserve the agent: from now on it counts, though nothing runs yet.
+    """Reserve the agent: from now on it counts towards the limits, though nothing runs yet.
 
     Raises TaskEnded, PhaseNotFound, PhaseClosed, DuplicateAgent, LimitReached, AgentNotFound or
     AgentEnded (the parent), InvalidInput (the type).
@@ -127,7 +128,7 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
     draft = Draft(snapshot)
     if not _TYPE.fullmatch(command.agent_type):
         raise InvalidInput(
-            f"agent type {command.agent_type[:80]!r} is no name",
+            f"agent type {command.agent_type[:80]!r} is not a valid name",
             next_step="Use letters, digits, _ and -, at most 64, not starting with -",
         )
     draft.must_run()
@@ -155,7 +156,7 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
 
 
 def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
-    """Note the process of a reserved agent; raises AgentEnded where it was ended meanwhile."""
+    """Record the process of a reserved agent; raises AgentEnded if it has ended since."""
     draft = Draft(snapshot)
     agent = draft.agent(command.agent_id)
     _must_live(agent)
@@ -165,7 +166,7 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
 
 
 def take_back(snapshot: TaskSnapshot, agent_id: str) -> tuple[Op, ...]:
-    """Remove an agent that was reserved and never ran: its place is free, its task not failed."""
+    """Remove an agent that was reserved and never ran: it frees its place and fails no task."""
     agent = snapshot.agent(agent_id)
     if agent is None or agent.status in TERMINAL_AGENT:
         return ()
@@ -173,9 +174,9 @@ def take_back(snapshot: TaskSnapshot, agent_id: str) -> tuple[Op, ...]:
 
 
 def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
-    """End an agent; the phase's last one opens its review, a reviewer may end its review.
+    """End an agent; a phase's last agent opens its review, a review's last reviewer decides it.
 
-    No ops where the agent is terminal already, unless it says so itself: then AgentEnded.
+    Returns no ops if the agent is already terminal; raises AgentEnded if it reports its own end.
     """
     draft = Draft(snapshot)
     agent = draft.agent(command.agent_id)
@@ -186,7 +187,7 @@ def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
     if command.by_report and agent.review_id and command.status is AgentStatus.COMPLETED:
         raise VerdictMissing(
             f"reviewer {agent.agent_id} has given no verdict on {agent.review_id}",
-            next_step="submit_review_verdict ends a reviewer",
+            next_step="Call submit_review_verdict, which also ends your work",
         )
     reason = {
         AgentStatus.TERMINATED: "termination_reason",
@@ -206,8 +207,8 @@ def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
 def _must_live(agent: Agent) -> None:
     if agent.status in TERMINAL_AGENT:
         raise AgentEnded(
-            f"agent {agent.agent_id} is {agent.status}, and a terminal agent never reopens",
-            next_step="Stop; the conductor can deploy_agent a new one",
+            f"agent {agent.agent_id} is {agent.status} and cannot continue",
+            next_step="Stop: the conductor can start a new agent with deploy_agent",
             status=str(agent.status),
         )
 
@@ -219,7 +220,7 @@ def _open_phase(draft: Draft, index: int | None, *, at: datetime) -> Phase | Non
     phases.open_next(draft, phase, at=at)
     phase = draft.phase(phase.phase_index)
     if phase.status not in _OPEN:
-        raise phases.closed(phase, "it takes no agents")
+        raise phases.closed(phase, "agents cannot be deployed to it")
     return phase
 
 
@@ -229,8 +230,8 @@ def _refuse_duplicate(draft: Draft, agent_type: str, phase: Phase | None) -> Non
         same = agent.type == agent_type and agent.phase_index == index
         if same and agent.status in ACTIVE_AGENT:
             raise DuplicateAgent(
-                f"an agent of type {agent_type} is at work: {agent.agent_id} ({agent.status})",
-                next_step="Wait for it, kill_agent it, or use another type",
+                f"an agent of type {agent_type} is active: {agent.agent_id} ({agent.status})",
+                next_step="Wait for it, end it with kill_agent, or use another agent_type",
                 agent_id=agent.agent_id,
             )
 
@@ -244,22 +245,22 @@ def _depth(draft: Draft, command: DeployAgent) -> int:
 
 
 _NO_MORE = (
-    "Go on with what its agents did, or cancel_task it and create_task one with a higher max_agents"
+    "Continue with the work of its agents, or cancel_task and create_task with a higher max_agents"
 )
 
 
 def _check_limits(draft: Draft, limits: Limits, depth: int) -> None:
-    """Reviewers do not count: a task at its limit must still be reviewed."""
+    """Raise LimitReached; reviewers do not count: a task at its limit must still be reviewed."""
     own = [a for a in draft.agents if a.review_id is None]
     active = sum(a.status in ACTIVE_AGENT for a in own)
     for name, value, limit, next_step in (
-        ("max_depth", depth, limits.max_depth, "Deploy it from an agent nearer to the top"),
+        ("max_depth", depth, limits.max_depth, "Deploy it from an agent with a lower depth"),
         ("max_agents", len(own) + 1, limits.max_agents, _NO_MORE),
         ("max_concurrent", active + 1, limits.max_concurrent, "Wait until an agent has ended"),
     ):
         if value > limit:
             raise LimitReached(
-                f"task {draft.task.task_id} allows {name}={limit}",
+                f"task {draft.task.task_id} has reached its limit {name}={limit}",
                 next_step=next_step,
                 limit=name,
             )

@@ -1,4 +1,4 @@
-"""What an agent must know of its task, in the order of its weight, within a budget."""
+"""What an agent must know about its task, the most important first, within a budget."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from registry_api import Finding, Phase, PhaseStatus, TaskSnapshot, jsontext
 
 __all__ = ["Accumulated", "accumulate"]
 
-CHARACTERS_A_TOKEN = 4  # what older programs reckoned with
+CHARACTERS_A_TOKEN = 4  # the estimate of legacy programs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accumulated:
-    """The text, and the headings of the sections that found no room."""
+    """The text, and the headings of the sections that did not fit."""
 
     text: str
     left_out: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ def accumulate(
 ) -> Accumulated:
     """Return the task's context: its goal, the phase, what a review asked for, earlier phases.
 
-    A section that does not fit is cut where it begins to be too long; the later ones are left out.
+    A section that does not fit is cut at the budget; the later ones are left out.
     """
     room = max_tokens * CHARACTERS_A_TOKEN
     kept: list[str] = []
@@ -68,9 +68,9 @@ def _sections(
         lines = [handover.summary, *_bullets(handover.key_findings)]
         lines += [f"- blocker: {b}" for b in handover.blockers]
         lines += [f"- recommended: {r}" for r in handover.recommendations]
-        yield f"Left by phase {handover.from_phase_index}", "\n".join(lines)
+        yield f"Handover from phase {handover.from_phase_index}", "\n".join(lines)
     yield (
-        "Grave findings",
+        "Important findings",
         "\n".join(
             f"- [{f.severity}] {f.agent_id}: {f.message}"
             for f in findings

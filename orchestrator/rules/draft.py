@@ -1,4 +1,4 @@
-"""A task while a rule changes it: what was put is seen by the next line, and becomes the ops."""
+"""A task while a rule changes it: each put is visible at once and becomes an op of the rule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ R = TypeVar("R", Task, Phase, Agent, Review)
 
 
 class Draft:
-    """Collects the puts of one rule over one snapshot."""
+    """The puts that one rule makes on one snapshot."""
 
     def __init__(self, snapshot: TaskSnapshot) -> None:
         self._state = TaskState.of(snapshot)
@@ -41,12 +41,12 @@ class Draft:
 
     @property
     def task(self) -> Task:
-        """The task as it stands now."""
+        """The task with the puts so far."""
         return self._state.task
 
     @property
     def status(self) -> TaskStatus:
-        """The task's status, derived from what stands now."""
+        """The task's status, derived from its records with the puts so far."""
         return task_status(
             self.task.recorded_status,
             (p.status for p in self._state.phases.values()),
@@ -69,10 +69,10 @@ class Draft:
         return tuple(self._state.reviews.values())
 
     def phase(self, index: int | None) -> Phase:
-        """Return a phase, without an index the current one; raises PhaseNotFound.
+        """Return a phase, the current one without an index; raises PhaseNotFound.
 
-        The current one is the task's, unless that is approved or not there: then the first that is
-        not approved, else the last.
+        The current one is the task's current phase. If that is approved or missing, it is the first
+        phase that is not approved, else the last phase.
         """
         if not self._state.phases:
             raise PhaseNotFound(
@@ -122,7 +122,7 @@ class Draft:
         return tuple(v for v in self._state.verdicts.values() if v.review_id == review_id)
 
     def bound(self, phase_index: int) -> tuple[Agent, ...]:
-        """Return the agents that worked or work on a phase; its reviewers are not among them."""
+        """Return the agents that work or worked on a phase, without its reviewers."""
         return tuple(a for a in self.agents if a.phase_index == phase_index and a.review_id is None)
 
     def must_run(self) -> None:
@@ -131,17 +131,17 @@ class Draft:
         if status in TERMINAL_TASK:
             raise TaskEnded(
                 f"task {self.task.task_id} is {status}",
-                next_step="A task that ended never reopens: create a new one with create_task",
+                next_step="A task that has ended never reopens: create a new one with create_task",
                 status=str(status),
             )
 
     def put(self, record: Record) -> None:
-        """Change one record; a later put of the same record takes the place of the earlier."""
+        """Change one record; a later put of the same record replaces the earlier one."""
         self._state.apply(Put(record), known=lambda _kind, _key: False)
         self._puts[KINDS[type(record)], record_key(record)] = record
 
     def ops(self) -> tuple[Op, ...]:
-        """Return what was put; the task's recorded status follows its records."""
+        """Return the puts as ops; the task's recorded status follows its records."""
         if self._puts:
             derived = self.status
             if derived in TASK_TRANSITIONS[self.task.recorded_status]:
@@ -149,7 +149,7 @@ class Draft:
         return tuple(Put(record) for record in self._puts.values())
 
     def end(self, agent: Agent, status: Any, *, at: datetime, **extra: object) -> Agent:
-        """Make an agent terminal, unless it is; returns it as it is then."""
+        """Make an agent terminal if it is active; returns the agent."""
         if agent.status not in ACTIVE_AGENT:
             return agent
         ended = replace(agent, status=status, completed_at=at, last_update=at)
@@ -159,13 +159,13 @@ class Draft:
 
 
 def extra_of(record: Task | Phase | Agent | Review) -> dict[str, Any]:
-    """Return the fields that the contract does not name, as an older program may have left any."""
+    """Return the fields that the contract does not define, e.g. those of legacy programs."""
     value = jsontext.parse_trusted(record.extra.encode())
     return value if isinstance(value, dict) else {}
 
 
 def with_extra(record: R, **fields: object) -> R:
-    """Return the record with further fields in ``extra``; None leaves one out."""
+    """Return the record with more fields in ``extra``; a field that is None is left out."""
     wanted = {name: value for name, value in fields.items() if value is not None}
     if not wanted:
         return record

@@ -1,4 +1,4 @@
-"""Findings: appended, and kept for the handover of the phase that the agent works on."""
+"""Findings: appended, and used in the handover of the phase that the agent works on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FindingType", "Severity", "add_finding"]
 
 
 class FindingType(StrEnum):
-    """What a finding is."""
+    """The type of a finding."""
 
     INSIGHT = "insight"
     ISSUE = "issue"
@@ -22,7 +22,7 @@ class FindingType(StrEnum):
 
 
 class Severity(StrEnum):
-    """How grave a finding is."""
+    """The severity of a finding."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -36,6 +36,6 @@ def add_finding(snapshot: TaskSnapshot, finding: Finding) -> tuple[Op, ...]:
     if agent is None:
         raise AgentNotFound(
             f"task {finding.task_id} has no agent {finding.agent_id!r}",
-            next_step="Report as the agent that you were deployed as (REGISTRY_AGENT_ID)",
+            next_step="Pass your own agent_id, the value of REGISTRY_AGENT_ID",
         )
     return (Put(replace(finding, phase_index=agent.phase_index)),)

@@ -1,4 +1,4 @@
-"""What a conductor sensibly does next: something that is not refused as the task stands."""
+"""The next step for a conductor: a call that the task's current state does not refuse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def next_step(snapshot: TaskSnapshot, *, auto_review: bool = True) -> str:
         case PhaseStatus.FIXING:
             return _fixing(phase, working=working, auto_review=auto_review)
         case PhaseStatus.IN_REVIEW if not reviews.is_open(draft, phase):
-            return "submit_phase_for_review: it has no review that is open"
+            return "submit_phase_for_review: the phase has no open review"
         case _:
             return phases.NEXT[phase.status]
 
@@ -41,9 +41,11 @@ _WAIT = "Wait for its agents, then submit_phase_for_review"
 
 def _fixing(phase: Phase, *, working: bool, auto_review: bool) -> str:
     if not auto_review:
-        return _WAIT if working else "submit_phase_for_review, or deploy_agent for what is left"
+        return (
+            _WAIT if working else "submit_phase_for_review, or deploy_agent for the remaining work"
+        )
     if working and phase.revision_ready:
         return "Wait for its agents: the last one opens the next review"
     if working:
-        return "mark_revision_ready: it is reviewed again when its last agent has ended"
-    return "mark_revision_ready, or deploy_agent for what is left to fix"
+        return "mark_revision_ready: the next review opens when the last agent has ended"
+    return "mark_revision_ready, or deploy_agent for the remaining fixes"

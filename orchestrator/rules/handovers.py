@@ -1,4 +1,4 @@
-"""Handovers: what an approved phase leaves to the next, made of what its agents reported."""
+"""Handovers: the results of an approved phase for the next, made from its agents' reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GRAVE = {"critical": 0, "high": 1, "medium": 2, "low": 3}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandoverPlan:
-    """What a handover is made of: an id, the phase's findings, each agent's newest report."""
+    """What a handover is made from: an id, the phase's findings, each agent's newest report."""
 
     handover_id: str
     findings: tuple[Finding, ...] = ()
@@ -26,7 +26,7 @@ class HandoverPlan:
 
 
 def leave(draft: Draft, phase: Phase, plan: HandoverPlan, *, at: datetime) -> Handover:
-    """Put the handover of a phase that was just approved."""
+    """Add the handover of a phase that was just approved."""
     bound = {a.agent_id for a in draft.bound(phase.phase_index)}
     reports = [r.message for r in plan.reports if r.agent_id in bound and r.message]
     said = extra_of(phase).get("review_summary")
@@ -68,7 +68,7 @@ def _artifacts(findings: Iterable[Finding]) -> list[dict[str, str]]:
 
 
 def _some(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the first few texts, each cut: a handover is read by who pays for every word."""
+    """Return the first few texts, each cut: the agents that read a handover pay for each token."""
     return tuple(_cut(text) for _, text in zip(range(_MOST), texts, strict=False))
 
 

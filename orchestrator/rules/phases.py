@@ -1,4 +1,4 @@
-"""Phases: each moves along its table of transitions, and an approved one opens the next."""
+"""Phases: each follows the table of transitions, and an approved phase opens the next."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ __all__ = [
 ]
 
 DONE = frozenset({AgentStatus.COMPLETED, AgentStatus.PHASE_COMPLETED})
-# What a conductor sensibly does where a phase stands; every refusal and answer names it.
+# The conductor's next step for each status of a phase; every refusal and answer names it.
 NEXT: dict[PhaseStatus, str] = {
     PhaseStatus.PENDING: "Work on the phase before it, or deploy_agent if that is approved",
     PhaseStatus.ACTIVE: "deploy_agent, or submit_phase_for_review when its agents are done",
-    PhaseStatus.IN_REVIEW: "Wait for the verdicts: get_review_status; abort_stalled_review ends it",
-    PhaseStatus.APPROVED: "Work on the current phase: get_phase_status",
+    PhaseStatus.IN_REVIEW: "Wait for the verdicts: get_review_status shows them; "
+    "abort_stalled_review ends the review",
+    PhaseStatus.APPROVED: "Work on the current phase: get_phase_status shows it",
     PhaseStatus.REVISION_NEEDED: "Read get_review_status, then deploy_agent to fix what it names",
     PhaseStatus.FIXING: "Wait for the agents, then mark_revision_ready",
-    PhaseStatus.ESCALATED: "submit_phase_for_review tries again; approve_phase_review forces it; "
-    "cancel_task gives up",
+    PhaseStatus.ESCALATED: "submit_phase_for_review opens a new review; approve_phase_review "
+    "force-approves the phase; cancel_task ends the task",
     PhaseStatus.FAILED: "Create a new task",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovePhase:
-    """Approve an escalated phase without a review; the reason is kept."""
+    """Force-approve an escalated phase; the reason is recorded."""
 
     reason: str
     handover: HandoverPlan
@@ -50,7 +51,7 @@ class ApprovePhase:
 
 
 def move(draft: Draft, phase: Phase, to: PhaseStatus) -> Phase:
-    """Change a phase's status along the table; raises PhaseClosed where it has no such step."""
+    """Change a phase's status; raises PhaseClosed if the table has no such transition."""
     if to not in PHASE_TRANSITIONS[phase.status]:
         raise closed(phase, f"it cannot become {to}")
     moved = replace(phase, status=to)
@@ -68,12 +69,12 @@ def closed(phase: Phase, why: str) -> PhaseClosed:
 
 
 def approve_escalated(snapshot: TaskSnapshot, command: ApprovePhase) -> tuple[Op, ...]:
-    """Raises PhaseClosed unless the phase is ESCALATED, InvalidInput without a reason."""
+    """Force-approve a phase; raises PhaseClosed if not ESCALATED, InvalidInput without a reason."""
     draft = Draft(snapshot)
     draft.must_run()
     if not command.reason.strip():
         raise InvalidInput(
-            "a forced approval needs its reason", next_step="Say why; it is kept with the phase"
+            "a forced approval needs a reason", next_step="Say why; it is recorded with the phase"
         )
     phase = draft.phase(command.phase_index)
     if phase.status is not PhaseStatus.ESCALATED:
@@ -84,7 +85,7 @@ def approve_escalated(snapshot: TaskSnapshot, command: ApprovePhase) -> tuple[Op
 
 
 def approve(draft: Draft, phase: Phase, handover: HandoverPlan, *, at: datetime) -> None:
-    """Approve a phase: it leaves its handover, and the next one is open."""
+    """Approve a phase: write its handover and open the next phase."""
     phase = move(draft, phase, PhaseStatus.APPROVED)
     draft.put(replace(phase, completed_at=at, active_review_id=None, revision_ready=False))
     leave(draft, phase, handover, at=at)
@@ -94,7 +95,7 @@ def approve(draft: Draft, phase: Phase, handover: HandoverPlan, *, at: datetime)
 
 
 def open_next(draft: Draft, phase: Phase, *, at: datetime) -> None:
-    """Open a pending phase if all before it are approved; older programs left some unopened."""
+    """Open a pending phase if all before it are approved; legacy programs left some unopened."""
     before = [p for p in draft.phases if p.phase_index < phase.phase_index]
     if phase.status is PhaseStatus.PENDING and all(
         p.status is PhaseStatus.APPROVED for p in before
@@ -104,7 +105,7 @@ def open_next(draft: Draft, phase: Phase, *, at: datetime) -> None:
 
 
 def all_done(draft: Draft, phase: Phase) -> bool:
-    """Return whether a phase's agents have all ended, at least one of them with its work done."""
+    """Return whether a phase's agents have all ended and at least one completed its work."""
     bound = draft.bound(phase.phase_index)
     return any(a.status in DONE for a in bound) and not any(a.status in ACTIVE_AGENT for a in bound)
 
@@ -116,12 +117,12 @@ def must_be_done(draft: Draft, phase: Phase) -> None:
     if active:
         names = ", ".join(active[:5])
         raise AgentsActive(
-            f"phase {phase.phase_index} has {len(active)} agent(s) at work: {names}",
-            next_step="Wait for them, or kill_agent them",
+            f"phase {phase.phase_index} has {len(active)} active agent(s): {names}",
+            next_step="Wait for them, or end them with kill_agent",
             agents=active,
         )
     if not any(a.status in DONE for a in bound):
         raise NothingToReview(
-            f"no agent of phase {phase.phase_index} ({phase.name}) has completed anything",
+            f"no agent of phase {phase.phase_index} ({phase.name}) has completed its work",
             next_step="deploy_agent first",
         )

@@ -1,4 +1,4 @@
-"""Reviews: opened once, one verdict counted a reviewer, applied to the phase that was reviewed."""
+"""Reviews: each reviewer gives one verdict; the result applies to the reviewed phase only."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ __all__ = [
 ]
 
 REVIEWER = "reviewer"
-UNBOUND = -1  # the phase index by which older programs mark a reviewer
+UNBOUND = -1  # the phase index that legacy programs give a reviewer
 MAX_REVISION_ROUNDS = 3
 OPEN = frozenset({ReviewStatus.PENDING, ReviewStatus.IN_PROGRESS})
 _MOST_CRITIQUES = 5
 
 
 class VerdictWord(StrEnum):
-    """What a reviewer can say."""
+    """The verdicts that a reviewer can give."""
 
     APPROVED = "approved"
     NEEDS_REVISION = "needs_revision"
@@ -60,7 +60,7 @@ class VerdictWord(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewPlan:
-    """What a review is opened with: its id and those of the reviewers to be started."""
+    """The plan of a review: its id, its reviewers' ids, and how the reviewers are started."""
 
     review_id: str
     reviewers: tuple[str, ...]
@@ -85,7 +85,7 @@ class SubmitVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitCritique:
-    """What an agent remarks on a phase in review; it does not count for the verdict."""
+    """An agent's comment on a phase in review; it does not count as a verdict."""
 
     review_id: str
     agent_id: str
@@ -106,7 +106,7 @@ class AbortReview:
 
 def open_review(draft: Draft, phase: Phase, plan: ReviewPlan, *, at: datetime) -> Review:
     """Put the phase in review and reserve its reviewers, in the same change."""
-    if phase.status is not PhaseStatus.IN_REVIEW:  # an older program left it there, unreviewed
+    if phase.status is not PhaseStatus.IN_REVIEW:  # a legacy program left it there unreviewed
         phase = phases.move(draft, phase, PhaseStatus.IN_REVIEW)
     draft.put(replace(phase, active_review_id=plan.review_id, revision_ready=False))
     review = Review(
@@ -139,9 +139,9 @@ def open_review(draft: Draft, phase: Phase, plan: ReviewPlan, *, at: datetime) -
 
 
 def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
-    """Count one reviewer's verdict; the last one decides the review and its phase.
+    """Record one reviewer's verdict; the last one decides the review and its phase.
 
-    No ops where the same verdict was counted before. Raises ReviewNotFound, ReviewEnded,
+    Returns no ops if the same verdict was recorded before. Raises ReviewNotFound, ReviewEnded,
     NotAReviewer or VerdictExists.
     """
     draft = Draft(snapshot)
@@ -151,8 +151,8 @@ def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
         if said[0].verdict == command.verdict:
             return ()
         raise VerdictExists(
-            f"{command.reviewer_id} has said {said[0].verdict} on {review.review_id}",
-            next_step="A verdict counts once and stands; get_review_status shows the review",
+            f"{command.reviewer_id} has already given {said[0].verdict} on {review.review_id}",
+            next_step="A verdict cannot be changed; get_review_status shows the review",
         )
     _must_be_open(review)
     if command.reviewer_id not in review.reviewers:
@@ -165,7 +165,7 @@ def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
     if reviewer is not None and reviewer.status not in ACTIVE_AGENT:
         raise NotAReviewer(
             f"reviewer {command.reviewer_id} is {reviewer.status}: its verdict does not count",
-            next_step="get_review_status shows who is still to answer",
+            next_step="get_review_status shows which reviewers must still answer",
             reviewers=list(review.reviewers),
         )
     draft.put(
@@ -188,7 +188,7 @@ def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
 
 
 def may_approve(snapshot: TaskSnapshot, review_id: str, word: VerdictWord) -> bool:
-    """Return whether this verdict may be the one by which a review approves."""
+    """Return whether this verdict may be the last one that a review needs to approve."""
     review = snapshot.review(review_id)
     if review is None or word is not VerdictWord.APPROVED:
         return False
@@ -197,7 +197,7 @@ def may_approve(snapshot: TaskSnapshot, review_id: str, word: VerdictWord) -> bo
 
 
 def critique(snapshot: TaskSnapshot, command: SubmitCritique) -> tuple[Op, ...]:
-    """Add a critique, one an agent; raises ReviewNotFound, ReviewEnded or AgentNotFound."""
+    """Add a critique, one for each agent; raises ReviewNotFound, ReviewEnded or AgentNotFound."""
     draft = Draft(snapshot)
     review = draft.review(command.review_id)
     draft.agent(command.agent_id)
@@ -207,8 +207,8 @@ def critique(snapshot: TaskSnapshot, command: SubmitCritique) -> tuple[Op, ...]:
     _must_be_open(review)
     if len(kept) >= _MOST_CRITIQUES:
         raise InvalidInput(
-            f"review {review.review_id} has {len(kept)} critiques",
-            next_step="report_agent_finding takes what else there is to say",
+            f"review {review.review_id} already has {len(kept)} critiques",
+            next_step="Use report_agent_finding instead",
         )
     one = {
         "critique_agent_id": command.agent_id,
@@ -233,7 +233,7 @@ def abort(snapshot: TaskSnapshot, command: AbortReview) -> tuple[Op, ...]:
     review = draft.review(command.review_id)
     _must_be_open(review)
     if not command.reason.strip():
-        raise InvalidInput("an abort needs its reason", next_step="Say why; it is kept")
+        raise InvalidInput("an abort needs a reason", next_step="Say why; the reason is recorded")
     for reviewer_id in review.reviewers:
         reviewer = draft.find_agent(reviewer_id)
         if reviewer is not None and reviewer.status in ACTIVE_AGENT:
@@ -247,7 +247,7 @@ def abort(snapshot: TaskSnapshot, command: AbortReview) -> tuple[Op, ...]:
 def take_over(snapshot: TaskSnapshot, reviewer: Agent, *, owner: str) -> tuple[Op, ...]:
     """Become the owner of a reviewer that was reserved and never started.
 
-    No ops where it has an owner or a process by now that it had not when it was seen, or its review
+    Returns no ops if its owner or process has changed since ``reviewer`` was read, or if its review
     has ended.
     """
     draft = Draft(snapshot)
@@ -260,12 +260,12 @@ def take_over(snapshot: TaskSnapshot, reviewer: Agent, *, owner: str) -> tuple[O
 
 
 def is_open(draft: Draft, phase: Phase) -> bool:
-    """Return whether a phase has a review that is not over."""
+    """Return whether a phase has an open review."""
     return any(r.phase_index == phase.phase_index and r.status in OPEN for r in draft.reviews)
 
 
 def fixed_since(draft: Draft, phase: Phase) -> bool:
-    """Return whether an agent that was deployed after the phase's last review did its work."""
+    """Return whether an agent deployed after the phase's last review completed its work."""
     reviewed = [
         r.completed_at
         for r in draft.reviews
@@ -278,7 +278,7 @@ def fixed_since(draft: Draft, phase: Phase) -> bool:
 
 
 def reviewer_ended(draft: Draft, reviewer: Agent, *, at: datetime) -> None:
-    """Fail the review when nobody is left who could complete it."""
+    """Decide or fail the review when no reviewer is left that could answer."""
     review = next((r for r in draft.reviews if r.review_id == reviewer.review_id), None)
     if review is None or review.status not in OPEN:
         return
@@ -287,10 +287,10 @@ def reviewer_ended(draft: Draft, reviewer: Agent, *, at: datetime) -> None:
 
 
 def aggregate(verdicts: Iterable[str]) -> VerdictWord:
-    """Decide by unanimity: one rejection rejects, else one doubt asks for a revision.
+    """Decide by unanimity: one ``rejected`` rejects, else one ``needs_revision`` wants a revision.
 
-    A word of another program that is none of ours counts as a doubt. Raises ValueError for no
-    verdicts: nobody's silence approves.
+    An unknown verdict of another program counts as ``needs_revision``. Raises ValueError for no
+    verdicts: a review without verdicts never approves.
     """
     known = {str(word): word for word in VerdictWord}
     words = {known.get(v.strip().lower(), VerdictWord.NEEDS_REVISION) for v in verdicts}
@@ -325,9 +325,9 @@ def _decide(
     draft.put(replace(review, status=ReviewStatus.COMPLETED, verdict=outcome, completed_at=at))
     phase = _reviewed(draft, review)
     if phase is None:
-        return  # a foreign program moved it on: the verdict is kept, and applies to nothing else
+        return  # a foreign program changed the phase: the verdict is kept, without effect
     if outcome is VerdictWord.APPROVED:
-        # Without one: a legacy program gave the last approval and left the review undecided.
+        # No handover: a legacy program gave the last approval and left the review undecided.
         plan = handover or HandoverPlan(handover_id=f"handover-{review.review_id}")
         phases.approve(draft, phase, plan, at=at)
         return
@@ -340,7 +340,7 @@ def _decide(
 
 
 def _waiting(draft: Draft, review: Review) -> bool:
-    """Whether a reviewer that could still answer has not."""
+    """Whether an active reviewer has not answered yet."""
     said = {v.reviewer_id for v in draft.verdicts(review.review_id)}
     waiting = [r for r in review.reviewers if r not in said]
     return any(a.agent_id in waiting and a.status in ACTIVE_AGENT for a in draft.agents)
@@ -357,8 +357,9 @@ def _close(
 
 
 def _reviewed(draft: Draft, review: Review) -> Phase | None:
-    """Return the phase that waits for a review; one that older programs left without its name waits
-    for any of its own.
+    """Return the phase that waits for a review.
+
+    A phase for which a legacy program did not record the review's id waits for any of its reviews.
     """
     for phase in draft.phases:
         its_own = phase.phase_index == review.phase_index
@@ -377,6 +378,6 @@ def _must_be_open(review: Review) -> None:
         raise ReviewEnded(
             f"review {review.review_id} is {review.status}"
             + (f": {review.verdict}" if review.verdict else ""),
-            next_step="get_phase_status shows where its phase stands",
+            next_step="get_phase_status shows the state of its phase",
             status=str(review.status),
         )

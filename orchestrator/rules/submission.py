@@ -1,4 +1,4 @@
-"""Submission: how a phase comes to its one review, by its last agent or by the conductor."""
+"""Submission: a phase's review is opened by its last agent or by the conductor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MarkRevisionReady", "SubmitPhase", "agent_ended", "revision_ready", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitPhase:
-    """Open the review of a phase whose agents are done; of an escalated one, once more."""
+    """Open the review of a phase whose agents are done, or another one of an escalated phase."""
 
     review: ReviewPlan
     at: datetime
@@ -26,7 +26,7 @@ class SubmitPhase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkRevisionReady:
-    """What the review asked for is done, or will be when the last agent ends."""
+    """Mark a requested revision as done, or as done when the last agent ends."""
 
     review: ReviewPlan
     at: datetime
@@ -34,7 +34,10 @@ class MarkRevisionReady:
 
 
 def submit(snapshot: TaskSnapshot, command: SubmitPhase) -> tuple[Op, ...]:
-    """Raises TaskEnded, PhaseNotFound, PhaseClosed, AgentsActive or NothingToReview."""
+    """Open the phase's review.
+
+    Raises TaskEnded, PhaseNotFound, PhaseClosed, AgentsActive or NothingToReview.
+    """
     draft = Draft(snapshot)
     draft.must_run()
     phase = draft.phase(command.phase_index)
@@ -57,7 +60,7 @@ def revision_ready(snapshot: TaskSnapshot, command: MarkRevisionReady) -> tuple[
     if phase.status is PhaseStatus.REVISION_NEEDED:
         phase = phases.move(draft, phase, PhaseStatus.FIXING)
     if phase.status is not PhaseStatus.FIXING:
-        raise phases.closed(phase, "no revision is asked for")
+        raise phases.closed(phase, "no revision was requested")
     phase = replace(phase, revision_ready=True)
     draft.put(phase)
     if phases.all_done(draft, phase):
@@ -66,9 +69,10 @@ def revision_ready(snapshot: TaskSnapshot, command: MarkRevisionReady) -> tuple[
 
 
 def agent_ended(draft: Draft, index: int, plan: ReviewPlan | None, *, at: datetime) -> None:
-    """Open the phase's review where its last agent has just ended and something was completed.
+    """Open the phase's review if its last agent has just ended and an agent completed its work.
 
-    A revision is resubmitted only when it was marked ready: agents end more than once a round.
+    A revision is resubmitted only if it was marked ready: within a round, all agents may have ended
+    several times.
     """
     phase = next((p for p in draft.phases if p.phase_index == index), None)
     if phase is None or plan is None or not phases.all_done(draft, phase):

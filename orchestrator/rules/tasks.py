@@ -1,4 +1,4 @@
-"""Tasks: created with their phases, cancelled or given up with all that is at work."""
+"""Tasks: created with their phases, cancelled or given up together with their active agents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["CancelTask", "CreateTask", "PhasePlan", "cancel", "create"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhasePlan:
-    """A phase as its task is created with it."""
+    """A phase of a task to create."""
 
     name: str
     description: str = ""
@@ -44,7 +44,7 @@ class CreateTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelTask:
-    """``outcome`` is CANCELLED, or FAILED for a task that is given up."""
+    """End a task; ``outcome`` is CANCELLED, or FAILED for a task that is given up."""
 
     reason: str
     at: datetime
@@ -80,7 +80,7 @@ def create(command: CreateTask) -> tuple[Op, ...]:
 def cancel(snapshot: TaskSnapshot, command: CancelTask) -> tuple[Op, ...]:
     """End the task: its agents are terminated, its open reviews aborted.
 
-    Of a task given up the escalated phases are FAILED. Raises TaskEnded.
+    If the outcome is FAILED its escalated phases become FAILED. Raises TaskEnded.
     """
     draft = Draft(snapshot)
     draft.must_run()
@@ -107,5 +107,5 @@ def cancel(snapshot: TaskSnapshot, command: CancelTask) -> tuple[Op, ...]:
 
 
 def context_text(**fields: object) -> str:
-    """Return the JSON of a task's context: what is given of background, deliverables and so on."""
+    """Return the JSON of a task's context, without the fields that are empty."""
     return jsontext.dump_text({name: value for name, value in fields.items() if value})

@@ -1,4 +1,4 @@
-"""The older orchestrator beside ours: its database, and its packages of the same names."""
+"""The legacy orchestrator on the same machine: its database, its packages of the same names."""
 
 import json
 import os
@@ -37,8 +37,8 @@ def run(workspace, *tokens, **env):
 
 
 def test_its_database_is_named_with_what_it_counts(workspace):
-    """By status and doctor, until it was said that the JSON is the truth."""
-    said = "state.sqlite3: the older system's own database, written 20"
+    """Status and doctor name it until a switch with --json-is-truth was made."""
+    said = "state.sqlite3: the legacy system's own database, written 20"
     for tokens in (["status"], ["status", "--json"], ["doctor"]):
         code, text = run(workspace, *tokens)
         assert said in text
@@ -61,8 +61,8 @@ def test_a_database_that_cannot_be_read_is_named_too(workspace):
 
 
 def test_its_packages_may_come_first(workspace, tmp_path):
-    """With the older program's folder first on the path its packages are imported, and the registry
-    works all the same, since it needs neither; doctor names the folder."""
+    """With the legacy program's folder first on the path its packages are imported; the registry
+    still works, since it needs neither; doctor names the folder."""
     older = tmp_path / "older"
     for name in ("orchestrator", "dashboard"):
         (older / name).mkdir(parents=True)

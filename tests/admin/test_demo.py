@@ -1,4 +1,4 @@
-"""registry-backend demo: the move under load, and that its check can fail."""
+"""registry-backend demo: a migration under load, and a check that its check can fail."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def demo(capsys, *tokens):
 
 
 def test_nothing_is_lost(capsys):
-    """Twelve switches under load: every acknowledged write is found by plain json and sqlite3."""
+    """Twelve switches under load: plain json and sqlite3 find every acknowledged write."""
     code, steps = demo(capsys)
     assert code == 0
     assert len(steps) == 13
@@ -28,7 +28,7 @@ def test_nothing_is_lost(capsys):
 
 
 def test_sabotage_is_found_out(capsys):
-    """One write in 500 acknowledged and not made: lost, exit 3."""
+    """One write in 500 is acknowledged but not made: reported as lost, exit 3."""
     code, steps = demo(capsys, "--sabotage")
     assert code == 3
     assert sum(s["lost"] for s in steps) > 0
@@ -36,7 +36,7 @@ def test_sabotage_is_found_out(capsys):
 
 @pytest.mark.parametrize("name", ["recorded-2025-10", "server-2026-01"])
 def test_nothing_is_lost_in_a_copy_of_a_real_registry(name, tmp_path, capsys):
-    """--workspace: the demo runs on what the older orchestrator left behind, too."""
+    """--workspace: the demo also runs on a registry that the legacy orchestrator wrote."""
     code, steps = demo(capsys, "--workspace", str(samples.copy_of(name, tmp_path)))
     assert code == 0
     assert all(s["lost"] == s["mismatches"] == 0 for s in steps)
@@ -44,12 +44,12 @@ def test_nothing_is_lost_in_a_copy_of_a_real_registry(name, tmp_path, capsys):
 
 @pytest.mark.skipif(not PROVING, reason="make proof")
 def test_nothing_is_lost_on_a_slow_disk(tmp_path):
-    """Each sync 10 ms longer: the same twelve switches, and it says why they take long."""
+    """With syncs 10 ms slower: the same twelve switches; the demo says why they take long."""
     command = [sys.executable, "-m", "backends.admin", "demo", "--writers", "2", "--seconds", "0.2"]
     slow = slow_syncs(tmp_path, 10)
     done = subprocess.run(command, env=slow, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a sync takes" in done.stdout
     assert "lost 0" in done.stdout.splitlines()[-1]
-    assert "left as it was found" in done.stdout
+    assert "left unchanged" in done.stdout
     assert done.stderr == ""

@@ -42,7 +42,7 @@ def switch(workspace, phase):
 
 @pytest.mark.parametrize("name", ["recorded-2025-10", "server-2026-01"])
 def test_doctor_on_real_registries_writes_nothing(name, tmp_path, capsys):
-    """What could not be read is named; nothing needs action, and no trace is left."""
+    """Unreadable parts are named; nothing needs action, and no file is created."""
     place = samples.copy_of(name, tmp_path)
     before = sorted(place.rglob("*"))
     code, found = run(capsys, "doctor", "--workspace", place)
@@ -53,14 +53,14 @@ def test_doctor_on_real_registries_writes_nothing(name, tmp_path, capsys):
 
 
 def test_doctor_finds_nothing_to_do_in_a_move_that_is_well(workspace, capsys):
-    """Modes, locks, counts, pages, marks: all in order in phase 2."""
+    """In phase 2 modes, locks, counts, pages and replication positions are all in order."""
     switch(workspace, 2)
     code, found = run(capsys, "doctor", "--workspace", workspace)
     assert (code, todo(found)) == (0, {})
 
 
 def test_doctor_names_what_needs_action(workspace, capsys):
-    """A mode, a dead switch, a lagging task, kept bytes, a difference: each with its command."""
+    """A wrong mode, an interrupted switch, a task behind, a conflict, a mismatch: with commands."""
     switch(workspace, 1)
     state = workspace / ".registry"
     (state / "phase.json").chmod(0o644)
@@ -82,7 +82,7 @@ def test_doctor_names_what_needs_action(workspace, capsys):
 
 
 def test_doctor_recounts(tmp_path, capsys):
-    """Counters that do not say what the records say are found; so is a damaged file."""
+    """Counters that differ from a count of the records are found; so is a damaged file."""
     with closing(open_store(load_settings(tmp_path, env={}))) as store:
         build.make(store, "t", build.agent("t"))
     path = tmp_path / ".registry" / "registry.sqlite3"
@@ -102,7 +102,7 @@ def test_doctor_recounts(tmp_path, capsys):
 
 
 def test_doctor_compares_logs_and_records(tmp_path, capsys):
-    """A line nobody took in, a record without a line: reconcile is named, and mends both."""
+    """A line that was not imported, a record without a line: reconcile is named, and fixes both."""
     with closing(open_store(load_settings(tmp_path, env={}))) as store:
         build.make(store, "t", build.agent("t"))
         build.put(store, build.report("t"), expected=None)
@@ -118,7 +118,7 @@ def test_doctor_compares_logs_and_records(tmp_path, capsys):
 
 
 def test_doctor_compares_the_sides_of_a_move(workspace, capsys):
-    """A row changed behind our back in phase 2: the task is named, and how to look at it."""
+    """A row of the target changed by hand in phase 2: the task and the diff command are named."""
     switch(workspace, 2)
     path = workspace / ".registry" / "registry.sqlite3"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -129,7 +129,7 @@ def test_doctor_compares_the_sides_of_a_move(workspace, capsys):
 
 
 def test_doctor_sees_what_nobody_can_write_or_read(workspace, capsys):
-    """A document left read-only in phase 1, and a journal with a damaged line."""
+    """A read-only document in phase 1 and a journal with a damaged line are reported."""
     switch(workspace, 1)
     document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     document.chmod(0o444)
@@ -145,7 +145,7 @@ def test_doctor_sees_what_nobody_can_write_or_read(workspace, capsys):
 
 
 def test_a_check_that_fails_is_an_issue_not_the_end(tmp_path, capsys, monkeypatch):
-    """A plugin's check may raise: the others are run, and its own error is told."""
+    """If a plugin's check raises, the other checks still run and its error is reported."""
 
     class Broken:
         pass
@@ -171,7 +171,7 @@ def test_a_check_that_fails_is_an_issue_not_the_end(tmp_path, capsys, monkeypatc
 
 
 def test_recover_finishes_what_the_dead_left(workspace, capsys):
-    """A dead switch and a task that lags: told with --dry-run, mended without, then nothing."""
+    """An interrupted switch and a task behind: listed by --dry-run, then fixed, then gone."""
     switch(workspace, 2)
     (workspace / ".registry" / "switch.json").write_text("{}")
     document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
@@ -188,7 +188,7 @@ def test_recover_finishes_what_the_dead_left(workspace, capsys):
 
 
 def test_reconcile_says_what_it_would_do(workspace, capsys):
-    """--dry-run counts the tasks that lag; without, they are brought up to date."""
+    """--dry-run counts the tasks that are behind; without it, they catch up."""
     switch(workspace, 1)
     document = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     document.write_text(document.read_text().replace('"running"', '"completed"'))
@@ -200,7 +200,7 @@ def test_reconcile_says_what_it_would_do(workspace, capsys):
 
 
 def test_recover_waits_for_no_switch(workspace, capsys):
-    """While a switch runs it is busy: exit 4."""
+    """While a switch runs, recover exits with 4."""
     from filelock import FileLock
 
     switch(workspace, 1)
@@ -221,7 +221,7 @@ while True:
 
 
 def test_watch_sees_what_another_process_does(workspace, capsys):
-    """Writes and reads a second with their 99th percentile, the gate, what was mirrored."""
+    """Writes and reads a second with their 99th percentile, gate waits, replicated changesets."""
     switch(workspace, 1)
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(workspace)], stdout=subprocess.PIPE
@@ -244,5 +244,5 @@ def test_watch_sees_what_another_process_does(workspace, capsys):
 
 @pytest.mark.parametrize("words", [["--every", "0"], ["--count", "-1"]])
 def test_watch_refuses_what_it_cannot_do(workspace, capsys, words):
-    """Usage errors exit 2 and say what fits."""
+    """Usage errors exit with 2."""
     assert run(capsys, "watch", *words, "--workspace", workspace)[0] == 2

@@ -1,4 +1,4 @@
-"""registry-backend and its status: true on real registries."""
+"""registry-backend and its status: accurate on real registries."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def status(capsys, workspace):
 
 
 def test_the_recorded_registry(tmp_path, capsys):
-    """One agent and one task are active, silent since October 2025, where five are claimed."""
+    """One agent and one task are active, silent since October 2025; the stored count is five."""
     workspace = samples.copy_of("recorded-2025-10", tmp_path)
     found = status(capsys, workspace)
     assert found["migration"]["phase"] == 0
@@ -48,7 +48,7 @@ def test_the_recorded_registry(tmp_path, capsys):
 
 
 def test_the_server_registry(tmp_path, capsys):
-    """Phases, reviews, verdicts, archived logs, both dialects; what is odd is named."""
+    """Phases, reviews, verdicts, archived logs, both dialects; oddities are named."""
     found = status(capsys, samples.copy_of("server-2026-01", tmp_path))
     assert found["records"]["json"] == {
         "tasks": 4,
@@ -68,7 +68,7 @@ def test_the_server_registry(tmp_path, capsys):
 
 
 def test_the_summary_for_people(tmp_path, capsys):
-    """Without a verb: the sentence, the phase line, who is silent."""
+    """Without a command: the headline, the phase line, the silent agents."""
     workspace = samples.copy_of("recorded-2025-10", tmp_path)
     code, out, _ = run(capsys, "--workspace", workspace)
     assert code == 0
@@ -98,7 +98,7 @@ def test_plugins_are_listed(capsys):
 
 
 def test_a_cold_status_imports_no_database_and_no_terminal_library(tmp_path):
-    """What a script pays for a status: not SQLAlchemy, Alembic or rich."""
+    """A status in a script must be fast: it imports neither SQLAlchemy nor Alembic."""
     code = (
         "import sys; from backends.admin.cli import main;"
         f"main(['status', '--json', '--workspace', {str(tmp_path)!r}]);"

@@ -1,4 +1,4 @@
-"""Every command on terminals that cannot show everything, into disks that are full."""
+"""Every command on terminals with a limited encoding, and with output to a full disk."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def run(workspace, tokens, *, out=subprocess.PIPE, **env):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("tokens", COMMANDS, ids=" ".join)
 def test_no_encoding_makes_a_traceback(workspace, tokens, encoding):
-    """Signs that it lacks become question marks; JSON stays what it is, escaped."""
+    """Characters outside the encoding become question marks; JSON escapes them and stays exact."""
     done = run(workspace, tokens, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert done.returncode in {0, 1, 3, 6}, done.stderr
     assert b"Traceback" not in done.stdout + done.stderr

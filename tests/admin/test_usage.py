@@ -1,4 +1,4 @@
-"""registry-backend: what is said to who calls it wrongly, and to who calls it on nothing."""
+"""registry-backend: messages for wrong calls, and for a folder without a registry."""
 
 import json
 from contextlib import closing
@@ -27,13 +27,13 @@ def error(capsys, *tokens):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_help_has_one_example_of_that_command(command, capsys):
-    """And no other command's."""
+    """And no example of another command."""
     _, out, _ = run(capsys, command, "--help")
     assert out.count("Example: ") == out.count(f"Example: registry-backend {command}") == 1
 
 
 def test_the_version_is_the_distributions(capsys):
-    """--version."""
+    """--version prints it."""
     assert run(capsys, "--version") == (0, version("registry-backend") + "\n", "")
 
 
@@ -46,7 +46,7 @@ def test_options_may_come_before_the_command(tmp_path, capsys):
 
 
 def test_usage_errors_name_the_help_of_their_command(capsys):
-    """What is wrong, and where it is explained."""
+    """The message says what is wrong, and names the help to read."""
     code, found = error(capsys, "stauts")
     assert (code, found["message"], found["next"]) == (
         2,
@@ -56,7 +56,7 @@ def test_usage_errors_name_the_help_of_their_command(capsys):
     code, found = error(capsys, "plan", "1", "2")
     assert (code, found["message"], found["next"]) == (
         2,
-        "'2' is one too many",
+        "unexpected argument '2'",
         "registry-backend plan --help",
     )
 
@@ -67,7 +67,7 @@ def test_usage_errors_name_the_help_of_their_command(capsys):
     ids=" ".join,
 )
 def test_an_empty_folder_stays_empty(command, tmp_path, capsys):
-    """A mistyped workspace is said to hold no registry, and no registry is started in it."""
+    """A mistyped workspace is reported to hold no registry, and none is created in it."""
     code, found = error(capsys, *command, "--workspace", tmp_path)
     assert code == 1
     assert "no registry" in found["message"]
@@ -76,7 +76,7 @@ def test_an_empty_folder_stays_empty(command, tmp_path, capsys):
 
 
 def test_an_empty_history_leaves_no_trace(tmp_path, capsys):
-    """Nothing was switched in an older workspace: that is said, and nothing is written."""
+    """A legacy workspace without switches: the command says so, and writes nothing."""
     workspace = samples.copy_of("recorded-2025-10", tmp_path)
     before = sorted(workspace.rglob("*"))
     assert run(capsys, "history", "--workspace", workspace)[:2] == (0, "No switch was made here.\n")
@@ -85,7 +85,7 @@ def test_an_empty_history_leaves_no_trace(tmp_path, capsys):
 
 @pytest.mark.parametrize("wrong", [("--seconds", "-1"), ("--writers", "0"), ("--workspace", ".")])
 def test_the_demo_refuses_what_it_cannot_run(wrong, tmp_path, capsys, monkeypatch):
-    """Before it starts anything."""
+    """It refuses before it creates anything."""
     monkeypatch.chdir(tmp_path)
     assert error(capsys, "demo", *wrong)[0] == 2
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,9 @@
-"""Conduct a task of two phases to its end by the Python SDK of the generation before.
+"""Conduct a task of two phases to its end with the previous generation of the Python SDK.
 
     python python_sdk_1.py stdio COMMAND ARG...
     python python_sdk_1.py http URL TOKEN
 
-Prints what ``conduct.mjs`` prints.
+Print the same lines as ``conduct.mjs``.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamablehttp_client
 
 
 class Conductor:
-    """A session, and what it cost."""
+    """A session, with the number of its calls and the tokens of their answers."""
 
     def __init__(self, session):
         self.session = session

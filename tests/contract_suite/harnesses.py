@@ -1,4 +1,4 @@
-"""A harness as the author of a store would bring it."""
+"""A harness such as the author of a store would write."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from contract_tests.harness import Harness
 
 
 class Elsewhere(Harness):
-    """A file in a folder that has to be made first; notes what was made and taken away."""
+    """A store in a folder that must be created first; notes each ``set_up`` and ``tear_down``."""
 
     def note(self, what):
         with Path(os.environ["HARNESS_NOTES"]).open("a") as file:
@@ -26,4 +26,4 @@ class Elsewhere(Harness):
 
 
 class NoHarness:
-    """Something else."""
+    """A class that does not derive from Harness."""

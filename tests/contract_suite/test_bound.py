@@ -1,4 +1,6 @@
-"""A store that never answers: the run ends with a verdict, its report was written as it went."""
+"""A store that never answers: the run ends with a verdict, and the report is written after each
+test.
+"""
 
 import json
 import os
@@ -42,7 +44,7 @@ def contract(site, *tokens):
 
 @pytest.mark.parametrize("block", ["pass", BLOCK], ids=["in Python", "in an engine's code"])
 def test_it_fails_in_time_and_the_run_gives_its_verdict(tmp_path, block):
-    """Where the test can be ended the run goes on; where nothing ends it the run stops there."""
+    """If the test can be interrupted, the run continues; if not, the run stops there."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "hanging-store", HANGING.format(block=block))
@@ -53,7 +55,7 @@ def test_it_fails_in_time_and_the_run_gives_its_verdict(tmp_path, block):
     found = json.loads(done.stdout)
     assert found["level"] == "none"
     assert json.loads(report.read_text()) == found
-    assert found["stores"][0]["groups"]["commit"]["passed"] > 0  # what came before it
+    assert found["stores"][0]["groups"]["commit"]["passed"] > 0  # the tests before it
     said = found["failed"][-1]["error"]
     assert "did not end within 1 s" in said
     assert ("could not be ended" in said) == (block == BLOCK)

@@ -1,4 +1,4 @@
-"""The example's engine where LMDB is delicate: closed or forked while in use, replaced."""
+"""The LMDB engine in difficult cases: closed or forked while in use, and its file replaced."""
 
 import os
 import subprocess
@@ -90,10 +90,10 @@ else:
 
 @pytest.mark.parametrize("code", [CLOSED, FORKED, REPLACED], ids=["closed", "forked", "replaced"])
 def test_the_engine_holds(code, tmp_path):
-    """No crash, no hang, no other state than what was committed."""
+    """There is no crash, no hang, and no state other than what was committed."""
     pytest.importorskip("lmdb", reason="lmdb is not installed")
     done = subprocess.run(
-        # Since Python 3.12 a fork beside threads warns, which is what one of them is about.
+        # Since Python 3.12 a fork of a process with threads warns; one case tests this fork.
         [
             sys.executable,
             "-Wignore::DeprecationWarning",

@@ -1,4 +1,4 @@
-"""The contract tests are tested: each store that is wrong in one way is found out."""
+"""Tests of the contract tests: they detect every mutant."""
 
 import json
 import os
@@ -32,13 +32,15 @@ def contract(*arguments, **variables):
 
 
 def test_there_are_enough():
-    """As many as the faults that stores are known for."""
+    """There are at least as many mutants as common faults of stores."""
     assert len(MUTANTS) >= 24
     assert all(kind.__doc__ for kind in MUTANTS.values())
 
 
 def rechecked(name):
-    """Run the suite on a mutant, first the tests that are known to find it; return the report."""
+    """Run the suite on a mutant, with the tests that are known to detect it first; return the
+    report.
+    """
     command = [sys.executable, "-m", "contract_tests.mutation_report", "--recheck", name]
     done = subprocess.run(
         [*command, *KILLS[name]["killed_by"]],
@@ -53,7 +55,7 @@ def rechecked(name):
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_killed(name):
-    """The suite says no, with the semantics line that the store breaks."""
+    """The suite fails on the mutant and names the line of the contract that it breaks."""
     report = rechecked(name)
     assert report["level"] == "none"
     (failure,) = report["failed"][:1]
@@ -61,28 +63,28 @@ def test_a_mutant_is_killed(name):
     assert failure["error"]
     assert failure["seed"]
     assert failure["history"] or failure["group"] in {"model", "capability"}
-    # What docs/contract.md says of it still holds: a test that it names finds the mutant. Where
-    # threads or chance take part, another one may be the first.
+    # docs/contract.md is still accurate: a test that it names detects the mutant. In groups with
+    # threads or random histories another test may fail first.
     found = re.sub(r"\.py::(\w+).*", r"::\1", failure["test"])
     assert found in KILLS[name]["killed_by"] or failure["group"] in CHANCE
 
 
 def test_the_command_says_no():
-    """A store that is wrong makes it exit with 3, and its report names no level."""
+    """On a faulty store the command exits with 3, and its report has level none."""
     code, report = contract("mutant://no-compare", "--first")
     assert (code, report["level"]) == (3, "none")
     assert report["failed"][0]["semantics"]
 
 
 def test_the_control_is_not_killed():
-    """The store that every mutant is made of passes, opened in the same way."""
+    """The store from which every mutant is made passes when it is opened in the same way."""
     code, report = contract("mutant://correct")
     assert (code, report["level"], report["failed"]) == (0, "full", [])
 
 
 @pytest.mark.parametrize("level", ["core", "full"])
 def test_a_correct_store_reaches_its_level(level):
-    """memory declares no capability but one: what it declares it keeps."""
+    """The store memory reaches both levels; it declares only one capability."""
     code, report = contract("memory", "--level", level, "--seed", "7")
     assert (code, report["level"], report["seed"]) == (0, level, 7)
     assert report["failed"] == []
@@ -93,14 +95,14 @@ def test_a_correct_store_reaches_its_level(level):
 
 
 def test_an_unknown_store_is_named():
-    """An error with what there is."""
+    """The error has the code unknown_backend."""
     code, report = contract("no-such-store")
     assert code == 1
     assert report["error"]["code"] == "unknown_backend"
 
 
 def test_a_harness_sets_the_store_up(tmp_path):
-    """Once for each test and taken away again; its variables say which store it is."""
+    """A harness is set up and torn down once per test, and its variables select the store."""
     notes = tmp_path / "notes"
     harness = "tests.contract_suite.harnesses:Elsewhere"
     code, report = contract("mine", "--harness", harness, HARNESS_NOTES=str(notes))
@@ -116,14 +118,14 @@ def test_a_harness_sets_the_store_up(tmp_path):
     "name", ["no.such:Thing", "os:path", "tests.contract_suite.harnesses:NoHarness"]
 )
 def test_what_is_no_harness_is_refused(name):
-    """Named, with what to do."""
+    """The command exits with 2 and states the next step."""
     code, report = contract("memory", "--harness", name)
     assert code == 2
     assert report["error"]["next"]
 
 
 def test_a_seed_is_told_and_taken(tmp_path):
-    """A failure can be repeated with it."""
+    """The report shows the seed, and the same seed repeats the failure."""
     asked = "mutant://findings-not-in-feed", "--first", "--seed", "11"
     found = [contract(*asked)[1]["failed"] for _ in range(2)]
     assert found[0]
@@ -132,7 +134,9 @@ def test_a_seed_is_told_and_taken(tmp_path):
 
 
 def test_a_place_of_ones_own_is_not_written_to(tmp_path):
-    """A registry that is in use is no place for tests: a location needs a harness."""
+    """A store with a location is refused without a harness, so that no registry in use is
+    overwritten.
+    """
     code, report = contract(f"sqlite://{tmp_path}/real.sqlite3")
     assert code == 2
     assert "harness" in report["error"]["next"]

@@ -1,4 +1,4 @@
-"""What the report of a run says, whatever the tests showed the store."""
+"""The report of a run, also for texts that cannot be encoded."""
 
 import orjson
 
@@ -7,16 +7,16 @@ from contract_tests.report import _Run
 
 
 class Failed:
-    """A test's report, as pytest gives it."""
+    """A test's report as pytest passes it."""
 
     nodeid = "contract_tests/test_values.py::test_text[yours]"
     failed, skipped, when, duration = True, False, "call", 0.1
     longreprtext = "E   assert '\ud800' == '?'"
-    sections = (("what was asked of the store last", "commit('\udfff')"), ("seed", "1"))
+    sections = (("last calls to the store", "commit('\udfff')"), ("seed", "1"))
 
 
 def test_a_failure_with_a_lone_surrogate_can_be_written():
-    """Tests show stores such text; the report is written all the same, and shows what it was."""
+    """Tests send such text to stores; the report can be written and shows the text escaped."""
     run = _Run(lambda *_: None, False, 600.0, lambda: None)
     run.semantics[Failed.nodeid] = ""
     run.places[Failed.nodeid] = "yours", "values"
@@ -27,7 +27,7 @@ def test_a_failure_with_a_lone_surrogate_can_be_written():
 
 
 def test_each_harness_has_a_name_of_its_own(tmp_path):
-    """By which a server keeps the tests apart; the folder's own name is the same each time."""
+    """A harness's key is unique to its workspace and the same at each run."""
     kept = [Harness("memory", tmp_path / n / "workspace") for n in ("a", "b", "a")]
     assert kept[0].key == kept[2].key != kept[1].key
     assert kept[0].key.isalnum()

@@ -1,4 +1,4 @@
-"""Stores of other distributions: the example, and the one that ``plugins new`` writes."""
+"""Stores of other distributions: the LMDB example, and the one that ``plugins new`` writes."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from backends.admin.new_plugin import FILES
 from tests import legacy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "registry-backend-lmdb"
-# As its author would, but for what is here already: nothing is fetched.
+# As its author would install it, but pip downloads nothing: the dependencies are here already.
 PIP = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An environment of its own, that sees what this one has installed."""
+    """A virtual environment that also sees the packages of this one."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
@@ -31,7 +31,7 @@ def python(tmp_path_factory):
 
 
 def run(python, *arguments, cwd=None, **variables):
-    """Run a command there; return its exit code and what it said."""
+    """Run a command; return its exit code and output."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")} | PIP | variables
     done = subprocess.run(
         arguments, check=False, capture_output=True, text=True, timeout=280, env=env, cwd=cwd
@@ -40,7 +40,7 @@ def run(python, *arguments, cwd=None, **variables):
 
 
 def test_the_example_reaches_full(python, tmp_path):
-    """Installed and named, nothing else: a key-value engine keeps the whole contract."""
+    """The installed example passes the contract tests at level full."""
     pytest.importorskip("lmdb", reason="lmdb is not installed")
     code, said = run(python, python, "-m", "pip", "install", EXAMPLE)
     assert code == 0, said
@@ -54,7 +54,7 @@ def test_the_example_reaches_full(python, tmp_path):
 
 
 def test_a_new_plugin_passes_its_own_test(python, tmp_path, capsys):
-    """Four files; ``make test`` in them says level core."""
+    """``plugins new`` writes four files, and ``make test`` in them reaches level core."""
     folder = tmp_path / "registry-backend-trial"
     assert main(["plugins", "new", "trial", "--folder", str(folder), "--json"]) == 0
     written = json.loads(capsys.readouterr().out)["written"]
@@ -69,7 +69,7 @@ def test_a_new_plugin_passes_its_own_test(python, tmp_path, capsys):
     "name", ["", "Big", "1st", "a b", "../x", "sqlite", "example", "x" * 41, "auto", "dual2", "a_"]
 )
 def test_a_name_that_cannot_be_is_refused(name, tmp_path, capsys):
-    """And a folder that is there is left alone."""
+    """A name that is not valid is refused, and so is a folder that exists."""
     assert main(["plugins", "new", name, "--folder", str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
     assert main(["plugins", "new", "fine", "--folder", str(tmp_path)]) == 2
@@ -78,7 +78,7 @@ def test_a_name_that_cannot_be_is_refused(name, tmp_path, capsys):
 
 
 def test_a_registry_moves_to_a_third_partys_store(python, tmp_path):
-    """From the older programs' files to LMDB for good, and back: 0 to 4 to 0."""
+    """A registry moves from the legacy files to LMDB and back: phases 0 to 4 to 0."""
     pytest.importorskip("lmdb", reason="lmdb is not installed")
     code, said = run(python, python, "-m", "pip", "install", EXAMPLE)
     assert code == 0, said

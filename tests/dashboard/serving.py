@@ -1,4 +1,4 @@
-"""A dashboard as a process of its own, and a client that has its token."""
+"""A dashboard in its own process, and a client that has its token."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.orchestrator.conducting import environment
 
 @dataclass
 class Served:
-    """Where it answers, and its two tokens."""
+    """The URL of a running dashboard, its two tokens, its process."""
 
     url: str
     operator: str
@@ -28,7 +28,7 @@ class Served:
 
 @contextmanager
 def serving(workspace, *, port="0", **more):
-    """Serve a workspace until left."""
+    """Serve a workspace until the context ends."""
     workspace.mkdir(exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboard", "serve", "--port", port],

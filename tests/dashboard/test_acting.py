@@ -1,4 +1,4 @@
-"""What an operator does from here: the move with its progress, stopping, approving by force."""
+"""Actions of an operator: migration jobs with their progress, stopping, force-approving."""
 
 import json
 import sqlite3
@@ -42,7 +42,7 @@ def post(served, path, body=None, *, token=None):
 
 
 def told(answer):
-    """Return the events of a stream that has ended."""
+    """Return the (name, data) events of a stream that has ended."""
     assert answer.status_code == 200, answer.text
     blocks = answer.text.replace("\r\n", "\n").strip().split("\n\n")
     lines = [dict(line.split(": ", 1) for line in b.split("\n")) for b in blocks]
@@ -50,7 +50,7 @@ def told(answer):
 
 
 def act(served, path, body=None):
-    """Do something that takes its time; return its last word."""
+    """Run a migration job to its end; return its last event."""
     return told(post(served, f"/api/migration/{path}", body))[-1]
 
 
@@ -79,7 +79,7 @@ def test_a_whole_move_and_back(workspace):
 
 
 def test_differences_are_named_field_by_field(workspace):
-    """A row of the target that somebody changed: which task, where, both values."""
+    """A changed row of the target is reported with its task, its field and both values."""
     with closing(open_migration(load_settings(workspace, env={}))) as migration:
         migration.switch(MigrationPhase(1), actor="test")
     with closing(sqlite3.connect(workspace / ".registry" / "registry.sqlite3")) as db, db:
@@ -98,7 +98,7 @@ def test_differences_are_named_field_by_field(workspace):
 
 
 def test_what_is_asked_wrongly(workspace):
-    """Typed, and nothing has changed: unknown names, phases that are none, times that are none."""
+    """Unknown fields, invalid phases and invalid times answer 422, and nothing has changed."""
     wrong = [
         ("switch", {}),
         ("switch", {"to": 5}),
@@ -113,7 +113,7 @@ def test_what_is_asked_wrongly(workspace):
         for path, body in wrong:
             answer = post(served, f"/api/migration/{path}", body)
             assert answer.status_code == 422, (path, body, answer.text)
-        # Seen at another epoch than the record's: somebody has moved it meanwhile.
+        # The caller saw another epoch than the record's: the phase was switched meanwhile.
         assert act(served, "switch", {"to": 1, "epoch": 7})[1]["answer"].get("steps") == []
         assert phase_of(workspace) == 0
         answer = post(served, "/api/migration/switch", {"to": 1}, token=served.reader)
@@ -121,17 +121,17 @@ def test_what_is_asked_wrongly(workspace):
 
 
 def test_a_registry_that_is_in_no_move(tmp_path):
-    """Born in SQLite: said, and refused with what to do."""
+    """A registry created in SQLite: the page says so, a switch is refused with a next step."""
     open_store(load_settings(tmp_path, env={})).close()
     with serving(tmp_path) as served:
-        assert "Nothing is being moved." in served.get("/migration").text
+        assert "This registry is not being migrated." in served.get("/migration").text
         name, job = act(served, "switch", {"to": 1})
         assert (name, job["answer"]["code"]) == ("failed", "backend_mismatch")
         assert job["answer"]["next_step"]
 
 
 def test_one_at_a_time_and_everybody_sees_it(workspace):
-    """A second one is refused while the first runs; who left is not waited for."""
+    """A second job is refused while the first runs; the first continues when its client leaves."""
     with serving(workspace) as served, stream(served) as following:
         with Gate(workspace / ".registry", timeout=5).passing():
             headers = {"authorization": f"Bearer {served.operator}"}
@@ -153,7 +153,7 @@ def test_one_at_a_time_and_everybody_sees_it(workspace):
 
 
 def test_an_agent_is_stopped(tmp_path):
-    """Its process too; the reason is kept; a second time is refused."""
+    """Its process is stopped too; the reason is recorded; a second stop is refused."""
     conducting.configure(tmp_path, argv=[sys.executable, "-c", "import time; time.sleep(600)"])
     with open_orchestrator(load_settings(tmp_path, env={})) as service:
         task_id = service.create_task("stop one").task.task_id
@@ -170,7 +170,7 @@ def test_an_agent_is_stopped(tmp_path):
             assert service.deployment.process(service.agent(task_id, agent.agent_id)) != "alive"
             assert "astray" in service.agent(task_id, agent.agent_id).extra
             page = served.get(f"/tasks/{task_id}/agents/{agent.agent_id}").text
-            assert "It ended: it went &lt;i&gt;astray" in page
+            assert "Why it ended: it went &lt;i&gt;astray" in page
             again = post(served, where, {"reason": "again"})
             assert (again.status_code, again.json()["code"]) == (409, "agent_ended")
             nobody = post(served, f"/api/agents/{task_id}/nobody/stop", {"reason": "x"})
@@ -178,7 +178,7 @@ def test_an_agent_is_stopped(tmp_path):
 
 
 def test_an_escalated_phase_is_approved_by_force(tmp_path):
-    """Shown under reviews, with a button for operators; only where it is escalated."""
+    """The reviews page has a button for operators; only an escalated phase can be approved."""
     store = open_store(load_settings(tmp_path, env={}))
     build.make(
         store,
@@ -201,7 +201,7 @@ def test_an_escalated_phase_is_approved_by_force(tmp_path):
 
 
 def test_writers_go_on_while_it_moves(workspace):
-    """Eight writers, a move up and down by this API: nothing that was acknowledged is lost."""
+    """Eight writers, while this API switches up and down: no acknowledged write is lost."""
     settings = load_settings(workspace, env={})
     with (
         closing(open_store(settings)) as store,
@@ -215,7 +215,7 @@ def test_writers_go_on_while_it_moves(workspace):
 
 
 def test_metrics(workspace):
-    """Prometheus's text: each line is one, each name is said once."""
+    """Prometheus's text format: every line is valid, each metric is declared once."""
     with serving(workspace) as served:
         answer = served.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")

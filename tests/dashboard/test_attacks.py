@@ -1,4 +1,4 @@
-"""What an attack on the dashboard found; each is mended, and named here."""
+"""Faults that attacks on the dashboard found: a test for each; all are fixed."""
 
 import fcntl
 import json
@@ -48,7 +48,7 @@ def test_any_status_and_older_tasks(tmp_path):
 
 
 def test_numbers_keep_their_text(tmp_path):
-    """`1e-7`, twenty digits and `0.10` in what an older program stored answered 500."""
+    """`1e-7`, twenty digits and `0.10` in legacy files made routes answer 500."""
     cost = {"cost": json.loads("1e-7"), "n": 12345678901234567890}
     legacy.write_task(
         tmp_path,
@@ -73,7 +73,7 @@ def test_numbers_keep_their_text(tmp_path):
 
 
 def test_two_dashboards_in_one_browser(tmp_path):
-    """The second one's cookie took the place of the first one's: browsers ignore ports."""
+    """The second dashboard's cookie replaced the first one's: cookies ignore ports."""
     with serving(tmp_path / "one") as one, serving(tmp_path / "two") as two:
         jar = httpx2.Cookies()
         for served in (one, two):
@@ -86,7 +86,7 @@ def test_two_dashboards_in_one_browser(tmp_path):
 
 @pytest.mark.parametrize("other", ["aaa=a b", "a", "=;;", 'q="', "é=1", 'j={"a":1}'])
 def test_a_cookie_of_another_program(tmp_path, other):
-    """One that is malformed signed the operator out."""
+    """A malformed cookie signed the operator out."""
     with serving(tmp_path) as served:
         link = f"{served.url}/?token={served.operator}"
         ((name, value),) = httpx2.get(link, follow_redirects=False).cookies.items()
@@ -97,7 +97,7 @@ def test_a_cookie_of_another_program(tmp_path, other):
 
 
 def test_a_client_that_does_not_read(tmp_path):
-    """It kept the server from ending."""
+    """Such a client kept the server from ending."""
     legacy.write_task(tmp_path, "T", agents=[{"id": "a", "status": "running"}])
     (tmp_path / "T" / "logs" / "a_stream.jsonl").write_bytes(b"x" * 2**21)
     with serving(tmp_path) as served, socket.socket() as client:
@@ -123,7 +123,7 @@ def test_a_client_that_does_not_read(tmp_path):
     ],
 )
 def test_an_odd_line_in_the_history(tmp_path, line):
-    """The page of the migration answered 500, its buttons included."""
+    """The migration page answered 500, so its buttons were missing too."""
     legacy.write_task(tmp_path, "T")
     with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
         migration.switch(MigrationPhase(1), actor="test")
@@ -135,7 +135,7 @@ def test_an_odd_line_in_the_history(tmp_path, line):
 
 
 def test_a_name_that_is_not_utf8(tmp_path):
-    """The page that should have reported it answered 500."""
+    """The system page, which should report the name, answered 500."""
     legacy.write_task(tmp_path, "T")
     folder = tmp_path / os.fsdecode(b"T\xff")
     folder.mkdir()
@@ -146,7 +146,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
 
 
 def test_a_read_that_failed_leaves_no_untruth(tmp_path, monkeypatch):
-    """What was changed while one read failed was never looked at again."""
+    """Changes that arrived while a read failed were never read again."""
     now = datetime.now(UTC)
     before, long_ago = now - timedelta(minutes=5), now - timedelta(hours=1)
     with open_at(tmp_path) as store:
@@ -170,7 +170,7 @@ def test_a_read_that_failed_leaves_no_untruth(tmp_path, monkeypatch):
 
 
 def test_the_headline_dates_the_silence_of_tasks(tmp_path):
-    """It took the date from an agent of a task that is alive."""
+    """It took the date from an agent of a task that is not silent."""
     now = datetime.now(UTC)
     with open_at(tmp_path) as store:
         build.make(
@@ -188,7 +188,7 @@ def test_the_headline_dates_the_silence_of_tasks(tmp_path):
 
 
 def test_more_reviews_than_are_shown(tmp_path):
-    """Fifty of sixty were called all, and sixty open ones hid the decided one."""
+    """Fifty of sixty were shown as if they were all, and sixty open ones hid the decided one."""
     with open_at(tmp_path) as store:
         for n in range(60):
             name = f"T-{n}"
@@ -206,12 +206,12 @@ def test_more_reviews_than_are_shown(tmp_path):
     with serving(tmp_path) as served:
         page = served.get("/reviews").text
         assert "More than 50 phases wait for a human." in page
-        assert page.count("There are more than these.") == 2
-        assert "None was decided yet." not in page
+        assert page.count("Not all are shown.") == 2
+        assert "No review was decided yet." not in page
 
 
 def test_nothing_is_compared_in_phase_0(tmp_path):
-    """A verification there said that there was no difference."""
+    """A verification in phase 0 said that there was no difference."""
     legacy.write_task(tmp_path, "T")
     with serving(tmp_path, REGISTRY_TARGET="elsewhere") as served:
         assert act(served, "verify")[1]["answer"]["compared"] is False
@@ -221,7 +221,7 @@ def test_nothing_is_compared_in_phase_0(tmp_path):
 
 
 def test_odd_lines_of_a_log(tmp_path):
-    """Deep nesting answered 500, a line separator cut a line in two, a link was called empty."""
+    """Deep nesting made it answer 500, U+2028 split a line in two, a symlink was shown as empty."""
     legacy.write_task(
         tmp_path, "T", agents=[{"id": n, "status": "running"} for n in ("a", "b", "c")]
     )
@@ -242,7 +242,7 @@ def test_odd_lines_of_a_log(tmp_path):
 
 
 def test_a_link_to_nobody(tmp_path, capsys):
-    """A port that is no longer the dashboard's may be another program's: it would get the token."""
+    """A port that the dashboard has left may be another program's, which would get the token."""
     with serving(tmp_path) as served:
         token = served.operator
     assert main(["link", "--workspace", str(tmp_path)]) == 2
@@ -256,8 +256,8 @@ def test_a_link_to_nobody(tmp_path, capsys):
 
 
 def test_what_waits_is_said_and_who_is_silent_is_shown(tmp_path):
-    """A phase that waited for a human was only called silent; a silent agent looked alive on its
-    own page; an approval by force left no trace; nobody could list what had failed.
+    """Four faults: a phase that waited for a human was only called silent; an agent's own page did
+    not say that it is silent; a forced approval was not shown; failed agents could not be listed.
     """
     long_ago = datetime(2025, 10, 17, tzinfo=UTC)
     with open_at(tmp_path) as store:
@@ -280,14 +280,14 @@ def test_what_waits_is_said_and_who_is_silent_is_shown(tmp_path):
         assert "Nothing is running. 1 phase waits for a human. 1 task is marked" in front
         for path in ("/tasks/T", "/tasks/T/agents/quiet"):
             assert '<span class="status silent">silent</span>' in served.get(path).text
-        assert "by force: seen &lt;b&gt;it" in served.get("/tasks/T").text
+        assert "force-approved: seen &lt;b&gt;it" in served.get("/tasks/T").text
         found = served.get("/?agents=failed").text
         assert "/tasks/T/agents/broken" in found
         assert "/tasks/T/agents/quiet" not in found.partition('id="agents"')[2]
 
 
 def test_a_log_is_read_to_its_beginning(tmp_path):
-    """The page showed the end and no way to what stands before it."""
+    """The page showed the end of a log, without a link to the earlier parts."""
     legacy.write_task(tmp_path, "T", agents=[{"id": "a", "status": "running"}])
     lines = "".join(f"line {n:06}\n" for n in range(5000))
     (tmp_path / "T" / "logs" / "a_stream.jsonl").write_text(lines)
@@ -304,7 +304,7 @@ def test_a_log_is_read_to_its_beginning(tmp_path):
 
 
 def test_the_page_answers_while_a_switch_waits(tmp_path):
-    """What is locked held the page up: it showed the job before for seconds."""
+    """A locked document delayed the page: for seconds it showed the job before."""
     folder = legacy.write_task(tmp_path, "T")
     with serving(tmp_path) as served, (folder / "AGENT_REGISTRY.json").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -319,6 +319,6 @@ def test_the_page_answers_while_a_switch_waits(tmp_path):
 
 
 def test_a_question_leaves_nothing_behind(tmp_path):
-    """`link` in an empty folder made a token there, and with it a registry."""
+    """`link` in an empty folder created a token there, and so a registry folder."""
     assert main(["link", "--workspace", str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []

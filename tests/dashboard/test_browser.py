@@ -1,4 +1,4 @@
-"""The pages in a real browser: live, quiet in the console, and asking nobody else."""
+"""The pages in a real browser: live, no console errors, no requests to other hosts."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: sh tests/
 
 @contextmanager
 def browsing(served, **options):
-    """Open a browser that is signed in; yields its context, and fails on any complaint."""
+    """Open a signed-in browser; yields its context, which collects errors, and its page."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -65,7 +65,7 @@ def workspace(tmp_path):
 
 
 def fill(workspace):
-    """Write a registry of an older program with a task that shows all that a page can."""
+    """Write a legacy registry, and a task with everything that a page can show."""
     legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
     now = datetime.now(UTC)
 
@@ -147,7 +147,7 @@ def live(page):
 
 
 def says(page, selector, text):
-    """Wait until an element says it; the policy of the page allows no other way to wait."""
+    """Wait until an element has a text; the page's security policy allows no other way to wait."""
     from playwright.sync_api import expect
 
     expect(page.locator(selector)).to_have_text(text, timeout=20_000)
@@ -165,7 +165,7 @@ PAGES = {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page(tmp_path, scheme):
-    """None complains; contrast, labels, names and order as WCAG AA wants them, by axe's rules."""
+    """No console errors; contrast, labels, names and order meet WCAG AA by axe's rules."""
     from axe_playwright_python.sync_playwright import Axe
 
     fill(tmp_path)
@@ -193,7 +193,7 @@ def test_every_page(tmp_path, scheme):
 
 
 def test_a_whole_move_by_clicks(workspace):
-    """0 to 4 and back to 0, each confirmed, while eight writers go on; nothing is lost."""
+    """Phase 0 to 4 and back to 0, each switch confirmed, under eight writers: no write is lost."""
     with (
         closing(open_store(load_settings(workspace, env={}))) as store,
         serving(workspace, REGISTRY_RETIRE_SECONDS="0") as served,
@@ -218,54 +218,54 @@ def test_a_whole_move_by_clicks(workspace):
 
 
 def test_an_operator_at_the_keyboard(tmp_path):
-    """Nothing without a confirmation and its reason; escape takes it back; focus stays."""
+    """An action needs a confirmation and a reason; Escape cancels it; the focus stays."""
     fill(tmp_path)
     store = open_store(load_settings(tmp_path, env={}))
     with serving(tmp_path) as served, browsing(served) as (context, page):
         page.goto(f"{served.url}/reviews")
         live(page)
-        button = page.get_by_role("button", name="Approve by force")
+        button = page.get_by_role("button", name="Force-approve")
         button.focus()
         page.keyboard.press("Enter")
         page.get_by_label("Reason").wait_for()
         build.put(store, build.report(ONE, "builder", message="while asked"), expected=None)
         page.wait_for_timeout(1000)
         page.keyboard.press("Escape")
-        says(page, "dialog:not([open]) #yes", "Approve by force")
+        says(page, "dialog:not([open]) #yes", "Force-approve")
         build.put(store, build.report(ONE, "builder", message="meanwhile"), expected=None)
         page.wait_for_timeout(1000)
         assert button.evaluate("e => e === document.activeElement")
         page.keyboard.press("Enter")
         page.keyboard.type("looked at it myself")
-        page.get_by_role("button", name="Approve by force").last.click()
+        page.get_by_role("button", name="Force-approve").last.click()
         page.get_by_text("No phase waits for a human.").wait_for()
         assert "looked at it myself" in store.load(ONE).phase(1).extra
-        # A press that takes its time is one click, however often the page is made anew meanwhile.
+        # A long press is one click, however often the page is replaced meanwhile.
         page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
-        stop = page.get_by_role("button", name="Stop it")
+        stop = page.get_by_role("button", name="Stop agent")
         stop.hover()
         page.mouse.down()
         page.wait_for_timeout(2500)
         page.mouse.up()
         page.get_by_label("Reason").wait_for()
         page.keyboard.press("Escape")
-        # What is refused is said where one looks: the agent has no process to stop twice.
+        # A refusal is shown on the page: the agent has ended meanwhile.
         page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
-        page.get_by_role("button", name="Stop it").click()
+        page.get_by_role("button", name="Stop agent").click()
         page.get_by_label("Reason").fill("enough")
         build.put(
             store,
             build.agent(ONE, "builder", status="completed"),
             expected=store.load(ONE).revision,
         )
-        page.locator("dialog").get_by_role("button", name="Stop it").click()
+        page.locator("dialog").get_by_role("button", name="Stop agent").click()
         page.get_by_role("alert").get_by_text("agent builder is completed").wait_for()
         assert [s for s in context.said if "409" not in s] == []
     store.close()
 
 
 def test_filtering(workspace):
-    """By clicks, with any status; while somebody types the page says that it waits."""
+    """By clicks, with any status; while a field is edited the page says that it is paused."""
     store = open_store(load_settings(workspace, env={}))
     for n in range(30):
         build.make(store, f"T-{n:02}", description="look here")
@@ -274,7 +274,7 @@ def test_filtering(workspace):
         field = page.get_by_label("Text")
         field.fill("look")
         build.make(store, "T-99", description="look there")
-        says(page, "#state", "waits while you fill in")
+        says(page, "#state", "paused while you edit")
         assert page.get_by_text("look there").count() == 0
         page.locator("h1").click()
         page.get_by_text("look there").wait_for()
@@ -286,7 +286,7 @@ def test_filtering(workspace):
         page.goto(f"{served.url}/tasks/TASK-1")
         page.get_by_label("Status").select_option("completed")
         page.get_by_role("button", name="Filter").click()
-        page.get_by_text("No agent fits.").wait_for()
+        page.get_by_text("No agent matches.").wait_for()
         page.get_by_label("Status").select_option("any")
         page.get_by_role("button", name="Filter").click()
         page.get_by_role("link", name="a", exact=True).wait_for()
@@ -295,7 +295,7 @@ def test_filtering(workspace):
 
 
 def test_a_browser_without_locks(workspace):
-    """As away from loopback without https: it stayed at its loading, without buttons."""
+    """Without https, except on loopback, there are no locks: the page never went live."""
     store = open_store(load_settings(workspace, env={}))
     with serving(workspace) as served, browsing(served) as (context, _):
         context.add_init_script("Object.defineProperty(navigator, 'locks', {value: undefined})")
@@ -312,7 +312,7 @@ def test_a_browser_without_locks(workspace):
 
 
 def test_no_script_of_an_agent_runs(tmp_path):
-    """Fifty of them in one task: none opens a dialog, none is stopped only by the page's policy."""
+    """Fifty scripts in one task: none opens a dialog, none has to be blocked by the policy."""
     with closing(open_store(load_settings(tmp_path, env={}))) as store:
         escalated = build.phase("T", name=SCRIPTS[0], status=PhaseStatus.ESCALATED)
         build.make(store, "T", escalated, build.agent("T", "a"), description=" ".join(SCRIPTS))
@@ -330,7 +330,7 @@ def test_no_script_of_an_agent_runs(tmp_path):
 
 
 def test_a_reader_sees_no_button(tmp_path):
-    """Who may only look is offered nothing that would be refused."""
+    """A reader is offered no action that would be refused."""
     fill(tmp_path)
     with serving(tmp_path) as served:
         served.operator = served.reader
@@ -342,7 +342,7 @@ def test_a_reader_sees_no_button(tmp_path):
 
 
 def test_an_agents_log_grows_on_the_page(tmp_path):
-    """Without a commit; who has scrolled to its end stays there, who reads further up too."""
+    """Without a commit; a log scrolled to its end stays there, one scrolled up stays too."""
     fill(tmp_path)
     log = tmp_path / ONE / "logs" / "builder_stream.jsonl"
     with serving(tmp_path) as served, browsing(served, viewport=SCREEN) as (_, page):
@@ -350,19 +350,19 @@ def test_an_agents_log_grows_on_the_page(tmp_path):
         live(page)
         with log.open("a") as file:
             file.write("".join(f"line {n} of many\n" for n in range(200)))
-        to_dict = page.locator("#log")
-        to_dict.get_by_text("line 199 of many").wait_for()
+        log = page.locator("#log")
+        log.get_by_text("line 199 of many").wait_for()
         at_end = "e => e.scrollTop + e.clientHeight >= e.scrollHeight - 4"
-        assert to_dict.evaluate(at_end)
-        to_dict.evaluate("e => { e.scrollTop = 40 }")
+        assert log.evaluate(at_end)
+        log.evaluate("e => { e.scrollTop = 40 }")
         with log.open("a") as file:
             file.write("and one more\n")
-        to_dict.get_by_text("and one more").wait_for(state="attached")
-        assert to_dict.evaluate("e => e.scrollTop") == 40
+        log.get_by_text("and one more").wait_for(state="attached")
+        assert log.evaluate("e => e.scrollTop") == 40
 
 
 def test_a_commit_shows_by_itself(workspace):
-    """Of another process, and an older program's edit; the title follows."""
+    """A commit of another process and an edit of a legacy program appear on the page."""
     store = open_store(load_settings(workspace, env={}))
     with serving(workspace) as served, browsing(served) as (context, page):
         live(page)
@@ -377,7 +377,7 @@ def test_a_commit_shows_by_itself(workspace):
 
 
 def test_ten_tabs_share_one_stream(workspace):
-    """The seventh works too, and all follow; a hidden one costs nothing."""
+    """The seventh tab works too, and all tabs follow; hidden tabs open no stream."""
     store = open_store(load_settings(workspace, env={}))
     with serving(workspace) as served, browsing(served) as (context, first):
         live(first)
@@ -395,7 +395,7 @@ def test_ten_tabs_share_one_stream(workspace):
 
 
 def test_it_comes_back_after_a_restart(workspace):
-    """Disconnected is said; then it is live again, with what happened meanwhile."""
+    """The page says disconnected; then it is live again, with the changes made meanwhile."""
     store = open_store(load_settings(workspace, env={}))
     with serving(workspace) as served:
         port = served.url.rpartition(":")[2]
@@ -420,7 +420,7 @@ def test_it_comes_back_after_a_restart(workspace):
     ],
 )
 def test_dark_small_and_without_a_script(tmp_path, options):
-    """Something is on each page, nothing sticks out of it, and it can be walked by keyboard."""
+    """No page is empty or wider than the screen, and Tab reaches its skip link."""
     fill(tmp_path)
     scripted = options.get("java_script_enabled", True)
     with serving(tmp_path) as served, browsing(served, **options) as (_, page):

@@ -1,4 +1,4 @@
-"""The stream: every change once, from where one left off, whoever wrote it."""
+"""The event stream: every change once, from the last one seen, whichever program wrote it."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def workspace(tmp_path, request):
 
 @contextmanager
 def stream(served, last=None):
-    """Listen; yields a function that returns the next event."""
+    """Open the stream; yields a function that returns the next event."""
     headers = {"authorization": f"Bearer {served.operator}"}
     if last:
         headers["last-event-id"] = last
@@ -48,7 +48,7 @@ def stream(served, last=None):
 
 
 def test_every_change_comes_once(workspace):
-    """From now on, then from the id of the last one that was seen, over a restart."""
+    """From now on, then from the id of the last event seen, across a restart."""
     store = open_store(load_settings(workspace, env={}))
     build.make(store, "T", build.agent("T", "a"))
     with serving(workspace) as served, stream(served) as following:
@@ -66,7 +66,7 @@ def test_every_change_comes_once(workspace):
 
 
 def test_a_foreign_edit_is_an_event(tmp_path):
-    """What an older program writes into its file comes as soon as what we write."""
+    """An edit that a legacy program writes into its file is sent like a commit."""
     path = legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}])
     with serving(tmp_path) as served, stream(served) as following:
         legacy.edit(path / "AGENT_REGISTRY.json", legacy.add_agent("b"))
@@ -75,7 +75,7 @@ def test_a_foreign_edit_is_an_event(tmp_path):
 
 
 def test_many_listeners_hear_the_same(tmp_path):
-    """Ten at once, each everything, in the same order."""
+    """Ten listeners at once each get every change in the same order."""
     store = open_store(load_settings(tmp_path, env={}))
     build.make(store, "T", build.agent("T", "a"))
     heard = [[] for _ in range(10)]
@@ -102,7 +102,7 @@ def test_many_listeners_hear_the_same(tmp_path):
 
 @pytest.mark.parametrize("forget", [0.0, 60.0])
 def test_a_pause_without_listeners(tmp_path, monkeypatch, forget):
-    """What came meanwhile is neither lost nor doubled, whether or not the server kept its place."""
+    """Changes during the pause come once each, whether or not the server kept its position."""
     monkeypatch.setattr(feed, "_FORGET", forget)
     store = open_store(load_settings(tmp_path, env={}))
     build.make(store, "T", build.agent("T", "a"))
@@ -140,7 +140,7 @@ def test_a_pause_without_listeners(tmp_path, monkeypatch, forget):
 
 
 def test_a_server_that_ends_ends_its_streams(tmp_path, capfd):
-    """As answers that are whole, and without a word of complaint."""
+    """The answers end properly, and nothing is logged."""
     with serving(tmp_path) as served:
         headers = {"authorization": f"Bearer {served.operator}"}
         with httpx2.stream("GET", served.url + "/api/events", headers=headers) as answer:
@@ -154,14 +154,14 @@ def test_a_server_that_ends_ends_its_streams(tmp_path, capfd):
 
 @pytest.mark.parametrize("last", ["x", "feed:-1", ":", "feed:99999999999999999999"])
 def test_ids_that_are_none(tmp_path, last):
-    """Refused, typed."""
+    """An invalid Last-Event-ID is refused with a typed error."""
     with serving(tmp_path) as served:
         answer = served.get("/api/events", headers={"last-event-id": last})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_query")
 
 
 def test_a_place_that_is_no_longer_kept(tmp_path):
-    """Of another feed: the page is told to look at everything afresh."""
+    """The id of another feed: the client is told to fetch everything again."""
     store = open_store(load_settings(tmp_path, env={}))
     build.make(store, "T")
     store.close()

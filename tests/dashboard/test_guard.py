@@ -1,4 +1,4 @@
-"""Nobody looks without a token, no other site reaches it, and looking changes nothing."""
+"""No access without a token or from another site, and reading changes nothing."""
 
 import http.client
 import json
@@ -32,7 +32,7 @@ def served(tmp_path_factory):
 
 
 def routes(served):
-    """Every route of the application, from its table, whatever answers it: path and methods."""
+    """Return path and methods of every route in the application's table."""
     app = create_app(None, served.settings, tokens=Tokens(operator="o", reader="r"))._app
     flat = []
     for entry in app.routes:
@@ -43,12 +43,12 @@ def routes(served):
 
 
 def looking(served):
-    """The routes that answer GET, but for the stream, which has no end."""
+    """Return the routes that answer GET, except the stream, which does not end."""
     return [p for p, how in routes(served).items() if "GET" in how and p != "/api/events"]
 
 
 def test_every_route_refuses_without_a_token(served):
-    """All but /livez, which says `ok` and nothing else; whatever is given in its place."""
+    """All except /livez, which only says `ok`; also with a wrong token or a token as a cookie."""
     found = routes(served)
     assert len(found) > 25
     said = (
@@ -58,7 +58,7 @@ def test_every_route_refuses_without_a_token(served):
         {"cookie": f"{served.cookie}={served.operator}"},
     )
     methods = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD")
-    with httpx2.Client(base_url=served.url, timeout=30) as client:  # a new one each took 40 s
+    with httpx2.Client(base_url=served.url, timeout=30) as client:  # a client for each took 40 s
         for path, headers, method in product((*found, "/nowhere", "/docs"), said, methods):
             answer = client.request(method, path, headers=headers)
             assert answer.status_code == 401, (method, path, headers)
@@ -68,7 +68,7 @@ def test_every_route_refuses_without_a_token(served):
 
 
 def test_every_route_answers_with_one(served):
-    """For both roles."""
+    """Every route answers a valid token, for both roles."""
     for path in looking(served):
         for token in (served.operator, served.reader):
             answer = served.get(path, token=token)
@@ -85,7 +85,7 @@ ORIGINS = [None, "http://{}", "http://evil.example", "null", "https://{}"]
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_hosts_and_origins(served, host, origin):
-    """Forty combinations: a name of ours, and no other site."""
+    """Forty combinations: only this server's names, and no other site, are accepted."""
     netloc = urlsplit(served.url).netloc
     host = host.format(netloc)
     headers = {"host": host, "authorization": f"Bearer {served.operator}"}
@@ -103,7 +103,7 @@ def test_hosts_and_origins(served, host, origin):
 
 
 def test_a_link_is_exchanged_for_a_cookie(served):
-    """The token stays in no address; the cookie is worth nothing as a token, nor the other way."""
+    """The URL keeps no token; a cookie is not valid as a token, nor a token as a cookie."""
     for token, role in ((served.operator, "operator"), (served.reader, "reader")):
         answer = httpx2.get(f"{served.url}/?text=x&token={token}", follow_redirects=False)
         assert (answer.status_code, answer.headers["location"]) == (303, "/?text=x"), role
@@ -121,7 +121,7 @@ def test_a_link_is_exchanged_for_a_cookie(served):
 
 
 def test_a_reader_only_looks(served):
-    """And an operator sends JSON, of a bounded size."""
+    """A reader's POST is refused; an operator must send JSON of a bounded size."""
     for token, body, kind, status in (
         (served.reader, "{}", "application/json", 403),
         (served.operator, "a=1", "application/x-www-form-urlencoded", 415),
@@ -145,7 +145,7 @@ FORMS = [
 
 @pytest.mark.parametrize("up", UP)
 def test_no_path_leads_out(served, up):
-    """Two hundred spellings of a way out, in every place of a path: nothing of them is read."""
+    """Two hundred spellings of a path traversal, in every part of a path: none reads a file."""
     assert len(UP) * len(WANTED) * len(FORMS) == 200
     for wanted in WANTED:
         for form in FORMS:
@@ -156,7 +156,7 @@ def test_no_path_leads_out(served, up):
 
 
 def test_looking_changes_nothing(served):
-    """Not a byte of the registry, however often it is looked at."""
+    """Reading every route changes no byte of the registry."""
     with_store = open_store(load_settings(served.workspace, env={}))
     before = with_store.head("TASK-1"), with_store.counts()
     document = served.workspace / "TASK-1" / "AGENT_REGISTRY.json"
@@ -169,7 +169,7 @@ def test_looking_changes_nothing(served):
 
 
 def test_tokens_are_for_their_owner_alone(served, capsys):
-    """Two, both 0600; `link` prints them again."""
+    """Both token files have mode 0600; `link` prints the tokens again."""
     for name, token in (("token", served.operator), ("token.read", served.reader)):
         path = served.workspace / ".registry" / name
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -179,7 +179,7 @@ def test_tokens_are_for_their_owner_alone(served, capsys):
 
 
 def test_an_open_address_must_be_asked_for(tmp_path, capsys):
-    """Only with --remote."""
+    """An address beyond loopback is refused without --remote."""
     for host in ("0.0.0.0", "::", "example.org"):
         assert main(["serve", "--host", host, "--workspace", str(tmp_path)]) == 2
         assert "can be reached by others" in capsys.readouterr().err

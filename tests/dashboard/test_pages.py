@@ -1,4 +1,4 @@
-"""Routes and pages: what the older ones answered 500 to works; what agents write is text."""
+"""Routes and pages: what the legacy dashboard answered with 500 works; agents' text stays text."""
 
 import json
 from datetime import UTC, datetime
@@ -69,16 +69,16 @@ def served(tmp_path_factory):
     ],
 )
 def test_routes_that_once_answered_500(served, path, key):
-    """A client_cwd that is null, a progress of 250, an unknown phase status, files that exist."""
+    """With a null client_cwd, a progress of 250, an unknown phase status, existing log files."""
     answer = served.get(path)
     assert answer.status_code == 200, answer.text
     found = answer.json()
-    to_dict = found[0] if isinstance(found, list) and found else found
-    assert key is None or key in to_dict
+    shown = found[0] if isinstance(found, list) and found else found
+    assert key is None or key in shown
 
 
 def test_the_log_is_read_as_what_it_is(served):
-    """Lines of JSON as objects, others as text; the whole as text too."""
+    """Lines of JSON are returned as objects, others as text; `output` returns all as text."""
     lines = served.get("/api/agents/TASK-1/a/logs").json()
     assert lines == [{"type": "result"}, {"text": "plain"}]
     assert served.get("/api/agents/TASK-1/a/output?max_bytes=6").json() == {
@@ -98,7 +98,7 @@ def test_the_log_is_read_as_what_it_is(served):
     ],
 )
 def test_what_is_not_there(served, path):
-    """404, typed."""
+    """A missing task, agent or phase answers a typed 404."""
     answer = served.get(path)
     assert answer.status_code == 404
     assert answer.json()["code"] in {"task_not_found", "not_found"}
@@ -120,7 +120,7 @@ def test_what_is_not_there(served, path):
     ],
 )
 def test_bad_questions(served, path):
-    """422, typed, never 500."""
+    """An invalid query answers a typed 422, never 500."""
     answer = served.get(path)
     assert answer.status_code == 422
     assert answer.json()["code"] in {"invalid_query", "invalid_input"}
@@ -128,7 +128,7 @@ def test_bad_questions(served, path):
 
 
 def test_lists_are_paged(served):
-    """The header continues the list."""
+    """The header X-Next-Cursor continues the list."""
     store = open_store(load_settings(served.workspace, env={}))
     for n in range(5):
         build.make(store, f"P-{n}", description="paged")
@@ -143,7 +143,7 @@ def test_lists_are_paged(served):
 
 
 def test_what_agents_write_is_text(served):
-    """Fifty scripts, in every field that is shown: none of them is one on the page."""
+    """Fifty scripts in every field that is shown: none becomes markup on a page."""
     assert len(SCRIPTS) == 50
     store = open_store(load_settings(served.workspace, env={}))
     for n, script in enumerate(SCRIPTS):
@@ -195,7 +195,7 @@ def test_what_agents_write_is_text(served):
 
 
 def test_pages_are_small_and_whole_without_a_script(served):
-    """The first page and what it needs: below 50 kB, one small script of our own."""
+    """The first page with its style and script: below 50 kB, and one local script."""
     page, style, script = (served.get(p) for p in ("/", "/static/page.css", "/static/live.js"))
     assert sum(len(a.content) for a in (page, style, script)) < 50_000
     assert page.text.count("<script") == 1
@@ -205,7 +205,7 @@ def test_pages_are_small_and_whole_without_a_script(served):
 
 
 def test_the_schema_names_every_route(served):
-    """OpenAPI, for programs; the pages are not in it."""
+    """The OpenAPI schema has every API route; the HTML pages are not in it."""
     paths = json.loads(served.get("/openapi.json").text)["paths"]
     assert len(paths) == 23
     assert [p for p in paths if not p.startswith("/api/")] == ["/metrics"]

@@ -1,4 +1,4 @@
-"""The programs: one that serves both, and the link that is printed again."""
+"""The commands: one serves orchestrator and dashboard, one prints the link again."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ from tests.orchestrator.test_launching import until
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("transport", [("--http", "127.0.0.1:0"), ()])
 def test_the_orchestrator_serves_both(tmp_path, transport, ending):
-    """Its link is on standard error; it ends with the orchestrator, however that ends."""
+    """The link is on standard error; the dashboard ends when the orchestrator ends or is killed."""
     command = [sys.executable, "-m", "orchestrator", "serve", "--dashboard", *transport]
     process = subprocess.Popen(
         [*command, "--dashboard-port", "0"],
@@ -45,7 +45,7 @@ def test_the_orchestrator_serves_both(tmp_path, transport, ending):
 
 
 def test_the_link_is_printed_again(tmp_path, capsys):
-    """Where it was served last, unless one says where."""
+    """For the running dashboard, or for the port that is given."""
     with serving(tmp_path) as served:
         assert main(["link", "--workspace", str(tmp_path)]) == 0
         assert capsys.readouterr().out == f"{served.url}/?token={served.operator}\n"

@@ -1,4 +1,4 @@
-"""The API against its own schema, with whatever fits it and whatever does not: never a 500."""
+"""The API against its own schema, with valid and invalid requests: never a 500."""
 
 import subprocess
 import sys
@@ -20,8 +20,8 @@ THERE = """
 
 @pytest.mark.parametrize("places", ["any", "there"])
 def test_schemathesis_finds_no_fault(tmp_path, places):
-    """Each route, with generated values in every place, or about a task that is there: no 500, no
-    status and no type of answer that the schema does not name.
+    """Each route, with generated values everywhere, or for an existing task: no 500, no status and
+    no content type that the schema does not name.
     """
     agents = [{"id": "a", "type": "builder", "status": "running"}]
     phases = [{"id": "p", "order": 1, "name": "build", "status": "ESCALATED"}]

@@ -1,4 +1,4 @@
-"""The numbers are counts of the records, in every phase; what old counters claim stands beside."""
+"""The numbers are counts of the records in every phase, shown with the stored legacy counters."""
 
 from collections import Counter
 from contextlib import closing
@@ -33,7 +33,7 @@ from tests.samples import copy_of
 
 @pytest.mark.parametrize("phase", [0, 4])
 def test_the_recorded_registry(tmp_path, phase):
-    """27 agents, one active and that one silent; the claim of five is shown as stale."""
+    """27 agents, one active and that one silent; the stored count of five is shown as stale."""
     workspace = copy_of("recorded-2025-10", tmp_path)
     if phase:
         chosen = load_settings(workspace, env={}, retire_seconds=0)
@@ -58,7 +58,7 @@ def test_the_recorded_registry(tmp_path, phase):
     assert found["headline"] in page
     if phase == 0:
         assert found["claimed"]["active_tasks"] == 5
-        assert "claims 5; true is 1" in page
+        assert "says 5; the actual count is 1" in page
 
 
 AGENTS = st.lists(st.sampled_from(list(AgentStatus)), max_size=4)
@@ -68,7 +68,7 @@ TASKS = st.lists(st.tuples(st.sampled_from(list(TaskStatus)), AGENTS), max_size=
 @settings(max_examples=40, deadline=None)
 @given(TASKS, st.integers(0, 4))
 def test_counts_equal_a_recount(tmp_path_factory, tasks, phase):
-    """After any history, in any phase, the summary is what counting the records gives."""
+    """After any history, in any phase, the summary equals a count of the records."""
     workspace = tmp_path_factory.mktemp("recount")
     chosen = load_settings(workspace, env={}, phase=phase, retire_seconds=0)
     now = datetime.now(UTC)
@@ -124,7 +124,7 @@ STEPS = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(STEPS, st.sampled_from([0, 1, 3]))
 def test_what_is_kept_equals_what_is_read_anew(tmp_path_factory, steps, phase):
-    """After each step, and a switch in the middle: the silence kept by the feed is the store's."""
+    """After each step, with a switch in between, the index equals a full read of the store."""
     workspace = tmp_path_factory.mktemp("kept")
     chosen = load_settings(workspace, env={}, phase=phase)
     now = datetime.now(UTC)
@@ -152,7 +152,7 @@ def test_what_is_kept_equals_what_is_read_anew(tmp_path_factory, steps, phase):
 
 
 def test_who_is_far_behind_reads_all_anew(tmp_path):
-    """More changes than are looked at one by one, and a place that is no longer kept."""
+    """After more changes than are applied one by one, and with an unknown cursor, all is read."""
     now = datetime.now(UTC)
     with closing(open_store(load_settings(tmp_path, env={}))) as store:
         build.make(store, "T", build.agent("T", "a", last_update=now))

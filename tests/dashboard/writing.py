@@ -1,4 +1,4 @@
-"""Eight writers that go on while something else is done, and a count of what was acknowledged."""
+"""Eight writers in the background, and a check that every acknowledged write is there."""
 
 import threading
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ WRITERS = 8
 
 @contextmanager
 def writing(store, *, pause):
-    """Write reports of one agent until left; at the end all that were acknowledged are there."""
+    """Write reports until the context ends; then assert that all acknowledged ones are there."""
     build.make(store, "W", build.agent("W", "w"))
     stop, done = threading.Event(), [0] * WRITERS
 

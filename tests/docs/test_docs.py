@@ -1,4 +1,4 @@
-"""The docs say what the code does."""
+"""The docs agree with the code."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands():
-    """Every command, those of plugins too."""
+    """Return the name of every command, including those of plugins."""
     _add_commands()
     return {n for n in app if not n.startswith("-")}
 
@@ -41,7 +41,7 @@ def named_tests():
 
 @pytest.mark.parametrize(("path", "name"), named_tests())
 def test_every_test_named_in_the_report_exists(path, name):
-    """A row of docs/report.md names a test that is there."""
+    """Each test that a row of docs/report.md names exists."""
     assert f"def {name}(" in (ROOT / path).read_text()
 
 
@@ -69,7 +69,7 @@ def test_the_readme_names_commands_that_exist():
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
-    """The example works as it stands."""
+    """The example runs unchanged."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     monkeypatch.setenv("REGISTRY_WORKSPACE", str(tmp_path))
     exec(code, {})
@@ -83,13 +83,13 @@ def test_every_hook_is_documented():
 
 
 def test_every_capability_is_documented():
-    """docs/writing-a-backend.md names what a store can declare."""
+    """docs/writing-a-backend.md names every capability that a store can declare."""
     text = (ROOT / "docs" / "writing-a-backend.md").read_text()
-    assert all(f"`{name}`" in text for name in Capability.__members__)
+    assert all(f"`{name}`" in text for name in [c.name for c in Capability])
 
 
 def test_every_command_is_in_the_readme():
-    """The table names each command."""
+    """The README's table names each command."""
     table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("## More")[0]
     names = commands()
     assert {n for n in names if f"`{n}" in table} == names
@@ -97,7 +97,7 @@ def test_every_command_is_in_the_readme():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_examples_run(path, tmp_path):
-    """As their users would run them, in an empty workspace."""
+    """The examples run as a user would run them, in an empty workspace."""
     env = {**os.environ, "REGISTRY_WORKSPACE": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, path], env=env, capture_output=True, text=True, check=False
@@ -107,13 +107,13 @@ def test_examples_run(path, tmp_path):
 
 
 def test_the_raw_side_of_the_benchmarks_is_short():
-    """At most 80 lines: nothing is hidden in what we compare with."""
+    """At most 80 lines, so that a reader can check what the benchmarks compare with."""
     assert len((ROOT / "benchmarks" / "raw.py").read_text().splitlines()) <= 80
 
 
 def test_the_contracts_page_is_current():
-    """docs/contract.md says what the contract, the tests and the mutants say today: after a change
-    of one of them, `make contract-doc`."""
+    """docs/contract.md agrees with the contract, the tests and the mutants. After a change of
+    one of them, run `make contract-doc`."""
     page = (ROOT / "docs" / "contract.md").read_text()
     found = json.loads((ROOT / "docs" / "kills.json").read_text())
     assert list(found) == list(MUTANTS)
@@ -125,7 +125,7 @@ def test_the_contracts_page_is_current():
 
 
 def test_every_contract_test_says_what_it_checks():
-    """A docstring each, and every line of the contract has a test."""
+    """Each test has a docstring, and every line of the contract has a test."""
     tests = list(mutation_report.tests())
     assert len(tests) > 60
     assert all(test.says for test in tests)
@@ -135,7 +135,7 @@ def test_every_contract_test_says_what_it_checks():
 
 
 def test_every_tool_has_an_example_that_it_takes():
-    """docs/orchestrator.md has a row a tool, whose arguments are valid for it."""
+    """docs/orchestrator.md has one row per tool, with arguments that are valid for it."""
     rows = re.findall(
         r"^\| `(\w+)` \| `(\{.*\})` \|$",
         (ROOT / "docs" / "orchestrator.md").read_text(),
@@ -153,7 +153,7 @@ def test_every_tool_has_an_example_that_it_takes():
 
 
 def test_the_first_task_runs(tmp_path):
-    """As docs/orchestrator.md says: a conductor, a server, agents, to the end."""
+    """The program described in docs/orchestrator.md runs to its end: conductor, server, agents."""
     program = ROOT / "examples" / "orchestrator" / "first_task.py"
     env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
     done = subprocess.run(
@@ -168,7 +168,7 @@ def test_the_first_task_runs(tmp_path):
 
 
 def test_the_orchestrators_python_runs(tmp_path):
-    """The example works as it stands, on a task of those names."""
+    """The example runs unchanged, on a task and an agent with its names."""
     code = re.search(
         r"```python\n(.*?)```", (ROOT / "docs" / "orchestrator.md").read_text(), re.DOTALL
     )[1]
@@ -184,7 +184,7 @@ def test_the_orchestrators_python_runs(tmp_path):
     ],
 )
 def test_the_programs_commands_and_options_exist(program, page, app):
-    """Every `registry-… VERB --option` in the docs is one."""
+    """Every `registry-… VERB --option` in the docs exists."""
     for path in (ROOT / "README.md", ROOT / "docs" / page):
         used = re.findall(program + r" ([a-z]+)((?: --[a-z-]+| [^ `\n]+)*)", path.read_text())
         assert used

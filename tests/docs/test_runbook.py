@@ -1,4 +1,4 @@
-"""The table "When it goes wrong" of docs/operating.md: each row is played by a test."""
+"""The table "When it goes wrong" of docs/operating.md: each row is covered by a test."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests import legacy
 
 ROOT = Path(__file__).parents[2]
 
-# What a row begins with, and the test that brings the state about and does what the row says.
+# How a row begins, and the test that creates its situation and follows its advice.
 PLAYED = {
     'exit 4, "another switch is running"': (
         "dual_write/test_move.py",
@@ -37,7 +37,7 @@ PLAYED = {
     ),
     "exit 6": (
         "dual_write/test_move.py",
-        "test_the_older_systems_database_stops_a_switch",
+        "test_the_legacy_systems_database_stops_a_switch",
     ),
     "exit 3 from": (
         "dual_write/test_move.py",
@@ -47,7 +47,7 @@ PLAYED = {
         "docs/test_runbook.py",
         "test_a_target_that_was_written_by_hand",
     ),
-    '"a switch that died': (
+    '"an interrupted switch': (
         "dual_write/test_switch_killed.py",
         "test_killed_at_every_write",
     ),
@@ -75,7 +75,7 @@ PLAYED = {
         "dual_write/test_tidying.py",
         "test_reconcile_writes_it_again",
     ),
-    '`doctor`: "… holds': (
+    '`doctor`: "… has': (
         "docs/test_runbook.py",
         "test_a_source_that_was_restored",
     ),
@@ -89,7 +89,7 @@ PLAYED = {
     ),
     '`doctor`: "is in the future"': (
         "dual_write/test_clocks.py",
-        "test_a_stamp_from_the_future_is_no_sign_of_life",
+        "test_a_timestamp_from_the_future_is_not_a_sign_of_life",
     ),
     '`doctor`: "the package': (
         "admin/test_beside_legacy.py",
@@ -123,7 +123,7 @@ def rows():
 
 @pytest.mark.parametrize("row", rows())
 def test_each_row_names_a_test_that_exists(row):
-    """A new row needs an entry in PLAYED; the longest beginning counts."""
+    """A new row needs an entry in PLAYED; the longest matching beginning counts."""
     named = max((begin for begin in PLAYED if row.startswith(begin)), key=len, default=None)
     assert named is not None, row
     path, name = PLAYED[named]
@@ -131,7 +131,7 @@ def test_each_row_names_a_test_that_exists(row):
 
 
 def test_no_row_is_gone():
-    """And each test is of one row."""
+    """Every entry of PLAYED belongs to exactly one row."""
     found = [max((b for b in PLAYED if row.startswith(b)), key=len) for row in rows()]
     assert sorted(found) == sorted(PLAYED)
 
@@ -162,8 +162,8 @@ def move_aside(workspace):
 
 
 def test_a_target_that_was_written_by_hand(workspace):
-    """Its replication position says that it is up to date: reconcile leaves it. Filled anew it is
-    right."""
+    """Its replication position says that it is up to date, so reconcile leaves it as it is. Filled
+    again from scratch it is right."""
     assert run(workspace, "switch", 1) == 0
     with closing(sqlite3.connect(workspace / ".registry" / "registry.sqlite3")) as target, target:
         target.execute("UPDATE agents SET prompt = 'by hand' WHERE agent_id = 'a'")
@@ -177,14 +177,14 @@ def test_a_target_that_was_written_by_hand(workspace):
 
 
 def test_a_source_that_was_restored(workspace, capsys):
-    """From before a task was made: doctor says so; filled anew the target is right."""
+    """A backup older than a task: doctor says so; filled again from scratch the target is right."""
     assert run(workspace, "switch", 2) == 0
     shutil.rmtree(workspace / "TASK-2")
     for path in (workspace / ".registry" / "json").glob("TASK-2.*"):
         path.unlink()
     capsys.readouterr()
     assert run(workspace, "doctor") == 3
-    assert "holds 1 task(s) that json lacks" in " ".join(capsys.readouterr().out.split())
+    assert "has 1 task(s) that json lacks" in " ".join(capsys.readouterr().out.split())
     assert run(workspace, "switch", 0) == 0
     move_aside(workspace)
     assert run(workspace, "switch", 1) == 0
@@ -194,7 +194,7 @@ def test_a_source_that_was_restored(workspace, capsys):
 
 @pytest.mark.parametrize("phase", [1, 2, 3, 4])
 def test_a_record_that_was_lost(workspace, phase):
-    """Refused, never taken for phase 0; the last line of the history is the record."""
+    """A missing record is refused, not taken for phase 0; the history's last line restores it."""
     assert run(workspace, "switch", phase) == 0
     report(workspace, "before")
     record, history = (workspace / ".registry" / n for n in ("phase.json", "history.jsonl"))

@@ -1,8 +1,9 @@
-"""Programs that stop behind every durable step until they are told to go on, or killed there.
+"""Programs that stop after every durable step until the test lets them go on or kills them.
 
-Each is a process of its own that runs the real code. It is watched where it touches the task's
-files (system calls) and the target (statements and writes), so that a test decides which of several
-programs takes the next step; a program that waits for a lock says so and tries again when told.
+Each is its own process that runs the real code. The test watches where it touches the task's files
+(system calls) and the target (statements and writes), and so decides which of several programs
+takes the next step. A program that waits for a lock reports it and tries again when the test lets
+it.
 """
 
 import errno
@@ -45,8 +46,9 @@ def log_of(workspace):
 
 
 def settings_of(workspace):
-    """Without fsync: programs are killed here, the machine is not. None waits in vain for a lock:
-    how long it is held is the test's to say."""
+    """Return settings without fsync, since programs are killed here but the machine is not. The
+    lock timeout is long, so that no program gives up on a lock: the test decides how long a lock is
+    held."""
     return load_settings(workspace, env={}, durable=False, lock_timeout=20.0)
 
 
@@ -65,7 +67,7 @@ def migrating(workspace):
 
 
 class Stops:
-    """Says where the process is and waits for the answer: ``go``, or ``fail`` the next step."""
+    """Reports its step to the test and waits for the answer: ``go``, or ``fail`` the next step."""
 
     def __init__(self, wire, workspace):
         self.workspace = workspace
@@ -84,7 +86,7 @@ class Stops:
         self._wire.send((what, value))
 
     def unlocked(self):
-        """Stop where others get the lock; not again where it was only taken for a look."""
+        """Stop where other programs can get the lock, but not after a lock for reading only."""
         if self._last != "unlock":
             self.at("unlock")
 
@@ -102,7 +104,7 @@ class Stops:
         self._wire.recv()
 
     def name_of(self, file):
-        """Return which of the task's files a descriptor or path is, None for any other."""
+        """Return which of the task's files a descriptor or path is, None for any other file."""
         with suppress(OSError):
             found = os.stat(getattr(file, "fileno", lambda: file)())  # noqa: PTH116
             for name, path in self._files.items():
@@ -119,9 +121,9 @@ def _watch_files(stops):
         def watched(file, *args):
             place = stops.name_of(file)
             if name == "posix_fallocate" and place == "journal":
-                place = None  # no reader looks behind the last newline
+                place = None  # no reader reads past the last newline
             if place and stops.fails():
-                raise OSError(errno.ENOSPC, "no space, as told")
+                raise OSError(errno.ENOSPC, "no space, as the test asked")
             out = original(file, *args)
             if place:
                 stops.at(f"{name} {place}")
@@ -140,7 +142,7 @@ def _watch_files(stops):
             fd = getattr(file, "fileno", lambda: file)()
             fd = getattr(file, "fileno", lambda: file)()
             if "/procs/" not in str(Path(f"/proc/self/fd/{fd}").readlink()):
-                stops.wait()  # not a look at who lives
+                stops.wait()  # not a check which processes are alive
             raise
         if operation == fcntl.LOCK_UN and stops.name_of(file) == "document":
             stops.unlocked()
@@ -155,7 +157,7 @@ def _watch_calls(stops, kind, names):
         def watched(self, *args, **options):
             stops.at(f"to {name}")
             if stops.fails():
-                raise Unavailable(f"{name} fails, as told")
+                raise Unavailable(f"{name} fails, as the test asked")
             out = original(self, *args, **options)
             stops.at(f"{name} done")
             return out
@@ -201,7 +203,7 @@ def _main(wire, program, workspace, arguments):
 
 
 def writer(stops, changeset):
-    """Commit until it is acknowledged; on a conflict as a new changeset at the new revision."""
+    """Commit until acknowledged; after a conflict, commit a new changeset at the new revision."""
     store = opened(stops.workspace)
     _watch_files(stops)
     _watch_target(stops, reads=())
@@ -221,7 +223,7 @@ def writer(stops, changeset):
 
 
 def attempt(stops, changeset):
-    """Commit once; what was refused stays refused."""
+    """Commit once; do not repeat a refused commit."""
     store = opened(stops.workspace)
     _watch_files(stops)
     stops.at("ready")
@@ -242,7 +244,7 @@ def reader(stops):
 
 
 def reconciler(stops):
-    """Take in what other programs did, and bring the target up to date."""
+    """Absorb the edits of other programs, and bring the target up to date."""
     migration = migrating(stops.workspace)
     _watch_files(stops)
     _watch_target(stops, reads=())
@@ -251,7 +253,7 @@ def reconciler(stops):
 
 
 def switcher(stops, way):
-    """Go from phase to phase; killed, it begins again with the one it was on the way to."""
+    """Switch from phase to phase; after a kill, begin again with the phase that was interrupted."""
     migration = migrating(stops.workspace)
     _watch_files(stops)
     _watch_target(stops, reads=())
@@ -263,7 +265,7 @@ def switcher(stops, way):
         stops.at(f"phase {phase}")
 
 
-# -- older programs: plain json and flock ----------------------------------------------------
+# -- legacy programs: plain json and flock ---------------------------------------------------
 
 
 def _lock(stops, file):
@@ -274,7 +276,7 @@ def _lock(stops, file):
 
 
 def _load(stops, file):
-    """Return the document, None where it does not parse: an older program gives up there."""
+    """Return the document, None where it does not parse: a legacy program gives up there."""
     _lock(stops, file)
     try:
         return json.load(file)
@@ -291,7 +293,7 @@ def _added(document, name):
 
 
 def legacy_edit(stops, name):
-    """Read, change and write the document under one lock: over the old text, then cut."""
+    """Read, change and write the document under one lock: overwrite the old text, then truncate."""
     with document_of(stops.workspace).open("r+") as file:
         _watch_files(stops)
         stops.at("ready")
@@ -308,7 +310,7 @@ def legacy_edit(stops, name):
 
 
 def legacy_stale(stops, name):
-    """Read under the lock, let it go, and write the whole document back later: cut, then write."""
+    """Read under the lock, release it, and write the whole document later: truncate, then write."""
     path = document_of(stops.workspace)
     _watch_files(stops)
     stops.at("ready")
@@ -333,8 +335,7 @@ def legacy_stale(stops, name):
 
 
 def legacy_torn(stops, ours):
-    """Overwrite the document, and die when so much of it is written that the mix of new and old
-    still parses, without our agent."""
+    """Overwrite the document, and exit once the mix of two texts parses without our agent."""
     with document_of(stops.workspace).open("r+") as file:
         _watch_files(stops)
         stops.at("ready")
@@ -354,7 +355,7 @@ def legacy_torn(stops, ours):
 
 
 def _mixing(old, new, *, without):
-    """Return how many characters of ``new`` before the rest of ``old`` lose an agent, 0: none."""
+    """Return how many characters of ``new`` before the rest of ``old`` lose an agent, or 0."""
     for length in range(len(old)):
         with suppress(ValueError):
             mix = json.loads(new[:length] + old[length:], object_pairs_hook=_once)
@@ -374,7 +375,7 @@ LATE = '{"timestamp": "2026-01-04T22:16:01", "agent_id": "old", "message": "late
 
 
 def legacy_appender(stops):
-    """Append a line to the log, as its agents do: without any lock."""
+    """Append a line to the log without any lock, as the legacy agents do."""
     stops.at("ready")
     with log_of(stops.workspace).open("a") as file:
         file.write(LATE)
@@ -382,7 +383,7 @@ def legacy_appender(stops):
 
 
 def legacy_mover(stops):
-    """Move the log to archive/ and append one more line to it, which makes it anew."""
+    """Move the log to archive/ and append one more line, which creates the log again."""
     log = log_of(stops.workspace)
     stops.at("ready")
     (log.parent.parent / "archive").mkdir()
@@ -393,11 +394,11 @@ def legacy_mover(stops):
     stops.tell("acked", "late")
 
 
-# -- outside: the one who decides ------------------------------------------------------------
+# -- in the test -----------------------------------------------------------------------------
 
 
 class Actor:
-    """A program under control: where it stands, and what it said."""
+    """A program under the test's control: the step it is at, and the results it sent."""
 
     def __init__(self, workspace, program, **arguments):
         self.program = program
@@ -405,7 +406,7 @@ class Actor:
         self.acked = None
         self.returned = None
         self.refused = None
-        self.mixed = None  # so many characters were overwritten
+        self.mixed = None  # how many characters were overwritten
         self.failing = False  # every write to the target fails
         self._workspace = workspace
         self._arguments = arguments
@@ -460,20 +461,20 @@ class Actor:
         self._wire.close()
 
     def step(self, answer="go"):
-        """Let it take the next step."""
+        """Let the program take the next step."""
         failing = self.failing and self.at in {f"to {name}" for name in TARGET_WRITES}
         self._wire.send("fail" if failing else answer)
         self._listen()
 
     def kill(self):
-        """kill -9 where it stands."""
+        """Kill the program with SIGKILL at its current step."""
         if not self.is_over:
             self._process.kill()
             self.at = "dead"
             self._end()
 
     def restart(self):
-        """Start a killed one again: a writer with the changeset that it had sent."""
+        """Start a killed program again: a writer with the changeset that it had sent."""
         assert self.is_dead
         self.failing = False
         self._start()

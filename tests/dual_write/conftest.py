@@ -1,4 +1,4 @@
-"""What the scenarios are played in."""
+"""The fixtures of the scenarios."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from tests.dual_write.interleavings import Scenario
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """Make, once a phase, a workspace in it with one task; return the maker."""
+    """Return a function that makes one workspace per phase, with one task, in that phase."""
     made = {}
 
     def make(phase):
@@ -36,5 +36,5 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def scenario(template, tmp_path):
-    """Return a maker of scenarios: the phase, and who takes part under which name."""
+    """Return a function that makes a scenario: the phase, and each program with its name."""
     return partial(Scenario, template, tmp_path)

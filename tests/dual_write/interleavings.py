@@ -1,8 +1,9 @@
-"""Plays of a scenario of the protocol's model on the real code: a cast of programs, in many orders.
+"""Interleavings of a scenario of the protocol's model, run on the real code.
 
-Different programs are interrupted at different durable steps; after every play the same is judged
-(``Play.judge``): nothing acknowledged is lost, the feed is gapless and tells the state, the target
-converges, a changeset is applied once, documents are writable where they are the truth.
+A scenario is a set of programs. Each interleaving interrupts them at different durable steps, and
+after each the same invariants are checked (``Play.judge``): no acknowledged write is lost, the feed
+has no gaps and replays to the state, the target converges, a changeset is applied once, and
+documents are writable in the phases in which they are the writer of record.
 """
 
 import itertools
@@ -24,7 +25,7 @@ from tests.dual_write.unwrap import dual
 
 
 def made_by(name, *, expected=1):
-    """A changeset that makes an agent and its first report: a record and a history."""
+    """Return a changeset that makes an agent and its first report: a record and a history entry."""
     records = [
         build.agent(TASK, name, type="general-purpose", prompt="do the work"),
         build.report(TASK, name, entry_id=f"entry-{name}", progress=5),
@@ -33,7 +34,7 @@ def made_by(name, *, expected=1):
 
 
 def appended_by(name):
-    """A changeset without ``expected``: a report and a handover."""
+    """Return a changeset without ``expected``: a report and a handover."""
     records = [
         build.report(TASK, "old", entry_id=f"entry-{name}", progress=50),
         Handover(task_id=TASK, handover_id=name, created_at=build.T0),
@@ -51,34 +52,34 @@ MOVE = (actors.legacy_mover, {})
 RECONCILE = (actors.reconciler, {})
 TORN = (actors.legacy_torn, {"ours": "w1"})
 LEGACY = (actors.legacy_edit, actors.legacy_stale)
-LINES = (actors.legacy_appender, actors.legacy_mover)  # what these append has no name
+LINES = (actors.legacy_appender, actors.legacy_mover)  # the lines that these append have no name
 
 
 class Play:
-    """One interleaving in a workspace of its own."""
+    """One interleaving in its own workspace."""
 
     def __init__(self, workspace, cast):
         self.workspace = workspace
         self.actors = {name: Actor(workspace, p, **args) for name, (p, args) in cast.items()}
         for actor in self.actors.values():
             actor.wait_ready()
-        self.sure = {}  # what was acknowledged before a reader began
-        self.acked_in = {}  # the phase in which each was acknowledged
+        self.sure = {}  # the names acknowledged before a reader began
+        self.acked_in = {}  # the phase in which each name was acknowledged
 
     def phase(self):
-        """The phase that is recorded now."""
+        """Return the phase that is recorded now."""
         return FileControl(self.workspace / ".registry").current().phase
 
     def acked(self):
-        """The names that are to be in the record: of what was acknowledged so far, an older
-        program's by the documents' last moment as the truth."""
+        """Return the names that must be in the record: those acknowledged so far, except edits of
+        legacy programs that came after the cut-over."""
         for name, actor in self.actors.items():
             if actor.acked and actor.program not in LINES:
                 self.acked_in.setdefault(name, self.phase())
         return self.acked_in.keys() - self.too_late()
 
     def too_late(self):
-        """The older programs that were acknowledged when SQLite had taken over."""
+        """Return the legacy programs whose edit was acknowledged after SQLite had taken over."""
         return {
             n
             for n, phase in self.acked_in.items()
@@ -91,11 +92,11 @@ class Play:
             self.sure[name] = self.acked()
         actor.step()
         if actor.acked:
-            self.acked()  # in the phase of this moment
+            self.acked()  # records the current phase
 
     def run(self, name, upto=None):
-        """Let one go on until it is done, or waits for a lock, or stands at ``upto``, or took so
-        many steps."""
+        """Let one program go on until it is done, waits for a lock, reaches the step ``upto``, or
+        has taken ``upto`` steps."""
         actor = self.actors[name]
         for n in itertools.count(1):
             if actor.is_over:
@@ -105,7 +106,7 @@ class Play:
                 return
 
     def finish(self, *order):
-        """Let all go on to their end, in this order where nobody waits; then repeat the killed."""
+        """Let all programs run to their end, in this order if none waits; repeat killed ones."""
         end = time.monotonic() + 30
         left = [*order, *(self.actors.keys() - set(order))]
         while left:
@@ -121,8 +122,8 @@ class Play:
                 assert actor.at == "done"
 
     def wander(self, rng, *, kills, fails):
-        """Take steps in any order until all are over; killed writers begin again at once, but not
-        beside a switch, which may hold up whoever opens the registry."""
+        """Take steps in any order until all programs are over. A killed writer begins again at
+        once, except during a switch, which may hold up any process that opens the registry."""
         while going := [n for n, a in self.actors.items() if not a.is_over]:
             able = [n for n in going if self.actors[n].at != "blocked"]
             name = rng.choice(able if able and rng.random() < 0.9 else going)
@@ -140,13 +141,13 @@ class Play:
             self.step(name)
 
     def come_by(self):
-        """Open the registry where a switch was killed: it may have been the last to take a step,
-        and then nobody has recovered it."""
+        """Open the registry where a switch was killed: if no program took a step after that,
+        nothing has recovered it yet."""
         if any(a.is_dead and a.program is actors.switcher for a in self.actors.values()):
             opened(self.workspace).close()
 
     def dirty(self):
-        """How many tasks the target lags behind in."""
+        """Return in how many tasks the target is behind."""
         migration = actors.migrating(self.workspace)
         try:
             return migration.status().dirty
@@ -154,13 +155,14 @@ class Play:
             migration.close()
 
     def commit(self, changeset):
-        """Commit from here, behind all."""
+        """Commit from the test's own process, after the programs."""
         store = opened(self.workspace)
         store.commit(changeset)
         store.close()
 
     def holds(self, changeset):
-        """Whether the changeset is in the feed and its report in the record: both or neither."""
+        """Return whether the feed has the changeset; assert the same of its report in the
+        record."""
         store = opened(self.workspace)
         feed = [c.changeset.id for c in store.changes(limit=1000)]
         entries = [e.progress for e in history_of(store, Kind.PROGRESS)]
@@ -175,7 +177,8 @@ class Play:
     # -- judging -----------------------------------------------------------------------------
 
     def judge(self, *, conflicts=False):
-        """Assert the model's invariants, all idle; returns how many documents were put aside."""
+        """Assert the model's invariants with every program idle; return how many documents were
+        moved to conflicts/."""
         writers = {n: a for n, a in self.actors.items() if a.program is actors.writer}
         assert all(a.acked for a in writers.values())
         store = opened(self.workspace)
@@ -206,8 +209,8 @@ class Play:
             assert replicator.target.changes(limit=1000) == store.changes(limit=1000)
 
     def _judge_recovery(self):
-        """Whatever was killed: who came by left a document that can be written where it is the
-        truth, and who opens the registry next one that is frozen where it is not."""
+        """Assert that recovery left the document writable before the cut-over, and that the next
+        process to open the registry leaves it frozen after the cut-over."""
         if self.phase() < MigrationPhase.WRITE_CUTOVER:
             self._judge_frozen()
         elif any(a.is_dead and a.program is actors.switcher for a in self.actors.values()):
@@ -215,14 +218,14 @@ class Play:
             self._judge_frozen()
 
     def _judge_frozen(self):
-        """The document is read-only where it is no longer the truth; returns the phase."""
+        """Assert that the document is read-only exactly from the cut-over on; return the phase."""
         phase, mode = self.phase(), document_of(self.workspace).stat().st_mode & 0o777
         assert mode == (0o444 if phase >= MigrationPhase.WRITE_CUTOVER else 0o644)
         return phase
 
     def _judge_kept(self, store):
-        """What older programs wrote too late is in the record, or kept beside a report; returns how
-        many of them are kept."""
+        """Assert that each late write of a legacy program is in the record, or kept next to a
+        report; return how many are kept."""
         reports = (self.workspace / ".registry").glob("conflicts/*.straggler-*.report")
         missing = self.too_late() - _names_in(store.load(TASK))
         kept = {n: r for r in reports for n in missing if n in _agents_beside(r)}
@@ -245,7 +248,7 @@ class Play:
         for actor in writers.values():
             (line,) = [c for c in feed if c.changeset.id == actor.acked.changeset_id]
             assert (line.revision, line.changeset.actor) == (actor.acked.revision, "test")
-        # Whatever wrote it: a name comes into the record once.
+        # A name is put into the record once, whichever program wrote it.
         put = [(type(op.record), record_key(op.record)) for c in feed for op in _puts(c)]
         for name in self.actors:
             for kind_and_key in {p for p in put if p[1] in {name, f"entry-{name}"}}:
@@ -255,7 +258,7 @@ class Play:
         self._judge_logs(store, [entry.entry_id for entry in entries])
 
     def _judge_logs(self, store, ours):
-        """Every line is in the record once, and every line of ours in the logs once."""
+        """Assert that every line is in the record once, and every line of ours in the logs once."""
         entries = history_of(store, Kind.PROGRESS)
         ids = [e.entry_id for e in entries]
         late = [a.acked for a in self.actors.values() if a.program in LINES]
@@ -266,13 +269,13 @@ class Play:
         text = "".join(log.read_text() for log in logs)
         counts = [text.count(f'"{key}"') for key in ours]
         assert text.count('"entry_id"') == sum(counts)
-        # A writer that stands between its commit to SQLite and its line is not waited for by the
-        # way back: its line may be there twice, and counts once.
+        # A rollback does not wait for a writer that is between its commit to SQLite and its line:
+        # the line may be in the log twice, and counts once.
         once = {1} if actors.switcher not in {a.program for a in self.actors.values()} else {1, 2}
         assert set(counts) <= once
 
     def _replayed(self, feed):
-        """The task after each revision, as the feed alone tells it."""
+        """Return the task after each revision, replayed from the feed alone."""
         states, state = {}, TaskState.created_by(feed[0].changeset)
         for change in feed:
             state = state.copy()
@@ -300,11 +303,11 @@ def _puts(change):
     return [op for op in change.changeset.ops if isinstance(op, Put)]
 
 
-ANY = object()  # no step that anyone takes
+ANY = object()  # equal to no step of a program
 
 
 class Scenario:
-    """Plays one cast of programs in one phase, in many orders."""
+    """Runs one set of programs in one phase, in many orders."""
 
     def __init__(self, template, tmp_path, *, phase, **cast):
         self._template = template(phase)
@@ -312,11 +315,11 @@ class Scenario:
         self._cast = cast
         self.played = 0
         self.conflicts = False
-        self.kept = []  # how many documents were put aside, of each play
+        self.kept = []  # of each interleaving, how many documents were moved to conflicts/
 
     @contextmanager
     def play(self):
-        """Give one interleaving; judge it when it is over."""
+        """Give one interleaving; check the invariants when it is over."""
         workspace = self._folder / str(self.played)
         self.played += 1
         shutil.copytree(self._template, workspace)
@@ -328,11 +331,11 @@ class Scenario:
             play.close()
 
     def interrupt(self, first, *others, killed=False, before=()):
-        """Stop one behind each of its steps in turn, and let the others go as far as they get; then
-        it goes on, or is killed there and, when the others are done, started again.
+        """Stop one program after each of its steps in turn, and let the others go as far as they
+        get. Then it goes on, or it is killed there and started again when the others are done.
 
-        ``others``: who, or who up to which step. ``before``: who goes up to which step, or for how
-        many, before that.
+        ``others``: the names, or names with the step to stop at. ``before``: names with the step,
+        or the number of steps, that they take before that.
         """
         steps = self._interrupted(first, others, before)
         assert steps
@@ -340,8 +343,8 @@ class Scenario:
             self._interrupted(first, others, before, behind=step, killed=killed)
 
     def _interrupted(self, first, others, before, *, behind=ANY, killed=False):
-        """Play one; returns which steps it took. They are told by name and number: how many looks
-        lie between two of them depends on how old files are."""
+        """Run one interleaving; return the steps that the first program took. A step is a name and
+        a number, because the number of reads between two steps depends on the age of files."""
         steps = []
         with self.play() as play:
             for name, upto in before:
@@ -361,7 +364,7 @@ class Scenario:
         return steps
 
     def fail(self, first, *others):
-        """The target fails for one as long as it runs; the others that come then heal it."""
+        """Make the target fail for one program; assert that others then bring it up to date."""
         with self.play() as play:
             play.actors[first].failing = True
             play.run(first)
@@ -370,7 +373,7 @@ class Scenario:
             assert play.dirty() == 0
 
     def wander(self, seed, *, times, kills=1, fails=0):
-        """Let anyone take the next step, with so many kills of ours and failures of the target."""
+        """Let any program take the next step, with at most this many kills and target failures."""
         rng = random.Random(seed)
         for _ in range(times):
             with self.play() as play:

@@ -1,5 +1,5 @@
-"""Switches on a host that is always busy: eight writers of ours, eight loops that take the
-processors, and nobody refused."""
+"""Switches on a host that is always busy: with eight writers of ours and eight loops that use the
+processors, no caller is refused."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tests import legacy, processes
 from tests.proof import times
 
 ENV = {"REGISTRY_RETIRE_SECONDS": "0.2"}
-RATE = "5"  # writes a second of each writer: what they write makes each later switch longer
+RATE = "5"  # writes a second of each writer; each write makes later switches longer
 TASKS = [f"TASK-{n}" for n in range(5)]
 UP_TO_3 = (1, 2, 3, 2, 1, 0)
 THROUGH_4 = (1, 2, 3, 4, 3, 4, 3, 2, 1, 0)
@@ -23,7 +23,7 @@ THROUGH_4 = (1, 2, 3, 4, 3, 4, 3, 2, 1, 0)
 
 @contextmanager
 def busy_loops(count=8):
-    """Processes that do nothing but take the processors."""
+    """Run processes that do nothing but use the processors."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -35,7 +35,7 @@ def busy_loops(count=8):
 
 @contextmanager
 def writers(workspace, acks, count=8):
-    """The demo's writers; each ends with 1 when one of its calls is refused."""
+    """Run the demo's writers; each exits with 1 when one of its calls is refused."""
     program = [sys.executable, "-m", "backends.admin.demo.writer", str(workspace)]
     started = [
         subprocess.Popen([*program, str(path), path.name, "no", RATE], stdin=subprocess.PIPE)
@@ -58,8 +58,8 @@ def writers(workspace, acks, count=8):
     ids=["0 to 3", "through 4"],
 )
 def test_no_switch_times_out_and_no_caller_is_refused(tmp_path, way, rounds):
-    """Every switch is made with its default timeout, every writer goes on to its end, and what was
-    acknowledged is there."""
+    """Every switch succeeds with its default timeout, every writer runs to its end, and every
+    acknowledged write is there."""
     workspace, acks = tmp_path / "workspace", [tmp_path / f"w{n}" for n in range(8)]
     for task in TASKS:
         agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]

@@ -1,4 +1,4 @@
-"""Times that a clock of the older programs cannot have shown, or not yet."""
+"""Times that the clock of a legacy program cannot have shown, or cannot have shown yet."""
 
 import json
 import time
@@ -14,13 +14,13 @@ from dashboard.activity_index import ActivityIndex
 from registry_api import load_settings, open_store, silent
 from tests import legacy
 
-# The hour that the change of the clocks leaves out, and the one that it repeats.
+# A time in the hour that the clock change skips, and one in the hour that it repeats.
 GAP, TWICE = "2026-03-29T02:30:00.123456", "2026-10-25T02:30:00.123456"
 
 
 @pytest.fixture(params=["by TZ", "by setting"])
 def berlin(request, monkeypatch):
-    """The machine's zone, or the one that is set for the older programs."""
+    """Set Europe/Berlin as the machine's zone, or as the configured zone of the legacy programs."""
     if request.param == "by TZ":
         monkeypatch.setenv("TZ", "Europe/Berlin")
         time.tzset()
@@ -42,8 +42,9 @@ def workspace_at(root, moment):
 
 
 @pytest.mark.parametrize("moment", [GAP, TWICE])
-def test_an_hour_that_there_was_not_is_read_alike(tmp_path, berlin, moment, capsys):
-    """Both stores, before and after the zone is recorded, in every phase there and back."""
+def test_skipped_and_repeated_hours_are_read_the_same(tmp_path, berlin, moment, capsys):
+    """Both stores read a skipped or repeated hour as the same moment, before and after the zone is
+    recorded, in every phase there and back."""
     root = workspace_at(tmp_path, moment)
     for phase in (1, 2, 3, 4, 3, 2, 1, 0):
         for tokens in (["switch", str(phase)], ["verify"], ["diff", "TASK-1"]):
@@ -52,7 +53,7 @@ def test_an_hour_that_there_was_not_is_read_alike(tmp_path, berlin, moment, caps
 
 
 def test_one_function_reads_them(berlin):
-    """Named or this machine's: the same moment."""
+    """A named zone reads a skipped or repeated hour as the same moment as the machine's zone."""
     for moment in (GAP, TWICE):
         known = datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo("Europe/Berlin"))
         assert Times.named("Europe/Berlin").read(moment) == known.astimezone(UTC)
@@ -60,8 +61,9 @@ def test_one_function_reads_them(berlin):
 
 @pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(days=26_000)])
 @pytest.mark.parametrize("backend", ["auto", "sqlite"])
-def test_a_stamp_from_the_future_is_no_sign_of_life(tmp_path, ahead, backend, capsys):
-    """Silent for the store, for status and for the dashboard; doctor names it."""
+def test_a_timestamp_from_the_future_is_not_a_sign_of_life(tmp_path, ahead, backend, capsys):
+    """An agent with a timestamp in the future is silent for the store, for status and for the
+    dashboard, and doctor names it."""
     now = datetime.now(UTC)
     root = workspace_at(tmp_path, (now + ahead).isoformat())
     if backend == "sqlite":

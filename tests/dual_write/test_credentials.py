@@ -1,4 +1,4 @@
-"""Credentials in the URL of a store: they open it, and stand nowhere else."""
+"""Credentials in the URL of a store open the store, and appear nowhere else."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from tests.registry_api.test_plugins import install
 
 CANARY = "c4nary/pw@1"
 ENCODED = "c4nary%2Fpw%401"
-# A store that asks for its password, and repeats its URL in what it says of itself and in errors.
+# A store that needs its password, and repeats its URL in its description and in errors.
 VAULT = """
 import os
 from dataclasses import replace
@@ -53,7 +53,7 @@ def registry_register_stores(register):
 
 @pytest.fixture
 def vault(tmp_path, monkeypatch, capsys):
-    """The store's distribution installed, a workspace, where the store lies; and the command."""
+    """Install the store's distribution; give a workspace, the store's file, and the command."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "vault-store", VAULT)
@@ -79,8 +79,8 @@ def leaks(text):
 
 
 def test_the_password_is_nowhere(vault):
-    """Every command, in every phase there and back, with and without --json, also where the store
-    is down: not in what is printed, not in any file of the workspace."""
+    """No command, in any phase there and back, with or without --json, even with the store down,
+    prints the password or writes it to a file of the workspace."""
     workspace, path, command = vault
     env = {"REGISTRY_TARGET": f"vault://agents:{ENCODED}@{path}?password={ENCODED}"}
     looks = [
@@ -116,8 +116,8 @@ def test_the_password_is_nowhere(vault):
 
 
 def test_the_environment_gives_them_and_without_it_the_answer_is_typed(vault):
-    """Opened later with another spelling of the same place; without credentials: exit 1, what to
-    do, and the phase stands."""
+    """Credentials from the environment open the store; without them a command exits 1 with a typed
+    error and the next command, and the phase stays."""
     _, path, command = vault
     full = {"REGISTRY_TARGET": f"vault://agents:{ENCODED}@{path}"}
     assert command("switch", "3", **full)[0] == 0
@@ -136,7 +136,8 @@ def test_the_environment_gives_them_and_without_it_the_answer_is_typed(vault):
 
 
 def test_a_passfile_gives_them(vault, tmp_path):
-    """Named in the URL, which is recorded as it is; readable for others: refused."""
+    """A passfile named in the URL gives the password, and the URL is recorded as it is; a passfile
+    that others can read is refused."""
     workspace, path, command = vault
     secret = tmp_path / "secret"
     secret.write_text(f"{CANARY}\n")
@@ -190,7 +191,7 @@ def test_registry_toml_with_credentials_is_for_its_owner_alone(tmp_path):
         ("lmdb:///a/b:c@d", "lmdb:///a/b:c@d"),
     ],
 )
-def test_what_is_shown_of_a_url(url, shown):
+def test_the_shown_form_of_a_url(url, shown):
     assert public(url) == shown
     assert public(shown) == shown
     assert has_credentials(url) == (url != shown)

@@ -1,5 +1,5 @@
-"""Phases 3 and 4 when things go wrong round them: what is lost, damaged or odd is told, never
-passed over, and the way back brings everything."""
+"""Phases 3 and 4 when something goes wrong: lost, damaged or unexpected files are reported and
+never ignored, and the rollback brings back every record."""
 
 import contextlib
 import itertools
@@ -97,7 +97,7 @@ def workspace(tmp_path):
 
 
 class Killed(BaseException):
-    """Stands for a kill: no code of ours handles it as an error."""
+    """Represents a kill: no code of ours handles it as an error."""
 
 
 def die(*_, **__):
@@ -108,9 +108,9 @@ def die(*_, **__):
 
 
 @pytest.mark.parametrize("phase", [3, 4])
-def test_a_lost_target_is_not_begun_anew(workspace, capsys, phase):
-    """Its file gone in phase 3 or 4: opening is refused and every command says so; the file put
-    back, all is there."""
+def test_a_lost_target_is_not_started_from_scratch(workspace, capsys, phase):
+    """With the target's file missing in phase 3 or 4, opening is refused and every command says so;
+    with the file restored, every record is there."""
     switch(workspace, phase)
     report(workspace, "later")
     aside = workspace / "aside"
@@ -132,7 +132,7 @@ def test_a_lost_target_is_not_begun_anew(workspace, capsys, phase):
     assert messages(workspace, "TASK-1") == ["later"]
 
 
-# -- a switch that died ----------------------------------------------------------------------
+# -- an interrupted switch -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -147,7 +147,8 @@ def half_removed(workspace, monkeypatch):
 
 
 def test_an_archive_damaged_before_the_removal_stops_nobody(half_removed, caplog):
-    """No document is removed, it is said, and store and switches go on; another archive is made."""
+    """With a damaged archive no document is removed, the log says so, and the store and later
+    switches go on; the next switch to 4 makes another archive."""
     archive = next((half_removed / ".registry" / "archive").iterdir())
     archive.write_bytes(b"damaged")
     report(half_removed, "later")
@@ -162,8 +163,8 @@ def test_an_archive_damaged_before_the_removal_stops_nobody(half_removed, caplog
 
 
 def test_a_removal_that_cannot_be_finished_stops_nobody(half_removed, caplog):
-    """A file stands where the removed documents would lie: opening warns and goes on; the file
-    away, the removal is finished."""
+    """With a file in place of the folder for removed documents, opening warns and goes on; once the
+    file is gone, recover finishes the removal."""
     (half_removed / ".registry" / "retired").write_text("in the way")
     report(half_removed, "later")
     assert "not finished" in caplog.text
@@ -175,8 +176,8 @@ def test_a_removal_that_cannot_be_finished_stops_nobody(half_removed, caplog):
 
 @pytest.mark.parametrize("left", [b"", b'{"before":2,"aft'])
 def test_frozen_documents_are_thawed_though_the_switchs_file_is_empty(workspace, monkeypatch, left):
-    """Killed with the documents frozen, and a power loss emptied switch.json: opened, they can be
-    written."""
+    """Documents left frozen by a killed switch become writable when the registry is opened, even if
+    a power loss emptied switch.json."""
     switch(workspace, 2)
     with monkeypatch.context() as patch:
         patch.setattr(FileControl, "advance", die)
@@ -191,15 +192,14 @@ def test_frozen_documents_are_thawed_though_the_switchs_file_is_empty(workspace,
     assert status(workspace).record.phase == 2
 
 
-# -- stragglers ------------------------------------------------------------------------------
+# -- late writes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["TASK-1/AGENT_REGISTRY.json", "registry/GLOBAL_REGISTRY.json"])
-def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
+def test_a_late_write_is_reported_though_a_kill_came_before_its_report(
     workspace, monkeypatch, place
 ):
-    """Its bytes kept and then killed: the next look makes the report, keeps no second copy, and the
-    switch to 4 is refused."""
+    """A late write kept just before a kill gets its report at the next read, and no second copy."""
     (workspace / "registry").mkdir()
     (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text("{}")
     switch(workspace, 3)
@@ -218,7 +218,7 @@ def test_a_straggler_is_reported_though_a_kill_came_before_its_report(
 
 
 def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
-    """Written when the file was already set aside, by a program that still had it open."""
+    """A write to the renamed list of tasks by a program that still had it open is reported."""
     path = workspace / "registry" / "GLOBAL_REGISTRY.json"
     path.parent.mkdir()
     path.write_text("{}")
@@ -232,12 +232,15 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
 
     monkeypatch.setattr(JsonMigrationSource, "_wait_until_released", write)
     notes = switch(workspace, 4, force="a test").notes
-    assert [n.partition(", kept")[0] for n in notes] == ["the list of tasks: written too late"]
+    assert [n.partition(", kept")[0] for n in notes] == [
+        "the list of tasks: a late write after archiving"
+    ]
     assert len(status(workspace).late_writes) == 1
 
 
-def test_a_lost_journal_makes_no_straggler(workspace):
-    """In phase 3: nobody wrote the document; the way back makes another journal of the target's."""
+def test_a_lost_journal_is_not_a_late_write(workspace):
+    """A journal lost in phase 3 is not reported as a late write, since no program wrote the
+    document; the rollback makes a new journal from the target."""
     report(workspace, "before")
     switch(workspace, 3)
     (workspace / ".registry" / "json" / "TASK-1.journal").unlink()
@@ -250,9 +253,9 @@ def test_a_lost_journal_makes_no_straggler(workspace):
     assert messages(workspace, "TASK-1") == ["before", "meanwhile"]
 
 
-def test_no_link_is_followed_to_where_stragglers_are_kept(workspace, tmp_path_factory):
-    """A link in place of the folder: nothing is written beyond it, the frozen text stays as others
-    wrote it, and status says why."""
+def test_no_link_is_followed_to_where_late_writes_are_kept(workspace, tmp_path_factory):
+    """With a symbolic link in place of the conflicts folder, nothing is written through it, the
+    document stays as the other program wrote it, and status says why."""
     switch(workspace, 3)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     shutil.rmtree(workspace / ".registry" / "conflicts", ignore_errors=True)
@@ -260,17 +263,17 @@ def test_no_link_is_followed_to_where_stragglers_are_kept(workspace, tmp_path_fa
     (workspace / "registry").mkdir(exist_ok=True)
     (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text("{}")
     overwrite(document(workspace, "TASK-1"), "{}")
-    assert "a link in place of a folder" in " ".join(status(workspace).notes)
+    assert "a symbolic link in place of our folder" in " ".join(status(workspace).notes)
     assert list(elsewhere.iterdir()) == []
     assert document(workspace, "TASK-1").read_text() == "{}"
 
 
-# -- what commands say -----------------------------------------------------------------------
+# -- answers of commands ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", [3, 4])
 def test_diff_after_the_cut_over(workspace, capsys, phase):
-    """The source is the document, as ever; a task that nobody knows is an error, not equal."""
+    """After the cut-over diff still compares the document, and an unknown task is an error."""
     switch(workspace, phase)
     report(workspace, "later")
     code, found = cli(capsys, "diff", "TASK-1", "--json", "--workspace", workspace)
@@ -280,8 +283,8 @@ def test_diff_after_the_cut_over(workspace, capsys, phase):
     assert (code, found["error"]["code"]) == (1, "task_not_found")
 
 
-def test_doctor_names_stragglers_in_phase_4(workspace, capsys):
-    """Also when the registry that another program made is gone again."""
+def test_doctor_names_late_writes_in_phase_4(workspace, capsys):
+    """Doctor names a late write even when the registry that another program made is gone again."""
     switch(workspace, 4)
     legacy.write_task(workspace, "TASK-late", agents=[])
     assert status(workspace).late_writes
@@ -291,13 +294,13 @@ def test_doctor_names_stragglers_in_phase_4(workspace, capsys):
     assert "conflicts" in next(i["next"] for i in found["issues"] if i["check"] == "files")
 
 
-# -- the ways back ---------------------------------------------------------------------------
+# -- rollback --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["document", "folder"])
 def test_a_document_removed_while_frozen_comes_back(workspace, what):
-    """Or its whole folder, logs included: 3 to 2 puts it back, own keys and history too, and the
-    task can be written."""
+    """A document or task folder removed while frozen comes back in the step from 3 to 2, with its
+    own keys and history, and the task can be written."""
     report(workspace, "before")
     switch(workspace, 3)
     report(workspace, "meanwhile")
@@ -305,7 +308,7 @@ def test_a_document_removed_while_frozen_comes_back(workspace, what):
         document(workspace, "TASK-1").unlink()
     else:
         shutil.rmtree(workspace / "TASK-1")
-    assert mismatches(workspace) == ()  # somebody tidied up: what was in it is elsewhere
+    assert mismatches(workspace) == ()  # a user tidied up: the target has the records
     switch(workspace, 2)
     assert mismatches(workspace) == ()
     switch(workspace, 0)
@@ -314,9 +317,9 @@ def test_a_document_removed_while_frozen_comes_back(workspace, what):
     assert json.loads(document(workspace, "TASK-1").read_bytes())["own_key"] == {"b": 1, "a": 2}
 
 
-def test_the_way_back_beside_a_program_that_never_stops_writing(workspace):
-    """It writes frozen documents all the time: the switches are made, and what it wrote is in the
-    registry or kept with a report."""
+def test_rollback_while_a_program_keeps_writing(workspace):
+    """While a program keeps writing to frozen documents, each switch succeeds, and every write of
+    that program is in the registry or kept with a report."""
     path, stop, written = document(workspace, "TASK-1"), threading.Event(), []
     switch(workspace, 2)
 
@@ -345,8 +348,7 @@ def test_the_way_back_beside_a_program_that_never_stops_writing(workspace):
 
 @pytest.mark.parametrize("read", [True, False])
 def test_an_edit_after_the_freeze_and_the_comparison(workspace, monkeypatch, read):
-    """A program with the document open writes to it when everything behind the gate has been
-    compared, and somebody looks, which takes it in: the target has it all the same."""
+    """An edit after the comparison under the gate reaches the target, absorbed by a read or not."""
     path, settle = document(workspace, "TASK-1"), steps.settle
 
     def edited(replicator, moved, seen):
@@ -370,8 +372,9 @@ def test_an_edit_after_the_freeze_and_the_comparison(workspace, monkeypatch, rea
 
 @pytest.mark.parametrize("odd", ["folder", "link", "pipe"])
 def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
-    """A folder, a link or a pipe: verify names it, both switches refuse and nothing is written
-    through it; once it is away the document is put back."""
+    """With a folder, a link or a pipe in place of a frozen document, verify names it, both switches
+    refuse and nothing is written through it; once it is removed, the rollback restores the
+    document."""
     switch(workspace, 3)
     path, elsewhere = document(workspace, "TASK-1"), workspace / "elsewhere"
     elsewhere.write_text("theirs")
@@ -384,7 +387,7 @@ def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
     code, found = cli(capsys, "verify", "--json", "--workspace", workspace)
     assert (code, len(found["mismatches"])) == (3, 1)
     for phase in (4, 2):
-        with pytest.raises(RegistryError, match="no regular file"):
+        with pytest.raises(RegistryError, match="not a regular file"):
             switch(workspace, phase)
     assert elsewhere.read_text() == "theirs"
     path.rename(workspace / "moved-away")
@@ -393,8 +396,8 @@ def test_something_odd_in_place_of_a_frozen_document(workspace, capsys, odd):
 
 
 @pytest.mark.parametrize("logs", ["jsonl", "off"])
-def test_a_log_removed_in_phase_3_is_written_again_on_the_way_back(workspace, logs):
-    """What was in it, ours and others', is in the target: none is lost and none comes twice."""
+def test_a_log_removed_in_phase_3_is_written_again_on_rollback(workspace, logs):
+    """The rollback restores a removed log from the target, with each line once."""
     report(workspace, "ours")
     foreign_line(workspace, "theirs")
     switch(workspace, 3, env={"REGISTRY_LOGS": logs})
@@ -406,8 +409,8 @@ def test_a_log_removed_in_phase_3_is_written_again_on_the_way_back(workspace, lo
 
 
 @pytest.mark.parametrize("logs", ["jsonl", "off"])
-def test_foreign_lines_that_nobody_took_in(workspace, logs):
-    """Between entries of ours, in phase 3: each is there once, wherever the move goes."""
+def test_foreign_lines_that_were_not_imported(workspace, logs):
+    """Lines appended by other programs between ours in phase 3 are in the history exactly once."""
     switch(workspace, 3)
     foreign_line(workspace, "1 theirs")
     report(workspace, "2 ours", REGISTRY_LOGS=logs)
@@ -419,7 +422,7 @@ def test_foreign_lines_that_nobody_took_in(workspace, logs):
 
 
 def test_a_log_moved_to_the_archive_folder_between_two_reconciles(workspace):
-    """In phase 3: its lines are taken in once, and come back once."""
+    """A log moved to archive/ in phase 3 is imported once, and comes back once on rollback."""
     switch(workspace, 3)
     foreign_line(workspace, "theirs")
     report(workspace, "ours")
@@ -437,8 +440,9 @@ def test_a_log_moved_to_the_archive_folder_between_two_reconciles(workspace):
         assert mismatches(workspace) == ()
 
 
-def test_what_was_no_registry_is_back_in_its_place(workspace):
-    """A document that does not parse, and another program's: left where they are, as they are."""
+def test_files_that_are_not_registries_stay_in_place(workspace):
+    """A document that does not parse, and a document of another kind of program, stay where they
+    are and as they are."""
     odd = {"TASK-1": "not json{", "TASK-other": '{"hello": 1}'}
     for task, text in odd.items():
         (workspace / task).mkdir(exist_ok=True)
@@ -452,9 +456,9 @@ def test_what_was_no_registry_is_back_in_its_place(workspace):
 
 
 @pytest.mark.parametrize("lost", ["folder", "templates", "state"])
-def test_the_way_back_from_4_without_something_of_it(workspace, lost):
-    """The task's folder, the templates, or all that the json store kept: the document comes back
-    with its own keys in their order, from what is left."""
+def test_rollback_from_4_with_files_missing(workspace, lost):
+    """Without the task's folder, the templates or the json store's whole state, the rollback from 4
+    restores each document with its own keys in their order."""
     before = {t: document(workspace, t).read_bytes() for t in ("TASK-0", "TASK-1", "TASK-2")}
     switch(workspace, 4)
     if lost == "folder":
@@ -471,7 +475,7 @@ def test_the_way_back_from_4_without_something_of_it(workspace, lost):
 
 
 def test_a_document_that_vanished_before_the_cut_over(workspace, capsys):
-    """In phase 2: the target has its task and takes over; the way back puts the document back."""
+    """The target takes over a task whose document vanished; the rollback restores the document."""
     switch(workspace, 2)
     document(workspace, "TASK-1").unlink()
     code, _ = cli(capsys, "switch", "3", "--json", "--timeout", "2", "--workspace", workspace)

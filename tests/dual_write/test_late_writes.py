@@ -1,4 +1,4 @@
-"""What older programs write after the cut-over: nobody's truth, but never lost in silence."""
+"""A write by a legacy program after the cut-over is not the record, but is never lost silently."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from registry_api import Kind, load_settings, open_migration, open_store
 from tests import legacy
 
 TASK = "TASK-0"
-# An older program that had the document open all along: neither mode nor name keeps it out.
+# A legacy program that had the document open all along: neither its mode nor its name stops it.
 HOLDING = (
     legacy.PROGRAM
     + """
@@ -72,7 +72,7 @@ def reports(workspace):
 
 @contextmanager
 def holding(path):
-    """A process that has the document open; call what is given with the name of a new agent."""
+    """Run a process that has the document open; give a function that makes it add an agent."""
     command = [sys.executable, "-c", HOLDING, str(path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as program:
@@ -86,9 +86,9 @@ def holding(path):
         yield add
 
 
-def test_what_is_written_to_a_frozen_document_is_kept_and_shown(workspace, capsys):
-    """Its bytes and what it changed in conflicts/, the frozen text restored, a line in status; then
-    phase 4 is refused until somebody says why not."""
+def test_a_late_write_is_kept_and_shown(workspace, capsys):
+    """A late write is kept in conflicts/ with its differences, the frozen text is restored and
+    status shows it; phase 4 is then refused until an operator forces it with a reason."""
     assert switch(capsys, workspace, 2)[0] == 0
     with holding(document(workspace)) as add:
         code, found = switch(capsys, workspace, 3)
@@ -108,11 +108,12 @@ def test_what_is_written_to_a_frozen_document_is_kept_and_shown(workspace, capsy
     assert switch(capsys, workspace, 4, "--anyway")[0] == 2
     assert switch(capsys, workspace, 4, "--anyway", "--reason", "seen")[0] == 0
     last = cli(capsys, "history", "--json", "--workspace", workspace)[1]["switches"][-1]
-    assert last["by"].endswith("all the same: seen")
+    assert last["by"].endswith("forced: seen")
 
 
 def test_an_open_document_is_not_removed_unseen(workspace, capsys):
-    """Phase 4 names who has a document open; all the same, what is written then is kept too."""
+    """The switch to phase 4 names the program that has a document open, and a forced switch still
+    keeps a later write of that program."""
     with holding(document(workspace)) as add:
         assert switch(capsys, workspace, 3)[0] == 0
         code, found = switch(capsys, workspace, 4)
@@ -120,11 +121,11 @@ def test_an_open_document_is_not_removed_unseen(workspace, capsys):
         assert "python" in found["error"]["message"]
         code, found = switch(capsys, workspace, 4, "--anyway", "--reason", "it may")
         assert code == 0
-        assert any("lie aside" in note for note in found["notes"])
+        assert any("pending deletion" in note for note in found["notes"])
         assert not document(workspace).exists()
         add("too-late")
     code, found = cli(capsys, "recover", "--json", "--workspace", workspace)
-    assert any("written too late" in note for note in found["recovered"])
+    assert any("late write after archiving" in note for note in found["recovered"])
     assert list((workspace / ".registry" / "retired").iterdir()) == []
     kept = list((workspace / ".registry").glob("conflicts/*.json"))
     assert b'"too-late"' in b"".join(p.read_bytes() for p in kept)
@@ -133,7 +134,8 @@ def test_an_open_document_is_not_removed_unseen(workspace, capsys):
 
 @pytest.mark.parametrize("phase", [3, 4])
 def test_a_registry_made_after_the_cut_over_is_found(workspace, capsys, phase):
-    """It is kept and shown once, and becomes a task when JSON is the truth again."""
+    """A registry that a legacy program creates after the cut-over is kept and shown once, and
+    becomes a task when JSON is the writer of record again."""
     assert switch(capsys, workspace, phase)[0] == 0
     legacy.write_task(workspace, "TASK-new", agents=[{"id": "n1", "status": "running"}])
     for _ in range(2):
@@ -144,8 +146,8 @@ def test_a_registry_made_after_the_cut_over_is_found(workspace, capsys, phase):
         assert store.load("TASK-new").agents[0].agent_id == "n1"
 
 
-def test_a_straggler_is_not_overwritten_on_the_way_back(workspace, capsys):
-    """3 to 2 brings a document forward only over the frozen text; what stood there is kept."""
+def test_a_late_write_is_not_overwritten_on_rollback(workspace, capsys):
+    """The step from 3 to 2 replaces only frozen text; a late write in a document is kept."""
     with holding(document(workspace)) as add:
         assert switch(capsys, workspace, 3)[0] == 0
         with closing(open_store(load_settings(workspace))) as store:
@@ -158,8 +160,9 @@ def test_a_straggler_is_not_overwritten_on_the_way_back(workspace, capsys):
     assert cli(capsys, "verify", "--json", "--workspace", workspace)[0] == 0
 
 
-def test_lines_that_others_append_after_the_cut_over_come_in_once(workspace, capsys):
-    """As history, by reconcile or on the way back; never twice, none lost."""
+def test_lines_appended_after_the_cut_over_are_imported_once(workspace, capsys):
+    """Lines that other programs append to a log are imported as history, by reconcile or on
+    rollback, each exactly once."""
     log = workspace / TASK / "progress" / "a1_progress.jsonl"
     assert switch(capsys, workspace, 3)[0] == 0
 
@@ -185,8 +188,8 @@ def test_lines_that_others_append_after_the_cut_over_come_in_once(workspace, cap
         assert cli(capsys, "verify", "--json", "--workspace", workspace)[0] == 0
 
 
-def test_a_lost_archive_does_not_bar_the_way_back(workspace, capsys):
-    """The documents are made again from their templates, byte for byte; verify names the loss."""
+def test_a_lost_archive_does_not_prevent_the_rollback(workspace, capsys):
+    """Without the archive, templates restore each document exactly, and verify names the loss."""
     assert switch(capsys, workspace, 3)[0] == 0
     before = document(workspace).read_bytes()
     assert switch(capsys, workspace, 4)[0] == 0

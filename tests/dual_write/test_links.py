@@ -1,4 +1,4 @@
-"""A task folder that is a link leads to somebody else's files: never followed, in no phase."""
+"""A task folder that is a symbolic link may lead to another user's files: no phase follows it."""
 
 from contextlib import closing
 
@@ -24,7 +24,7 @@ def workspace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A registry of somebody else, of the same id as the link."""
+    """Another user's registry, with the same task id as the link."""
     place = tmp_path / "elsewhere"
     place.mkdir()
     legacy.write_task(place, "TASK-9", agents=[{"id": "b", "type": "x", "status": "running"}])
@@ -39,7 +39,8 @@ def switch(workspace, *phases):
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
 def test_a_create_under_a_link_is_refused(workspace, outside, phase):
-    """Nothing is adopted, nothing changes behind it, and the way to phase 4 leaves it alone."""
+    """A task whose folder is a link is refused: its target is not adopted, nothing in it changes,
+    and the way to phase 4 leaves it alone."""
     switch(workspace, *FORWARD[:phase])
     (workspace / "TASK-9").symlink_to(outside.parent)
     before, mode = outside.read_bytes(), outside.stat().st_mode
@@ -59,7 +60,8 @@ def test_a_create_under_a_link_is_refused(workspace, outside, phase):
 
 @pytest.mark.parametrize("phase", [0, 2])
 def test_a_folder_that_becomes_a_link_is_not_followed(workspace, outside, phase):
-    """Known to a store that is open, and swapped: its writes are refused, theirs stays as it is."""
+    """An open store refuses writes to a known task whose folder was replaced by a link; the link's
+    target stays as it is."""
     switch(workspace, *FORWARD[:phase])
     theirs = outside.read_bytes().replace(b"TASK-9", b"TASK-1")
     outside.write_bytes(theirs)

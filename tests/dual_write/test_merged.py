@@ -19,7 +19,7 @@ def opened(workspace):
 
 @pytest.fixture
 def merged(tmp_path):
-    """The folder of the merge, as ``git merge`` leaves it: both clones' files, one's counter."""
+    """The folder as ``git merge`` leaves it: the files of both clones, and the counter of one."""
     root = tmp_path / "one"
     legacy.write_task(root, "TASK-0", agents=[{"id": "a", "type": "x", "status": "running"}])
     with opened(root) as store:

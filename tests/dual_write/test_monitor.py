@@ -1,4 +1,4 @@
-"""Consistency is watched: a sample of answers is compared, and a guarded switch steps back."""
+"""Consistency is monitored: a sample of answers is compared, and a guarded switch steps back."""
 
 import json
 import sqlite3
@@ -42,7 +42,8 @@ class Watching:
 
 @pytest.mark.parametrize("phase", [1, 2])
 def test_a_difference_is_counted_kept_and_shown(workspace, capsys, phase):
-    """Matched and mismatched per operation: in procs, to plugins, in status and in metrics."""
+    """Each compared answer is counted as matched or mismatched per operation: in procs, for
+    plugins, in status and in metrics."""
     assert cli(capsys, "switch", phase, "--json", "--workspace", workspace)[0] == 0
     plugins, watching = load_plugins(), Watching()
     plugins.manager.register(watching)
@@ -75,8 +76,8 @@ def test_a_difference_is_counted_kept_and_shown(workspace, capsys, phase):
     assert json.loads(kept[0])["pointer"] == "/agents/a1/prompt"
 
 
-def test_what_a_write_overtook_is_no_difference(workspace, capsys):
-    """Asked again both sides say the same, or the target is behind: in flight."""
+def test_a_failed_replication_is_not_a_difference(workspace, capsys):
+    """A target that is behind after a failed replication is in flight, not a mismatch."""
     assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0
     with closing(open_store(load_settings(workspace, env={"REGISTRY_COMPARE": "1"}))) as store:
         target = dual(store).replicator().target
@@ -88,8 +89,8 @@ def test_what_a_write_overtook_is_no_difference(workspace, capsys):
         assert dual(store).followed["mismatched"] == 0
 
 
-def test_a_lag_that_is_made_up_for_meanwhile_is_no_difference(workspace, capsys):
-    """The target answers while it lags, and follows before anybody looks where it stands."""
+def test_a_target_that_catches_up_meanwhile_is_not_a_difference(workspace, capsys):
+    """A target that is behind when it answers and then catches up is in flight, not a mismatch."""
     assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0
     with closing(open_store(load_settings(workspace, env={"REGISTRY_COMPARE": "1"}))) as store:
         replicator = dual(store).replicator()
@@ -115,7 +116,7 @@ def test_a_lag_that_is_made_up_for_meanwhile_is_no_difference(workspace, capsys)
 
 
 def test_a_guarded_switch_steps_back_by_itself(workspace, capsys):
-    """Calls that fail after it: back to where it began, exit 3, said why."""
+    """A guarded switch followed by failing calls steps back, exits 3 and says why."""
     assert cli(capsys, "switch", 1, "--json", "--workspace", workspace)[0] == 0
     process = Process(workspace / ".registry", every=0.0)
     stop = threading.Event()
@@ -140,16 +141,16 @@ def test_a_guarded_switch_steps_back_by_itself(workspace, capsys):
 
 
 def test_a_guarded_switch_that_goes_well_stays(workspace, capsys):
-    """Nothing went ill for the time asked for."""
+    """A guarded switch after which nothing fails in the given time keeps the new phase."""
     tokens = ("switch", 1, "--guard", "1", "--json", "--workspace", workspace)
     code, found = cli(capsys, *tokens)
     assert code == 0
-    assert found["notes"] == ["watched for 1 s: nothing went ill"]
+    assert found["notes"] == ["watched for 1 s: no problem found"]
 
 
 @pytest.mark.parametrize("wrong", ["", "soon", "-1", "0", "99h", "1d"])
-def test_a_guard_that_is_no_time_is_refused(workspace, capsys, wrong):
-    """Before anything is changed."""
+def test_a_guard_that_is_not_a_duration_is_refused(workspace, capsys, wrong):
+    """The command refuses a guard that is not a duration before it changes anything."""
     code, _ = cli(capsys, "switch", "1", f"--guard={wrong}", "--json", "--workspace", workspace)
     assert code == 2
     assert not (workspace / ".registry").exists()

@@ -1,4 +1,4 @@
-"""The move in phases 0 to 2: switches, what is refused, failing targets, kills."""
+"""The move in phases 0 to 2: switches, refusals, failing targets, kills."""
 
 import fcntl
 import json
@@ -84,8 +84,9 @@ def contents(workspace):
     ],
 )
 def test_real_registries_move_there_and_back(tmp_path, capsys, name, records):
-    """1, 2, back, back: no mismatch, the same records on both sides, every byte as before but in
-    the list of all tasks, whose counters are true now."""
+    """A real registry goes to phase 2 and back without a mismatch, with the same records in both
+    stores and every byte as before, except the list of all tasks, whose counters are then
+    accurate."""
     workspace = samples.copy_of(name, tmp_path)
     before = contents(workspace)
     for step in ("1", "2"):
@@ -118,7 +119,7 @@ def test_real_registries_move_there_and_back(tmp_path, capsys, name, records):
 
 
 def test_writes_go_to_both_and_reads_come_from_the_target(workspace):
-    """Phase 1 mirrors, phase 2 reads SQLite at the JSON's revision, foreign edits included."""
+    """Phase 1 replicates writes; phase 2 reads SQLite at JSON's revision, with foreign edits."""
     store = opened(workspace)
     switch(workspace, 1)
     build.put(store, build.report("TASK-0", "a0", progress=50), expected=None)
@@ -134,7 +135,7 @@ def test_writes_go_to_both_and_reads_come_from_the_target(workspace):
 
 
 def test_a_running_store_follows_every_switch(workspace):
-    """No restart: the same open store writes and reads through 0, 1, 2, 1, 0, 1; one feed."""
+    """An open store writes and reads through phases 1, 2, 1, 0, 1 with one feed and no restart."""
     store = opened(workspace)
     first = store.changes()
     for n, phase in enumerate((1, 2, 1, 0, 1)):
@@ -146,8 +147,9 @@ def test_a_running_store_follows_every_switch(workspace):
     assert not open_migration(load_settings(workspace, env={})).verify().mismatches
 
 
-def test_naming_one_side_of_a_move_is_refused(workspace):
-    """After switch 2 nobody writes beside the gate: the refused ones are told why."""
+def test_naming_one_store_of_a_move_is_refused(workspace):
+    """After the switch to phase 2, naming one store of the move is refused with the reason, so that
+    no process writes outside the gate."""
     assert opened(workspace, registry_backend="json").counts().total_tasks == 3
     switch(workspace, 2)
     for name in ("json", "sqlite", "memory"):
@@ -157,14 +159,14 @@ def test_naming_one_side_of_a_move_is_refused(workspace):
 
 
 def test_a_store_that_would_start_empty_is_refused(workspace, tmp_path):
-    """Beside a registry no second truth begins, whatever it is called."""
+    """No second registry can begin next to an existing one, whatever backend is named."""
     for name in ("sqlite", "memory", f"sqlite://{tmp_path}/other.sqlite3"):
         with pytest.raises(BackendMismatch):
             opened(workspace, registry_backend=name)
 
 
-def test_a_wish_is_only_a_wish(workspace, caplog):
-    """Recorded phase 2 and REGISTRY_PHASE=1: starts, warns once, stays in 2."""
+def test_a_target_phase_alone_switches_nothing(workspace, caplog):
+    """With phase 2 recorded and REGISTRY_PHASE=1 a store warns once and stays in phase 2."""
     switch(workspace, 2)
     with caplog.at_level(logging.WARNING):
         store = opened(workspace, registry_phase=1)
@@ -173,8 +175,8 @@ def test_a_wish_is_only_a_wish(workspace, caplog):
     assert dual(store).record().phase == 2
 
 
-def test_auto_switch_acts_on_a_wish_once(workspace):
-    """It goes forward by itself, and never undoes what an operator did later."""
+def test_auto_switch_acts_on_a_target_phase_once(workspace):
+    """Auto-switch steps forward by itself, and never undoes a later switch by an operator."""
     target_phase = {"registry_phase": 2, "registry_auto_switch": 1}
     assert dual(opened(workspace, **target_phase)).record().phase == 2
     assert dual(opened(workspace, **target_phase)).record().epoch == 2
@@ -182,8 +184,8 @@ def test_auto_switch_acts_on_a_wish_once(workspace):
     assert dual(opened(workspace, **target_phase)).record().phase == 1
 
 
-def test_an_empty_workspace_is_born_in_the_phase_wished_for(tmp_path):
-    """Nothing recorded and no data: the wish is recorded at once."""
+def test_an_empty_workspace_starts_in_its_target_phase(tmp_path):
+    """An empty workspace without a recorded phase records its target phase at once."""
     store = opened(tmp_path, registry_phase=1)
     build.make(store, "t")
     assert dual(store).record().phase == 1
@@ -191,8 +193,9 @@ def test_an_empty_workspace_is_born_in_the_phase_wished_for(tmp_path):
     assert not open_migration(load_settings(tmp_path, env={})).verify().mismatches
 
 
-def test_the_older_systems_database_stops_a_switch(workspace, capsys):
-    """Exit 6 until the operator says that the JSON is the truth, which is then recorded."""
+def test_the_legacy_systems_database_stops_a_switch(workspace, capsys):
+    """With the legacy system's database present, a switch exits 6 until the operator says that the
+    JSON is the newest state; that is then recorded."""
     path = workspace / "registry" / "state.sqlite3"
     path.parent.mkdir()
     path.write_bytes(b"x")
@@ -204,19 +207,19 @@ def test_the_older_systems_database_stops_a_switch(workspace, capsys):
     assert cli(capsys, "switch", "2", "--json", "--workspace", workspace)[0] == 0
 
 
-def test_processes_with_different_wishes_do_not_flap(workspace, caplog):
-    """While a live process wishes for another phase, a wish is not acted on; afterwards it is."""
+def test_processes_with_different_target_phases_do_not_flap(workspace, caplog):
+    """Auto-switch waits while a live process has another target phase, and then switches."""
     (workspace / ".registry").mkdir(mode=0o700)
     other = Process(workspace / ".registry", target_phase=1)
     target_phase = {"registry_phase": 2, "registry_auto_switch": 1}
     assert dual(opened(workspace, **target_phase)).record().phase == 0
-    assert f"process {os.getpid()} wishes for 1" in caplog.text
+    assert f"process {os.getpid()} has the target phase 1" in caplog.text
     other.close()
     assert dual(opened(workspace, **target_phase)).record().phase == 2
 
 
 def test_two_switches_at_once(workspace, capsys):
-    """The second exits 4 and changes nothing."""
+    """The second of two concurrent switches exits 4 and changes nothing."""
     from filelock import FileLock
 
     opened(workspace)
@@ -226,8 +229,9 @@ def test_two_switches_at_once(workspace, capsys):
     assert phase_of(workspace) == (0, 0)
 
 
-def test_a_switch_without_a_phase_walks_to_the_wish(workspace, capsys, monkeypatch):
-    """REGISTRY_PHASE says where to; without it that is a usage error that says what to do."""
+def test_a_switch_without_a_phase_walks_to_the_target_phase(workspace, capsys, monkeypatch):
+    """A switch without a phase walks to REGISTRY_PHASE; without REGISTRY_PHASE it is a usage error
+    with the next command."""
     code, found = cli(capsys, "switch", "--json", "--workspace", workspace)
     assert (code, found["error"]["code"]) == (2, "usage")
     monkeypatch.setenv("REGISTRY_PHASE", "2")
@@ -236,7 +240,7 @@ def test_a_switch_without_a_phase_walks_to_the_wish(workspace, capsys, monkeypat
 
 
 def test_the_summary_names_the_next_command(workspace, capsys, monkeypatch):
-    """What is sensible next follows from where the move stands."""
+    """Status names the next command that fits the current state of the move."""
     monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0")
 
     def following():
@@ -260,7 +264,7 @@ def test_the_summary_names_the_next_command(workspace, capsys, monkeypatch):
 
 
 def test_a_difference_stops_a_switch_and_is_named(workspace, capsys):
-    """verify exits 3 with a JSON pointer and both values; so does switch, and the phase stays."""
+    """On a difference verify exits 3 with a JSON pointer and both values; switch exits 3."""
     switch(workspace, 1)
     import sqlite3
 
@@ -283,7 +287,7 @@ def test_a_difference_stops_a_switch_and_is_named(workspace, capsys):
 
 @pytest.fixture
 def live_in(monkeypatch):
-    """Moves this process to a time zone."""
+    """Return a function that moves this process to a time zone."""
 
     def move(zone):
         monkeypatch.setenv("TZ", zone)
@@ -295,7 +299,8 @@ def live_in(monkeypatch):
 
 
 def test_the_zone_is_recorded_when_a_registry_is_first_written_to(workspace, live_in):
-    """Older programs' times mean one moment for ever: the first zone stands, whoever comes."""
+    """The first zone is recorded and stays, whichever process opens the registry later, so that the
+    times of legacy programs always mean the same moment."""
     live_in("Asia/Tokyo")
     opened(workspace).close()
     live_in("UTC")
@@ -310,7 +315,7 @@ def test_the_zone_is_recorded_when_a_registry_is_first_written_to(workspace, liv
 
 
 def test_a_switch_records_the_zone_where_none_is(workspace, live_in):
-    """A record without one, e.g. of a workspace that was born in its phase, gets it."""
+    """A switch adds the zone to a record that has none."""
     control = FileControl(workspace / ".registry")
     control.advance(0, PhaseRecord(epoch=1))
     live_in("Asia/Tokyo")
@@ -318,8 +323,8 @@ def test_a_switch_records_the_zone_where_none_is(workspace, live_in):
     assert control.current().zone == "Asia/Tokyo"
 
 
-def test_the_sides_of_a_move_are_recorded(workspace, tmp_path, caplog):
-    """REGISTRY_TARGET may name another file; once recorded, the record wins and says so."""
+def test_the_target_of_a_move_is_recorded(workspace, tmp_path, caplog):
+    """REGISTRY_TARGET may name another file; a recorded target wins, and a warning says so."""
     elsewhere = tmp_path / "elsewhere.sqlite3"
     opened(workspace, registry_target=f"sqlite://{elsewhere}").close()
     migration = open_migration(
@@ -334,8 +339,8 @@ def test_the_sides_of_a_move_are_recorded(workspace, tmp_path, caplog):
     assert not (workspace / ".registry" / "registry.sqlite3").exists()
 
 
-def test_looking_leaves_no_trace(workspace, capsys):
-    """status, verify, diff write nothing in a workspace that nobody adopted."""
+def test_reading_commands_leave_no_trace(workspace, capsys):
+    """status, verify and diff write nothing in a workspace that this library has not adopted."""
     before = contents(workspace)
     for tokens in (("status",), ("verify",), ("diff", "TASK-1")):
         assert cli(capsys, *tokens, "--json", "--workspace", workspace)[0] == 0
@@ -344,7 +349,7 @@ def test_looking_leaves_no_trace(workspace, capsys):
 
 
 def test_a_plan_changes_nothing(workspace, capsys):
-    """plan names the steps; the phase stays."""
+    """plan names the steps and changes no file."""
     code, found = cli(capsys, "plan", "2", "--json", "--workspace", workspace)
     assert code == 0
     assert [(s["from"], s["to"]) for s in found["steps"]] == [(0, 1), (1, 2)]
@@ -357,15 +362,16 @@ def test_a_plan_changes_nothing(workspace, capsys):
 
 
 def test_a_lost_record_is_noticed(workspace):
-    """phase.json gone while the target knows of a move: an error, never phase 0."""
+    """A missing phase.json while the target knows of a move is an error, never phase 0."""
     switch(workspace, 1)
     (workspace / ".registry" / "phase.json").unlink()
     with pytest.raises(BackendMismatch, match="history"):
         opened(workspace)
 
 
-def test_a_writer_that_never_rests_does_not_keep_a_switch_waiting(workspace):
-    """Filling the target follows each task as far as it stood, not for as long as it is written."""
+def test_a_writer_that_never_pauses_does_not_keep_a_switch_waiting(workspace):
+    """A switch succeeds while two processes write without a pause: back-fill copies each task up to
+    the revision that it had at the start."""
     harness = Harness("auto", workspace)
     writers = [harness.spawn("contract_tests.worker", "report", "TASK-0", "busy") for _ in range(2)]
     try:
@@ -384,7 +390,7 @@ def test_a_writer_that_never_rests_does_not_keep_a_switch_waiting(workspace):
 
 
 def test_verify_never_undoes_a_switch(workspace, monkeypatch):
-    """A verification that ends after a switch leaves the record as the switch made it."""
+    """A verification that ends after a switch leaves the switch's record in place."""
     switch(workspace, 1)
     slow = open_migration(load_settings(workspace, env={}))
     original = slow._control.note
@@ -409,8 +415,8 @@ open_migration(load_settings(sys.argv[1], env={})).switch(MigrationPhase(1), act
 """
 
 
-def test_a_first_switch_that_dies_before_its_commit_locks_nobody_out(workspace):
-    """No record, a filled target, a switch journal: phase 0 goes on, the switch can be repeated."""
+def test_a_first_switch_killed_before_its_commit_can_be_repeated(workspace):
+    """After a first switch is killed before its commit, phase 0 goes on and it can be repeated."""
     done = subprocess.run([sys.executable, "-c", DYING, str(workspace)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert (workspace / ".registry" / "switch.json").exists()
@@ -424,20 +430,20 @@ def test_a_first_switch_that_dies_before_its_commit_locks_nobody_out(workspace):
 
 
 def test_a_sqlite_registry_is_never_hidden(tmp_path):
-    """A legacy folder beside a SQLite registry of ours, or REGISTRY_BACKEND=dual: refused."""
+    """A legacy folder next to a SQLite registry, or naming another backend, is refused."""
     store = opened(tmp_path)
     build.make(store, "t")
     for name in ("dual", "json"):
         with pytest.raises(BackendMismatch):
             opened(tmp_path, registry_backend=name)
     legacy.write_task(tmp_path, "TASK-B")
-    with pytest.raises(BackendMismatch, match="which is the truth"):
+    with pytest.raises(BackendMismatch, match="which one is in use"):
         opened(tmp_path)
     assert opened(tmp_path, registry_backend="sqlite").counts().total_tasks == 1
 
 
 def test_a_phase_of_a_newer_version_stops_every_write(workspace):
-    """What this version does not know it does not touch."""
+    """A phase that this version does not know stops every read and write and changes nothing."""
     store = opened(workspace)
     switch(workspace, 1)
     path = workspace / ".registry" / "phase.json"
@@ -458,7 +464,7 @@ def test_a_phase_of_a_newer_version_stops_every_write(workspace):
     "text", ["", "{", "[]", '{"phase": 9}', '{"phase": 1, "epoch": "x"}', '{"phase":1,"target":5}']
 )
 def test_a_damaged_record_is_named(workspace, capsys, text):
-    """A phase.json that cannot be read is an error with the file's name, in every command."""
+    """In every command a phase.json that cannot be read is an error that names the file."""
     switch(workspace, 1)
     (workspace / ".registry" / "phase.json").write_text(text)
     for verb in ("status", "verify", "history"):
@@ -479,7 +485,7 @@ def test_a_record_lost_under_a_running_store_is_noticed(workspace):
         open_migration(load_settings(workspace, env={}))
 
 
-def test_there_is_a_way_back_from_a_broken_target(workspace, capsys):
+def test_rollback_works_with_a_broken_target(workspace, capsys):
     """With SQLite unreadable, status says so, reads and writes go on, and switch back works."""
     switch(workspace, 2)
     path = workspace / ".registry" / "registry.sqlite3"
@@ -497,8 +503,8 @@ def test_there_is_a_way_back_from_a_broken_target(workspace, capsys):
     assert dual(opened(workspace)).record().phase == 0
 
 
-def test_a_lost_journal_folder_heals(workspace):
-    """The source starts a new feed; the target takes it over and converges."""
+def test_the_target_catches_up_after_a_lost_journal_folder(workspace):
+    """A source without its journal folder starts a new feed, and the target converges to it."""
     import shutil
 
     store = opened(workspace)
@@ -517,8 +523,8 @@ def test_a_lost_journal_folder_heals(workspace):
     migration.close()
 
 
-def test_what_only_the_target_has_is_a_difference(workspace):
-    """verify names a task that the source does not know; lists in phase 2 do not serve it."""
+def test_a_task_only_in_the_target_is_a_difference(workspace):
+    """verify names a task that only the target has, and lists in phase 2 do not serve it."""
     import shutil
 
     switch(workspace, 2)
@@ -532,7 +538,7 @@ def test_what_only_the_target_has_is_a_difference(workspace):
 
 
 def test_threads_leave_no_descriptors(workspace):
-    """A thread that ends takes its gate descriptors with it."""
+    """The gate descriptors of a thread are closed when the thread ends."""
     import gc
 
     store = opened(workspace)
@@ -567,8 +573,9 @@ def locked_as_the_gate_closes(migration, document):
         yield
 
 
-def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
-    """While one that is to be frozen is locked the gate opens again and again: others get in."""
+def test_a_document_locked_while_the_gate_is_held_holds_nobody_up(workspace):
+    """While a document that is to be frozen stays locked, the gate opens again and again, so that
+    other callers get in."""
     store = opened(workspace, registry_lock_timeout=5)
     store.counts()
     switch(workspace, 2)
@@ -596,7 +603,7 @@ def test_a_document_locked_behind_the_gate_holds_nobody_up(workspace):
 
 
 def test_a_document_that_stays_locked_stops_the_cut_over(workspace):
-    """At its deadline a switch gives up, and nothing is changed."""
+    """A switch that cannot lock a document gives up at its deadline and changes nothing."""
     switch(workspace, 2)
     migration = open_migration(load_settings(workspace, env={}))
     document = workspace / "TASK-0" / "AGENT_REGISTRY.json"
@@ -608,9 +615,9 @@ def test_a_document_that_stays_locked_stops_the_cut_over(workspace):
 
 
 @pytest.mark.parametrize("to", [1, 2])
-def test_nobody_waits_for_what_legacy_programs_write(workspace, to):
-    """Before the cut-over they go on anyway: a document that one writes and keeps locked while the
-    gate is closed is taken in by whoever asks next, and the target follows."""
+def test_an_early_switch_does_not_wait_for_legacy_programs(workspace, to):
+    """Before the cut-over a switch does not wait for a document that a legacy program keeps locked:
+    the next reader absorbs the edit, and the target catches up."""
     switch(workspace, to - 1)
     store = opened(workspace)
     revision = store.head("TASK-0").revision
@@ -624,7 +631,7 @@ def test_nobody_waits_for_what_legacy_programs_write(workspace, to):
     migration.close()
 
 
-def test_a_gap_in_the_target_is_healed_not_hidden(workspace):
+def test_a_gap_in_the_target_is_caught_up_not_hidden(workspace):
     """A write that the target missed is replayed before the next one is applied (CE1)."""
     store = opened(workspace)
     switch(workspace, 1)
@@ -647,7 +654,8 @@ def _failing(change):
 
 
 def test_a_stuck_target_never_fails_or_stalls_a_caller(workspace):
-    """SQLite's write lock held elsewhere: writes stand in time, reads fall back, all heals."""
+    """While another connection holds SQLite's write lock, writes succeed in time and reads fall
+    back; then the target catches up."""
     import sqlite3
 
     store = opened(workspace, durable=False)
@@ -669,10 +677,9 @@ def test_a_stuck_target_never_fails_or_stalls_a_caller(workspace):
     assert not open_migration(load_settings(workspace, env={})).verify().mismatches
 
 
-def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
-    workspace, monkeypatch
-):
-    """Its feed may be of 100,000 lines: what is compared while callers wait is what came since."""
+def test_a_task_that_kept_changing_is_not_compared_whole_under_the_gate(workspace, monkeypatch):
+    """A task that kept changing is compared under the gate from its last position only: its feed
+    may have 100,000 lines, and callers wait for the gate."""
     closed, held_up = [], []
     behind, compare = move.Move._try_closed, steps.compare_tail
 
@@ -696,15 +703,15 @@ def test_a_task_that_never_stood_still_is_not_left_whole_for_behind_the_gate(
 
 
 def test_kept_differences_are_for_the_owner_alone(tmp_path):
-    """They hold what the records hold, prompts too."""
+    """Only the owner can read the kept differences, which contain record values such as prompts."""
     path = tmp_path / "mismatches.jsonl"
     move.keep_mismatches(path, [Mismatch(task_id="t", pointer="/x", source=1, target=2)])
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("verb", [("verify",), ("diff", "TASK-0"), ("reconcile",), ("status",)])
-def test_nobody_looks_while_the_gate_is_closed(workspace, capsys, monkeypatch, verb):
-    """What older programs wrote is taken in by looking: not in the midst of a switch. Exit 4."""
+def test_no_command_reads_while_the_gate_is_closed(workspace, capsys, monkeypatch, verb):
+    """Commands that absorb edits of legacy programs exit 4 while a switch holds the gate."""
     switch(workspace, 1)
     monkeypatch.setenv("REGISTRY_LOCK_TIMEOUT", "0.2")
     gate = Gate(workspace / ".registry", timeout=1.0)

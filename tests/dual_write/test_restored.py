@@ -1,5 +1,5 @@
-"""One side of a move restored from a backup, while the other went on: two histories with the same
-lineage, revisions and numbers. The source is the record; the target is filled anew."""
+"""One store of a move is restored from a backup while the other went on: two histories with the
+same lineage, revisions and numbers. The source decides; the target is filled again."""
 
 import json
 import shutil
@@ -77,7 +77,8 @@ def said(store, task):
 @pytest.mark.parametrize("phase", [1, 2])
 @pytest.mark.parametrize("later", [0, 3, 5, 7])
 def test_the_source_was_restored(workspace, tmp_path, phase, later):
-    """And went on: not at all, by fewer, as many and more writes than it had lost."""
+    """After the source is restored, the registry holds the source's history, whether it then takes
+    no, fewer, as many or more writes than it had lost."""
     assert run(workspace, "switch", str(phase)) == 0
     write(workspace, "common")
     backup(json_side(workspace), tmp_path / "backup")
@@ -103,7 +104,7 @@ def test_the_source_was_restored(workspace, tmp_path, phase, later):
 
 @pytest.mark.parametrize("phase", [1, 2])
 def test_the_target_was_restored(workspace, tmp_path, phase):
-    """An older state of the same history lags, and is brought up to date."""
+    """A target restored to an older state of the same history is behind, and catches up."""
     assert run(workspace, "switch", str(phase)) == 0
     write(workspace, "common")
     backup(sqlite_side(workspace), tmp_path / "backup")
@@ -116,8 +117,9 @@ def test_the_target_was_restored(workspace, tmp_path, phase):
         assert migration.verify().mismatches == ()
 
 
-def test_reconcile_finds_it_at_the_first_look(workspace, tmp_path, capsys):
-    """At the same revision and number on both sides: what reconcile says is true."""
+def test_reconcile_finds_a_diverged_target_at_once(workspace, tmp_path, capsys):
+    """Doctor and reconcile find a diverged target at once, even with the same revision and number
+    in source and target, and the counts that reconcile reports are accurate."""
     assert run(workspace, "switch", "2") == 0
     write(workspace, "common")
     backup(json_side(workspace), tmp_path / "backup")

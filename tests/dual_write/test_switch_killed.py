@@ -1,4 +1,4 @@
-"""The steps beyond phase 2, and back, killed at every call that writes; the next one recovers."""
+"""The steps to phases 3 and 4 and back, killed at every call that writes; then recovery."""
 
 import json
 import stat
@@ -18,10 +18,10 @@ os.environ["REGISTRY_RETIRE_SECONDS"] = "0"
 from backends.admin.cli import main
 sys.exit(main(["switch", sys.argv[2], "--workspace", sys.argv[1]]))
 """
-# With chmod, which freezes and thaws.
+# Including chmod, which freezes and thaws.
 CALLS = strace.WRITES + ",fchmod,chmod,fchmodat"
 TASK = "TASK-0"
-PARTS = 4  # run side by side
+PARTS = 4  # run in parallel
 ENV = {"REGISTRY_RETIRE_SECONDS": "0"}
 
 
@@ -39,7 +39,7 @@ def document(workspace):
 
 
 def prepared(workspace, phase):
-    """A task with an agent of each side, and a report that only the writer of record has."""
+    """Make a task with a legacy agent, one of ours, and a report in the writer of record only."""
     agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
     legacy.write_task(workspace, TASK, agents=agents)
     switch(workspace, phase)
@@ -49,7 +49,8 @@ def prepared(workspace, phase):
 
 
 def is_whole(workspace):
-    """Everything is there in whatever phase it is, and the document may be written if it should."""
+    """Assert that every record is there in the current phase, and that the document is writable
+    exactly before phase 3; return the phase."""
     with closing(opened(workspace)) as store:
         build.put(store, build.report(TASK, "a1", progress=43), expected=None)
         found = {a.agent_id: a.progress for a in store.load(TASK).agents}
@@ -69,8 +70,8 @@ def is_whole(workspace):
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (3, 4), (4, 3)])
 def test_killed_at_every_write(tmp_path, before, after, part):
-    """kill -9 at the n-th call: the next to come finds all that was acknowledged, in one of the two
-    phases, nothing half frozen, and the switch can be made."""
+    """After kill -9 of a switch at its n-th call, the next process finds every acknowledged write
+    in one of the two phases, nothing half frozen, and can switch."""
     strace.need()
     ends = set()
     for nth in range(1 + part, 1000, PARTS):

@@ -1,5 +1,4 @@
-"""A target of another distribution that is down, or stands still: callers go on, and so does the
-way back."""
+"""A target of another distribution that is down or hangs: callers and the rollback go on."""
 
 import json
 import sys
@@ -15,8 +14,8 @@ from registry_api import load_settings, open_store
 from tests import legacy
 from tests.registry_api.test_plugins import install
 
-# A SQLite file behind an engine that is down while a file ``down`` is there, each call taking its
-# time to fail, and that stands still while ``hang`` is there.
+# A SQLite file with an engine that is down while a file ``down`` exists (each call takes a while to
+# fail), and that hangs while ``hang`` exists.
 FAULTY = """
 import time
 from dataclasses import replace
@@ -60,7 +59,7 @@ def registry_register_stores(register):
 
 @pytest.fixture
 def move(tmp_path, monkeypatch, capsys):
-    """The workspace, the folder of the target, and the command; the target's bound is 0.3 s."""
+    """Give the workspace, the target's folder and the command; the target must answer in 0.3 s."""
     site, engine, workspace = tmp_path / "site", tmp_path / "engine", tmp_path / "workspace"
     for folder in (site, engine):
         folder.mkdir()
@@ -84,8 +83,8 @@ def move(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("fault", ["down", "hang"])
 @pytest.mark.parametrize("phase", [1, 2])
 def test_callers_go_on_and_do_not_try_it_each_time(move, fault, phase):
-    """Writes and reads are answered from the source; after one failure the target rests; mended, it
-    is brought up to date."""
+    """While the target is down, the source answers writes and reads, and after one failure the
+    target is not tried for a while; once it is fixed, it is brought up to date."""
     workspace, engine, command = move
     assert command("switch", str(phase))[0] == 0
     with closing(open_store(load_settings(workspace))) as store:
@@ -104,7 +103,7 @@ def test_callers_go_on_and_do_not_try_it_each_time(move, fault, phase):
 
 @pytest.mark.parametrize("fault", ["down", "hang"])
 @pytest.mark.parametrize("phase", [1, 2])
-def test_status_and_the_way_back_need_no_target(move, fault, phase):
+def test_status_and_rollback_need_no_target(move, fault, phase):
     _, engine, command = move
     assert command("switch", str(phase))[0] == 0
     (engine / fault).write_text("")
@@ -120,7 +119,7 @@ def test_status_and_the_way_back_need_no_target(move, fault, phase):
 
 @pytest.mark.parametrize("fault", ["down", "hang"])
 def test_plan_says_that_it_cannot_be_reached(move, fault):
-    """And makes nothing; the switch itself is refused, exit 6."""
+    """plan says that the target cannot be reached and makes nothing; the switch exits 6."""
     workspace, engine, command = move
     (engine / fault).write_text("")
     before = sorted(workspace.rglob("*"))
@@ -137,8 +136,8 @@ def test_plan_says_that_it_cannot_be_reached(move, fault):
 
 
 @pytest.mark.parametrize("page", ["operating.md", "writing-a-backend.md"])
-def test_how_long_it_rests_is_documented(page):
-    """With the figures of the code."""
+def test_the_back_off_is_documented(page):
+    """The docs state the back-off with the figures of the code."""
     text = (Path(__file__).parents[2] / "docs" / page).read_text()
     assert f"{dual_store._DOWN:g} s" in " ".join(text.split())
     assert f"{dual_store.ANSWER:g} s" in text

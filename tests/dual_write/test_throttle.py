@@ -1,4 +1,4 @@
-"""backends.dual_write.throttle: writers wait where the copy does not catch up, and only then."""
+"""backends.dual_write.throttle: writers wait while the copy does not catch up, and only then."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from registry_api import Head
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     now = 100.0
 
@@ -31,21 +31,21 @@ def throttle(told, clock):
 
 
 def copy(throttle, clock, *, copied, written, seconds=1.0, begin=1000, task="t"):
-    """Let so many changes be copied in a second while so many are written."""
+    """Let this many changes be copied in ``seconds`` while ``written`` changes are written."""
     throttle.copied(1, task, Head(lineage="l", revision=1, number=begin))
     clock.now += seconds
     throttle.copied(copied, task, Head(lineage="l", revision=2, number=begin + written))
 
 
 def test_a_copy_that_is_faster_slows_nobody_down(throttle, clock, told):
-    """Twice as fast as the writers is fast enough."""
+    """A copy that is twice as fast as the writers does not slow them down."""
     copy(throttle, clock, copied=1000, written=500)
     throttle.end()
     assert told == []
 
 
-def test_a_walk_over_tasks_at_rest_slows_nobody_down(throttle, clock, told):
-    """Each has a higher number than the one before, and nobody writes."""
+def test_a_copy_over_idle_tasks_slows_nobody_down(throttle, clock, told):
+    """A copy over idle tasks slows nobody down, although each task has a higher number."""
     for n in range(100):
         throttle.copied(1, f"t{n}", Head(lineage="l", revision=1, number=10 * n))
         clock.now += 1
@@ -53,9 +53,8 @@ def test_a_walk_over_tasks_at_rest_slows_nobody_down(throttle, clock, told):
 
 
 def test_a_copy_that_is_overtaken_slows_writers_down(throttle, clock, told):
-    """More at each judgement, up to a third of a second; less when it has caught up, and not at all
-    when it is over.
-    """
+    """A copy that the writers outrun makes them wait longer at each measurement, up to a third of a
+    second, less once it has caught up, and not at all when it has ended."""
     for n in range(10):
         copy(throttle, clock, copied=100, written=90, begin=1000 + 90 * n)
     assert told[0] == 0.005
@@ -71,7 +70,7 @@ def test_a_copy_that_is_overtaken_slows_writers_down(throttle, clock, told):
 
 
 def test_it_is_told_again_before_it_ends_by_itself(throttle, clock, told):
-    """Also where nothing is judged for long."""
+    """The wait is sent again before it expires, even if nothing is measured for long."""
     throttle.slower()
     for n in range(5):
         clock.now += 1.5
@@ -80,6 +79,6 @@ def test_it_is_told_again_before_it_ends_by_itself(throttle, clock, told):
 
 
 def test_within_one_window_nothing_is_judged(throttle, clock, told):
-    """A page that took a moment says nothing about how fast anyone is."""
+    """A copy within one window is not measured: one short page shows no speed."""
     copy(throttle, clock, copied=1, written=1000, seconds=0.01)
     assert told == []

@@ -1,5 +1,5 @@
-"""People tidy up: folders and logs are removed, cut short, compressed or moved away, in any phase;
-what the registry acknowledged, or took in, stays, and the move goes on."""
+"""Users tidy up: they remove, truncate, compress or move folders and logs, in any phase. Every
+acknowledged or absorbed record stays, and the move goes on."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ def switch(workspace, phase):
 
 
 def command(workspace, tmp_path, *tokens):
-    """Run a command in a process of its own; returns its exit code and its answer."""
+    """Run a command in its own process; return its exit code and its answer."""
     out = tmp_path / "out"
     run = partial(processes.command, out=out, env=ENV)
     process = processes.start(run, *tokens, "--json", "--workspace", workspace)
@@ -40,7 +40,7 @@ def command(workspace, tmp_path, *tokens):
 
 
 def append(workspace, second, message):
-    """Append a line as an older program does."""
+    """Append a line as a legacy program does."""
     line = '{"timestamp": "2026-01-04T22:16:%02d", "agent_id": "a", "message": "%s"}\n'
     with (workspace / LOG).open("a") as log:
         log.write(line % (second, message))
@@ -48,7 +48,7 @@ def append(workspace, second, message):
 
 @pytest.fixture
 def workspace(tmp_path):
-    """A task with lines of an older program and of ours, taken in; and another one."""
+    """A task with absorbed lines of a legacy program and lines of ours; and another task."""
     root = tmp_path / "workspace"
     for task in ("TASK-1", "TASK-2"):
         legacy.write_task(root, task, agents=[{"id": "a", "type": "x", "status": "running"}])
@@ -65,7 +65,7 @@ def workspace(tmp_path):
 
 
 def held(workspace):
-    """Return what the registry lists; it counts the same."""
+    """Return the records that the registry lists; assert that its counts agree."""
     with opened(workspace) as store:
         found = {
             (kind, record.task_id, getattr(record, "message", ""))
@@ -143,13 +143,13 @@ def test_nothing_is_lost_and_the_move_goes_on(workspace, tmp_path, way, phase):
 @pytest.mark.parametrize("phase", range(3))
 @pytest.mark.parametrize("way", WAYS)
 def test_reconcile_writes_it_again(workspace, tmp_path, way, phase):
-    """Doctor's command works: afterwards it has nothing to say, every file is there, an older
-    program reads the task, and writes go on."""
+    """Doctor's command restores the files: doctor then has nothing to report, a legacy program can
+    read the task, and writes go on."""
     switch(workspace, phase)
     before = held(workspace)
     WAYS[way](workspace)
     if way == "document removed" or way.startswith("folder"):
-        with opened(workspace) as store, pytest.raises(Exception, match="vanished") as caught:
+        with opened(workspace) as store, pytest.raises(Exception, match="is missing") as caught:
             build.put(store, build.report("TASK-1", "a"), expected=None)
         assert "registry-backend reconcile" in caught.value.next_step
     assert command(workspace, tmp_path, "reconcile")[0] == 0
@@ -170,7 +170,7 @@ def test_reconcile_writes_it_again(workspace, tmp_path, way, phase):
 
 @pytest.mark.parametrize("phase", [3, 4])
 def test_frozen_files_are_not_written_again(workspace, phase):
-    """The older library's call, which takes in logs, goes to the writer of record alone."""
+    """The legacy library's call, which imports logs, writes only to the writer of record."""
     switch(workspace, phase)
     append(workspace, 8, "theirs late")
     documents = {p: p.read_bytes() for p in workspace.glob("*/AGENT_REGISTRY.json")}

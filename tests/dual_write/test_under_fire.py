@@ -1,4 +1,4 @@
-"""The move under fire: kills at random moments, processes that stand still with a lock in hand."""
+"""The move under load: kills at random moments, and processes that stop with a lock held."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TASKS = [f"TASK-{n}" for n in range(3)]
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Three tasks of an older program, one agent each."""
+    """Three tasks of a legacy program, one agent each."""
     root = tmp_path / "workspace"
     for task in TASKS:
         agents = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
@@ -50,7 +50,7 @@ def has_lines(path):
 
 
 def feed_of(store, after=None):
-    """Yield the whole feed behind a cursor."""
+    """Yield the whole feed after a cursor."""
     while page := store.changes(after, limit=1000):
         yield from page
         after = page[-1].cursor
@@ -58,10 +58,10 @@ def feed_of(store, after=None):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_lose_nothing(workspace, tmp_path, seed):
-    """kill -9 of writers, switches and recover at random moments, fourteen rounds of it over all
-    phases and the steps between, both ways, beside an older program that writes whenever it can:
-    each next start recovers by itself; whatever was acknowledged is there, once, on both sides,
-    and what the older program wrote after a cut-over is at least kept in conflicts/."""
+    """Writers, switches and recover are killed (kill -9) at random moments, in fourteen rounds over
+    all phases and both directions, while a legacy program writes. Each next start recovers by
+    itself, every acknowledged write is in both stores once, and each late write of the legacy
+    program is at least kept in conflicts/."""
     rng = random.Random(seed)
     stop, older, acks = processes.event(), tmp_path / "legacy", []
     theirs = processes.start(processes.edit, workspace, older, f"legacy{seed}", TASKS, stop)
@@ -79,7 +79,7 @@ def test_kills_lose_nothing(workspace, tmp_path, seed):
             tokens = ("recover", "--workspace", workspace)
             started.append(processes.start(partial(processes.command, env=ENV), *tokens))
         rng.shuffle(started)
-        if n % 4 == 0:  # or on a slow host every writer is killed before it has written anything
+        if n % 4 == 0:  # otherwise a slow host kills every writer before it has written
             writing = acks[-2:]
             processes.wait_until(lambda paths=writing: any(map(has_lines, paths)))
         for process in started:
@@ -108,21 +108,21 @@ def test_kills_lose_nothing(workspace, tmp_path, seed):
             ids[change.changeset.id] += 1
         assert set(ids.values()) == {1}
     count, missing = processes.lost(workspace, acks, where="both")
-    assert count  # how many depends on the host: 36 to 4,400 were seen
+    assert count  # the number depends on the host: 36 to 4,400 were seen
     assert missing == []
     _, missing = processes.lost(workspace, [older], where="both")
     kept = b"".join(p.read_bytes() for p in (workspace / ".registry").glob("conflicts/*.json"))
     assert [m for m in missing if f'"{m[2]}"'.encode() not in kept] == []
 
 
-# Seconds that a caller may be held up by one that stands still: a lock of ours would hold it up for
-# 5 s, what it waits at most, and a switch that did not free the turnstile for all of its 4 s.
+# Seconds that a stopped process may hold up a caller. A lock of ours would hold it up for 5 s, the
+# longest wait of a caller, and a switch that did not free the turnstile for all of its 4 s.
 LONGEST = 2.0
 
 
 @contextmanager
 def standing_still(workspace, where):
-    """A process that was stopped while it commits to the first task; killed at the end."""
+    """Run a process that was stopped during its commit to the first task; kill it at the end."""
     process = processes.start(processes.stand_still, workspace, TASKS[0], where)
     try:
         processes.wait_until(lambda: processes.is_stopped(process.pid))
@@ -133,7 +133,8 @@ def standing_still(workspace, where):
 
 
 def best_of_three(attempt):
-    """Return each kind of call's wait in the best of three attempts, of fewer within the bound.
+    """Return each kind of call's shortest wait of three attempts, or of fewer once all are within
+    the bound.
 
     A busy machine holds up a call now and then, a lock of ours every time.
     """
@@ -147,9 +148,9 @@ def best_of_three(attempt):
 
 @pytest.mark.parametrize(("phase", "to"), [(0, 1), (1, 2), (2, 1), (1, 0)])
 def test_a_writer_stopped_with_its_document_locked(workspace, tmp_path, phase, to):
-    """A process stopped (SIGSTOP) in the middle of its document, on any step: switch exits 5 at its
-    deadline, nothing changed, no caller of another task is held up for as long; and
-    when that process is gone, the switch is made."""
+    """While a process is stopped (SIGSTOP) with its document locked, a switch exits 5 at its
+    deadline and changes nothing, and no caller of another task waits as long; once that process is
+    gone, the switch succeeds."""
     switch(workspace, phase)
     opened(workspace).close()
     record = workspace / ".registry" / "phase.json"
@@ -186,9 +187,9 @@ def test_a_writer_stopped_with_its_document_locked(workspace, tmp_path, phase, t
 @pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
 @pytest.mark.parametrize("phase", [1, 2])
 def test_a_writer_stopped_inside_the_targets_transaction(workspace, phase, end):
-    """A process stopped (SIGSTOP) between BEGIN IMMEDIATE and COMMIT of SQLite: the others' writes
-    stand, lagging, their reads fall back to JSON, none is held up for long, also when opening;
-    and when that process goes on, or is killed, all is healed."""
+    """While a process is stopped (SIGSTOP) between BEGIN IMMEDIATE and COMMIT of SQLite, other
+    writes succeed with the target behind, reads fall back to JSON, and no call or open waits long;
+    once that process goes on or is killed, the target catches up."""
     switch(workspace, phase)
     followed = []
 

@@ -1,4 +1,4 @@
-"""Documents that cannot be read are named before a move, and left behind only when told so."""
+"""Documents that cannot be read are named before a move, and left behind only on request."""
 
 import json
 from contextlib import closing
@@ -40,11 +40,11 @@ def lines(text, place, new):
 
 FAMILIES = {
     "git conflict markers at line 4": lambda t: lines(t, 3, "<<<<<<< HEAD\n=======\n>>>>>>> x\n"),
-    "the key 'status' twice in one object": lambda t: t.replace("{", '{"status": "x",', 1),
-    "a lone surrogate in a text": lambda t: t.replace("look-alike", "\\ud800"),
+    "the key 'status' appears twice in one object": lambda t: t.replace("{", '{"status": "x",', 1),
+    "a text contains a lone surrogate": lambda t: t.replace("look-alike", "\\ud800"),
     "empty": lambda t: "",
     "at byte": lambda t: t[: len(t) // 2],
-    "NaN is no JSON number": lambda t: t.replace('"total_spawned": 0', '"total_spawned": NaN'),
+    "NaN is not a JSON number": lambda t: t.replace('"total_spawned": 0', '"total_spawned": NaN'),
     "a JSON list instead of an object": lambda t: f"[{t}]",
     "no task_id": lambda t: t.replace('"task_id"', '"task"'),
     "names task 'TASK-other'": lambda t: t.replace("TASK-bad", "TASK-other"),
@@ -65,8 +65,8 @@ def spoil(workspace, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_named_and_the_move_waits(workspace, family):
-    """Plan and switch exit 6, name the file and what is wrong; nothing is changed, nothing made;
-    doctor names it and needs action; repaired, the move goes on."""
+    """With an unreadable document, plan and switch exit 6, name the file and the fault, and change
+    nothing; doctor names it and needs action; once it is repaired, the move goes on."""
     good = document(workspace).read_text()
     bad = spoil(workspace, family)
     for tokens in (("plan", "1"), ("switch", "1"), ("switch", "4")):
@@ -87,8 +87,8 @@ def test_it_is_named_and_the_move_waits(workspace, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_left_behind_when_told(workspace, family):
-    """It is recorded, and named by status in every phase there and back; its bytes stay where they
-    are; a further one is refused again."""
+    """With --leave-unreadable an unreadable document is recorded, named by status in every phase
+    there and back, and its bytes stay in place; another one is refused again."""
     bad = spoil(workspace, family)
     path = str(document(workspace))
     assert command(workspace, "plan", "4", "--leave-unreadable")[0] == 0
@@ -112,8 +112,8 @@ def test_it_is_left_behind_when_told(workspace, family):
 
 
 @pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")])
-def test_what_does_no_harm_is_read(workspace, change):
-    """A byte order mark in front, line ends of Windows: read, moved, written."""
+def test_harmless_deviations_are_read(workspace, change):
+    """A document with a byte order mark or Windows line ends is read, moved and written."""
     path = document(workspace)
     path.write_bytes(change(path.read_text()).encode())
     for phase in (1, 4, 0):
@@ -125,8 +125,9 @@ def test_what_does_no_harm_is_read(workspace, change):
     assert json.loads(path.read_text(encoding="utf-8-sig"))["task_id"] == "TASK-bad"
 
 
-def test_a_torn_document_that_was_taken_in_is_no_reason_to_wait(workspace):
-    """What was adopted is put back from its records: nobody has to be asked."""
+def test_a_torn_document_that_was_absorbed_stops_no_switch(workspace):
+    """A torn document that was absorbed before is rebuilt from its records, and the switch goes on
+    without a question."""
     with closing(open_store(load_settings(workspace, env={}))) as store:
         store.counts()
     document(workspace).write_text("{")

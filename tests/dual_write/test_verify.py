@@ -1,4 +1,4 @@
-"""backends.dual_write.verify: what cannot be compared is said, and compared behind the gate."""
+"""backends.dual_write.verify: a task that keeps changing is compared while the gate is held."""
 
 from contextlib import closing
 
@@ -18,7 +18,7 @@ from registry_api import (
 
 
 class Restless(StoreWrapper):
-    """Moves on before and after each load, and its target follows at once."""
+    """A store whose task changes before and after each load; its target catches up at once."""
 
     target = None
 
@@ -41,8 +41,8 @@ def stores(tmp_path):
         yield source, target
 
 
-def test_a_task_that_never_stands_still_is_named(stores):
-    """It is in flight: neither equal nor different."""
+def test_a_task_that_keeps_changing_is_named(stores):
+    """A task that keeps changing is reported as in flight: neither equal nor different."""
     source, target = stores
     restless = Restless(source)
     restless.target = target
@@ -51,8 +51,8 @@ def test_a_task_that_never_stands_still_is_named(stores):
     assert verify_tasks(Replicator(source, target), ["t"]).in_flight == ()
 
 
-def test_behind_the_gate_it_is_compared_from_its_beginning(stores):
-    """Without an earlier mark the whole feed counts, not only what came since."""
+def test_without_a_position_the_whole_feed_is_compared(stores):
+    """Without an earlier position compare_tail compares the whole feed, not only later changes."""
     source, target = stores
     replicator = Replicator(source, target)
     build.put(source, build.finding("t"), expected=None)
@@ -65,7 +65,7 @@ def test_behind_the_gate_it_is_compared_from_its_beginning(stores):
 
 
 class Interrupted(StoreWrapper):
-    """Somebody commits a record between the reading of the feed and of the histories, each time."""
+    """A store to which another writer commits between the reads of the feed and of each history."""
 
     def list_records(self, kind, query, *, after=None, limit=100):
         build.put(self.inner, build.report("t", message="late"), build.finding("t"), expected=None)
@@ -73,8 +73,9 @@ class Interrupted(StoreWrapper):
 
 
 @pytest.mark.parametrize("name", ["memory", "sqlite"])
-def test_a_task_set_whole_beside_writers_can_be_caught_up(stores, tmp_path, name):
-    """What is committed while histories are read is left out, and comes with the next catch-up."""
+def test_a_task_replaced_while_writers_continue_can_catch_up(stores, tmp_path, name):
+    """A replaced task leaves out changes committed while its histories are read, and the next
+    catch-up brings them."""
     source, _ = stores
     settings = load_settings(tmp_path, env={}, backend=name)
     with closing(open_store(settings)) as store:
@@ -87,8 +88,9 @@ def test_a_task_set_whole_beside_writers_can_be_caught_up(stores, tmp_path, name
         assert target.head("t") == source.head("t")
 
 
-def test_a_target_that_is_ahead_is_not_set_whole(stores):
-    """A writer mirrored a commit between two looks: nothing is to do, least of all everything."""
+def test_a_target_that_is_ahead_is_not_replaced(stores):
+    """A target that is ahead because a writer replicated a commit between two reads is neither
+    caught up nor replaced."""
     source, target = stores
     replicator = Replicator(source, target)
     replicator.catch_up("t")

@@ -1,4 +1,4 @@
-"""The whole way, 0 to 4 and back: what was written in each phase is there in every other."""
+"""The whole move, 0 to 4 and back: a record written in one phase is there in every other phase."""
 
 import itertools
 import json
@@ -52,8 +52,8 @@ def document(workspace, task):
 
 
 def test_a_random_history_over_all_phases_has_the_same_outcome(tmp_path):
-    """Whatever is sent, with a switch at any moment, the store holds what the reference does, feed
-    included."""
+    """After any random history with switches at any moment, the store holds the same as the
+    reference, feed included."""
     count = iter(range(10**6))
 
     class Walking(Machine):
@@ -77,8 +77,8 @@ def test_a_random_history_over_all_phases_has_the_same_outcome(tmp_path):
 
 @pytest.mark.parametrize("name", ["recorded-2025-10", "server-2026-01"])
 def test_real_registries_go_the_whole_way_and_back(tmp_path, name):
-    """0 to 4 and back to 0: the same records and counts at each step, every byte as before but
-    in the list of all tasks, whose counters are true now."""
+    """A real registry goes from 0 to 4 and back to 0 with the same counts at each step and every
+    byte as before, except the list of all tasks, whose counters are then accurate."""
     workspace = samples.copy_of(name, tmp_path)
 
     def contents():
@@ -102,8 +102,9 @@ def test_real_registries_go_the_whole_way_and_back(tmp_path, name):
 
 
 @pytest.mark.parametrize("top", [3, 4])
-def test_what_was_written_meanwhile_comes_back(workspace, top):
-    """In the document's own order, with its unknown keys; a task born in SQLite is a document."""
+def test_records_written_after_the_cut_over_come_back(workspace, top):
+    """Records written after the cut-over come back in the document's own order, with its unknown
+    keys, and a task created in SQLite becomes a document."""
     switch(workspace, top)
     with closing(opened(workspace)) as store:
         build.put(store, build.report("TASK-0", "a0", progress=77), expected=None)
@@ -125,9 +126,9 @@ def test_what_was_written_meanwhile_comes_back(workspace, top):
     assert mismatches(workspace) == ()
 
 
-def test_a_task_set_whole_on_the_way_back_hides_nothing(workspace):
-    """A log removed in phase 3 is written anew with its task; the feed still begins at the
-    beginning, also of the tasks whose lines are older."""
+def test_a_task_replaced_on_rollback_hides_nothing(workspace):
+    """A log removed in phase 3 is rebuilt when its task is replaced on rollback; the feed still
+    begins at its beginning, also for tasks with older lines."""
     with closing(opened(workspace)) as store:
         for n in range(6):
             build.put(store, build.report(f"TASK-{n % 3}", f"a{n % 3}"), expected=None)
@@ -143,7 +144,7 @@ def test_a_task_set_whole_on_the_way_back_hides_nothing(workspace):
 
 
 def test_a_lost_record_is_never_taken_for_phase_0(workspace):
-    """Frozen documents, no phase.json, no database: an error that says what to restore."""
+    """Frozen documents without phase.json and database are an error that says what to restore."""
     switch(workspace, 3)
     for path in (workspace / ".registry").glob("registry.sqlite3*"):
         path.unlink()
@@ -155,7 +156,7 @@ def test_a_lost_record_is_never_taken_for_phase_0(workspace):
 
 
 def test_a_subscriber_follows_the_whole_way(workspace):
-    """0 to 4 to 0 beside a writer: without a gap and without a repeat."""
+    """A subscriber follows a writer from 0 to 4 and back without a gap or a repeat."""
     stop, sent = threading.Event(), []
 
     def write():

@@ -1,4 +1,4 @@
-"""The two stores behind what a user opens."""
+"""Find the dual-write store inside the store that a user opens."""
 
 from backends.dual_write.store import DualWriteStore
 from registry_api import find_capability

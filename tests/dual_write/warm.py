@@ -1,4 +1,5 @@
-"""Imported once, in the process that actors are forked from: uses what each of them would load."""
+"""Imported once, in the process that actors are forked from: it uses every module that an actor
+would otherwise load."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A program that reads a file without a lock, in a tight loop, as legacy programs do."""
+"""A program that reads a file without a lock in a tight loop, as legacy programs do."""
 
 import json
 import subprocess
@@ -25,19 +25,19 @@ print(json.dumps([reads, bad]))
 
 
 class Found:
-    """``reads``; ``bad``: (bytes, NULs among them, what is wrong) of those that gave no value."""
+    """``reads``; ``bad``: (bytes, NULs among them, problem) of each read that gave no value."""
 
     reads = 0
     bad = ()
 
     def worst(self):
-        """Return what no reader may meet at all: nothing, NUL, or no entries."""
+        """Return the reads that must never happen: an empty file, NUL, or no entries."""
         return [b for b in self.bad if b[0] == 0 or b[1] or b[2] == "EMPTY"]
 
 
 @contextmanager
 def reading(path, key):
-    """Read ``path``, and the value of ``key`` in it, until the context ends."""
+    """Read ``path``, and the value of ``key`` in it, until the end of the block."""
     found, started = Found(), time.monotonic()
     command = [sys.executable, "-c", _READER, str(path), key]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
@@ -47,4 +47,4 @@ def reading(path, key):
         finally:
             said, _ = reader.communicate(b"\n")
     found.reads, found.bad = json.loads(said)
-    assert found.reads > time.monotonic() - started  # it did read meanwhile
+    assert found.reads > time.monotonic() - started  # it was reading meanwhile

@@ -1,4 +1,4 @@
-"""Files that hold no registry: named with their place, left as they are, the rest carried on."""
+"""Files that do not hold a registry are named with their place and unchanged; the rest is read."""
 
 import json
 import os
@@ -29,9 +29,9 @@ BAD = {
     "UTF-16": (TEXT.decode().encode("utf-16"), "UTF-16, not UTF-8, at byte 0"),
     "duplicate keys": (
         b'{"task_id": "TASK-bad", "task_id": "x"}',
-        "the key 'task_id' twice in one object",
+        "the key 'task_id' appears twice in one object",
     ),
-    "NaN": (b'{"task_id": "TASK-bad", "progress": NaN}', "NaN is no JSON number"),
+    "NaN": (b'{"task_id": "TASK-bad", "progress": NaN}', "NaN is not a JSON number"),
     "surrogate": (b'{"task_id": "TASK-bad", "x": "\\ud800"}', "lone surrogate"),
     "deep": (b'{"task_id": "TASK-bad", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "deeper than"),
     "list": (b"[]", "a JSON list instead of an object"),
@@ -43,7 +43,7 @@ BAD = {
 
 @pytest.mark.parametrize(("data", "what"), BAD.values(), ids=BAD)
 def test_a_bad_document_is_named_and_left(tmp_path, data, what):
-    """The problem names file and place; the bytes stay; the other task is read."""
+    """The problem names file and position; the file is unchanged; the other task is read."""
     write_task(tmp_path, "TASK-good", agents=[{"id": "a", "status": "working"}])
     write_task(tmp_path, "TASK-bad")
     path = tmp_path / "TASK-bad" / "AGENT_REGISTRY.json"
@@ -57,7 +57,7 @@ def test_a_bad_document_is_named_and_left(tmp_path, data, what):
 
 
 def test_what_is_no_file_is_named(tmp_path):
-    """A folder or a link in place of the document, a linked folder, a folder without one."""
+    """A folder or link in place of the document, a linked folder, a folder without a document."""
     (tmp_path / "elsewhere").mkdir()
     write_task(tmp_path, "elsewhere/TASK-real")
     (tmp_path / "TASK-linked").symlink_to(tmp_path / "elsewhere" / "TASK-real")
@@ -72,10 +72,10 @@ def test_what_is_no_file_is_named(tmp_path):
     problems = view(tmp_path).problems()
     for name, what in {
         "TASK-linked": "link to a folder",
-        "TASK-folder": "no regular file",
-        "TASK-link/": "a link, not read",
+        "TASK-folder": "not a regular file",
+        "TASK-link/": "a symbolic link, not read",
         "TASK-empty": "without a registry",
-        "not an id": "no task id",
+        "not an id": "not a task id",
     }.items():
         assert any(f"/{name}" in p and what in p for p in problems), (name, problems)
     assert len(problems) == 5
@@ -83,7 +83,7 @@ def test_what_is_no_file_is_named(tmp_path):
 
 
 def test_bad_elements_are_named_and_the_rest_is_read(tmp_path):
-    """Inside a document: ids that are none, repeated agents, lists that are none."""
+    """In a document: invalid ids, repeated agents, and values that are not lists."""
     write_task(
         tmp_path,
         "TASK-1",
@@ -97,7 +97,7 @@ def test_bad_elements_are_named_and_the_rest_is_read(tmp_path):
 
 
 def test_bad_lines_are_named_and_the_rest_is_read(tmp_path):
-    """In a log: no JSON, no object, no time, no id, a torn tail, a copy, a link."""
+    """In a log: invalid JSON, no object, no time, no id, a torn last line, a copy, a link."""
     folder = write_task(tmp_path, "TASK-1", agents=[{"id": "a"}])
     good = b'{"timestamp": "2026-01-04T22:15:30", "agent_id": "a", "progress": "much"}\n'
     log = folder / "progress" / "a_progress.jsonl"
@@ -129,7 +129,7 @@ def test_bad_lines_are_named_and_the_rest_is_read(tmp_path):
 
 
 def test_a_torn_global_file_is_named(tmp_path):
-    """GLOBAL_REGISTRY.json is only a claim: torn, it is named and nothing depends on it."""
+    """Nothing depends on GLOBAL_REGISTRY.json: if it is torn, it is only named."""
     write_task(tmp_path, "TASK-1")
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "GLOBAL_REGISTRY.json").write_text('{"tasks": ')
@@ -140,7 +140,7 @@ def test_a_torn_global_file_is_named(tmp_path):
 
 
 def test_a_task_listed_but_missing_is_named(tmp_path):
-    """What only the global file knows is not counted, and said."""
+    """A task that only the global file lists is not counted, but named."""
     (tmp_path / "registry").mkdir()
     listed = {"total_tasks": 1, "tasks": {"TASK-gone": {}}}
     (tmp_path / "registry" / "GLOBAL_REGISTRY.json").write_text(json.dumps(listed))
@@ -150,7 +150,7 @@ def test_a_task_listed_but_missing_is_named(tmp_path):
 
 
 def test_a_view_writes_nothing(tmp_path):
-    """Commits are refused, and no file appears."""
+    """A view refuses commits and creates no file."""
     from contract_tests import build
 
     write_task(tmp_path, "TASK-1")

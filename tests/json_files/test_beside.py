@@ -1,4 +1,4 @@
-"""The json store beside programs that do not know it, and over crashes: nothing is lost."""
+"""The json store together with legacy programs, and after crashes: nothing is lost."""
 
 import errno
 import json
@@ -57,7 +57,7 @@ def path_of(workspace):
 
 
 def test_opening_and_reading_leave_every_byte(workspace):
-    """Adoption journals the task beside the document and does not touch it."""
+    """Adoption writes a journal for the task and does not change the document."""
     before = path_of(workspace).read_bytes(), path_of(workspace).stat().st_mtime_ns
     store = opened(workspace)
     assert store.load("TASK-1").revision == 1
@@ -68,7 +68,7 @@ def test_opening_and_reading_leave_every_byte(workspace):
 
 
 def test_a_write_keeps_the_inode_order_and_unknown_keys(workspace):
-    """What we write is the old document with the change in it, and true counters."""
+    """We write the old document with the change in it and with the actual counts."""
     path = path_of(workspace)
     path.write_text(path.read_text().replace("1.5", "1.50"))
     inode = path.stat().st_ino
@@ -86,7 +86,9 @@ def test_a_write_keeps_the_inode_order_and_unknown_keys(workspace):
 
 
 def test_a_finding_does_not_touch_the_document(workspace):
-    """A history record that changes no other is a line in its log, the document stays."""
+    """A history record that changes no other record adds a line to its log; the document is
+    unchanged.
+    """
     store = opened(workspace)
     before = path_of(workspace).read_bytes()
     build.put(store, build.finding("TASK-1", "old"), expected=None)
@@ -95,7 +97,7 @@ def test_a_finding_does_not_touch_the_document(workspace):
 
 
 def test_a_foreign_edit_is_a_revision_of_its_own(workspace):
-    """Noticed, absorbed before the caller's commit, with an id that follows from what it did."""
+    """A foreign edit is absorbed before the caller's commit; its id is derived from its content."""
     store = opened(workspace)
     store.load("TASK-1")
     legacy.edit(path_of(workspace), legacy.add_agent("theirs"))
@@ -109,8 +111,9 @@ def test_a_foreign_edit_is_a_revision_of_its_own(workspace):
 
 
 def test_a_stale_whole_document_write_removes_nothing(workspace):
-    """A program that read before our commit and writes after it: both writes stand, also in the
-    document (CE5)."""
+    """A program read before our commit and writes after it: both writes are kept, also in the
+    document (CE5).
+    """
     store = opened(workspace)
     stale = document_of(workspace)
     build.put(store, build.agent("TASK-1", "ours", progress=40), expected=1)
@@ -126,7 +129,7 @@ def test_a_stale_whole_document_write_removes_nothing(workspace):
 
 
 def test_a_stale_write_without_a_change_changes_nothing(workspace):
-    """Only what another program changed counts: writing back an old state undoes nothing."""
+    """Only what another program changed counts: writing an old state back undoes no change."""
     store = opened(workspace)
     stale = path_of(workspace).read_bytes()
     build.put(store, build.agent("TASK-1", "ours"), expected=1)
@@ -136,8 +139,9 @@ def test_a_stale_write_without_a_change_changes_nothing(workspace):
 
 
 def test_ours_stands_and_theirs_is_kept(workspace):
-    """Both changed one field: ours stays, their bytes lie in conflicts/ with a report, status names
-    them."""
+    """Both changed the same field: our value stays, their bytes are kept in conflicts/ with a
+    report, and status names them.
+    """
     store = opened(workspace)
     stale = document_of(workspace)
     ours = store.load("TASK-1").agents[0]
@@ -159,7 +163,7 @@ def test_ours_stands_and_theirs_is_kept(workspace):
 
 
 def test_only_foreign_agents_can_be_removed_by_foreign_programs(workspace):
-    """A removal of what another program made is taken; of what we acknowledged it is not."""
+    """Another program can remove an agent that it created, but not one that we acknowledged."""
     store = opened(workspace)
     build.put(store, build.agent("TASK-1", "ours"), expected=1)
     legacy.edit(path_of(workspace), lambda d: d["agents"].clear())
@@ -168,7 +172,7 @@ def test_only_foreign_agents_can_be_removed_by_foreign_programs(workspace):
 
 
 def test_a_foreign_report_is_taken_as_one(workspace):
-    """A foreign change of a live agent's progress stands when it is the newer report."""
+    """A foreign change of a live agent's progress is accepted if it is the newer report."""
     store = opened(workspace)
     store.load("TASK-1")
 
@@ -180,7 +184,7 @@ def test_a_foreign_report_is_taken_as_one(workspace):
 
 
 def test_foreign_lines_become_history(workspace):
-    """Lines appended by others are taken in once, wherever their log is moved to."""
+    """Lines that other programs append are imported once, wherever their log is moved."""
     store = opened(workspace)
     store.load("TASK-1")
     log = workspace / "TASK-1" / "progress" / "old_progress.jsonl"
@@ -205,7 +209,7 @@ def test_foreign_lines_become_history(workspace):
 
 
 def test_a_document_torn_by_another_program_is_restored(workspace):
-    """The torn bytes are kept in quarantine, the document is put back with its unknown keys."""
+    """The torn bytes are kept in quarantine, and the document is restored with its unknown keys."""
     store = opened(workspace)
     build.put(store, build.agent("TASK-1", "ours"), expected=1)
     whole = document_of(workspace)
@@ -219,7 +223,9 @@ def test_a_document_torn_by_another_program_is_restored(workspace):
 
 
 def test_a_registry_being_created_is_left_alone(workspace):
-    """Empty and young: pending, neither written nor quarantined; whole later, it is read."""
+    """An empty, young document is pending: it is not written and not quarantined; when it is
+    complete, it is read.
+    """
     folder = workspace / "TASK-2"
     folder.mkdir()
     path = folder / "AGENT_REGISTRY.json"
@@ -234,7 +240,9 @@ def test_a_registry_being_created_is_left_alone(workspace):
 
 
 def test_what_is_no_registry_is_never_written(workspace):
-    """A commit to a document that cannot be read is refused with the reason, its bytes stay."""
+    """A commit to a document that cannot be read is refused with the reason; the document is
+    unchanged.
+    """
     (workspace / "TASK-2").mkdir()
     path = workspace / "TASK-2" / "AGENT_REGISTRY.json"
     path.write_text('{"agents": [{"name": "poet"}]}')
@@ -251,19 +259,19 @@ def test_what_is_no_registry_is_never_written(workspace):
 
 
 def test_a_vanished_folder_loses_nothing(workspace):
-    """The registry still knows the task; writing says that its folder is gone."""
+    """The registry still knows the task; a write reports that its folder is gone."""
     store = opened(workspace)
     store.load("TASK-1")
     (workspace / "TASK-1").rename(workspace / "elsewhere")
     assert store.load("TASK-1").agents[0].agent_id == "old"
-    with pytest.raises(Unavailable, match="vanished"):
+    with pytest.raises(Unavailable, match="is missing"):
         build.put(store, build.finding("TASK-1"), expected=None)
     (workspace / "elsewhere").rename(workspace / "TASK-1")
     build.put(store, build.finding("TASK-1"), expected=None)
 
 
 def test_an_editor_that_replaces_the_file_is_noticed(workspace):
-    """Another inode under the same name is a foreign edit like any other."""
+    """A new inode under the same name is a foreign edit like any other."""
     store = opened(workspace)
     store.load("TASK-1")
     document = document_of(workspace)
@@ -276,7 +284,9 @@ def test_an_editor_that_replaces_the_file_is_noticed(workspace):
 
 
 def test_the_global_file_tells_the_truth(workspace):
-    """Rewritten when membership or a status changes: true counts, unknown keys and entries kept."""
+    """It is rewritten when a task, an agent or a status changes: actual counts, with unknown keys
+    and entries kept.
+    """
     path = workspace / "registry" / "GLOBAL_REGISTRY.json"
     path.parent.mkdir()
     claims = {
@@ -305,8 +315,9 @@ def test_the_global_file_tells_the_truth(workspace):
 
 
 def test_a_line_that_is_just_being_written_is_passed_over(workspace):
-    """A reader without the lock sees its room, and perhaps its end already: never an error, and
-    whoever writes next writes over it."""
+    """A reader without the lock may see the reserved room of a line, and even its end: it never
+    fails, and the next writer overwrites it.
+    """
     store = opened(workspace)
     store.load("TASK-1")
     journal = workspace / ".registry" / "json" / "TASK-1.journal"
@@ -323,7 +334,7 @@ def test_a_line_that_is_just_being_written_is_passed_over(workspace):
 
 
 def test_the_journal_starts_again_from_a_base(workspace):
-    """After many commits a new process reads from the newest base, and knows all ids."""
+    """After many commits a new process reads from the newest base and knows all ids."""
     store = opened(workspace)
     changesets = []
     for n in range(120):
@@ -340,7 +351,9 @@ def test_the_journal_starts_again_from_a_base(workspace):
 
 
 def test_a_stale_write_after_many_reports_removes_nothing(workspace):
-    """However many commits lie between the read and the write of an older program (CE5)."""
+    """The number of commits between the read and the write of a legacy program does not matter
+    (CE5).
+    """
     store = opened(workspace)
     build.put(store, build.phase("TASK-1", name="ours"), expected=1)
     stale = document_of(workspace)
@@ -359,8 +372,9 @@ def test_a_stale_write_after_many_reports_removes_nothing(workspace):
 
 
 def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch):
-    """A thread reads the line that another has just written, and is done in the middle of the next
-    commit: that one's line stands right behind the first all the same."""
+    """A thread reads the line that another one has just written, and finishes in the middle of the
+    next commit: the next line still follows directly after the first.
+    """
     import threading
 
     from backends.json_files.intent import IntentFile
@@ -377,7 +391,7 @@ def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch
 
     writer = threading.Thread(target=commit_twice)
     take, settled, write = Journal.take, JsonFilesStore._settled_feed, IntentFile.write
-    # Each waits for the other for a moment only: they are to exclude one another.
+    # Each waits only a moment for the other, since they must exclude each other.
     moment = 0.2
 
     def slow_take(journal, *args, **options):
@@ -410,7 +424,7 @@ def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch
 
 
 def test_a_document_that_cannot_be_opened_hides_no_change(workspace):
-    """Its journal can be read: a subscriber passes over nothing, lists still know the task."""
+    """Its journal can be read: a subscriber misses no change, and lists still contain the task."""
     store, other = opened(workspace), opened(workspace)
     legacy.write_task(workspace, "TASK-2")
     cursor = [store.load("TASK-1"), store.load("TASK-2"), store.changes()][-1][-1].cursor
@@ -425,7 +439,7 @@ def test_a_document_that_cannot_be_opened_hides_no_change(workspace):
 
 
 def test_links_are_not_followed(workspace, tmp_path_factory):
-    """A linked task folder is no task, a linked log folder takes no line."""
+    """A linked task folder is not a task, and a line is not written to a linked log folder."""
     outside = tmp_path_factory.mktemp("outside")
     legacy.write_task(outside, "TASK-9")
     (workspace / "TASK-9").symlink_to(outside / "TASK-9")
@@ -443,7 +457,7 @@ def test_links_are_not_followed(workspace, tmp_path_factory):
 
 
 def test_the_documents_status_stands_on_adoption(workspace):
-    """Without our journal, lines of ours in the logs are older than what the document says."""
+    """Without our journal, our lines in the logs are older than the values in the document."""
     import shutil
 
     store = opened(workspace)
@@ -457,7 +471,7 @@ def test_the_documents_status_stands_on_adoption(workspace):
 
 
 def test_long_lines_are_read_and_the_rest_behind_them(workspace):
-    """A line of several megabytes, first or later, hides neither itself nor what follows."""
+    """A line of several megabytes, first or later, is read, and so are the lines after it."""
     store = opened(workspace)
     for n in range(3):
         message = "x" * (9 * 2**20) if n < 2 else "short"
@@ -467,7 +481,7 @@ def test_long_lines_are_read_and_the_rest_behind_them(workspace):
 
 
 def test_many_tasks_need_few_descriptors(workspace):
-    """A workspace may have more tasks than a process may have files open."""
+    """A workspace may have more tasks than a process may open files."""
     for n in range(150):
         legacy.write_task(workspace, f"TASK-x{n}")
     code = (
@@ -482,8 +496,9 @@ def test_many_tasks_need_few_descriptors(workspace):
 
 
 def test_a_log_rewritten_in_place_is_read_anew(workspace):
-    """Another program that rewrites a log with fewer bytes neither breaks nor hides anything, nor
-    takes back what was read."""
+    """Another program rewrites a log with fewer bytes: nothing fails, and all lines, old and new,
+    are in the history.
+    """
     store = opened(workspace)
     log = workspace / "TASK-1" / "progress" / "old_progress.jsonl"
     line = '{"timestamp": "2026-01-04T22:16:0%d", "agent_id": "old", "message": "%s"}\n'
@@ -497,7 +512,7 @@ def test_a_log_rewritten_in_place_is_read_anew(workspace):
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])
 def test_moments_at_the_ends_of_time(workspace, moment):
-    """What the contract takes, every zone of the older programs can hold."""
+    """Every zone of the legacy programs can represent every time that the contract accepts."""
     from datetime import datetime
 
     for zone in ("Asia/Tokyo", "America/New_York"):
@@ -509,7 +524,7 @@ def test_moments_at_the_ends_of_time(workspace, moment):
 
 
 def test_a_fork_child_keeps_no_lock(workspace, monkeypatch):
-    """Forked in the middle of a commit, the child does not hold the document's flock (CE15)."""
+    """A child forked in the middle of a commit does not hold the document's flock (CE15)."""
     import os
     import threading
 
@@ -547,7 +562,7 @@ def test_a_fork_child_keeps_no_lock(workspace, monkeypatch):
 
 @pytest.mark.parametrize("nth", range(1, 14))
 def test_a_creation_killed_anywhere_can_be_repeated(tmp_path, nth):
-    """Killed at any write-like call, the same creation succeeds afterwards: no empty document."""
+    """After a kill at any writing call the same creation succeeds, and no document stays empty."""
     strace.need()
     code = (
         "import sys, uuid; from registry_api import *; from contract_tests import build;"
@@ -589,7 +604,9 @@ except RegistryError as error:
 
 
 def assert_settled(workspace, out):
-    """The store is whole, ours happened at most once, and surely if it was acknowledged."""
+    """Assert that the store is intact, and that our change is applied at most once, and certainly
+    if acknowledged.
+    """
     json.loads(path_of(workspace).read_text()) if "acked" in out else None
     store = opened(workspace)
     snapshot = store.load("TASK-1")
@@ -617,7 +634,9 @@ def document_agents(workspace):
 
 @pytest.mark.parametrize("fault", ["signal=KILL", "error=ENOSPC", "error=EIO"])
 def test_a_fault_at_every_system_call_of_a_commit(tmp_path, fault):
-    """Killed, or refused by the disk, at each write-like call in turn: whole, once, never lost."""
+    """A kill or a disk error at each writing call: the store is intact, and the change is applied
+    once and never lost.
+    """
     strace.need()
     outcomes = set()
     for nth in range(1, 200):
@@ -635,7 +654,7 @@ def test_a_fault_at_every_system_call_of_a_commit(tmp_path, fault):
         if said[-1:] == ["acked"] and nth > 12:
             break
     else:
-        raise AssertionError("the commit never ran through")
+        raise AssertionError("the commit never completed")
     assert "acked" in outcomes
     assert nth > 12
 
@@ -651,13 +670,14 @@ print("acked", flush=True)
 
 @pytest.mark.parametrize("nth", range(1, 7))
 def test_a_legacy_writer_that_waits_in_flock_over_a_kill(workspace, tmp_path, nth):
-    """It gets the lock of our killed writer and edits what is there: its write stands, ours counts
-    once (CE3, CE4)."""
+    """It gets the lock of our killed writer and edits the current text: its write is kept, and ours
+    is applied once (CE3, CE4).
+    """
     strace.need()
     opened(workspace).load("TASK-1")
     program = tmp_path / "program.py"
     program.write_text(legacy.PROGRAM)
-    # Stopped before the kill for long enough that the older program surely waits.
+    # Stopped long enough before the kill that the legacy program is certainly waiting.
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]
     command += [f"inject=fsync:delay_enter=400000:signal=KILL:when={nth}"]
     ours = subprocess.Popen(
@@ -689,10 +709,11 @@ def test_a_legacy_writer_that_waits_in_flock_over_a_kill(workspace, tmp_path, nt
 
 
 def test_a_legacy_program_is_never_starved(tmp_path):
-    """Beside 8 writers of ours that never rest on one task, on a slow disk, a program that looks
-    every 100 ms and gives up after 10 s gets each of 50 turns within half of those looks; and
-    nobody's write is lost. A look counts where others had a turn since the one before: a machine
-    that stands still starves nobody."""
+    """Eight writers of ours work on one task without a pause, on a slow disk. A legacy program
+    tries its lock every 100 ms and gives up after 10 s. It gets each of 50 edits within half of
+    those attempts, and no write is lost. An attempt counts only if another program wrote since the
+    one before: a host that does not run anything starves nobody.
+    """
     workspace = tmp_path / "workspace"
     legacy.write_task(workspace, "TASK-1", agents=[{"id": "a1", "status": "running"}])
     acks = [tmp_path / f"writer{n}" for n in range(8)]
@@ -703,7 +724,7 @@ def test_a_legacy_program_is_never_starved(tmp_path):
 
     try:
         for n in range(50):
-            # In the midst of their work: turn upon turn would keep them from it.
+            # Wait until they wrote again: edits in a row would keep them from it.
             before = written()
             processes.wait_until(lambda before=before: written() > before)
             looks = 0
@@ -724,7 +745,7 @@ def test_a_legacy_program_is_never_starved(tmp_path):
 
 
 def tried(path, name):
-    """Add an agent as an older program, if the document is unlocked at this moment."""
+    """Add an agent as a legacy program does, if the document is not locked at this moment."""
     try:
         legacy.edit(path, legacy.add_agent(name), timeout=0)
     except TimeoutError:
@@ -733,14 +754,18 @@ def tried(path, name):
 
 
 def unlocked_edit(workspace):
-    """An older program that writes without flock, or flushes its last buffer after unlocking."""
+    """Edit as a legacy program that writes without flock, or flushes its last buffer after it
+    unlocked.
+    """
     document = document_of(workspace)
     document["agents"][0]["progress"] = 7
     path_of(workspace).write_text(json.dumps(document, indent=2))
 
 
 def test_an_unlocked_write_right_behind_ours_is_seen_on_a_slow_disk(workspace, monkeypatch):
-    """Between our last byte and the end of our commit, which takes longer than a stamp is young."""
+    """It comes between our last byte and the end of our commit, which takes longer than a stamp
+    counts as young.
+    """
     monkeypatch.setattr(stamp, "_RACY_NS", 0)
     write = write_ahead.write_in_place
 
@@ -761,8 +786,9 @@ def test_an_unlocked_write_right_behind_ours_is_seen_on_a_slow_disk(workspace, m
 
 
 def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatch):
-    """An unlocked write while our intent is made durable: theirs is taken in, and ours, which the
-    gate tries again, is no longer for the state it was made for."""
+    """An unlocked write comes while our intent is being synced: it is absorbed, and our change,
+    which the gate tries again, meets a newer revision.
+    """
     room = Journal.make_room
 
     def then_theirs(self, size):
@@ -785,7 +811,9 @@ def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatc
 
 @pytest.mark.parametrize("what", ["base", "note"])
 def test_what_fails_behind_a_commit_does_not_deny_it(workspace, monkeypatch, what):
-    """The disk is full for a new base or the lock's note: "nothing happened" would be a lie."""
+    """The disk is full for a new base or for the lock's note: the commit is acknowledged, since it
+    happened.
+    """
     write = os.pwrite
 
     def full(*_):
@@ -804,8 +832,9 @@ def test_what_fails_behind_a_commit_does_not_deny_it(workspace, monkeypatch, wha
 
 
 def test_a_template_is_kept_in_turn(workspace):
-    """Preparing a freeze waits for who works on the task: both keep one file by way of one name,
-    and of two at once one found nothing to rename."""
+    """Preparing a freeze waits for the writer of the task: both replace one file through the same
+    temporary name, and without the wait one of them found nothing to rename.
+    """
     store = opened(workspace)
     store.load("TASK-1")
     migration_source = find_capability(store, MigrationSource)
@@ -821,8 +850,8 @@ def test_a_template_is_kept_in_turn(workspace):
 
 
 def test_a_document_that_we_may_not_write_is_read(workspace):
-    """Read-only by whoever, in phase 0: every read goes on; a write to it is refused before
-    anything is begun, naming the user and the file, and succeeds when it may be written again.
+    """A document is read-only in phase 0: every read works. A write is refused before it begins,
+    with the user and the file, and succeeds when the file is writable again.
     """
     if os.geteuid() == 0:
         pytest.skip("root may write it")
@@ -847,8 +876,8 @@ def test_a_document_that_we_may_not_write_is_read(workspace):
 
 @pytest.mark.parametrize("phase", [2, 3])
 def test_a_frozen_document_stays_read_only(workspace, phase):
-    """Ways over the cut-over and back leave no document writable where it is frozen, and none
-    read-only where it is the record; its owner needs no more rights than that.
+    """After steps over the cut-over and back, a document is read-only where it is frozen and
+    writable where it is the record; its owner needs no more rights.
     """
     path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     with closing(open_migration(load_settings(workspace))) as migration:
@@ -861,8 +890,8 @@ def test_a_frozen_document_stays_read_only(workspace, phase):
 
 
 def test_a_document_that_was_left_open_gets_its_mode_back(workspace):
-    """Whoever wrote a frozen document was killed before it was read-only again: the way back gives
-    it the mode that it had, and leaves others alone.
+    """A process that wrote a frozen document was killed before it made it read-only again: rollback
+    restores its former mode and does not change other documents.
     """
     path, other = (workspace / f"TASK-{n}" / "AGENT_REGISTRY.json" for n in (1, 2))
     legacy.write_task(workspace, "TASK-2", agents=[])

@@ -1,7 +1,7 @@
-"""A document whose write was cut off: by a kill in the middle, a failed sync, a switch in between.
+"""Interrupted writes of a document: by a kill in the middle, a failed sync, or a switch in between.
 
-What is acknowledged afterwards is on the disk, what legacy programs wrote stands, and the same
-changeset again is one change.
+What is acknowledged afterwards is on the disk, writes of legacy programs are kept, and the same
+changeset sent again is one change.
 """
 
 import errno
@@ -38,7 +38,7 @@ AGENTS = [
     {"id": f"a{n:02}", "type": "x", "status": "running", "note": "old", "pad": "x" * 300}
     for n in range(40)
 ]
-# The writer: killed in a call on the document, of which the first bytes are done: up to a page.
+# The writer is killed in a call on the document after its first bytes, up to the end of a page.
 WRITER = """
 import os, signal, sys, uuid
 from dataclasses import replace
@@ -69,7 +69,7 @@ if where in {"create", "created"}:
     from backends.json_files import task
     if where == "create":
         task.TaskFiles._make_folders = lambda self: die()
-    else:  # the document is there, and empty
+    else:  # the document exists and is empty
         task.write_in_place = lambda *_, **__: die()
     store.commit(replace(build.creating("NEW"), id=uuid.UUID(ids[0]), at=build.T0))
 store.load("TASK-1")
@@ -83,14 +83,14 @@ store.commit(noted(store, ids[0]))
 
 
 def noted(store, changeset_id):
-    """Return a changeset that changes an agent at the document's beginning and one at its end."""
+    """Return a changeset that changes an agent at the document's start and one at its end."""
     snapshot = store.load(TASK)
     ops = [
         Put(replace(agent, extra=agent.extra.replace('"old"', '"new"')))
         for agent in snapshot.agents
         if agent.agent_id in {"a01", "a39"}
     ]
-    # A text of another length: what lies behind it moves.
+    # A text of another length: the text after it moves.
     ops[0] = Put(replace(ops[0].record, extra=ops[0].record.extra.replace("}", ',"more":1}')))
     return new_changeset(
         TASK,
@@ -104,7 +104,7 @@ def noted(store, changeset_id):
 
 @pytest.fixture
 def workspace(tmp_path):
-    """One task whose document we wrote last."""
+    """A workspace with one task, whose document was last written by us."""
     legacy.write_task(tmp_path, TASK, agents=AGENTS)
     with opened(tmp_path) as store:
         build.put(store, build.agent(TASK, "ours"), expected=store.head(TASK).revision)
@@ -120,7 +120,7 @@ def document(workspace):
 
 
 def killed(workspace, where):
-    """Let a writer be killed there; return the changeset that it was about to commit."""
+    """Run a writer that is killed at ``where``; return the changeset that it began to commit."""
     with opened(workspace) as store:
         changeset = noted(store, CHANGESET)
     command = [sys.executable, "-c", WRITER, str(workspace), where, CHANGESET]
@@ -139,7 +139,7 @@ def is_document(fd):
 
 
 def watched(monkeypatch):
-    """Note the calls that write or sync a document; return the list."""
+    """Record the calls that write or sync a document; return the list."""
     calls, pwrite, fsync = [], os.pwrite, os.fsync
 
     def noted_pwrite(fd, data, offset):
@@ -167,7 +167,7 @@ def actors(store):
 
 @pytest.mark.parametrize("where", ["pwrite", "fsync"])
 def test_what_was_cut_off_is_synced_before_it_is_acknowledged(workspace, monkeypatch, where):
-    """Found whole it may be in memory only: the retry writes it again, and syncs."""
+    """A complete write may be only in memory: the retry writes it again and syncs it."""
     changeset = killed(workspace, where)
     with opened(workspace) as store:
         calls = watched(monkeypatch)
@@ -180,7 +180,7 @@ def test_what_was_cut_off_is_synced_before_it_is_acknowledged(workspace, monkeyp
 
 
 def test_a_failed_sync_is_not_taken_for_a_clean_page(workspace, monkeypatch):
-    """After EIO the kernel may count the page as written: it is written again."""
+    """After EIO the kernel may count the page as written, so the retry writes it again."""
     with opened(workspace) as store:
         store.load(TASK)
         changeset, fsync = noted(store, CHANGESET), os.fsync
@@ -200,7 +200,9 @@ def test_a_failed_sync_is_not_taken_for_a_clean_page(workspace, monkeypatch):
 
 
 def test_a_legacy_text_is_synced_before_ours_goes_over_it(workspace, monkeypatch):
-    """A power loss would mix three texts otherwise, of which we know two; our own is synced."""
+    """Otherwise a power loss could mix three texts, of which we know only two; our own text is
+    synced.
+    """
     with opened(workspace) as store:
         calls = watched(monkeypatch)
         build.put(store, build.agent(TASK, "first"), expected=store.head(TASK).revision)
@@ -214,7 +216,9 @@ def test_a_legacy_text_is_synced_before_ours_goes_over_it(workspace, monkeypatch
 
 
 def test_a_legacy_text_that_is_merged_is_synced_before(workspace, monkeypatch):
-    """A stale document of theirs lacks what we acknowledged: ours goes over it, with both."""
+    """A stale legacy document lacks an acknowledged change: our write replaces it with both
+    changes.
+    """
     stale = json.loads(document(workspace).read_text())
     with opened(workspace) as store:
         build.put(store, build.agent(TASK, "first"), expected=store.head(TASK).revision)
@@ -228,7 +232,7 @@ def test_a_legacy_text_that_is_merged_is_synced_before(workspace, monkeypatch):
 
 
 def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
-    """Ours is whole, not acknowledged; a legacy program sets one of our fields back."""
+    """Our write is complete but not acknowledged; a legacy program sets one of our fields back."""
     agents = [{"id": f"a{n}", "type": "x", "status": "running"} for n in range(3)]
     legacy.write_task(tmp_path, TASK, agents=agents)
     code = (
@@ -257,7 +261,9 @@ def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 2), (2, 1), (1, 0), (2, 3)])
 @pytest.mark.parametrize("where", ["pwrite", "fsync", "create", "created"])
 def test_a_switch_settles_what_was_cut_off(workspace, before, after, where):
-    """Behind its gate, whichever way it goes: afterwards nobody could tell. One change, of ours."""
+    """A switch in either direction settles an interrupted write while it holds the gate, since
+    nobody could recognise it afterwards. It becomes one change, of ours.
+    """
     switch(workspace, before)
     changeset = killed(workspace, where)
     switch(workspace, after)
@@ -279,7 +285,7 @@ def test_a_switch_settles_what_was_cut_off(workspace, before, after, where):
 
 @pytest.mark.parametrize("before", [0, 2])
 def test_a_switch_waits_for_a_locked_document_that_was_cut_off(workspace, before):
-    """A killed creation that a legacy program has locked: no step passes over it."""
+    """A legacy program has locked the document of a killed creation: no step skips it."""
     switch(workspace, before)
     killed(workspace, "created")
     settings = load_settings(workspace, env={}, retire_seconds=0)
@@ -298,8 +304,9 @@ def test_a_switch_waits_for_a_locked_document_that_was_cut_off(workspace, before
 
 
 def test_a_step_down_settles_what_it_can(workspace):
-    """One task cannot be settled, since its journal is damaged: it is named, the step goes on, and
-    the other one is settled."""
+    """One task cannot be settled, since its journal is damaged: the report names it, the step
+    succeeds, and the other task is settled.
+    """
     switch(workspace, 1)
     legacy.write_task(workspace, "BAD", agents=AGENTS)
     with opened(workspace) as store:
@@ -319,7 +326,7 @@ def test_a_step_down_settles_what_it_can(workspace):
 
 
 def test_an_intent_of_an_earlier_version_is_finished(workspace):
-    """It took the first byte away while it wrote; the one that recovers does, too."""
+    """An earlier version wrote NUL over the first byte during a write; so does recovery."""
     killed(workspace, "pwrite")
     path = workspace / ".registry" / "intents" / TASK
     number, body = path.read_bytes()[:8], path.read_bytes()[40:]

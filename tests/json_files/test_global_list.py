@@ -1,5 +1,6 @@
-"""GLOBAL_REGISTRY.json, which older programs read without a lock: what they meet in it, and what is
-done where they make it anew, EMPTY."""
+"""GLOBAL_REGISTRY.json, which legacy programs read without a lock: its content at every moment, and
+what happens after they create it again with no entries (EMPTY).
+"""
 
 import json
 import threading
@@ -52,8 +53,9 @@ def spawn(store, key, task="TASK-0", status=AgentStatus.RUNNING):
 
 
 def test_no_reader_meets_it_empty_or_with_zeros(workspace):
-    """Beside a writer that makes it longer and shorter, a reader in a tight loop: never empty, no
-    NUL, and a torn read, which one write within the file can still show, is rare."""
+    """While a writer makes it longer and shorter, a reader in a tight loop never finds it empty or
+    with NUL; a torn read, which a single write in the file can still cause, is rare.
+    """
     store = opened(workspace)
     spawn(store, "first")
     with reading(path_of(workspace), "tasks") as found:
@@ -65,7 +67,7 @@ def test_no_reader_meets_it_empty_or_with_zeros(workspace):
 
 
 def test_it_appears_whole(workspace):
-    """Nobody finds it between its making and its first text."""
+    """No reader finds it between its creation and its first text."""
     store = opened(workspace)
     with reading(path_of(workspace), "tasks") as found:
         for n in range(50):
@@ -102,7 +104,9 @@ def test_made_anew_empty_it_is_restored_by_the_next_operation(workspace, operati
 
 
 def test_what_others_add_and_say_stays(workspace):
-    """Unknown keys and entries of other programs, and their shorter statuses."""
+    """Unknown keys and entries of other programs are kept, and so is their shorter form of a
+    status.
+    """
     store = opened(workspace)
     spawn(store, "first")
     value = json.loads(path_of(workspace).read_text())
@@ -117,7 +121,9 @@ def test_what_others_add_and_say_stays(workspace):
 
 @pytest.mark.parametrize("tasks", [[{"task_id": "x"}], 3, None, "x"])
 def test_another_programs_idea_of_it_fails_nobody(workspace, tasks):
-    """Whatever lies under its keys, calls go on, and a write that was made is answered."""
+    """Whatever another program writes under its keys, calls succeed, and a write that happened is
+    acknowledged.
+    """
     store = opened(workspace)
     spawn(store, "first")
     for _ in range(2):
@@ -128,7 +134,7 @@ def test_another_programs_idea_of_it_fails_nobody(workspace, tasks):
 
 
 def test_threads_that_make_it_at_once(workspace):
-    """Each with the first write of its task: the file is there, whole."""
+    """Several threads create it with the first write of their tasks: it exists and is complete."""
     for _ in range(10):
         path_of(workspace).unlink(missing_ok=True)
         store = opened(workspace)
@@ -155,7 +161,9 @@ def test_where_there_are_no_links(workspace, monkeypatch):
 
 
 def test_every_way_back_and_reconcile_bring_it_up_to_date(workspace):
-    """Not only our next write: an older program started after the switch finds what is true."""
+    """It is up to date without a further write of ours: a legacy program that starts after the
+    switch reads the actual counts.
+    """
     settings = load_settings(workspace, env={})
 
     def says():

@@ -1,4 +1,4 @@
-"""backends.json_files.lens: documents to records and back, nothing lost on the way."""
+"""backends.json_files.lens: converts documents to records and back without loss."""
 
 import copy
 import json
@@ -46,7 +46,9 @@ JSON = st.recursive(
 
 
 def element(**keys):
-    """An object with some of the keys, odd values in known keys, and unknown ones."""
+    """Return a strategy for objects with some of the keys, odd values in known keys, and unknown
+    keys.
+    """
     known = st.fixed_dictionaries({}, optional={k: v | JSON for k, v in keys.items()})
     unknown = st.dictionaries(st.sampled_from(["x", "tracked_files", "nested"]), JSON, max_size=2)
     return st.builds(lambda a, b: {**b, **a}, known, unknown)
@@ -108,7 +110,7 @@ def read(document, task_id="t1"):
 @settings(deadline=None, max_examples=200)
 @given(DOCUMENTS)
 def test_reading_and_writing_back_is_the_document(document):
-    """encode(decode(d), d) == d, keys and their order, for any document and any oddity in it."""
+    """encode(decode(d), d) == d with all keys and their order, for any odd document."""
     before = copy.deepcopy(document)
     state = read(document)
     encode(state, state.copy(), document, times=TIMES)
@@ -121,8 +123,8 @@ def test_reading_and_writing_back_is_the_document(document):
     st.lists(records("t1").map(Put) | DELETES, min_size=1, max_size=6),
 )
 def test_what_is_written_is_read_back(document, ops):
-    """decode(encode(s, d)) == s: every record in either dialect, from any document."""
-    # As a file gives it: numbers that Python writes otherwise are kept as their text.
+    """decode(encode(s, d)) == s for every record in either dialect, starting from any document."""
+    # As read from a file: numbers that Python would format differently are kept as text.
     document = jsontext.parse(json.dumps(document).encode())
     before = read(document) if document else TaskState(Task(task_id="t1"))
     after = before.copy()
@@ -139,7 +141,7 @@ def test_what_is_written_is_read_back(document, ops):
     after.latest.clear()
     assert again.task.extra == after.task.extra
     assert again == after
-    # A Task that was put says itself what its unknown fields are.
+    # A Task that was put replaces the unknown fields.
     if after.task == before.task:
         assert unknown.items() <= document.items()
 
@@ -164,7 +166,7 @@ def test_real_documents_survive(name, tmp_path):
 
 
 def test_the_server_dialect(tmp_path):
-    """Phases, reviews, verdicts and agents of a real server document are where they belong."""
+    """Phases, reviews, verdicts and agents of a real server document have the expected values."""
     workspace = samples.copy_of("server-2026-01", tmp_path)
     task = "TASK-20261122-065508-44fdf152"
     state = read(jsontext.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes()), task)
@@ -183,7 +185,9 @@ def test_the_server_dialect(tmp_path):
 
 
 def test_the_library_dialect(tmp_path):
-    """The second dialect: lower case, phases by id, a review that holds its one verdict."""
+    """The library dialect has lower-case statuses, phases by id, and a review that contains its
+    only verdict.
+    """
     workspace = samples.copy_of("server-2026-01", tmp_path)
     task = "TASK-LIB-00000001"
     document = jsontext.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes())
@@ -220,8 +224,7 @@ def test_the_library_dialect(tmp_path):
 
 @pytest.mark.parametrize("odd", [[], {}, 7, None])
 def test_an_id_of_another_type_stops_no_write(odd):
-    """A reviewer or a handover of an older program whose id is no text: ours is written all the
-    same."""
+    """A legacy reviewer or handover has an id that is not text: our record can be written."""
     document = {
         "task_id": "t1",
         "created_at": "2026-01-04T22:15:30.123456",
@@ -241,7 +244,7 @@ def test_an_id_of_another_type_stops_no_write(odd):
 
 
 def made(task, **more):
-    """A document of ours, new: a task and one agent."""
+    """Return a new document of ours with a task and one agent, and its state."""
     state = TaskState(task, agents={"a": build.agent(task.task_id, "a", **more)})
     document = {}
     encode(TaskState(task), state, document, times=TIMES)
@@ -249,8 +252,8 @@ def made(task, **more):
 
 
 def test_what_legacy_tools_read_without_asking_is_there():
-    """Limits and the current phase, with the legacy defaults, in every document of ours; they are
-    no values of the record until somebody sets them.
+    """Every document of ours has limits and the current phase, with the legacy defaults; the record
+    has no value until somebody sets one.
     """
     document, state = made(Task(task_id="t1", created_at=build.T0))
     limits = {k: document[k] for k in ("max_agents", "max_depth", "max_concurrent")}
@@ -266,7 +269,9 @@ def test_what_legacy_tools_read_without_asking_is_there():
 
 @pytest.mark.parametrize("value", [20, 7, None])
 def test_a_limit_of_ours_is_a_value(value):
-    """Also where it is the legacy default; and taken back it is none again."""
+    """A limit that we set is a value, also if it equals the legacy default; when it is removed,
+    there is none.
+    """
     document, before = made(Task(task_id="t1", created_at=build.T0))
     after = replace(before, task=replace(before.task, max_concurrent=value, current_phase_index=0))
     encode(before, after, document, times=TIMES)
@@ -277,8 +282,8 @@ def test_a_limit_of_ours_is_a_value(value):
 
 
 def test_a_key_whose_presence_says_something_is_not_there_without_a_value():
-    """`'tmux_session' in agent` makes its status tool look for that session, and end the agent;
-    a null that a legacy program wrote stays.
+    """If `'tmux_session' in agent`, the legacy status tool looks for that session and ends the
+    agent. A null that a legacy program wrote stays.
     """
     document, state = made(Task(task_id="t1", created_at=build.T0))
     agent = document["agents"][0]
@@ -312,7 +317,7 @@ def test_a_key_whose_presence_says_something_is_not_there_without_a_value():
     ],
 )
 def test_one_key_does_not_change_the_dialect(document, dialect):
-    """A stray `version`, which its helper functions set, outweighs no other sign."""
+    """A stray `version`, which legacy helper functions set, does not outweigh another sign."""
     assert dialect_of(document) == dialect
 
 
@@ -328,7 +333,7 @@ def test_one_key_does_not_change_the_dialect(document, dialect):
     ],
 )
 def test_a_word_that_can_mean_one_thing_is_read_as_it(word, status):
-    """And its text stays in the document until somebody gives the agent another status."""
+    """Its text stays in the document until the agent gets another status."""
     document, _ = made(Task(task_id="t1", created_at=build.T0))
     document["agents"][0]["status"] = word
     found = read(document)
@@ -340,7 +345,7 @@ def test_a_word_that_can_mean_one_thing_is_read_as_it(word, status):
 
 @pytest.mark.parametrize(("said", "progress"), [("55", 55), (" 55 %", 55), (66.6, 67), (7, 7)])
 def test_progress_is_read_as_people_write_it(said, progress):
-    """Numeric strings and floats; what stands there stays."""
+    """Numeric strings and floats are read; the text in the document stays."""
     document, _ = made(Task(task_id="t1", created_at=build.T0))
     document["agents"][0]["progress"] = said
     assert read(document).agents["a"].progress == progress
@@ -349,7 +354,7 @@ def test_progress_is_read_as_people_write_it(said, progress):
 @pytest.mark.parametrize("key", ["status", "progress"])
 @pytest.mark.parametrize("said", ["erledigt", None, [], "nan", 1e400])
 def test_an_unknown_word_is_named(key, said):
-    """With its place and what it is taken for."""
+    """The problem names its place and the unknown value."""
     document, _ = made(Task(task_id="t1", created_at=build.T0))
     document["agents"][0][key] = said
     problems = []
@@ -360,7 +365,7 @@ def test_an_unknown_word_is_named(key, said):
 
 @pytest.mark.parametrize("said", ["erledigt", None, [], 7])
 def test_an_agent_of_an_unknown_status_is_neither_active_nor_ended(said):
-    """Its own text stays, as long as nobody gives it a status."""
+    """Its text stays in the document until the agent gets a status."""
     document, _ = made(Task(task_id="t1", created_at=build.T0))
     document["agents"][0]["status"] = said
     before = copy.deepcopy(document)
@@ -378,7 +383,7 @@ def test_an_agent_of_an_unknown_status_is_neither_active_nor_ended(said):
 
 @pytest.mark.parametrize("marker", [1, None, [[]], {"a": 1}])
 def test_a_marker_that_somebody_broke_stops_no_write(marker):
-    """What stands under our key may be anything; the task can be written all the same."""
+    """Another program may write anything under our key; the task can still be written."""
     document, state = made(Task(task_id="t1", created_at=build.T0))
     document["registry_backend"]["defaults"] = marker
     before = read(document)
@@ -389,7 +394,9 @@ def test_a_marker_that_somebody_broke_stops_no_write(marker):
 
 
 def test_a_phase_of_a_legacy_program_is_the_current_one():
-    """It adds phase 0 to a task of ours and makes it current: index 0 is a value then."""
+    """A legacy program adds phase 0 to a task of ours and makes it current: then index 0 is a
+    value.
+    """
     document, _ = made(Task(task_id="t1", created_at=build.T0))
     document["phases"].append({"id": "p", "name": "x", "status": "ACTIVE"})
     document["current_phase_index"] = 0
@@ -397,7 +404,9 @@ def test_a_phase_of_a_legacy_program_is_the_current_one():
 
 
 def test_a_limit_that_is_taken_back_is_the_legacy_default():
-    """Legacy tools read it unasked: the key stays, also in a document that is not of our making."""
+    """Legacy tools read a limit without a check: the key stays, also in a document that we did not
+    create.
+    """
     document = {"task_id": "t1", "created_at": "2026-01-04T22:15:30", "max_concurrent": 7}
     before = read(document)
     after = replace(before, task=replace(before.task, max_concurrent=None))

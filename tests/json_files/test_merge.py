@@ -1,4 +1,4 @@
-"""The state that an older program most likely read: found step by step, as by looking at each."""
+"""The state that a legacy program most likely read: the step-by-step search finds the nearest."""
 
 from dataclasses import fields
 
@@ -16,7 +16,7 @@ OPS = st.lists(records("t").map(Put) | DELETES, min_size=1, max_size=3)
 
 
 def distance(state, theirs):
-    """In how many fields two states differ, the plain way."""
+    """Return in how many fields two states differ, computed in the simple way."""
     count = 0
     for key in differing(state, theirs):
         mine, other = state.record(*key), theirs.record(*key)
@@ -30,7 +30,9 @@ def distance(state, theirs):
 @given(history=st.lists(OPS, max_size=8), place=st.integers(0, 8), edit=OPS)
 @settings(max_examples=300, deadline=None)
 def test_the_nearest_state_is_found_step_by_step(history, place, edit):
-    """For any history, and what a program made of any of its states: as near as the nearest."""
+    """For any history, and any edit of one of its states, no other state is nearer than the one
+    found.
+    """
     state = TaskState(Task(task_id="t", created_at=build.T0))
     recent = [(state, frozenset())]
     for ops in history:

@@ -1,4 +1,4 @@
-"""backends.json_files.patch: what a write keeps of the document, and what is left after a kill."""
+"""backends.json_files.patch: what a write changes in the document, and recovery after a kill."""
 
 import json
 import os
@@ -22,12 +22,12 @@ TEXTS = st.binary(min_size=1, max_size=60)
 
 @given(TEXTS, TEXTS)
 def test_a_patch_leads_from_one_document_to_the_other(before, after):
-    """Whatever differs; and nothing behind the new end stays."""
+    """A patch works for any two texts, and nothing after the new end stays."""
     assert Patch.between(before, after).applied(before) == after
     assert Patch.whole(after).applied(before) == after
 
 
-# A document, and what follows from it: changed, longer, shorter, in several sectors.
+# A document and its successor: changed, longer or shorter, in several sectors.
 WORDS = st.text('{}[]":,ab12 ', max_size=40).map(lambda word: word.encode() * 199)
 DOCUMENTS = st.tuples(WORDS, WORDS, WORDS, WORDS).map(
     lambda w: (w[0] + w[1] + w[3], w[0] + w[2] + w[3])
@@ -35,8 +35,8 @@ DOCUMENTS = st.tuples(WORDS, WORDS, WORDS, WORDS).map(
 
 
 class Disk:
-    """What a write does to a file, step by step: ``steps`` are texts, None for a sync; each call
-    writes up to a multiple of ``piece`` bytes, and the rest in pieces of that.
+    """The effects of a write on a file: ``steps`` are its texts, None for a sync; each call writes
+    up to a multiple of ``piece`` bytes, and the rest in pieces of that size.
     """
 
     def __init__(self, path, before, piece):
@@ -77,7 +77,7 @@ def written(tmp_path_factory, before, after, *, piece):
 
 
 def is_settled(patch, before, after, found, *, rebooted=False):
-    """Whether whoever finds a text knows what to do: nothing, or to finish or undo the write."""
+    """Return whether recovery knows what to do with a text: nothing, or finish or undo a write."""
     if found in {before, after}:
         return True
     if not patch.is_torn(found, rebooted=rebooted) or patch.applied(found) != after:
@@ -88,7 +88,7 @@ def is_settled(patch, before, after, found, *, rebooted=False):
 
 @given(DOCUMENTS)
 def test_a_write_killed_anywhere_is_known_and_finished(tmp_path_factory, texts):
-    """Between any two pages; and no reader finds NUL on the way."""
+    """The kill comes between any two pages; and no reader finds NUL meanwhile."""
     patch, steps = written(tmp_path_factory, *texts, piece=4096)
     for found in filter(None, steps):
         assert is_settled(patch, *texts, found)
@@ -97,8 +97,9 @@ def test_a_write_killed_anywhere_is_known_and_finished(tmp_path_factory, texts):
 
 @given(DOCUMENTS, st.data())
 def test_a_write_that_a_power_loss_mixed_is_known_and_finished(tmp_path_factory, texts, data):
-    """Each sector as of any moment since the last sync, the length too; what was never written
-    reads as NUL."""
+    """Each sector, and the length, is as of any moment since the last sync; what was never written
+    reads as NUL.
+    """
     patch, steps = written(tmp_path_factory, *texts, piece=512)
     synced = [n for n, step in enumerate(steps) if step is None]
     begin = data.draw(st.sampled_from([0, *synced]))
@@ -115,7 +116,7 @@ def test_a_write_that_a_power_loss_mixed_is_known_and_finished(tmp_path_factory,
 
 @given(DOCUMENTS, st.data())
 def test_what_another_program_wrote_is_not_taken_for_a_torn_write(texts, data):
-    """One byte that is neither the one before nor the one after, anywhere, and it is theirs."""
+    """If one byte equals neither the old nor the new text, another program wrote the text."""
     before, after = texts
     patch = Patch.between(before, after)
     found = bytearray(data.draw(st.sampled_from([t for t in texts if t] or [b"x"])))
@@ -124,8 +125,9 @@ def test_what_another_program_wrote_is_not_taken_for_a_torn_write(texts, data):
 
 
 def test_a_change_that_was_taken_back_is_another_programs():
-    """Our write is whole but not acknowledged; a legacy program sets one of two fields back. In one
-    page that is no write of ours that was cut off, while the machine runs."""
+    """Our write is complete but not acknowledged; a legacy program sets one of two fields back.
+    Within one page this is not an interrupted write of ours, as long as the host was not rebooted.
+    """
     before = b'{"a": "running", "b": "running"}'
     patch = Patch.between(before, b'{"a": "blocked", "b": "blocked"}')
     assert not patch.is_torn(b'{"a": "blocked", "b": "running"}', rebooted=False)
@@ -133,7 +135,7 @@ def test_a_change_that_was_taken_back_is_another_programs():
 
 
 def test_a_text_of_another_length_is_not_taken_for_a_torn_write():
-    """Longer or shorter than both: a legacy program's."""
+    """A text longer or shorter than both is a legacy program's."""
     patch = Patch.between(b"[1, 2]", b"[1, 2, 3]")
     assert patch.is_torn(b"[1, 2]  ", rebooted=False)
     for found in (b"[1, 2", b"[1, 2, 3] ", b""):
@@ -141,7 +143,7 @@ def test_a_text_of_another_length_is_not_taken_for_a_torn_write():
 
 
 def test_a_small_change_of_a_large_document_is_small():
-    """What the intent holds and what is written follow the change, not the document."""
+    """The size of the intent and of the write depends on the change, not on the document."""
     before = b"{" + b'"key": 1, ' * 10_000 + b"}"
     after = before[:50_000] + b"2" + before[50_001:]
     assert len(Patch.between(before, after).data) <= 1
@@ -149,7 +151,7 @@ def test_a_small_change_of_a_large_document_is_small():
 
 @given(TEXTS, TEXTS)
 def test_what_is_written_is_what_the_patch_says(tmp_path_factory, before, after):
-    """In place, whatever the sizes."""
+    """The write in place gives the new text, whatever the sizes."""
     path = tmp_path_factory.getbasetemp() / "document"
     path.write_bytes(before)
     with path.open("r+b") as file:
@@ -158,8 +160,9 @@ def test_what_is_written_is_what_the_patch_says(tmp_path_factory, before, after)
 
 
 def test_no_reader_meets_a_document_with_zeros(tmp_path):
-    """Beside a writer that makes it longer and shorter, a reader without a lock: no NUL, never
-    empty, and a torn read, which one write can still show, is rare."""
+    """While a writer makes it longer and shorter, a reader without a lock never finds NUL or an
+    empty document; a torn read, which a single write can still cause, is rare.
+    """
     folder = legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}])
     with (
         closing(open_store(load_settings(tmp_path, env={}))) as store,
@@ -195,8 +198,10 @@ build.put(store, build.agent("TASK-1", "ours", extra=note), expected=1)
 
 @pytest.mark.parametrize("garbage", [None, b"", b"{", b'\x00{"half": ', b"no json at all" * 99])
 def test_a_torn_document_that_another_program_overwrites_is_made_anew(tmp_path, garbage):
-    """Killed in its write, then overwritten by a program that is killed in turn: the write stands,
-    the document is whole, keys that only legacy programs know are in it, their bytes are kept."""
+    """Our write is killed, then a program overwrites the document and is killed too: our change is
+    kept, the document is complete with the keys that only legacy programs know, and their bytes are
+    kept.
+    """
     folder = legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}], own=7)
     document = folder / "AGENT_REGISTRY.json"
     with closing(open_store(load_settings(tmp_path, env={}))) as store:

@@ -1,4 +1,4 @@
-"""Tasks at rest: what is not held in memory is read again, and nothing is different for it."""
+"""Evicted tasks: a task that is not in memory is read again, with the same result."""
 
 import gc
 import itertools
@@ -26,7 +26,7 @@ TASKS = ["TASK-1", "TASK-2", "TASK-3.x"]
 
 @pytest.fixture
 def restless(monkeypatch):
-    """Every task rests as soon as another one is asked for."""
+    """Evicts every task as soon as another one is requested."""
     monkeypatch.setattr(task_cache, "_RECORDS", 0)
     monkeypatch.setattr(task_cache, "_FEW", 1)
 
@@ -44,14 +44,14 @@ def opened(workspace):
 
 
 def test_a_random_history_has_the_same_outcome(tmp_path, restless):
-    """Whatever is sent, a store whose tasks rest at once does what the reference does."""
+    """For any history, a store that evicts tasks at once answers as the reference does."""
     count = iter(range(10**6))
 
-    class BackingOff(Machine):
+    class Evicting(Machine):
         make = staticmethod(lambda: Harness("json", tmp_path / str(next(count))))
 
     run_state_machine_as_test(
-        BackingOff,
+        Evicting,
         settings=settings(
             max_examples=40,
             stateful_step_count=25,
@@ -63,9 +63,10 @@ def test_a_random_history_has_the_same_outcome(tmp_path, restless):
 
 @pytest.mark.parametrize("factor", [4, 0])
 def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless, monkeypatch, factor):
-    """What it read before ours is known to the journal, however often the task rested since: its
-    edit of one agent leaves ours of another as it was reported. With 0, every line of the journal
-    has a base behind it, where readers begin."""
+    """The journal knows the state that the program read, however often the task was evicted since:
+    its edit of one agent does not change ours of another. With 0, each line of the journal is
+    followed by a base, where readers begin.
+    """
     monkeypatch.setattr(journal, "_BASE_FACTOR", factor)
     store = opened(workspace)
     path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
@@ -81,7 +82,7 @@ def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless, monk
 
 
 def test_few_are_held(workspace, monkeypatch):
-    """As many records as there is room for, whoever asks for whatever."""
+    """The cache holds as many records as its limit allows, whatever is requested."""
     for n in range(40):
         agents = [{"id": f"a{k}", "type": "x", "status": "running"} for k in range(10)]
         legacy.write_task(workspace, f"MORE-{n}", agents=agents)
@@ -102,7 +103,7 @@ def test_few_are_held(workspace, monkeypatch):
 
 
 def test_readers_never_see_a_task_go(workspace, restless):
-    """Threads that read, list and write, each putting the others' tasks to rest."""
+    """Threads read, list and write, and each evicts the others' tasks."""
     store = opened(workspace)
     store.counts()
     stop, errors, sent = threading.Event(), [], OrderedDict()
@@ -141,8 +142,9 @@ def test_readers_never_see_a_task_go(workspace, restless):
 
 @pytest.mark.parametrize("opening", [1, 2])
 def test_a_log_that_is_moved_while_it_is_read_is_read(workspace, monkeypatch, opening):
-    """Another program archives a log before our first or second opening of it: its lines are taken
-    in by the next look, if not by this one, each once."""
+    """Another program archives a log before our first or second opening of it: its lines are
+    imported by this read or the next one, each once.
+    """
     store = opened(workspace)
     query = RecordQuery(task_id="TASK-1")
     assert store.list_records(Kind.PROGRESS, query).items == ()
@@ -170,7 +172,7 @@ def test_a_log_that_is_moved_while_it_is_read_is_read(workspace, monkeypatch, op
     "line", ["{}", "null", "5", "[]", '{"k":"change"}', '{"k":"change","b":99999999}']
 )
 def test_a_damaged_last_line_is_named_and_stays_its_own(workspace, line):
-    """The task is refused with the file's name; the others are read and written."""
+    """The task is refused with the file's name; the other tasks can be read and written."""
     with closing(opened(workspace)) as store:
         store.counts()
     journal_of = workspace / ".registry" / "json" / "TASK-1.journal"

@@ -1,4 +1,4 @@
-"""backends.jsonl: the logs beside a store that is the record itself."""
+"""backends.jsonl: the logs next to a store that is itself the record."""
 
 import json
 from contextlib import closing
@@ -28,7 +28,7 @@ LATER = datetime.now(UTC) + timedelta(minutes=1)
 
 @pytest.fixture
 def opened(tmp_path):
-    """Opens the default store of an empty workspace, with variables if any."""
+    """A function that opens the default store of an empty workspace with the given variables."""
     stores = []
 
     def open_it(now=None, **env):
@@ -56,7 +56,7 @@ def messages(store):
 
 
 def test_each_report_and_finding_has_a_line_in_the_older_programs_keys(tmp_path, opened):
-    """What is committed to sqlite is read by a program that knows only the logs."""
+    """A commit to sqlite also writes log lines that legacy programs can read."""
     store = opened()
     build.make(store, "t", build.agent("t"))
     build.put(store, build.report("t", message="half", progress=50), expected=None)
@@ -68,7 +68,7 @@ def test_each_report_and_finding_has_a_line_in_the_older_programs_keys(tmp_path,
 
 
 def test_a_refused_commit_and_a_replay_leave_no_line(tmp_path, opened):
-    """The line follows the commit: none without one, and none twice."""
+    """A line follows each commit: a refused commit and a replay write none."""
     store = opened()
     build.make(store, "t", build.agent("t"))
     change = new_changeset("t", [Put(build.report("t", message="once"))], expected=None)
@@ -80,7 +80,7 @@ def test_a_refused_commit_and_a_replay_leave_no_line(tmp_path, opened):
 
 
 def test_logs_can_be_switched_off(tmp_path, opened):
-    """REGISTRY_LOGS=off: the store alone."""
+    """With REGISTRY_LOGS=off the store is opened without logs."""
     store = opened(REGISTRY_LOGS="off")
     build.make(store, "t", build.agent("t"), build.report("t"))
     assert not (tmp_path / "t").exists()
@@ -88,7 +88,9 @@ def test_logs_can_be_switched_off(tmp_path, opened):
 
 
 def test_a_log_that_cannot_be_written_never_fails_the_caller(tmp_path, opened, caplog):
-    """The commit stands, the warning names the way to mend it, and reconcile does."""
+    """The commit succeeds, a warning names ``reconcile``, and ``reconcile`` writes the missing
+    line.
+    """
     store = opened()
     build.make(store, "t", build.agent("t"))
     (tmp_path / "t").symlink_to(tmp_path / "elsewhere")
@@ -105,7 +107,7 @@ def test_a_log_that_cannot_be_written_never_fails_the_caller(tmp_path, opened, c
 
 
 def test_a_line_that_may_be_under_way_is_not_written_twice(tmp_path, opened):
-    """Between a commit and its line another process may reconcile: young entries are left."""
+    """``reconcile`` skips young entries: another process may be about to write their lines."""
     with closing(open_store(load_settings(tmp_path, env={"REGISTRY_LOGS": "off"}))) as bare:
         build.make(bare, "t", build.agent("t"))
         young = build.report("t", timestamp=datetime.now(UTC), message="under way")
@@ -114,7 +116,7 @@ def test_a_line_that_may_be_under_way_is_not_written_twice(tmp_path, opened):
 
 
 def test_foreign_lines_are_taken_in_once_wherever_they_lie(tmp_path, opened):
-    """An un-migrated agent's line becomes history and a sign of life, archived or not."""
+    """A legacy agent's line is imported as history and a sign of life, also from the archive."""
     store = opened()
     build.make(store, "t", build.agent("t"))
     log = log_of(tmp_path)
@@ -132,7 +134,7 @@ def test_foreign_lines_are_taken_in_once_wherever_they_lie(tmp_path, opened):
 
 
 def test_a_torn_foreign_tail_is_ended_before_our_line(tmp_path, opened):
-    """Our line stands alone, whatever another program left before it."""
+    """Our line starts on a new line after a torn line of another program."""
     store = opened()
     build.make(store, "t", build.agent("t"))
     log = log_of(tmp_path)
@@ -145,7 +147,9 @@ def test_a_torn_foreign_tail_is_ended_before_our_line(tmp_path, opened):
 
 
 def test_lines_that_are_too_large_together_are_taken_in_one_by_one(tmp_path, opened):
-    """More than a changeset may hold; what is too large even alone is named, the others stand."""
+    """Lines that exceed a changeset together are imported one by one; one that exceeds it alone is
+    named and skipped.
+    """
     store = opened()
     build.make(store, "t", build.agent("t"))
     log_of(tmp_path).parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +162,7 @@ def test_lines_that_are_too_large_together_are_taken_in_one_by_one(tmp_path, ope
 
 
 def test_a_report_made_while_the_logs_are_read_is_not_written_twice(tmp_path, opened, monkeypatch):
-    """Reading huge logs takes longer than a writer may take for its line."""
+    """Reading large logs may take longer than a writer takes to write its line."""
     moment = [LATER]
     store = opened()
     logged = find_capability(store, Logged)

@@ -19,7 +19,7 @@ PATIENCE = 120  # seconds for a phase; two cores start many Pythons
 
 
 def configure(workspace, *, argv=None, **settings):
-    """Write a registry.toml whose only kind is a scripted program, here the example's agent."""
+    """Write a registry.toml whose only kind is a scripted program, by default the example agent."""
     values = {"default_kind": "scripted", "stop_grace": 1.0, **settings}
     argv = [sys.executable, str(AGENT)] if argv is None else argv
     lines = ["[orchestrator]", *(f"{k} = {_toml(v)}" for k, v in values.items())]
@@ -38,14 +38,14 @@ def _toml(value):
 
 
 def environment(workspace, **more):
-    """What a server of a workspace is started with."""
+    """Return the environment to start a workspace's server with."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
     return {**kept, "REGISTRY_WORKSPACE": str(workspace), **more}
 
 
 @asynccontextmanager
 async def over_stdio(env):
-    """A client of a server that it starts itself."""
+    """A client of a server that the client starts itself."""
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "orchestrator", "serve"], env=env
     )
@@ -55,7 +55,7 @@ async def over_stdio(env):
 
 @asynccontextmanager
 async def served_over_http(env):
-    """A server over HTTP, as a process: its URL and the operator's token."""
+    """A server over HTTP, as a process: give its URL and the operator's token."""
     command = [sys.executable, "-m", "orchestrator", "serve", "--http", "127.0.0.1:0"]
     process = await asyncio.create_subprocess_exec(*command, env=env, stdout=subprocess.PIPE)
     try:
@@ -68,7 +68,7 @@ async def served_over_http(env):
 
 @asynccontextmanager
 async def over_http(env):
-    """A client of a server over HTTP, started before."""
+    """A client of a server over HTTP that was started before."""
     async with served_over_http(env) as (url, token):
         bearer = {"Authorization": f"Bearer {token}"}
         async with (
@@ -79,7 +79,7 @@ async def over_http(env):
 
 
 async def ask(client, tool, **arguments):
-    """Call a tool that must succeed."""
+    """Call a tool that must succeed; return its answer."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, (tool, arguments, result.content)
     return result.structured_content
@@ -97,7 +97,7 @@ async def refused(client, tool, **arguments):
 
 
 async def until(client, task_id, phase_index, *statuses):
-    """Wait until a phase stands at one of these."""
+    """Wait until a phase has one of these statuses."""
     for _ in range(PATIENCE * 5):
         phase = await ask(client, "get_phase_status", task_id=task_id, phase_index=phase_index)
         if phase["status"] in statuses:
@@ -109,7 +109,7 @@ async def until(client, task_id, phase_index, *statuses):
 async def conduct(client, *, between=None):
     """Conduct a task of three phases, the second rejected once; return its id.
 
-    ``between`` is awaited while the second phase's agent is at work.
+    ``between`` is awaited while the second phase's agent is active.
     """
     names = ["plan", "build, flawed at first", "polish"]
     phases = [{"name": name, "deliverables": [f"{name} done"]} for name in names]
@@ -135,9 +135,8 @@ async def conduct(client, *, between=None):
 
 
 class StepFollower:
-    """A conductor that does nothing but what the last answer's next step says; it counts its calls
-    and the tokens of the answers, a token being four characters.
-    """
+    """A conductor that only does what the last answer's next step says. It counts its calls and the
+    tokens of the answers, a token being four characters."""
 
     def __init__(self, client, *, polls=False):
         self.client = client
@@ -162,13 +161,13 @@ class StepFollower:
         return await self.call("get_task_status", task_id=task_id)
 
     async def follow(self, step, task_id):
-        """Do what a next step says first; where it says to wait, wait."""
+        """Do the first thing that a next step names; wait where it says to wait."""
         word = next((w for w in re.findall(r"[a-z]+(?:_[a-z]+)+", step)), "wait_for")
         if step.startswith("Wait") or word in {"wait_for", "get_phase_status"}:
             return await self.wait(task_id)
         if word == "get_review_status":
             answer = await self.call(word, task_id=task_id)
-            # Its next step is the same: to read it, and then to deploy.
+            # Its next step names the same tool: to read the review, and then to deploy.
             return {"next_step": answer["next_step"].partition("then ")[2]}
         if word == "deploy_agent":
             self.agents += 1

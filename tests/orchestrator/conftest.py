@@ -1,4 +1,4 @@
-"""A service over a store, whose agents the test plays itself."""
+"""A service over a store, whose agents the test drives itself."""
 
 from contextlib import closing
 
@@ -13,7 +13,7 @@ from tests.orchestrator.playing import Play
 
 @pytest.fixture
 def opened(tmp_path):
-    """Return a maker of plays: a backend, settings of the orchestrator."""
+    """Return a function that makes a Play with a backend and settings of the orchestrator."""
     stores = []
 
     def make(backend="memory", **options):
@@ -32,5 +32,5 @@ def opened(tmp_path):
 
 @pytest.fixture
 def play(opened):
-    """A play in memory."""
+    """A Play in memory."""
     return opened()

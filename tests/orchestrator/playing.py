@@ -1,4 +1,4 @@
-"""A task played by its test: what agents and reviewers would do, in one line each."""
+"""Drive one task from a test: each action of an agent or a reviewer is one call."""
 
 from orchestrator.health import HealthScan
 from orchestrator.reading import Reading
@@ -10,7 +10,7 @@ from registry_api.status import ACTIVE_AGENT
 
 
 class Play:
-    """One task over a service."""
+    """One task over a service, with its agents and reviewers driven by the test."""
 
     def __init__(self, service):
         self.service = service

@@ -1,4 +1,4 @@
-"""What an attack on the orchestrator found, each played again."""
+"""The findings of an attack on the orchestrator, one test each."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ SLEEPER = {"one": AgentKind(argv=(PYTHON, "-c", FOREVER), preamble=False)}
 
 @pytest.fixture
 def sleeping(opened, tmp_path):
-    """A maker of plays on sqlite whose agents sleep; stopped at the end."""
+    """Return a function that makes a Play on sqlite whose agents sleep; stop them at the end."""
 
     def make(**options):
         values = {"kinds": SLEEPER, "default_kind": "one", "reviewer_kind": "external", **options}
@@ -41,7 +41,7 @@ def sleeping(opened, tmp_path):
     stop_all(tmp_path)
 
 
-def dead_mark():
+def dead_identity():
     dead = subprocess.Popen(["true"])
     identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1:{os.uname().nodename}"
     dead.wait()
@@ -51,14 +51,14 @@ def dead_mark():
 def abandoned(play, monkeypatch, deploy):
     """Run a deployment whose process dies right after the reservation."""
     with monkeypatch.context() as patched:
-        patched.setattr(play.service, "_owner", dead_mark())
+        patched.setattr(play.service, "_owner", dead_identity())
         patched.setattr(play.service, "_start", lambda *_: None)
         return deploy()
 
 
 def test_two_scans_start_a_reviewer_once(sleeping, monkeypatch):
-    """One has seen it abandoned; the other takes it over and has not confirmed it; the first goes
-    on: it failed the reviewer, its review and its phase."""
+    """Of two concurrent scans one starts an abandoned reviewer, and the other fails nothing; it
+    once failed the reviewer, its review and its phase."""
     one, other = sleeping(reviewers=1, reviewer_kind=None), sleeping(reviewer_kind=None)
     one.create("only")
     other.task_id = one.task_id
@@ -86,8 +86,8 @@ def test_two_scans_start_a_reviewer_once(sleeping, monkeypatch):
     assert one.phase(0).status is PhaseStatus.IN_REVIEW
 
 
-def test_a_scan_ends_only_what_it_saw(sleeping, monkeypatch):
-    """The record was read, then its owner confirmed it and ended: a healthy agent was failed."""
+def test_a_scan_ends_only_the_record_that_it_read(sleeping, monkeypatch):
+    """A scan does not end an agent that its owner confirmed after the scan read it."""
     play = sleeping().create("only")
     agent = abandoned(play, monkeypatch, play.deploy)
     process = play.service.deployment.process
@@ -107,14 +107,16 @@ def test_a_scan_ends_only_what_it_saw(sleeping, monkeypatch):
 
 
 def test_a_kind_that_nobody_configured_is_a_setting_that_is_wrong(tmp_path):
-    """A typo in reviewer_kind left the reviewers of every phase waiting for ever."""
+    """An unknown reviewer_kind is a settings error; once, a typo left the reviewers of every phase
+    waiting without end."""
     env = {"REGISTRY_ORCHESTRATOR_REVIEWER_KIND": "clade"}
     with pytest.raises(SettingsError, match=r"clade.*known: claude, codex, external, gemini"):
         load_orchestrator_settings(load_settings(tmp_path, env={}), env=env)
 
 
 def test_a_store_that_is_busy_after_the_reservation(sleeping, monkeypatch):
-    """The agent stayed `running`, with no process and an owner that lived."""
+    """A store that is busy after the reservation leaves no agent; once, the agent stayed `running`
+    without a process and with a live owner."""
     play = sleeping().create("only")
 
     def busy(*_args, **_options):
@@ -129,7 +131,8 @@ def test_a_store_that_is_busy_after_the_reservation(sleeping, monkeypatch):
 
 
 def test_one_reviewer_that_cannot_be_started_stops_no_other(sleeping, monkeypatch):
-    """An error at the first skipped the second, and made an error of the worker's last report."""
+    """A reviewer that cannot start fails alone; once, its error skipped the next reviewer and
+    failed the worker's last report."""
     play = sleeping(reviewers=2, reviewer_kind=None).create("only")
     worker = play.deploy()
     start, failed = play.service.deployment.start, []
@@ -149,7 +152,8 @@ def test_one_reviewer_that_cannot_be_started_stops_no_other(sleeping, monkeypatc
 
 
 def test_an_exit_that_nobody_could_note(sleeping, tmp_path):
-    """The service was closed while an agent ran: its owner lived, and it was `ending` for ever."""
+    """The exit of an agent after its service was closed is found by the next scan; once, the agent
+    was `ending` without end, because its owner was alive."""
     play = sleeping().create("only")
     agent = play.deploy()
     until(lambda: "up" in log_of(play, agent))
@@ -164,7 +168,8 @@ def test_an_exit_that_nobody_could_note(sleeping, tmp_path):
 
 
 def test_many_deploy_at_once(opened, tmp_path):
-    """All wrote one file by way of one name: 28 of 36 deployments failed."""
+    """Sixteen concurrent deployments succeed; once, all wrote one file through one temporary name,
+    and 28 of 36 failed."""
     kind = AgentKind(argv=(PYTHON, "-c", FOREVER, "{mcp_config}"), preamble=False)
     play = opened("sqlite", kinds={"one": kind}, default_kind="one").create("only")
     try:
@@ -179,7 +184,8 @@ def test_many_deploy_at_once(opened, tmp_path):
 
 
 def test_a_strangers_group_is_not_the_agents():
-    """A dead agent's number, now that of another's group: it counted as alive, and was killed."""
+    """A process group of another program with a dead agent's number is neither alive for us nor
+    killed; once it was both."""
     leader = subprocess.Popen(
         ["sh", "-c", "sleep 60 & echo $!; exit 0"], start_new_session=True, stdout=subprocess.PIPE
     )
@@ -194,8 +200,8 @@ def test_a_strangers_group_is_not_the_agents():
     os.kill(child, 9)
 
 
-def test_what_an_agent_leaves_running_is_stopped(opened, tmp_path):
-    """It ended well, and a child of its own went on for ever."""
+def test_processes_that_an_agent_leaves_running_are_stopped(opened, tmp_path):
+    """A child that an agent leaves running is stopped at the agent's end; once it went on."""
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}])"
     kinds = {"one": AgentKind(argv=(PYTHON, "-c", code), preamble=False)}
     play = opened("sqlite", kinds=kinds, default_kind="one", reviewer_kind="external")
@@ -204,8 +210,9 @@ def test_what_an_agent_leaves_running_is_stopped(opened, tmp_path):
     until(lambda: ProcessLauncher().running(tmp_path) == ())
 
 
-def test_a_scan_stops_what_an_ended_agent_left(opened, tmp_path):
-    """Found by the word that everything of an agent inherits, though its leader is gone."""
+def test_a_scan_stops_processes_of_an_ended_agent(opened, tmp_path):
+    """A scan stops the processes of an ended agent, found by the variable that they inherit, even
+    if their leader is gone."""
     play = opened("sqlite", end_grace=0.0).create("only")
     where = {"REGISTRY_WORKSPACE": str(tmp_path), "REGISTRY_TASK_ID": play.task_id}
     mine = {"REGISTRY_AGENT_ID": "gone", "REGISTRY_AGENT_WORD": "abc"}
@@ -219,8 +226,8 @@ def test_a_scan_stops_what_an_ended_agent_left(opened, tmp_path):
     assert ProcessLauncher().running(tmp_path) == ()
 
 
-def test_what_an_agent_left_is_seen_while_it_becomes_another_program():
-    """In the middle of an execve a process shows no environment; it was taken for gone."""
+def test_a_process_of_an_agent_is_seen_during_its_execve():
+    """A process of an agent is seen during its execve, when it shows no environment."""
     again = ["sh", "-c", 'exec "$0" -c "$1" "$0" "$1"', "sh", 'exec "$0" -c "$1" "$0" "$1"']
     leader = subprocess.Popen(
         ["sh", "-c", '"$@" & exit 0', "sh", *again],
@@ -295,8 +302,9 @@ LEFT = {
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_tasks_that_older_programs_left_can_be_brought_to_an_end(opened, tmp_path, left):
-    """Each was refused everything; here what is said to be next is taken, to the end."""
+def test_tasks_that_legacy_programs_left_can_be_brought_to_an_end(opened, tmp_path, left):
+    """A task in a state that a legacy program left reaches COMPLETED by following each next step;
+    once, every command on it was refused."""
     keys = {"current_phase_index": 0, **LEFT[left]}
     legacy.write_task(tmp_path, "TASK-1", **keys)
     play = opened("auto", reviewers=1)
@@ -328,7 +336,7 @@ def take(play, step, n):
 
 
 def test_a_review_with_an_unknown_reviewer_can_be_aborted(opened, tmp_path):
-    """Verdict and abort were refused alike: nobody could end it."""
+    """A review with an unknown reviewer, which can get no verdict, can be aborted."""
     legacy.write_task(tmp_path, "TASK-1", **LEFT["a reviewer that is no agent"])
     play = opened("auto")
     play.task_id = "TASK-1"
@@ -337,8 +345,8 @@ def test_a_review_with_an_unknown_reviewer_can_be_aborted(opened, tmp_path):
 
 
 def test_output_stays_inside_when_folders_are_swapped(sleeping, tmp_path, tmp_path_factory):
-    """The folder of the logs became a link between its opening and the start: paths were looked up
-    again, and the output was written outside."""
+    """Output stays in the workspace if the logs folder becomes a link before the start; once, paths
+    were looked up again and the output was written outside."""
     outside = tmp_path_factory.mktemp("outside")
     play = sleeping().create("only")
     prepare = play.service.launcher.prepare
@@ -357,7 +365,8 @@ def test_output_stays_inside_when_folders_are_swapped(sleeping, tmp_path, tmp_pa
 
 
 def test_a_failed_launch_does_not_end_a_task_without_phases(opened):
-    """Its only agent had failed, so the task had: the advice to try again was refused."""
+    """A failed launch does not fail a task without phases; once, its only agent had failed, so that
+    the advice to try again was refused."""
     kinds = {
         "needy": AgentKind(argv=(PYTHON, "--model", "{model}")),
         "gone": AgentKind(argv=("no-such-program",)),
@@ -371,13 +380,14 @@ def test_a_failed_launch_does_not_end_a_task_without_phases(opened):
 
 
 def test_agents_reach_a_server_that_listens_everywhere():
-    """They were given 0.0.0.0, which the server's own list of hosts refused."""
+    """Agents of a server on 0.0.0.0 get an address that the server accepts; once they got 0.0.0.0,
+    which its own list of hosts refused."""
     with listening("0.0.0.0", 0) as (_, url):
         assert url.startswith("http://127.0.0.1:")
 
 
 def test_a_report_that_meets_a_kill_is_kept(opened, monkeypatch):
-    """Between the look at the agent and the change it was killed: its last words were lost."""
+    """The report of an agent that is killed between the read and the change is kept."""
     play = opened("memory").create("only")
     agent = play.deploy()
     only, killed = play.service._only, []
@@ -409,7 +419,8 @@ def code_of(result):
 
 
 def test_answers_stay_small_whatever_was_said(play):
-    """Five findings of a MiB each made an answer of ten."""
+    """An answer stays below 20,000 characters whatever agents report; five findings of 1 MiB each
+    made one of ten MiB."""
     play.create("only")
     worker = play.deploy()
     for _ in range(5):
@@ -432,7 +443,7 @@ def test_answers_stay_small_whatever_was_said(play):
 
 
 def test_a_page_is_cut_by_size_and_goes_on(play):
-    """A hundred findings were 80,000 tokens; the cursor continues where the page was cut."""
+    """A page is cut by size and its cursor goes on there; a hundred findings were 80,000 tokens."""
     play.create("only")
     worker = play.deploy()
     data = json.dumps({"path": "p" * 1900})
@@ -460,7 +471,7 @@ def test_a_page_is_cut_by_size_and_goes_on(play):
 
 @pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
 def test_numbers_that_are_kept_as_they_were_written(opened, backend):
-    """A small float, a long integer, one beyond all floats: the findings could not be read."""
+    """Findings with a small float, a long integer or a number beyond all floats can be read."""
     play = opened(backend).create("first")
     agent = play.deploy()
     numbers = '{"rate": 1e-05, "at": 1790000000000000000, "price": 1.10, "far": 1e999}'
@@ -485,7 +496,8 @@ def test_numbers_that_are_kept_as_they_were_written(opened, backend):
 
 
 def test_a_handover_and_a_context_are_cut_by_size(play):
-    """Control characters are six times as long when they are written."""
+    """A handover and a context are cut by their escaped size: control characters are six times as
+    long when they are written."""
     play.create("first", "second")
     agent = play.deploy()
     for kind in FindingType:
@@ -501,15 +513,16 @@ def test_a_handover_and_a_context_are_cut_by_size(play):
 
 
 def test_an_answer_that_cannot_be_cut_is_refused(play, monkeypatch):
-    """What only reads says that it is too large; what has changed something always answers."""
+    """A query with too large an answer is refused; a command that changed something answers."""
     monkeypatch.setattr("orchestrator.server._LONGEST_ANSWER", 50)
     play.create("only")
     assert code_of(called(play, "get_task_status", task_id=play.task_id)) == "too_large"
     assert not called(play, "create_task", description="x").is_error
 
 
-def test_what_an_agent_printed_is_cut_by_size(opened, tmp_path):
-    """Escaped it is six times as long; what was cut off is read by its place."""
+def test_the_output_of_an_agent_is_cut_by_size(opened, tmp_path):
+    """An agent's output is cut by its escaped size, up to six times as long, and the omitted part
+    can be read by its position."""
     play = opened("sqlite").create("only")
     agent = play.deploy()
     logs = tmp_path / play.task_id / "logs"
@@ -538,8 +551,8 @@ def test_what_an_agent_printed_is_cut_by_size(opened, tmp_path):
         ("cancel_task", {"reason": " "}),
     ],
 )
-def test_what_says_nothing_is_refused(play, tool, more):
-    """An agent without a task to do, a task without a goal."""
+def test_blank_texts_are_refused(play, tool, more):
+    """Blank descriptions, phase names, prompts, types and reasons are refused."""
     play.create("only")
     of = {} if tool == "create_task" else {"task_id": play.task_id}
     assert code_of(called(play, tool, **of, **more)) == "invalid_input"
@@ -547,14 +560,15 @@ def test_what_says_nothing_is_refused(play, tool, more):
 
 
 def test_a_misspelt_phase_is_refused(play):
-    """Unknown keys were dropped, an empty name taken."""
+    """A phase with an unknown key, or an empty or too long name, is refused; once, unknown keys
+    were dropped and an empty name accepted."""
     for phase in ({"name": "a", "descripton": "b"}, {"name": ""}, {"name": "x" * 201}):
         result = called(play, "create_task", description="x", phases=[phase])
         assert code_of(result) == "invalid_input"
 
 
 def test_every_failure_has_a_code(opened, tmp_path, monkeypatch):
-    """A tool that is not there, a log that is a FIFO, and a fault of our own."""
+    """An unknown tool, a log that is a FIFO and an internal error each have a code."""
     play = opened("sqlite").create("only")
     agent = play.deploy()
     assert code_of(called(play, "nonsense")) == "unknown_tool"
@@ -573,8 +587,8 @@ def test_every_failure_has_a_code(opened, tmp_path, monkeypatch):
     assert "secret" not in result.content[0].text
 
 
-def test_nothing_is_said_of_what_is_not_there(play):
-    """An unknown task was `0 active`, an unknown phase an empty answer."""
+def test_unknown_tasks_and_phases_are_refused(play):
+    """An unknown task or phase is refused; once, they gave `0 active` and an empty answer."""
     for ask in (play.reading.health, HealthScan(play.service).run):
         with pytest.raises(TaskNotFound):
             ask("TASK-none")
@@ -584,8 +598,8 @@ def test_nothing_is_said_of_what_is_not_there(play):
             ask(play.task_id, phase_index=77)
 
 
-def test_a_task_with_nobody_at_work_is_not_silent(play):
-    """Right after a verdict nobody is active: that is no silence."""
+def test_a_task_without_active_agents_is_not_silent(play):
+    """A task without active agents, right after a verdict, is not silent."""
     play.create("one", "two")
     play.work()
     play.approve()
@@ -593,7 +607,8 @@ def test_a_task_with_nobody_at_work_is_not_silent(play):
 
 
 def test_next_steps_without_automatic_reviews(opened):
-    """They promised a review that nobody opened."""
+    """Without automatic reviews the next step names submit_phase_for_review; once, it promised a
+    review that nothing opened."""
     play = opened("memory", auto_review=False).create("only")
     agent = play.deploy()
     assert play.reading.task(play.task_id).next_step.endswith("then submit_phase_for_review")
@@ -601,7 +616,7 @@ def test_next_steps_without_automatic_reviews(opened):
     assert play.reading.task(play.task_id).next_step == "submit_phase_for_review"
     play.service.submit_phase(play.task_id)
     play.say("rejected", "rejected")
-    play.work("mender")
+    play.work("fixer")
     assert play.reading.task(play.task_id).next_step.startswith("submit_phase_for_review")
     play.service.submit_phase(play.task_id)
     play.approve()
@@ -609,7 +624,8 @@ def test_next_steps_without_automatic_reviews(opened):
 
 
 def test_another_hosts_agents_are_left_alone(sleeping, monkeypatch):
-    """A scan in one container failed every agent of the other: it saw none of their processes."""
+    """A scan leaves alone agents of another host, whose processes it cannot see; once, a scan in
+    one container failed every agent of the other."""
     play = sleeping().create("only")
     agent = play.deploy()
     monkeypatch.setattr(process_identity, "_place", lambda: "another.machine.1")
@@ -621,7 +637,7 @@ def test_another_hosts_agents_are_left_alone(sleeping, monkeypatch):
 
 
 def test_agents_are_stopped_together(opened, tmp_path):
-    """Cancelling waited for each stubborn agent in turn."""
+    """Cancelling stops all agents together; once it waited for each stubborn agent in turn."""
     kinds = {"one": AgentKind(argv=(PYTHON, "-c", STUBBORN), preamble=False)}
     play = opened("sqlite", kinds=kinds, default_kind="one", stop_grace=0.2).create("only")
     names = [play.deploy(f"a{n}") for n in range(4)]
@@ -639,21 +655,22 @@ def test_agents_are_stopped_together(opened, tmp_path):
     assert ProcessLauncher().running(tmp_path) == ()
 
 
-def test_a_revision_whose_only_mender_failed_is_not_reviewed(play):
-    """Agents of earlier rounds counted as done: the flaw was reviewed again, unmended."""
+def test_a_revision_whose_only_fixer_failed_is_not_reviewed(play):
+    """A revision whose only fixer failed is not reviewed; once, agents of earlier rounds counted as
+    done, and the unfixed phase was reviewed again."""
     play.create("only")
     play.work()
     play.say("rejected", "rejected")
-    mender = play.deploy("mender")
+    fixer = play.deploy("fixer")
     play.service.revision_ready(play.task_id)
-    play.report(mender, "failed")
+    play.report(fixer, "failed")
     assert play.phase(0).status is PhaseStatus.FIXING
     play.work("better")
     assert play.phase(0).status is PhaseStatus.IN_REVIEW
 
 
 def test_verdicts_of_strangers_do_not_count(opened, tmp_path):
-    """One that an older program kept without a reviewer decided over two approvals."""
+    """A verdict without a reviewer, kept by a legacy program, does not count."""
     keys = LEFT["a review that is pending"]
     stray = {"verdict": "rejected", "findings": [], "submitted_at": "2026-01-04T22:15:31"}
     reviews = [review("in_progress", verdicts=[stray])]
@@ -668,8 +685,8 @@ def test_verdicts_of_strangers_do_not_count(opened, tmp_path):
     ("word", "status"),
     [("terminated", "failed"), ("KILLED", "failed"), ("phase_completed", "completed")],
 )
-def test_others_words_in_the_older_function(tmp_path, monkeypatch, word, status):
-    """They were refused and lost."""
+def test_other_statuses_in_the_legacy_function(tmp_path, monkeypatch, word, status):
+    """The legacy function accepts statuses that an agent cannot report itself."""
     monkeypatch.setenv("REGISTRY_ORCHESTRATOR_DEFAULT_KIND", "external")
     legacy.write_task(tmp_path, "TASK-1", agents=[{"id": "a", "status": "running"}])
     record_progress(tmp_path, "TASK-1", "a", "2030-01-01T00:00:00", word, "over", 50)
@@ -678,7 +695,8 @@ def test_others_words_in_the_older_function(tmp_path, monkeypatch, word, status)
 
 
 def test_an_agents_own_server_does_not_stop_itself(opened, tmp_path):
-    """Its scan found its own session, that of an agent which had ended, in mid-answer."""
+    """A scan by an agent's own server does not stop its own session, even if the agent has ended;
+    once, it ended in the middle of an answer."""
     play = opened("sqlite", end_grace=0.0).create("only")
     agent = play.deploy()
     play.report(agent, "failed")
@@ -701,9 +719,10 @@ def test_an_agents_own_server_does_not_stop_itself(opened, tmp_path):
     assert (done.returncode, done.stdout) == (0, "()\n"), done.stderr
 
 
-def test_the_exit_of_what_never_ran_says_nothing(sleeping, monkeypatch):
-    """A launch that cannot be confirmed ends its waiting process; noted as a failure before the
-    reservation was taken back, that left the agent on record, and a task without phases FAILED."""
+def test_the_exit_of_a_launch_that_never_ran_is_ignored(sleeping, monkeypatch):
+    """The exit of a launch that could not be confirmed is ignored; once, it was noted as a failure
+    before the reservation was removed, which left the agent on record and a task without phases
+    FAILED."""
     play = sleeping().create()
     noted, take_back = threading.Event(), play.service._take_back
     note_exit = play.service._note_exit

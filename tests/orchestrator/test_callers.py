@@ -1,4 +1,4 @@
-"""Who may speak as whom: every caller against every agent, and where the secrets are not."""
+"""Which caller may act as which agent, and where the secrets must not be."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from registry_api import Delete, Kind, transact
 from registry_api.status import ACTIVE_AGENT
 from tests.orchestrator import conducting
 
-# It tells its secret to the test alone, and works until it is killed.
+# It gives its secret to the test alone, and runs until it is killed.
 TELLER = (
     "import os, sys, time; out = os.environ['TELL_IN'] + '/' + os.environ['REGISTRY_AGENT_ID'];"
     f"open(out + '.new', 'w').write(os.environ['{SECRET}']);"
@@ -56,7 +56,7 @@ PARTS = ("", "/progress", "/findings")
 
 @pytest.fixture
 def told(tmp_path):
-    """Where agents tell their secrets: outside the workspace."""
+    """The folder in which agents put their secrets: outside the workspace."""
     place = tmp_path.parent / f"{tmp_path.name}-told"
     place.mkdir()
     return place
@@ -64,7 +64,7 @@ def told(tmp_path):
 
 @pytest.fixture
 def teller(opened, told):
-    """A play whose agents are processes that tell their secrets."""
+    """A Play whose agents are processes that write down their secrets."""
     environment = {"TELL_IN": str(told)}
     kind = AgentKind(argv=(sys.executable, "-c", TELLER), environment=environment, preamble=False)
     return opened("sqlite", kinds={"teller": kind}, default_kind="teller", stop_grace=0.1)
@@ -80,7 +80,7 @@ def secret_of(told, agent_id):
 
 
 def environment(play, agent_id, secret):
-    """What an agent's own server is started with; of another task by ``play``."""
+    """Return the environment to start an agent's own server with; ``play`` gives its task."""
     env = {"REGISTRY_TASK_ID": play.task_id, "REGISTRY_AGENT_ID": agent_id}
     return env if secret is None else env | {SECRET: secret}
 
@@ -93,9 +93,8 @@ def stop(play):
 
 
 class Cast:
-    """A task in its second review: reviewers, one of an earlier round, workers that have ended, and
-    an agent of another task; each with its secret.
-    """
+    """A task in its second review: its reviewers, a reviewer of the first round, workers that have
+    ended, and an agent of another task; each with its secret."""
 
     def __init__(self, play, told):
         self.play = play.create("first")
@@ -121,11 +120,11 @@ class Cast:
         self.secrets |= {a: secret_of(told, a) for a in agents}
 
     def environment(self, agent_id, secret):
-        """What an agent's own server is started with."""
+        """Return the environment to start an agent's own server with."""
         return environment(self.tasks[agent_id], agent_id, secret)
 
     def callers(self):
-        """Return the environments of a conductor, of agents, and of those that lie."""
+        """Return the environments of a conductor, of honest agents, and of impostors."""
         first, second = self.review.reviewers
         forged = self.secrets[second].rpartition("~")[0] + "~" + "x" * 32
         honest = (first, second, self.old, self.dead, self.builder, self.stranger)
@@ -148,7 +147,7 @@ def cast(teller, told):
 
 
 def connected(play, env, question):
-    """Run a question by the client of a server that is started with an environment."""
+    """Run a question with a client of a server that is started with this environment."""
 
     async def run():
         server = build_server(play.service, caller=lambda: caller_of(play.service.store, env=env))
@@ -159,7 +158,7 @@ def connected(play, env, question):
 
 
 def test_nobody_speaks_as_another(cast):
-    """Each caller, as every agent but itself, in every way: not one gets through."""
+    """No caller can act as another agent, with any tool."""
     before, tried = cast.state(), 0
 
     async def attack(client):
@@ -184,7 +183,7 @@ def test_nobody_speaks_as_another(cast):
 
 
 def test_no_agent_gets_a_conductors_tool(cast):
-    """Neither shown nor carried out, with a secret, with a wrong one, without one."""
+    """An agent neither sees nor can call a conductor's tool, whatever secret it has."""
     before = cast.state()
     known = {
         "task_id": cast.play.task_id,
@@ -211,7 +210,7 @@ def test_no_agent_gets_a_conductors_tool(cast):
 
 
 def test_agents_read_their_own_task(cast):
-    """Resources are for whom the tools are: an agent reads its task, a conductor all."""
+    """An agent reads the resources of its own task, a conductor those of all tasks."""
     own, other = cast.play.task_id, cast.other.task_id
     places = ["tasks://list", *(f"task://{t}{p}" for t in (own, other) for p in PARTS)]
 
@@ -230,7 +229,7 @@ def test_agents_read_their_own_task(cast):
 
 
 def test_an_agent_speaks_as_itself(teller, told):
-    """A worker reports, finds and starts a child; a reviewer gives its verdict."""
+    """A worker reports, adds a finding and starts a child; a reviewer gives its verdict."""
     play = teller.create("first")
     worker = play.deploy("worker")
     secret = secret_of(told, worker)
@@ -278,7 +277,7 @@ def test_an_agent_speaks_as_itself(teller, told):
 
 
 def test_secrets_are_nowhere_but_with_their_agents(teller, told, tmp_path):
-    """Not in prompts, logs, documents, databases or answers: the record holds a hash."""
+    """A secret is in no prompt, log, document, database or answer; the record holds a hash."""
     play = teller.create("first")
     worker = play.deploy("worker")
     secret = secret_of(told, worker)
@@ -308,7 +307,8 @@ def read(path):
 
 
 def test_agents_without_a_secret_report_as_before(play):
-    """Such as run elsewhere, or of an earlier version; what they say is marked."""
+    """Agents without a secret, which run elsewhere or come from an earlier version, can report, and
+    their reports and verdicts are marked as unverified."""
     play.create("first")
     agent = play.agent(play.deploy("outside"))
     assert is_unverified(agent)
@@ -324,7 +324,7 @@ def test_agents_without_a_secret_report_as_before(play):
 
 
 def test_a_worker_does_not_vote_for_a_reviewer_that_only_a_document_names(cast):
-    """A legacy program names reviewers that have no record; nobody proved to be one of them."""
+    """A worker cannot vote for a reviewer that a legacy document names but that has no record."""
     store, play = cast.play.service.store, cast.play
     ghost = cast.review.reviewers[0]
     transact(store, play.task_id, lambda _: (Delete(Kind.AGENT, ghost),), actor="test")
@@ -343,7 +343,7 @@ def test_a_worker_does_not_vote_for_a_reviewer_that_only_a_document_names(cast):
 
 
 def test_an_agents_server_that_knows_nothing_reads_nothing(play):
-    """Its client passed on no variable at all: which task is its own?"""
+    """An agent's server whose client passed on no variable reads no task: its own is unknown."""
     play.create("first")
 
     async def read(client):
@@ -361,7 +361,7 @@ def test_an_agents_server_that_knows_nothing_reads_nothing(play):
 
 
 def test_an_agent_that_is_being_started_is_nobodys(teller):
-    """Between its reservation and its confirmation it has no hash yet."""
+    """No caller may act as an agent before its confirmation, when it has no hash yet."""
     play = teller.create("first")
     seen = []
     start = play.service.deployment.start
@@ -380,7 +380,8 @@ def test_an_agent_that_is_being_started_is_nobodys(teller):
 
 
 def test_a_server_for_an_agent_is_never_a_conductors(play):
-    """Whatever its client passed on: nothing, or the name of a variable that it did not fill in."""
+    """A server started for an agent never gets a conductor's role, even if its client passed on no
+    secret, an empty one, or an unexpanded variable name."""
     store = play.service.store
     for env in ({}, {SECRET: f"${{{SECRET}}}"}, {SECRET: ""}):
         assert caller_of(store, agent=True, env=env).role is Role.UNPROVEN

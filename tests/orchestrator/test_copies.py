@@ -1,4 +1,4 @@
-"""A workspace that was copied or renamed, a host with a new name: whose processes are whose."""
+"""A copied or renamed workspace, or a renamed host: which processes belong to its agents."""
 
 import json
 import os
@@ -26,8 +26,8 @@ KINDS = {"sleeper": {"argv": ["sleep", "600"]}}
 
 @pytest.fixture
 def opened():
-    """Return a maker of plays over a workspace, whose agents sleep; what they leave is ended."""
-    interleavings = []
+    """Return a function that makes a Play over a workspace whose agents sleep; stop the agents."""
+    plays = []
 
     def make(workspace):
         settings = load_settings(workspace, env={})
@@ -35,11 +35,11 @@ def opened():
         options = OrchestratorSettings.model_validate(values)
         store = open_store(settings)
         play = Play(Orchestrator(store, ProcessLauncher(), settings=settings, options=options))
-        interleavings.append((play, store))
+        plays.append((play, store))
         return play
 
     yield make
-    for play, store in interleavings:
+    for play, store in plays:
         with closing(store):
             for found in ProcessLauncher().running(play.service.settings.workspace):
                 ProcessLauncher().stop([found.identity], grace=0)
@@ -67,8 +67,8 @@ def over(opened, play, workspace):
 
 
 def test_a_copy_leaves_the_originals_agents_alone(opened, workspace):
-    """A scan, a cancelled task and a stopped agent in the copy: the original's agent lives on, and
-    the copy's own records say what was asked of it."""
+    """A scan, a cancelled task and a stopped agent in a copy leave the original's agent alive, and
+    the copy's own records show the cancellation."""
     play = opened(workspace).create("only")
     agent = play.deploy()
     copy = over(opened, play, copied(workspace))
@@ -86,7 +86,7 @@ def test_a_copy_leaves_the_originals_agents_alone(opened, workspace):
 
 
 def test_a_renamed_workspace_keeps_its_agents(opened, workspace):
-    """``mv`` disowns nobody: found alive under the new name, and stopped from there."""
+    """A workspace renamed with ``mv`` finds its agents alive, and can stop them."""
     play = opened(workspace).create("only")
     agent = play.deploy()
     identity = json.loads(play.agent(agent).extra)["process"]
@@ -101,7 +101,7 @@ def test_a_renamed_workspace_keeps_its_agents(opened, workspace):
     assert not process_identity.alive(identity)
 
 
-def test_a_host_that_changed_its_name_knows_who_is_dead(opened, workspace, monkeypatch):
+def test_a_renamed_host_knows_which_agents_are_dead(opened, workspace, monkeypatch):
     play = opened(workspace).create("only")
     dead, living = play.deploy("one"), play.deploy("two")
     monkeypatch.setattr("platform.node", lambda: "renamed-host")
@@ -112,12 +112,12 @@ def test_a_host_that_changed_its_name_knows_who_is_dead(opened, workspace, monke
     assert other.agent(living).status in ACTIVE_AGENT
 
 
-def test_after_a_reboot_nobody_lives_also_in_a_copy(opened, workspace, monkeypatch):
-    """A pid and a birth of before the boot may be another process's now."""
+def test_after_a_reboot_every_agent_is_dead_also_in_a_copy(opened, workspace, monkeypatch):
+    """After a reboot every agent is dead, also in a copy: its pid may be another process's."""
     play = opened(workspace).create("only")
     agent = play.deploy()
     machine, boot, space = process_identity._place().split(".")
-    monkeypatch.setattr(process_identity, "_HOST_SPACE", space)  # in a container nobody knows
+    monkeypatch.setattr(process_identity, "_HOST_SPACE", space)  # as in an unknown container
     copy = over(opened, play, copied(workspace))
     monkeypatch.setattr(process_identity, "_place", lambda: f"{machine}.other{boot[5:]}.{space}")
     for one in (play, copy):
@@ -125,8 +125,8 @@ def test_after_a_reboot_nobody_lives_also_in_a_copy(opened, workspace, monkeypat
 
 
 def test_a_backup_put_back_in_its_place_keeps_its_agents(opened, workspace, monkeypatch):
-    """Another folder by its inode, at the same path: who went on meanwhile is stopped, also where
-    its program has not begun; who ended meanwhile is found dead."""
+    """A backup restored at the same path, with another inode, stops agents that are still alive,
+    even ones whose program has not started, and finds dead the agents that ended meanwhile."""
     play = opened(workspace).create("only")
     ended, agent = play.deploy("one"), play.deploy("two")
     identity = json.loads(play.agent(agent).extra)["process"]
@@ -137,14 +137,14 @@ def test_a_backup_put_back_in_its_place_keeps_its_agents(opened, workspace, monk
     again = over(opened, play, workspace)
     os.kill(process_identity.pid_of(json.loads(again.agent(ended).extra)["process"]), 9)
     assert again.service.deployment.process(again.agent(agent)) == "alive"
-    monkeypatch.setattr(deployment, "_CARE", 0)  # whoever started it lives, and is this process
+    monkeypatch.setattr(deployment, "_CARE", 0)  # its starter is alive: this process
     wait_until(lambda: again.scan() and again.agent(ended).status not in ACTIVE_AGENT)
     again.service.cancel_task(play.task_id, "enough")
     assert not process_identity.alive(identity)
 
 
-def test_marks_of_before_are_read(monkeypatch):
-    """With a host's name for a place, also one of several parts."""
+def test_process_identities_of_earlier_versions_are_read(monkeypatch):
+    """Process identities of earlier versions, which end with a host name, are still read."""
     pid, birth, _ = process_identity.own_identity().split(":")
     monkeypatch.setattr("platform.node", lambda: "node1.example.com")
     for place, here in (("node1.example.com", True), ("node2.example.com", False)):
@@ -154,7 +154,7 @@ def test_marks_of_before_are_read(monkeypatch):
 
 
 def test_doctor_recognises_a_copy(opened, workspace, capsys):
-    """It names the original, and a command after which the copy is a registry of its own."""
+    """Doctor names the original of a copy, and a command that makes the copy its own registry."""
     opened(workspace).create("only")
     copy = copied(workspace)
     assert copied_from(workspace / ".registry") is None
@@ -172,7 +172,8 @@ def test_doctor_recognises_a_copy(opened, workspace, capsys):
 
 
 def test_git_takes_nothing_of_the_registrys_own_folder(opened, workspace):
-    """``git add .`` took the operator's token; two clones merged their feeds."""
+    """``git add .`` adds nothing of ``.registry``; it once took the operator's token, and two
+    clones merged their feeds."""
     legacy.write_task(workspace, "TASK-1")
     opened(workspace).create("only")
     (workspace / ".registry" / "token").write_text("secret")
@@ -186,8 +187,8 @@ def test_git_takes_nothing_of_the_registrys_own_folder(opened, workspace):
 
 @pytest.mark.parametrize("command", ["status", "verify", "doctor", "switch", "plan"])
 def test_frozen_documents_without_our_folder_are_refused(workspace, capsys, command):
-    """A copy of phase 3 without ``.registry`` is no phase 0: its documents are of before the
-    cut-over. Put back, or said to be the newest, they are read again."""
+    """A phase 3 workspace without ``.registry`` is not taken for phase 0, since its frozen
+    documents are older than the cut-over; once the folder is back, commands work again."""
     legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
     (workspace / "registry").mkdir()
     (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text('{"tasks": {}, "agents": {}}')

@@ -1,4 +1,4 @@
-"""The whole of it, nothing mocked: a conductor, a server, agents, each a process of its own."""
+"""End to end, without mocks: a conductor, a server and agents, each its own process."""
 
 import asyncio
 import subprocess
@@ -26,7 +26,8 @@ EVERY = [f"{store}-{transport}" for store in STORES for transport in TRANSPORTS]
 
 @pytest.mark.parametrize("where", EVERY if PROVING else EACH_TIME)
 def test_a_task_runs_to_its_end(tmp_path, where):
-    """Three phases, a rejected review, a revision round, handovers, COMPLETED; no agent is left."""
+    """A task of three phases, with a rejected review, a revision round and handovers, ends
+    COMPLETED with no agent left."""
     store, _, transport = where.partition("-")
     conducting.configure(tmp_path, reviewers=2)
     env = conducting.environment(tmp_path, **STORES[store])
@@ -40,7 +41,7 @@ def test_a_task_runs_to_its_end(tmp_path, where):
 
 @pytest.mark.skipif(not PROVING, reason="make proof")
 def test_a_task_runs_to_its_end_in_memory(tmp_path):
-    """The same over HTTP, where all agents share the server's one process."""
+    """The same task ends over HTTP on memory, where all agents share the server's one process."""
     conducting.configure(tmp_path, reviewers=2)
     env = conducting.environment(tmp_path, **MEMORY)
 
@@ -58,7 +59,7 @@ def test_a_task_runs_to_its_end_in_memory(tmp_path):
     [(0, 4, "stdio"), *([(0, 4, "http"), (4, 0, "stdio"), (3, 1, "http")] if PROVING else [])],
 )
 def test_a_task_runs_while_its_registry_moves(tmp_path, first, last, transport):
-    """The same, while an operator switches in the middle: no restart, no code edit."""
+    """The task ends while an operator switches the phase, without a restart or a code change."""
     conducting.configure(tmp_path, reviewers=1)
     more = {"REGISTRY_PHASE": str(first), "REGISTRY_RETIRE_SECONDS": "0"}
     env = conducting.environment(tmp_path, **more)

@@ -1,6 +1,5 @@
 """Every example of docs/orchestrator.md, called as it is written, on memory, json, sqlite, the dual
-store in phases 1 and 3, and lmdb.
-"""
+store in phases 1 and 3, and lmdb."""
 
 import asyncio
 import json
@@ -51,7 +50,7 @@ def lmdb_store(workspace, monkeypatch):
 
 @pytest.fixture(params=[*STORES, "lmdb"])
 def opened(request, tmp_path, monkeypatch):
-    """Return a maker of plays on one store; the kind claude is a program that ends at once."""
+    """Return a function that makes a Play on one store; kind claude is a program that ends."""
     settings = load_settings(tmp_path, env=STORES.get(request.param, {}))
     own = request.param == "lmdb"
     with closing(lmdb_store(tmp_path, monkeypatch) if own else open_store(settings)) as store:
@@ -69,7 +68,7 @@ def opened(request, tmp_path, monkeypatch):
 
 
 def worked(play):
-    """A phase whose agent is done; by itself that opens its review."""
+    """Make a phase whose agent has completed, which opens its review."""
     play.create("plan", "build").work("builder")
 
 
@@ -98,7 +97,7 @@ def created(play):
     play.create("plan", "build")
 
 
-# What a tool needs to find, where it is more than a task with an active agent.
+# The state that a tool needs, where it is more than a task with an active agent.
 BEFORE = {
     "deploy_agent": created,
     "mark_revision_ready": revised,
@@ -113,7 +112,7 @@ BEFORE = {
 
 
 def filled_in(play, example, folder):
-    """The example with the ids of the play, and a folder that is there."""
+    """Return the example with the ids of the Play, and a folder that exists."""
     now = play.now
     agents = [a for a in now.agents if a.review_id is None]
     reviewers = [r for review in now.reviews for r in review.reviewers]
@@ -129,7 +128,7 @@ def filled_in(play, example, folder):
 
 
 def test_every_example_works(opened, tmp_path):
-    """Each tool takes the example that the docs give of it, and answers."""
+    """Each tool accepts the example that the docs give for it."""
 
     async def run():
         for tool, example in EXAMPLES:

@@ -1,4 +1,4 @@
-"""The older system's faults, each played again: what its rules let happen must not."""
+"""The faults of the legacy system, one test each: its rules allowed them, ours must not."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from registry_api.errors import InvalidInput, RegistryError, TaskNotFound
 
 
 def test_a_task_stuck_at_initialized(play):
-    """No code path ever changed a task's status from INITIALIZED."""
+    """A task's recorded status follows its work; no legacy code path ever changed INITIALIZED."""
     play.create("only")
     seen = [play.now.task.recorded_status]
     agent = play.deploy()
@@ -35,7 +35,8 @@ def test_a_task_stuck_at_initialized(play):
 
 
 def test_one_finished_agent_completed_the_task(play):
-    """One agent of phase 0 done, and the task was COMPLETED with phases ACTIVE and PENDING."""
+    """A finished agent of one phase does not complete the task; in the legacy system it did, with
+    phases still ACTIVE and PENDING."""
     play.create("one", "two")
     play.work()
     assert play.now.status is TaskStatus.ACTIVE
@@ -45,7 +46,7 @@ def test_one_finished_agent_completed_the_task(play):
 
 
 def test_a_task_without_phases_ends_with_its_last_agent(play):
-    """COMPLETED when every agent is terminal; FAILED where none of them did its work."""
+    """A task without phases is COMPLETED when every agent has ended, FAILED if none completed."""
     play.create()
     first, second = play.deploy("a"), play.deploy("b")
     play.done(first)
@@ -58,7 +59,7 @@ def test_a_task_without_phases_ends_with_its_last_agent(play):
 
 
 def test_the_current_phase_went_past_the_end(play):
-    """Approving the last phase set current_phase_index to a phase that is not there."""
+    """Approving the last phase keeps current_phase_index; the legacy system set it past the end."""
     play.create("only")
     play.work()
     play.approve()
@@ -67,7 +68,8 @@ def test_the_current_phase_went_past_the_end(play):
 
 @pytest.mark.parametrize("word", ["completed", "failed", "error"])
 def test_a_counter_that_never_fell(play, word):
-    """`failed` was not among the terminal words of the counter: it stayed up for ever."""
+    """The counter of active agents falls at every terminal status; the legacy system left out
+    `failed`, so that it stayed up."""
     play.create("only")
     agent = play.deploy()
     play.report(agent, word)
@@ -76,7 +78,8 @@ def test_a_counter_that_never_fell(play, word):
 
 
 def test_a_dead_agent_came_back(play):
-    """A terminal agent that reported `working` was active again, uncounted."""
+    """An ended agent that reports again stays ended, and its report is kept; in the legacy system
+    `working` made it active again, uncounted."""
     play.create("only")
     agent = play.deploy()
     play.deploy("other")
@@ -91,7 +94,8 @@ def test_a_dead_agent_came_back(play):
 
 @pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
 def test_a_legacy_program_gave_the_last_approval(opened, backend):
-    """It left the review undecided: killing a reviewer, or a scan, then failed an assertion."""
+    """A phase whose last approval comes from a legacy program can be approved; the review once
+    stayed undecided, and killing a reviewer failed an assertion."""
     play = opened(backend).create("only")
     play.work()
     review = play.review
@@ -112,7 +116,8 @@ def test_a_legacy_program_gave_the_last_approval(opened, backend):
 
 @pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
 def test_a_late_report_replaced_what_the_agent_had_said(opened, backend):
-    """It is in the history; handover, next phase's context and task show what was said in time."""
+    """A report after an agent's end is kept in the history only; the handover, the next phase's
+    context and the task show its last report before the end."""
     play = opened(backend).create("first", "second")
     agent = play.deploy()
     play.report(agent, "completed", "the parser is in src/parser.py", 100)
@@ -131,26 +136,29 @@ def test_a_late_report_replaced_what_the_agent_had_said(opened, backend):
 
 @pytest.mark.parametrize("word", ["banana", "", "COMPLETED", "killed", "terminated"])
 def test_any_text_was_a_status(play, word):
-    """`banana` was stored: neither active nor terminal, and never counted down."""
+    """A text that is not a status is refused; the legacy system stored `banana`, which was neither
+    active nor terminal and was never counted down."""
     play.create("only")
     agent = play.deploy()
-    with pytest.raises(InvalidInput, match="none that an agent reports"):
+    with pytest.raises(InvalidInput, match="not one that an agent can report"):
         play.report(agent, word)
     assert play.agent(agent).status is AgentStatus.RUNNING
 
 
 def test_a_report_of_nobody_was_taken(play):
-    """update_agent_progress succeeded for an agent that was never deployed."""
+    """A report or finding of an agent that was never deployed is refused; the legacy
+    update_agent_progress accepted it."""
     play.create("only")
     revision = play.now.revision
-    for call in (play.report, play.find):
+    for call in (play.report, play.add_finding):
         with pytest.raises(errors.AgentNotFound):
             call("nobody")
     assert play.now.revision == revision
 
 
 def test_limits_were_checked_before_another_lock(opened):
-    """max_concurrent and max_agents were checked, the lock released, and the agent then added."""
+    """max_concurrent and max_agents hold when an agent is added; the legacy system checked them,
+    released the lock, and then added it."""
     play = opened(max_concurrent=2, max_agents=3).create("only")
     first = play.deploy("a")
     play.deploy("b")
@@ -163,8 +171,8 @@ def test_limits_were_checked_before_another_lock(opened):
         play.deploy("d")
 
 
-def test_a_task_at_its_limit_is_reviewed_all_the_same(opened):
-    """Reviewers counted as agents: a task at max_agents could never be reviewed."""
+def test_a_task_at_its_limit_is_still_reviewed(opened):
+    """A task at max_agents can still be reviewed; the legacy system counted reviewers as agents."""
     play = opened(max_agents=1, max_concurrent=1).create("only")
     play.work()
     play.approve()
@@ -172,7 +180,7 @@ def test_a_task_at_its_limit_is_reviewed_all_the_same(opened):
 
 
 def test_depth_was_never_enforced(opened):
-    """max_depth was a sentence in the prompt."""
+    """max_depth is enforced; in the legacy system it was only a sentence in the prompt."""
     play = opened(max_depth=2).create("only")
     top = play.deploy("a")
     child = play.deploy("b", parent=top)
@@ -182,7 +190,7 @@ def test_depth_was_never_enforced(opened):
 
 
 def test_a_parent_that_is_not_there(play):
-    """agent_hierarchy took any parent; and a dead one went on having children."""
+    """An unknown or ended parent has no children; the legacy agent_hierarchy accepted any."""
     play.create("only")
     with pytest.raises(errors.AgentNotFound):
         play.deploy(parent="bogus")
@@ -194,7 +202,8 @@ def test_a_parent_that_is_not_there(play):
 
 
 def test_a_blocked_twin(play):
-    """The same type was refused while it ran or worked, but not while it was blocked."""
+    """A second agent of one type is refused while the first is blocked; the legacy system refused
+    it only while the first was running or working."""
     play.create("only")
     agent = play.deploy("builder")
     play.report(agent, "blocked")
@@ -206,14 +215,15 @@ def test_a_blocked_twin(play):
 
 @pytest.mark.parametrize("index", [1, 7, -1])
 def test_agents_in_phases_that_are_not_open(play, index):
-    """An explicit phase_index was not looked at: agents in PENDING phases, and in none."""
+    """An agent cannot be deployed in a phase that is not open or does not exist; the legacy system
+    did not check phase_index."""
     play.create("one", "two")
     with pytest.raises((errors.PhaseClosed, errors.PhaseNotFound)):
         play.deploy(phase_index=index)
 
 
 def test_agents_in_phases_that_are_reviewed_or_over(play):
-    """UNDER_REVIEW and APPROVED phases, and tasks that had ended, took new agents."""
+    """A phase in review and an ended task accept no new agents; in the legacy system they did."""
     play.create("one")
     play.work()
     with pytest.raises(errors.PhaseClosed):
@@ -224,7 +234,7 @@ def test_agents_in_phases_that_are_reviewed_or_over(play):
 
 
 def test_a_refused_task_left_its_folder(play, tmp_path):
-    """PHASES_REQUIRED came after the folders were made: orphans without a registry."""
+    """A refused task leaves no folder; the legacy system refused it after making the folders."""
     before = sorted(tmp_path.rglob("*"))
     for cwd in ("${workspaceFolder}/src", str(tmp_path / "nowhere")):
         with pytest.raises(InvalidInput, match="absolute path"):
@@ -233,8 +243,9 @@ def test_a_refused_task_left_its_folder(play, tmp_path):
     assert play.service.store.counts().total_tasks == 0
 
 
-def test_a_phase_was_submitted_with_agents_at_work(play):
-    """submit_phase_for_review took a phase whose agents worked, and one that nobody worked on."""
+def test_a_phase_was_submitted_with_active_agents(play):
+    """A phase with active agents, or with no work done, cannot be submitted; the legacy
+    submit_phase_for_review accepted both."""
     play.create("only")
     with pytest.raises(errors.NothingToReview):
         play.service.submit_phase(play.task_id)
@@ -246,7 +257,7 @@ def test_a_phase_was_submitted_with_agents_at_work(play):
 
 
 def test_a_phase_whose_agents_all_failed_is_not_reviewed(play):
-    """It went to review with nothing done; here it waits for an agent that does it."""
+    """A phase whose agents all failed is not reviewed; the legacy system reviewed it."""
     play.create("only")
     play.report(play.deploy(), "failed")
     assert (play.phase(0).status, play.now.reviews) == (PhaseStatus.ACTIVE, ())
@@ -255,7 +266,7 @@ def test_a_phase_whose_agents_all_failed_is_not_reviewed(play):
 
 
 def test_a_killed_agent_left_its_phase_stuck(play):
-    """Killing the last agent did not complete the phase: ACTIVE for ever."""
+    """Killing the last agent of a phase opens its review; a legacy phase stayed ACTIVE."""
     play.create("only")
     first, second = play.deploy("a"), play.deploy("b")
     play.done(first)
@@ -266,7 +277,8 @@ def test_a_killed_agent_left_its_phase_stuck(play):
 
 
 def test_one_caller_gave_all_verdicts(play):
-    """A verdict carried no reviewer: one caller submitted all three."""
+    """Only a reviewer can give a verdict, and only one; in the legacy system a verdict named no
+    reviewer, and one caller submitted all three."""
     play.create("only")
     agent = play.work()
     review = play.review
@@ -283,7 +295,7 @@ def test_one_caller_gave_all_verdicts(play):
 
 
 def test_the_first_verdict_ended_every_reviewer(play):
-    """One verdict marked all reviewers of the review completed, with that verdict."""
+    """A verdict ends only its own reviewer; in the legacy system it completed all reviewers."""
     play.create("only")
     play.work()
     review = play.review
@@ -294,7 +306,7 @@ def test_the_first_verdict_ended_every_reviewer(play):
 
 
 def test_a_late_verdict_approved_the_next_phase(play):
-    """A verdict was applied to the current phase, and a finished review still took verdicts."""
+    """A verdict on a finished review is refused; the legacy system applied it to the next phase."""
     play.create("one", "two", "three")
     play.work()
     late = play.review
@@ -307,7 +319,8 @@ def test_a_late_verdict_approved_the_next_phase(play):
 
 
 def test_a_verdict_for_a_review_that_never_was(play):
-    """Verdict `zzz` of nobody on no review was stored, twice; finalising it answered True."""
+    """An unknown review or verdict is refused; the legacy system stored the verdict `zzz` for no
+    review, twice, and finalised it."""
     play.create("only")
     with pytest.raises(errors.ReviewNotFound):
         play.service.verdict(play.task_id, "review-none", "r", VerdictWord.APPROVED)
@@ -324,7 +337,7 @@ def test_a_verdict_for_a_review_that_never_was(play):
     ],
 )
 def test_approval_is_unanimous(play, verdicts, outcome):
-    """A majority approved over a rejection."""
+    """A phase needs every reviewer's approval; in the legacy system a majority was enough."""
     play.create("only")
     play.work()
     play.say(*verdicts)
@@ -332,7 +345,7 @@ def test_approval_is_unanimous(play, verdicts, outcome):
 
 
 def test_no_verdicts_approved():
-    """The aggregate of an empty list was `approved`."""
+    """An aggregate of no verdicts is an error; in the legacy system it was `approved`."""
     with pytest.raises(ValueError, match="no verdicts"):
         aggregate([])
     assert aggregate(["approved", "APPROVED "]) is VerdictWord.APPROVED
@@ -340,7 +353,8 @@ def test_no_verdicts_approved():
 
 
 def test_a_review_whose_reviewers_never_started(opened, monkeypatch):
-    """0 of 3 reviewers started, and the phase stayed UNDER_REVIEW for ever."""
+    """A review whose reviewers cannot start fails and escalates its phase; in the legacy system the
+    phase stayed UNDER_REVIEW."""
     play = opened(reviewer_kind="claude").create("only")
     monkeypatch.setenv("PATH", "")
     play.work()
@@ -352,8 +366,9 @@ def test_a_review_whose_reviewers_never_started(opened, monkeypatch):
     assert "not installed" in reason
 
 
-def test_an_approval_of_those_who_are_left_is_none(play):
-    """A dead reviewer's part was filled by the others: any approval approved."""
+def test_the_remaining_reviewers_cannot_approve_alone(play):
+    """The remaining reviewers cannot approve alone once one is dead; in the legacy system any
+    approval was enough."""
     play.create("only")
     play.work()
     review = play.review
@@ -364,7 +379,7 @@ def test_an_approval_of_those_who_are_left_is_none(play):
 
 
 def test_a_rejection_stands_though_another_reviewer_died(play):
-    """What was found wrong needs mending, whoever else would have said what."""
+    """A rejection sends the phase to revision even if another reviewer is dead."""
     play.create("only")
     play.work()
     review = play.review
@@ -374,7 +389,8 @@ def test_a_rejection_stands_though_another_reviewer_died(play):
 
 
 def test_a_reviewer_is_done_with_its_verdict_only(play):
-    """A reviewer that reported `completed` was gone, its verdict awaited for ever."""
+    """A reviewer cannot complete without its verdict; in the legacy system it ended, and its
+    verdict was awaited without end."""
     play.create("only")
     play.work()
     with pytest.raises(errors.VerdictMissing):
@@ -383,7 +399,8 @@ def test_a_reviewer_is_done_with_its_verdict_only(play):
 
 
 def test_a_revision_was_never_resubmitted(play):
-    """REVISING promised to resubmit by itself and did not; or did so before all was mended."""
+    """A revision is reviewed again once it is marked ready and its agents have completed; the
+    legacy system promised that and did not do it, or did it too early."""
     play.create("only")
     play.work()
     play.say("rejected", "approved")
@@ -401,7 +418,8 @@ def test_a_revision_was_never_resubmitted(play):
 
 
 def test_escalation_was_out_of_reach(opened):
-    """ESCALATED was written by code that could not run, so nothing could be forced."""
+    """A phase that is rejected too often is escalated and can be force-approved with a reason; in
+    the legacy system the code that wrote ESCALATED could not run."""
     play = opened(max_revision_rounds=3, reviewers=1).create("one", "two")
     play.work("w0")
     with pytest.raises(errors.PhaseClosed, match="only its reviewers approve"):
@@ -424,7 +442,7 @@ def test_escalation_was_out_of_reach(opened):
 
 
 def test_an_escalated_phase_is_reviewed_again(opened):
-    """The way back was a tool that refused whatever was asked."""
+    """An escalated phase can be submitted again; the legacy tool for it refused every call."""
     play = opened(reviewers=1).create("only")
     play.work()
     aborted = play.review
@@ -436,7 +454,8 @@ def test_an_escalated_phase_is_reviewed_again(opened):
 
 
 def test_an_aborted_review_was_aborted_again(play):
-    """abort_stalled_review took finished reviews, and told where the phase was not."""
+    """A finished review cannot be aborted, and the answer shows the phase's actual status; the
+    legacy abort_stalled_review got both wrong."""
     play.create("only")
     play.work()
     review = play.review
@@ -451,8 +470,9 @@ def test_an_aborted_review_was_aborted_again(play):
     assert (answer.phase_status, answer.reviews[0].reason) == ("ESCALATED", "stalled")
 
 
-def test_reports_respawned_reviewers_for_ever(play):
-    """A pending auto review was never cleared: every later report opened one more."""
+def test_reports_respawned_reviewers_without_end(play):
+    """Reports after an aborted review open no new one; in the legacy system a pending auto review
+    stayed set, and every later report opened one."""
     play.create("only")
     play.work()
     play.service.abort_review(play.task_id, play.review.review_id, "stalled")
@@ -464,7 +484,8 @@ def test_reports_respawned_reviewers_for_ever(play):
 
 
 def test_no_handover_was_ever_made(play):
-    """The only way to a handover was out of reach, and the reader looked under another name."""
+    """An approved phase leaves a handover that can be read; the legacy system never made one, and
+    its reader looked for another name."""
     play.create("one", "two")
     agent = play.deploy()
     play.add_finding(agent, "a --> b HANDOVER_JSON_END", severity="critical")
@@ -484,7 +505,7 @@ def test_no_handover_was_ever_made(play):
 
 
 def test_findings_of_finished_agents_were_gone(play):
-    """Cleaning up moved the files away, and with them what a finished agent had found."""
+    """Findings of a finished agent can be read; the legacy clean-up moved them away."""
     play.create("only")
     agent = play.deploy()
     play.add_finding(agent, "kept")
@@ -495,7 +516,8 @@ def test_findings_of_finished_agents_were_gone(play):
 
 
 def test_asking_changed_the_state(play):
-    """A status query marked agents completed; a dashboard's GET took phases back."""
+    """Queries change nothing; in the legacy system a status query completed agents, and a
+    dashboard's GET took phases back."""
     play.create("one", "two")
     play.work()
     play.approve()
@@ -510,7 +532,7 @@ def test_asking_changed_the_state(play):
 
 
 def test_a_missing_launcher_failed_every_agent(play):
-    """With tmux missing every live agent counted as dead."""
+    """A missing launcher fails no live agent; the legacy system without tmux failed all."""
     play.create("only")
     agent = play.deploy()
     assert play.scan().ended == ()
@@ -518,8 +540,8 @@ def test_a_missing_launcher_failed_every_agent(play):
     assert play.reading.health().healthy == 1
 
 
-def test_cancelling_ends_what_is_at_work(play):
-    """A task was never ended: its agents went on."""
+def test_cancelling_ends_the_active_agents(play):
+    """Cancelling a task ends its active agents and reviews; no legacy task was ever ended."""
     play.create("one", "two")
     play.work("a")
     play.service.cancel_task(play.task_id, "changed our minds")
@@ -538,7 +560,7 @@ def test_cancelling_ends_what_is_at_work(play):
 
 
 def test_giving_up_fails_the_task(play):
-    """FAILED was a word that no task ever reached; an escalated phase fails with it."""
+    """Giving up a task sets it and its escalated phase to FAILED, which no legacy task reached."""
     play.create("only")
     play.work()
     play.service.abort_review(play.task_id, play.review.review_id, "nobody answers")
@@ -547,7 +569,7 @@ def test_giving_up_fails_the_task(play):
 
 
 def test_a_critique_counts_once_and_not_for_the_verdict(play):
-    """Critiques were a table of their own that nothing read."""
+    """A critique is shown once and does not affect the verdict; no legacy code read critiques."""
     play.create("only")
     agent = play.work()
     review = play.review
@@ -561,7 +583,7 @@ def test_a_critique_counts_once_and_not_for_the_verdict(play):
 
 
 def test_a_task_that_is_not_there(play):
-    """Every command says so, and makes nothing."""
+    """Every command on an unknown task raises TaskNotFound and creates nothing."""
     service = play.service
     for call in (
         lambda: service.deploy("TASK-none", "a", "p"),
@@ -576,7 +598,7 @@ def test_a_task_that_is_not_there(play):
 
 
 def test_every_refusal_says_what_to_do_next():
-    """Codes are stable and one of a kind."""
+    """Every refusal class is documented and has its own stable code."""
     kinds = [getattr(errors, name) for name in errors.__all__]
     assert all(issubclass(kind, RegistryError) for kind in kinds)
     codes = {kind.code for kind in kinds}

@@ -11,7 +11,7 @@ from orchestrator.server import build_server
 from registry_api import PhaseStatus
 from tests.orchestrator import conducting
 
-VERSIONS = ["legacy", "auto"]  # by a request of the server's, and by a result that asks back
+VERSIONS = ["legacy", "auto"]  # by a request of the server, and by a result that asks back
 FORCE = {"reason": "good enough for a draft"}
 
 
@@ -41,7 +41,8 @@ def forced(play, answer, version, caller=None):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_user_agrees(play, version):
-    """The question names the phase, why it is escalated, and the conductor's reason."""
+    """The user's consent force-approves the phase; the question names the phase, why it is
+    escalated, and the conductor's reason."""
     yes = ElicitResult(action="accept", content={"approve": True})
     result, asked = forced(escalated(play), yes, version)
     assert not result.is_error, result.content
@@ -63,7 +64,7 @@ def test_the_user_agrees(play, version):
     ids=["no", "decline", "cancel"],
 )
 def test_the_user_does_not_agree(play, version, answer):
-    """Nothing is changed, and the conductor learns why."""
+    """Without the user's consent nothing changes, and the conductor learns why."""
     before = escalated(play).now
     result, asked = forced(play, answer, version)
     assert len(asked) == 1
@@ -74,15 +75,15 @@ def test_the_user_does_not_agree(play, version, answer):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nobody_can_be_asked(play, version):
-    """Then the conductor decides, as before."""
+    """With a client that cannot ask a user, the conductor decides."""
     result, _ = forced(escalated(play), None, version)
     assert not result.is_error
     assert play.phase(0).status is PhaseStatus.APPROVED
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_refused_anyway_is_not_asked(play, version):
-    """A phase that is not escalated, a task that is not there, an agent that may not."""
+def test_the_user_is_not_asked_about_a_refused_call(play, version):
+    """The user is not asked about a phase that is not escalated, nor for an agent."""
     yes = ElicitResult(action="accept", content={"approve": True})
     result, asked = forced(play.create("first"), yes, version)
     assert '"phase_closed"' in result.content[0].text
@@ -94,7 +95,7 @@ def test_what_is_refused_anyway_is_not_asked(play, version):
 
 
 def test_only_the_phase_that_was_asked_about_is_approved(play):
-    """Another conductor acts while the question is open, and the next phase is escalated too."""
+    """If the phase changes while the question is open, the next escalated phase is not approved."""
     play.create("first", "second").work()
     play.service.abort_review(play.task_id, play.review.review_id, "nobody answers")
 
@@ -114,8 +115,8 @@ def test_only_the_phase_that_was_asked_about_is_approved(play):
     assert play.phase(1).status is PhaseStatus.ESCALATED
 
 
-def test_the_confirmation_is_no_argument(play):
-    """A model cannot give it in the user's place."""
+def test_the_confirmation_is_not_an_argument(play):
+    """A model cannot give the confirmation in the user's place."""
     escalated(play)
 
     async def question(client):

@@ -1,4 +1,4 @@
-"""Hostile texts wherever one can be given: clear errors, nothing run, nothing written outside."""
+"""Hostile texts in every parameter: clear errors, nothing executed, nothing written outside."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ SINK = AgentKind(argv=(sys.executable, "-c", "import sys; sys.stdin.read()"), pr
 
 
 def calls(draw, task_id, agent_id):
-    """One call, hostile in one place or more, whole in the others."""
+    """Draw one call, hostile in one or more arguments and valid in the others."""
     nasty = lambda: draw(TEXTS)  # noqa: E731
     task = draw(st.sampled_from([task_id, None])) or nasty()
     agent = draw(st.sampled_from([agent_id, None])) or nasty()
@@ -156,7 +156,8 @@ def calls(draw, task_id, agent_id):
 
 @pytest.mark.timeout(1200)
 def test_two_thousand_hostile_calls(opened, tmp_path, monkeypatch):
-    """Every answer is typed or a refusal with a code; no canary, nothing outside the workspace."""
+    """Every hostile call gets a typed answer or a refusal with a code; nothing is executed, and
+    nothing is written outside the workspace."""
     outside = tmp_path.parent
     monkeypatch.chdir(tmp_path)
     limits = {"max_agents": 10_000, "max_concurrent": 1000}
@@ -204,7 +205,7 @@ def test_two_thousand_hostile_calls(opened, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("prompt", [n for n in NASTY if "\x00" not in n])
 def test_hostile_prompts_arrive_byte_for_byte(opened, tmp_path, monkeypatch, prompt):
-    """As standard input of a real process; the workspace holds no file of theirs."""
+    """A hostile prompt reaches a process byte for byte, and creates no file in the workspace."""
     monkeypatch.chdir(tmp_path)
     code = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())"
     echo = AgentKind(argv=(sys.executable, "-S", "-c", code), preamble=False)
@@ -219,7 +220,7 @@ def test_hostile_prompts_arrive_byte_for_byte(opened, tmp_path, monkeypatch, pro
 
 @pytest.mark.parametrize("prompt", ["a\x00b", "\ud800", "x" * 500 + "\x00"])
 def test_prompts_that_cannot_arrive(play, prompt):
-    """Refused before anything is reserved, wherever the character stands."""
+    """A prompt with NUL or a lone surrogate is refused before anything is reserved."""
     play.create("only")
     with pytest.raises(ValueError, match="lone surrogate"):
         play.service.deploy(play.task_id, "t", prompt)

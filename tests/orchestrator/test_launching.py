@@ -1,4 +1,4 @@
-"""Agents as real processes: none without a record, no record at work without one."""
+"""Agents as real processes: no process without a record, and no active record without a process."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def stop_all(workspace):
 
 
 def until(condition, seconds=20):
-    """Wait for what another process does."""
+    """Wait for something that another process does."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited too long"
@@ -64,23 +64,23 @@ def until(condition, seconds=20):
 
 @pytest.fixture
 def running(opened):
-    """Return a maker of plays on sqlite whose agents run this code; they are stopped at the end."""
-    interleavings = []
+    """Return a function that makes a Play on sqlite whose agents run this code; stop the agents."""
+    plays = []
 
     def make(code, **options):
         more = {k: options.pop(k) for k in ("environment", "preamble") if k in options}
         made = {"kinds": kind(code, **more), "default_kind": "one"}
         play = opened("sqlite", **{**made, "reviewer_kind": "external", **options})
-        interleavings.append(play)
+        plays.append(play)
         return play
 
     yield make
-    for play in interleavings:
+    for play in plays:
         stop_all(play.service.settings.workspace)
 
 
 def left_behind(play, workspace, code):
-    """Have an orchestrator deploy an agent that runs this code, and kill it; return the agent."""
+    """Deploy an agent that runs this code, and kill its orchestrator; return the agent."""
     argv = json.dumps([PYTHON, "-c", code])
     (workspace / "registry.toml").write_text(
         f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
@@ -102,7 +102,7 @@ def log_of(play, agent_id):
 
 
 def test_a_prompt_arrives_byte_for_byte(running):
-    """By standard input, never through a shell or an argument."""
+    """A prompt reaches an agent byte for byte on standard input, not by a shell or an argument."""
     play = running(ECHO).create("only")
     prompt = "é\n'\"$(touch x) `id` -rf * \\ {model} #{pane_id} " + "x" * 200_000
     agent = play.service.deploy(play.task_id, "a", prompt).agent_id
@@ -111,7 +111,8 @@ def test_a_prompt_arrives_byte_for_byte(running):
 
 
 def test_the_settings_of_a_server_reach_an_argument_as_toml(opened, monkeypatch):
-    """As codex reads them: the server that it starts must work on the same store."""
+    """The settings of an agent's server reach an argument as TOML, which codex reads, so that the
+    server works on the same store."""
     monkeypatch.setenv("REGISTRY_AGENT_KIND", 'a"b\\c\n')
     show = "import sys, tomllib; print(tomllib.loads('env=' + sys.argv[1])['env'], flush=True)"
     shown = AgentKind(argv=(PYTHON, "-c", show, "{mcp_env}"), preamble=False)
@@ -122,7 +123,8 @@ def test_the_settings_of_a_server_reach_an_argument_as_toml(opened, monkeypatch)
 
 
 def test_an_exit_is_taken_for_what_it_says(running):
-    """Code 0 without a last report: completed, and the phase goes on; anything else failed."""
+    """An agent that exits with code 0 without a last report is completed and its phase goes on; any
+    other exit is a failure."""
     play = running("pass").create("only")
     agent = play.deploy()
     until(lambda: play.agent(agent).status is AgentStatus.COMPLETED)
@@ -138,7 +140,7 @@ def test_an_exit_is_taken_for_what_it_says(running):
 
 
 def test_a_program_that_is_not_there(running, opened):
-    """Refused before anything is reserved; the same for a kind that nobody configured."""
+    """A missing program or an unknown kind is refused before anything is reserved."""
     play = opened(kinds={"none": AgentKind(argv=("no-such-program",))}).create("only")
     with pytest.raises(errors.LaunchFailed, match="not installed"):
         play.deploy(kind="none")
@@ -148,7 +150,7 @@ def test_a_program_that_is_not_there(running, opened):
 
 
 def test_a_launch_that_fails_takes_its_reservation_back(running):
-    """A folder that is a link: nothing runs, the record says why, and the place is free."""
+    """A launch that fails, here for a link, runs nothing, says why, and removes its reservation."""
     play = running(FOREVER).create("only")
     folder = play.service.settings.workspace / play.task_id
     folder.mkdir(exist_ok=True)
@@ -161,7 +163,7 @@ def test_a_launch_that_fails_takes_its_reservation_back(running):
 
 @pytest.mark.parametrize("code", [FOREVER, STUBBORN], ids=["mild", "stubborn"])
 def test_a_killed_agent_is_gone(running, code):
-    """With all that it started; one that ignores the request too."""
+    """Killing an agent ends it and every process that it started, even if it ignores SIGTERM."""
     play = running(
         f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}]); {code}"
     )
@@ -174,8 +176,8 @@ def test_a_killed_agent_is_gone(running, code):
 
 
 def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path):
-    """Started by a process that is then killed: the next one knows whether they live, and how to
-    stop them."""
+    """Agents of an orchestrator that was killed live on; the next orchestrator knows whether each
+    is alive, and ends the records of dead ones."""
     play = running(FOREVER)
     agent = left_behind(play, tmp_path, FOREVER)
     until(lambda: "up" in log_of(play, agent))
@@ -197,7 +199,8 @@ def test_agents_outlive_their_orchestrator_and_are_found_again(running, tmp_path
     ],
 )
 def test_an_exit_after_the_servers_end_is_known(running, tmp_path, ending, status, reason):
-    """An agent that exited with 0 after its server had died was failed for good, and its task."""
+    """The exit of an agent after its server died is recorded with its code; once, exit code 0
+    counted as a failure of the agent and its task."""
     play = running("")
     go = tmp_path / "go"
     code = (
@@ -213,8 +216,9 @@ def test_an_exit_after_the_servers_end_is_known(running, tmp_path, ending, statu
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "fifo"])
-def test_an_exit_file_that_is_none_stops_no_scan(running, tmp_path, what):
-    """An agent put something else in its place; every scan, and every start of a server, failed."""
+def test_an_invalid_exit_file_stops_no_scan(running, tmp_path, what):
+    """An agent that puts something else in place of its exit file stops no scan; once, every scan
+    and every start of a server failed."""
     play = running(FOREVER).create("only")
     agent, other = play.deploy("a"), play.deploy("b")
     path = tmp_path / play.task_id / "logs" / f"{agent}_exit"
@@ -233,7 +237,7 @@ def identity_of(play, agent):
 
 
 def test_a_note_that_cannot_be_written_fails_nobody(tmp_path):
-    """The disk is full: how the agent ended is told all the same."""
+    """With a full disk the end of an agent is still reported."""
     names = ("prompt", "log", "errors")
     files = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in names]
     files.append(os.open(tmp_path, os.O_RDONLY))
@@ -259,8 +263,8 @@ def test_a_note_that_cannot_be_written_fails_nobody(tmp_path):
         os.close(fd)
 
 
-def test_an_agent_outlives_what_waits_for_it(running):
-    """Somebody killed its parent: it works on, and is stopped by nobody."""
+def test_an_agent_outlives_the_process_that_waits_for_it(running):
+    """An agent whose parent process was killed goes on, and no scan stops it."""
     play = running(FOREVER).create("only")
     agent = play.deploy()
     pid = process_identity.pid_of(identity_of(play, agent))
@@ -273,7 +277,8 @@ def test_an_agent_outlives_what_waits_for_it(running):
 
 
 def test_a_reviewer_whose_owner_died_half_way_is_started(running, monkeypatch):
-    """The files that the owner had made stood in the way, and its phase was escalated."""
+    """A reviewer whose owner died while starting it is started by a scan, although the owner's
+    files exist; once, they prevented the start and the phase was escalated."""
     play = running(FOREVER, reviewers=1, reviewer_kind=None).create("only")
     dead = subprocess.Popen(["true"])
     identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1"
@@ -291,9 +296,9 @@ def test_a_reviewer_whose_owner_died_half_way_is_started(running, monkeypatch):
     assert play.service.deployment.process(play.agent(reviewer)) == "alive"
 
 
-def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
-    """The reservation stays behind without a process; a scan by another takes it back. A reviewer
-    is started in its place."""
+def test_a_process_that_dies_between_reserving_and_starting(running, monkeypatch):
+    """A scan by another process removes the reservation of a process that is dead before its agent
+    started, and starts a reviewer in its place."""
     play = running(FOREVER, reviewers=1, reviewer_kind=None).create("only")
     dead = subprocess.Popen(["true"])
     identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1"
@@ -316,9 +321,8 @@ def test_whoever_dies_between_reserving_and_starting(running, monkeypatch):
 
 
 def test_a_process_without_a_record_is_stopped(running):
-    """An agent that goes on after its end, and one that is on no record of its task; one of a task
-    that is not known is left alone: a server on the wrong store stopped everybody's agents.
-    """
+    """A scan stops an agent that goes on after its end, and one without a record in its task, but
+    not one of an unknown task: a server on the wrong store once stopped every agent."""
     play = running(FOREVER, stop_grace=0.0, end_grace=0.0).create("only")
     agent = play.deploy()
     until(lambda: "up" in log_of(play, agent))
@@ -345,7 +349,7 @@ def test_a_process_without_a_record_is_stopped(running):
 
 
 def test_a_starter_that_is_never_told_runs_nothing(tmp_path):
-    """Its parent dies, or changes its mind: the program does not run."""
+    """A prepared launch whose parent dies or cancels it does not run the program."""
     names = ("prompt", "log", "errors")
     files = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in names]
     files.append(os.open(tmp_path, os.O_RDONLY))
@@ -376,15 +380,15 @@ def test_a_starter_that_is_never_told_runs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("identity", ["", "1:1", "0:5", "-5:1", "x:y", "99999999999:1", "2", "٣:1"])
-def test_marks_that_are_none(identity):
-    """What a foreign program wrote there: nothing is alive, nothing is stopped."""
+def test_invalid_process_identities(identity):
+    """With an invalid process identity nothing is alive and nothing is stopped."""
     launcher = ProcessLauncher()
     assert not launcher.alive(identity)
     launcher.stop([identity], grace=0.0)
 
 
-def test_a_pid_used_anew_is_not_the_agent():
-    """Another process of that number is neither alive for us nor stopped."""
+def test_a_reused_pid_is_not_the_agent():
+    """Another process with the agent's pid is neither alive for us nor stopped."""
     launcher = ProcessLauncher()
     other = f"{os.getpid()}:1"
     assert not launcher.alive(other)
@@ -392,7 +396,7 @@ def test_a_pid_used_anew_is_not_the_agent():
 
 
 def test_the_environment_of_a_kind(running, tmp_path):
-    """A kind's own variables, the ids, the folder of the task; nothing of another agent's."""
+    """An agent gets its kind's variables, its ids and its task's folder."""
     code = "import os; print(os.environ['MINE'], os.environ['REGISTRY_AGENT_ID'], os.getcwd())"
     play = running(code, environment={"MINE": "yes"})
     play.create("only", client_cwd=str(tmp_path))
@@ -402,7 +406,7 @@ def test_the_environment_of_a_kind(running, tmp_path):
 
 
 def test_the_output_is_read_from_its_end(running):
-    """In parts, backwards; never the whole of it."""
+    """Output is read in parts from its end, never as a whole."""
     play = running("print('a' * 10_000 + 'z')").create("only")
     agent = play.deploy()
     until(lambda: play.agent(agent).status is AgentStatus.COMPLETED)
@@ -413,8 +417,8 @@ def test_the_output_is_read_from_its_end(running):
 
 
 def test_killed_at_every_moment_of_a_deployment(tmp_path):
-    """An orchestrator killed while it deploys: afterwards each live agent has a record, and after a
-    scan each record at work has a process."""
+    """After an orchestrator is killed while it deploys, each live agent has a record, and after a
+    scan each active record has a process."""
     argv = json.dumps([PYTHON, "-c", FOREVER])
     (tmp_path / "registry.toml").write_text(
         f'[orchestrator]\ndefault_kind = "one"\n[orchestrator.kinds.one]\nargv = {argv}\n'
@@ -448,7 +452,7 @@ def test_killed_at_every_moment_of_a_deployment(tmp_path):
 
 
 def deploying(workspace, n, ready):
-    """Every other one is killed after its first deployment, however slow the host is."""
+    """Deploy agents until killed; with an even ``n`` not before the first one, on any host."""
     with open_orchestrator(load_settings(workspace, env={})) as service:
         task_id = service.create_task(f"n{n}").task.task_id
         for m in range(15):

@@ -1,4 +1,4 @@
-"""What a refusal tells one to do next is not refused in turn."""
+"""A caller that follows a refusal's next step is not refused again."""
 
 import asyncio
 import re
@@ -57,7 +57,7 @@ def full(play):
     play.say("rejected", "rejected")
 
 
-# Where a task stands, a tool and its arguments, the code of the refusal.
+# The state of a task, a tool and its arguments, the code of the refusal.
 REFUSED = [
     (empty, "get_task_status", {"task_id": "TASK-none"}, "task_not_found"),
     (empty, "get_phase_status", {"phase_index": 7}, "phase_not_found"),
@@ -90,7 +90,7 @@ REFUSED = [
 
 
 def arguments(play, server, tool, given):
-    """What a caller gives who knows the task: the ids that stand for something are filled in."""
+    """Return the arguments of a caller that knows the task, with placeholder ids filled in."""
     now = play.now
     agents = {a.type: a.agent_id for a in now.agents if a.review_id is None}
     active = [a.agent_id for a in now.agents if a.status in ACTIVE_AGENT]
@@ -118,7 +118,7 @@ def arguments(play, server, tool, given):
     ids=[f"{stands.__name__}-{tool}-{code}" for stands, tool, _, code in REFUSED],
 )
 def test_the_next_step_of_a_refusal_leads_on(opened, stands, tool, given, code):
-    """It names a tool that then does what it should, or says what to give, to read or to await."""
+    """The next step names a tool that then succeeds, or says what to give, read or wait for."""
     play = opened()
     stands(play)
     server = build_server(play.service)

@@ -1,7 +1,7 @@
-"""Clients that were not written here: the TypeScript SDK of two generations, the Python SDK of the
-generation before, and the conformance suite of the protocol's makers.
+"""Clients of other projects: the TypeScript SDK of two generations, the previous generation of the
+Python SDK, and the conformance suite of the protocol's authors.
 
-``tests/clients`` names their versions; ``make test`` installs them.
+``tests/clients`` lists their versions; ``make test`` installs them.
 """
 
 import asyncio
@@ -61,9 +61,9 @@ EACH_TIME = [("typescript-1", "stdio"), ("typescript-2", "http"), ("python-1", "
 
 @pytest.mark.parametrize(("client", "transport"), EVERY if PROVING else EACH_TIME)
 def test_a_task_conducted_by_another_client(tmp_path, client, transport):
-    """Two phases, one rejected review, a revision, COMPLETED; every refusal can be read. A client
-    that checks answers against the output schema threw instead of showing a refusal.
-    """
+    """Another client conducts a task of two phases, with one rejected review and a revision, to
+    COMPLETED, and can read every refusal. A client that checks answers against the output schema
+    raised an error instead of showing a refusal."""
     need(NEEDS[client], *([NODE] if "typescript" in client else []))
     conducting.configure(tmp_path, reviewers=1)
     env = conducting.environment(tmp_path)
@@ -83,7 +83,7 @@ def test_a_task_conducted_by_another_client(tmp_path, client, transport):
 
 
 async def said(client, env, *where):
-    """Run a client; return the objects that it printed, a line each."""
+    """Run a client; return the objects that it printed, one per line."""
     if client == "python-1":
         # The server must not be started with it: it has packages of its own.
         where = (where[0], "env", "-u", "PYTHONPATH", *where[1:]) if where[0] == "stdio" else where
@@ -106,7 +106,7 @@ async def said(client, env, *where):
 
 @asynccontextmanager
 async def with_the_token(url, token):
-    """A proxy that adds the token: the suite can send none."""
+    """A proxy that adds the token, which the suite cannot send."""
     target = url.removesuffix("/mcp")
     ours = {"host", "content-length", "connection", "transfer-encoding"}
     async with httpx2.AsyncClient(timeout=None) as client:
@@ -142,7 +142,7 @@ async def with_the_token(url, token):
 
 
 def test_the_docs_name_the_versions_that_are_tested():
-    """docs/orchestrator.md tells what the lists of versions pin."""
+    """docs/orchestrator.md names the versions that the lists pin."""
     text = (ROOT / "docs" / "orchestrator.md").read_text()
     for name in ("npm.txt", "python_sdk_1.txt"):
         for line in (CLIENTS / name).read_text().split():
@@ -150,14 +150,14 @@ def test_the_docs_name_the_versions_that_are_tested():
 
 
 def not_applying():
-    """The scenarios that docs/orchestrator.md says do not apply, each with its reason."""
+    """Return the scenarios that docs/orchestrator.md says do not apply, each with its reason."""
     text = (ROOT / "docs" / "orchestrator.md").read_text()
     rows = re.findall(r"^\| ((?:`[a-z0-9-]+`(?:, )?)+) \| [a-z].+ \|$", text, re.MULTILINE)
     return {name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row)}
 
 
 def test_the_protocols_own_suite(tmp_path):
-    """Every scenario passes but those that the docs name with a reason, and of these none does."""
+    """Exactly the scenarios that the docs name with a reason fail; every other one passes."""
     suite = NPM / "node_modules" / "@modelcontextprotocol" / "conformance"
     need(NODE, suite)
     conducting.configure(tmp_path, default_kind="external")
@@ -178,7 +178,7 @@ def test_the_protocols_own_suite(tmp_path):
     summary = asyncio.run(run()).partition("=== SUMMARY ===")[2]
     found = re.findall(r"([✓✗]) ([a-z0-9-]+): (\d+) passed, (\d+) failed", summary)
     assert len(found) > 50, summary
-    passed = {name for identity, name, *_ in found if identity == "✓"}
-    failed = {name for identity, name, *_ in found if identity == "✗"}
+    passed = {name for sign, name, *_ in found if sign == "✓"}
+    failed = {name for sign, name, *_ in found if sign == "✗"}
     assert failed == not_applying(), (failed - not_applying(), not_applying() - failed)
     assert {"server-initialize", "tools-list", "ping", "dns-rebinding-protection"} <= passed

@@ -1,4 +1,4 @@
-"""Many at once: limits hold, a review opens once, two conductors double nothing."""
+"""Concurrent callers: limits hold, a review opens once, and two conductors duplicate nothing."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def at_once(*calls):
 
 
 def test_two_last_agents_open_one_review(opened):
-    """Each sees the other at work, or both see all done: one review either way."""
+    """Two agents that complete at the same moment open exactly one review."""
     one, other = opened("sqlite"), opened("sqlite")
     for _ in range(times(60, proof=1000)):
         one.create("only")
@@ -44,19 +44,20 @@ def test_two_last_agents_open_one_review(opened):
 
 
 def test_a_hundred_deploys_against_a_limit_of_twenty(opened):
-    """Exactly twenty: the limit is checked in the transaction that reserves."""
-    interleavings = [opened("sqlite") for _ in range(4)]
-    interleavings[0].create("only")
-    for play in interleavings:
-        play.task_id = interleavings[0].task_id
-    results = at_once(*(lambda n=n: interleavings[n % 4].deploy(f"t{n}") for n in range(100)))
+    """Of a hundred concurrent deployments exactly twenty succeed: the limit is checked in the
+    transaction that reserves."""
+    plays = [opened("sqlite") for _ in range(4)]
+    plays[0].create("only")
+    for play in plays:
+        play.task_id = plays[0].task_id
+    results = at_once(*(lambda n=n: plays[n % 4].deploy(f"t{n}") for n in range(100)))
     kinds = Counter(type(r) for r in results)
     assert kinds == {str: 20, errors.LimitReached: 80}
-    assert len(interleavings[0].now.agents) == 20
+    assert len(plays[0].now.agents) == 20
 
 
 def test_twenty_deploys_of_one_type(opened):
-    """One of them; the others are told which."""
+    """Of twenty concurrent deployments of one type one succeeds; the others name its agent."""
     play = opened("sqlite").create("only")
     results = at_once(*(lambda: play.deploy("same") for _ in range(20)))
     (agent,) = [r for r in results if isinstance(r, str)]
@@ -66,7 +67,7 @@ def test_twenty_deploys_of_one_type(opened):
 
 
 def test_two_verdicts_of_two_reviewers_decide_once(opened):
-    """However they cross, the phase is approved once and leaves one handover."""
+    """Two concurrent verdicts approve the phase once and leave one handover."""
     one, other = opened("sqlite"), opened("sqlite")
     for _ in range(times(20, proof=300)):
         one.create("first", "second")
@@ -82,8 +83,8 @@ def test_two_verdicts_of_two_reviewers_decide_once(opened):
         assert len(one.now.handovers) == 1
 
 
-def test_a_kill_beside_the_last_report(opened):
-    """Whoever is first: the agent ended once, the review opened once or nothing was completed."""
+def test_a_kill_at_the_same_time_as_the_last_report(opened):
+    """A kill and a last report end the agent once; a review opens only if the report was first."""
     one, other = opened("sqlite"), opened("sqlite")
     for _ in range(times(20, proof=300)):
         one.create("only")
@@ -100,7 +101,7 @@ def test_a_kill_beside_the_last_report(opened):
 
 @pytest.mark.parametrize("phase", [None, 1], ids=["sqlite", "dual1"])
 def test_two_conductors_double_nothing(tmp_path, phase):
-    """Two servers, two processes, the same commands at the same moment."""
+    """Two conductors on two servers that send the same commands at once duplicate nothing."""
     conducting.configure(tmp_path, default_kind="external", reviewers=2)
     more = {} if phase is None else {"REGISTRY_PHASE": str(phase)}
     env = conducting.environment(tmp_path, **more)

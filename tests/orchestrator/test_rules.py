@@ -1,4 +1,4 @@
-"""Any commands in any order: only legal transitions, and what must always hold does."""
+"""Any commands in any order: only legal transitions happen, and the invariants hold."""
 
 import random
 import tempfile
@@ -36,7 +36,7 @@ WORDS = ["working", "blocked", "completed", "failed", "error", "reviewing"]
 VERDICTS = ["approved", "approved", "approved", "needs_revision", "rejected"]
 
 
-NUMBERS = st.integers(0, 999)  # what is drawn does not depend on what there is to choose from
+NUMBERS = st.integers(0, 999)  # the draw does not depend on the number of choices
 
 
 def anyone(play, draw):
@@ -77,7 +77,7 @@ indexes = st.sampled_from([None, None, None, 0, 1, 2])
 
 
 def reached(table, before, after):
-    """Whether the table leads from one status to another, within one command."""
+    """Return whether the table leads from one status to another within one command."""
     seen, edge = {before}, {before}
     while edge:
         edge = {n for s in edge for n in table[s]} - seen
@@ -86,7 +86,7 @@ def reached(table, before, after):
 
 
 def refused(command, play, draw):
-    """Run a command; return its refusal, if any."""
+    """Run a command; return its refusal, None if it succeeded."""
     try:
         command(play, draw)
     except (Refused, InvalidInput) as refusal:
@@ -95,7 +95,7 @@ def refused(command, play, draw):
 
 
 def check(before, after):
-    """What must hold after each command."""
+    """Assert the invariants that hold after each command."""
     if before is not None:
         assert reached(TASK_TRANSITIONS, before.task.recorded_status, after.task.recorded_status)
         for phase in before.phases:
@@ -136,7 +136,7 @@ def check(before, after):
 @settings(max_examples=times(60, proof=1500), deadline=None)
 @given(st.data())
 def test_any_commands_in_any_order(data):
-    """Refused or done; a refusal changes nothing, and no step leaves what must hold."""
+    """Each command succeeds or is refused, a refusal changes nothing, and the invariants hold."""
     with tempfile.TemporaryDirectory() as folder:
         place = load_settings(Path(folder), env={}, backend="memory")
         options = OrchestratorSettings(
@@ -151,14 +151,14 @@ def test_any_commands_in_any_order(data):
             command = COMMANDS[data.draw(st.sampled_from(LIKELY))]
             refusal = refused(command, play, data.draw)
             assert refusal is None or refusal.next_step
-            if refusal is not None and refusal.code != "agent_ended":  # whose report is kept
+            if refusal is not None and refusal.code != "agent_ended":  # its report is kept
                 assert play.now == before
             check(before, play.now)
         with_store.close()
 
 
 def test_a_task_can_always_be_brought_to_an_end(opened):
-    """Wherever a random walk leaves it, somebody can go on: no dead end but the ends."""
+    """From any state that a random walk reaches, a conductor can bring the task to COMPLETED."""
     chance = random.Random(7)
     for _ in range(times(15, proof=200)):
         play = opened(max_agents=1000, max_concurrent=100).create("one", "two")
@@ -176,7 +176,7 @@ def drawn(chance, strategy):
 
 
 def go_on(play, n):
-    """Do what a conductor would do next."""
+    """Do the next thing that a conductor would do."""
     phase = play.phase(play.now.task.current_phase_index)
     for agent in play.now.agents:
         if agent.status in ACTIVE_AGENT and agent.review_id is None:
@@ -196,8 +196,8 @@ def go_on(play, n):
 
 
 @pytest.mark.parametrize("status", list(AgentStatus))
-def test_what_an_agent_can_say_of_itself(play, status):
-    """Every word of the vocabulary is either a report or refused; others' words are refused."""
+def test_statuses_that_an_agent_can_report(play, status):
+    """An agent can report every status of its own; a status that only others set is refused."""
     play.create("only")
     agent = play.deploy()
     others = {AgentStatus.KILLED, AgentStatus.TERMINATED, AgentStatus.PHASE_COMPLETED}

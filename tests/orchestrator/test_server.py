@@ -1,4 +1,4 @@
-"""The server as a client sees it: tools, errors, resources, prompts, and who may come in."""
+"""The server as a client sees it: tools, errors, resources, prompts, and access."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ ISSUED = [
 
 
 def asked(play, question):
-    """Run a question against the server of a play."""
+    """Run a question against the server of a Play."""
 
     async def run():
         async with Client(build_server(play.service)) as client:
@@ -48,9 +48,9 @@ def asked(play, question):
 
 
 def test_every_tool_is_there_and_says_what_it_does(play):
-    """Titled, each parameter described, typed both ways, and cheap to list: whoever lists them pays
-    for each word. A token is four characters.
-    """
+    """Every tool has a title, typed input and output and a description of each parameter, and the
+    list costs at most 6,000 tokens of four characters: every client that lists the tools pays for
+    each word."""
     listed = asked(play, lambda c: c.list_tools())
     tools = listed.tools
     assert [t.name for t in tools] == ISSUED
@@ -68,7 +68,8 @@ def test_every_tool_is_there_and_says_what_it_does(play):
 
 
 def test_tools_say_what_they_do_to_the_registry(play):
-    """A client may call what only reads without asking, and must ask before what ends something."""
+    """Tools that only read, end something or can be repeated are annotated so: a client may call a
+    reading tool without asking, and must ask before one that ends something."""
     tools = {t.name: t.annotations for t in asked(play, lambda c: c.list_tools()).tools}
     reads = {name for name, said in tools.items() if said.read_only_hint}
     assert reads == {
@@ -89,8 +90,8 @@ def test_tools_say_what_they_do_to_the_registry(play):
     }
 
 
-def test_what_can_be_chosen_is_listed(opened):
-    """Statuses, kinds of agents as configured, the rule for an agent's type."""
+def test_possible_values_are_listed(opened):
+    """Input schemas list the statuses, the configured kinds and the rule for an agent's type."""
     kinds = {"cheap": AgentKind(argv=("true",))}
     play = opened(kinds=kinds, default_kind="cheap", max_agents=7)
     tools = {t.name: t.input_schema for t in asked(play, lambda c: c.list_tools()).tools}
@@ -113,7 +114,7 @@ def test_what_can_be_chosen_is_listed(opened):
 
 
 def test_answers_are_small_and_name_the_next_step(play):
-    """The text is the structured answer, without what says nothing."""
+    """The text of an answer is the structured answer, without empty fields."""
 
     async def question(client):
         made = await client.call_tool("create_task", {"description": "x" * 5000})
@@ -128,7 +129,7 @@ def test_answers_are_small_and_name_the_next_step(play):
 
 
 def test_lists_are_paged(play):
-    """From a cursor to the next, each once."""
+    """Paging with the next cursor lists each task once."""
     for _ in range(5):
         play.create()
 
@@ -159,14 +160,14 @@ def test_lists_are_paged(play):
     ],
 )
 def test_refusals_have_a_code_and_a_next_step(play, tool, arguments, code):
-    """A tool error, typed, never a trace."""
+    """A refusal is a tool error with a code and a next step, never a traceback."""
     refusal = asked(play, lambda c: conducting.refused(c, tool, **arguments))
     assert refusal["code"] == code
     assert refusal["next_step"]
 
 
 def test_lists_that_clients_send_as_text(play):
-    """Some clients write JSON into a string: it is read as what it says."""
+    """A list that a client sends as JSON in a string is read as the list."""
     phases = json.dumps([{"name": "a"}, {"name": "b"}])
     task = asked(
         play,
@@ -177,7 +178,7 @@ def test_lists_that_clients_send_as_text(play):
 
 
 def test_resources(play):
-    """Four of them; one that is not there says so."""
+    """The four resources of tasks can be read; an unknown one is an error."""
     play.create("only")
     agent = play.deploy()
     play.report(agent, message="half-way")
@@ -208,7 +209,7 @@ def test_resources(play):
 
 
 def test_prompts_name_tools_that_exist(play):
-    """For a conductor, a worker and a reviewer."""
+    """The prompts for a conductor, a worker and a reviewer name only existing tools."""
 
     async def question(client):
         prompts = (await client.list_prompts()).prompts
@@ -254,7 +255,7 @@ def post(url, headers, body="{}"):
 
 @pytest.mark.parametrize("bearer", [None, "Bearer x", "Basic {}", "bearer{}", "{}"])
 def test_nobody_comes_in_without_the_token(served, bearer):
-    """Nothing is answered but 401, on any path that exists."""
+    """Without the token every existing path answers 401."""
     url, token = served
     headers = {} if bearer is None else {"authorization": bearer.format(token)}
     for method in ("POST", "GET", "DELETE"):
@@ -277,14 +278,14 @@ def test_nobody_comes_in_without_the_token(served, bearer):
     ],
 )
 def test_foreign_hosts_and_origins_are_refused(served, header, value, code):
-    """A page in a browser cannot reach the server by a name of its own."""
+    """A web page cannot reach the server through a host name of its own."""
     url, token = served
     answer = post(url, {"authorization": f"Bearer {token}", header: value})
     assert answer.status_code == code
 
 
 def test_large_bodies_are_refused(served):
-    """The longest text of a tool comes in, however it is written; a larger body is told a limit."""
+    """The longest text of a tool is accepted however it is escaped; a larger body is refused."""
     url, token = served
     bearer = {"authorization": f"Bearer {token}"}
     longest = json.dumps({"x": "\U0001f600" * LONGEST})
@@ -295,7 +296,8 @@ def test_large_bodies_are_refused(served):
 
 
 def test_a_stream_that_is_resumed_is_a_new_one(served):
-    """No events are kept: asked for those after an id, the transport said 500."""
+    """A client that resumes a stream after an event id gets a new stream, since no events are kept;
+    the transport once answered 500."""
     url, token = served
     bearer = {"authorization": f"Bearer {token}"}
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize"} | {"params": INITIALIZE}
@@ -307,7 +309,7 @@ def test_a_stream_that_is_resumed_is_a_new_one(served):
 
 
 def test_an_open_address_must_be_asked_for(tmp_path, capsys):
-    """0.0.0.0 only with --remote; no address, no server."""
+    """An address open to other hosts is refused without --remote, and so is an invalid one."""
     place = ["--workspace", str(tmp_path)]
     for address in ("0.0.0.0:8766", "[::]:8766", "example.org:1", "127.0.0.1", "127.0.0.1:x"):
         assert main(["serve", "--http", address, *place]) == 2
@@ -315,14 +317,14 @@ def test_an_open_address_must_be_asked_for(tmp_path, capsys):
 
 
 def test_a_server_over_http_is_for_nobody_alone(tmp_path, capsys):
-    """--agent is for standard input: over HTTP each caller's token tells who it is."""
+    """--agent is refused over HTTP, where each caller's token identifies it."""
     place = ["--workspace", str(tmp_path)]
     assert main(["serve", "--agent", "--http", "127.0.0.1:0", *place]) == 2
     assert "--agent" in capsys.readouterr().err
 
 
 def test_a_token_that_others_can_read_is_refused(tmp_path, capsys):
-    """It says which file, and how to get a new one."""
+    """A token file that others can read is refused with the command that replaces it."""
     (tmp_path / ".registry").mkdir(mode=0o700)
     token = tmp_path / ".registry" / "token"
     token.write_text("x" * 40)
@@ -331,8 +333,8 @@ def test_a_token_that_others_can_read_is_refused(tmp_path, capsys):
     assert f"rm {token}" in capsys.readouterr().err
 
 
-def test_what_clients_are_configured_with(tmp_path, capsys):
-    """`config` prints a server that starts."""
+def test_config_prints_a_server_that_starts(tmp_path, capsys):
+    """`config` prints the configuration of a server that starts."""
     conducting.configure(tmp_path, default_kind="external")
     assert main(["config", "--workspace", str(tmp_path)]) == 0
     server = json.loads(capsys.readouterr().out)["mcpServers"]["orchestrator"]
@@ -348,7 +350,7 @@ def test_what_clients_are_configured_with(tmp_path, capsys):
 
 
 def test_a_misspelt_argument_starts_nothing(play):
-    """It was left out, and another kind of agent started than was meant."""
+    """A misspelt argument is refused; it was once ignored, and a wrong kind of agent started."""
     play.create("only")
     of = {"task_id": play.task_id, "agent_type": "a", "prompt": "p", "kid": "cheap"}
     refusal = asked(play, lambda c: conducting.refused(c, "deploy_agent", **of))
@@ -358,7 +360,8 @@ def test_a_misspelt_argument_starts_nothing(play):
 
 
 def test_a_server_of_an_agents_own_is_given_the_same_settings(tmp_path, monkeypatch):
-    """Its client may pass on nothing: it worked on another store."""
+    """The configuration of an agent's own server holds the settings, since its client may pass on
+    no variables; it once worked on another store."""
     for name in [n for n in os.environ if n.startswith("REGISTRY_")]:
         monkeypatch.delenv(name)
     assert "env" not in client_config(tmp_path, None)
@@ -370,7 +373,7 @@ def test_a_server_of_an_agents_own_is_given_the_same_settings(tmp_path, monkeypa
 
 
 def test_a_folder_of_our_name_does_not_take_our_place(tmp_path):
-    """Where a client or an agent works there may be a package `orchestrator` of its own."""
+    """A package `orchestrator` in the working folder of a client or agent does not replace ours."""
     (tmp_path / "orchestrator").mkdir()
     (tmp_path / "orchestrator" / "__init__.py").write_text("raise SystemExit('theirs')")
     server = client_config(tmp_path, None)
@@ -390,14 +393,14 @@ def test_a_folder_of_our_name_does_not_take_our_place(tmp_path):
     [
         ("defalt_kind = 'x'", "defalt_kind: there is no such key"),
         ("[orchestrator.kinds.a]\nargs = []", "kinds.a.args: there is no such key"),
-        ("[orchestrator.kinds.a]\nargv = 'cat -x'", "kinds.a.argv: it must be a list of texts"),
+        ("[orchestrator.kinds.a]\nargv = 'cat -x'", "kinds.a.argv: it must be a list of strings"),
         ("[orchestrator.kinds.a]\nargv = []", "kind a has no argv"),
-        ("[orchestrator.kinds.a]\nargv = ['x', '{modle}']", "nothing is filled in for {modle}"),
+        ("[orchestrator.kinds.a]\nargv = ['x', '{modle}']", "unknown placeholder {modle}"),
         ("auto_review = 'perhaps'", "auto_review: it must be true or false"),
     ],
 )
 def test_settings_that_are_wrong(tmp_path, capsys, text, said):
-    """Which file, which key, what is wrong, what there is; no word of Python."""
+    """A settings error names file, key, fault and valid values, without Python terms."""
     (tmp_path / "registry.toml").write_text(f"[orchestrator]\n{text}\n")
     assert main(["serve", "--workspace", str(tmp_path)]) == 1
     shown = capsys.readouterr().err
@@ -406,8 +409,9 @@ def test_settings_that_are_wrong(tmp_path, capsys, text, said):
     assert not any(w in shown for w in ("tuple", "Extra inputs", "Value error", "pydantic"))
 
 
-def test_why_an_agent_failed_is_said(opened, tmp_path):
-    """Its last words went to standard error, and nothing showed them."""
+def test_the_reason_of_a_failed_agent_is_shown(opened, tmp_path):
+    """The task, the phase and the output show why an agent failed, with the end of its standard
+    error; once, nothing did."""
     code = "import sys; sys.exit('my api key is missing')"
     kinds = {"one": AgentKind(argv=(sys.executable, "-c", code), preamble=False)}
     play = opened("sqlite", kinds=kinds, default_kind="one").create("only")
@@ -419,13 +423,14 @@ def test_why_an_agent_failed_is_said(opened, tmp_path):
     assert "exit code 1" in output.reason
     (ended,) = play.reading.task(play.task_id).agents_ended
     assert (ended.agent_id, "exit code 1" in ended.reason) == (agent, True)
-    assert play.reading.phase(play.task_id).failures[0].startswith(f"{agent}: ended by exit code 1")
+    assert (
+        play.reading.phase(play.task_id).failures[0].startswith(f"{agent}: ended with exit code 1")
+    )
 
 
 def test_sessions_that_are_left_end_and_leave_nothing(tmp_path):
-    """Two hundred, opened and left without a DELETE, again and again: once nobody has used them for
-    a while they are gone, and the server is as large as before.
-    """
+    """Sessions that clients leave without a DELETE, two hundred at a time, end once they are idle,
+    and the server's memory does not grow."""
     conducting.configure(tmp_path, default_kind="external")
     env = conducting.environment(tmp_path, REGISTRY_ORCHESTRATOR_SESSION_IDLE="1")
     hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE})
@@ -456,7 +461,7 @@ def test_sessions_that_are_left_end_and_leave_nothing(tmp_path):
 
 
 async def gone(client, url, session):
-    """Wait until a session is no longer known; asking for it would be using it."""
+    """Wait until a session is unknown; each ping uses the session, so the pings are rare."""
     ping = json.dumps({"jsonrpc": "2.0", "id": 2, "method": "ping"})
     for _ in range(30):
         await asyncio.sleep(2)

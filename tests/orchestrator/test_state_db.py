@@ -1,4 +1,4 @@
-"""The older functions under their own names, whatever the workspace is in."""
+"""The legacy functions under their own names, in every phase of a workspace."""
 
 import json
 
@@ -28,7 +28,7 @@ PHASES = [
 
 @pytest.fixture(params=["0", "1", "2", "3"])
 def workspace(tmp_path, request, monkeypatch):
-    """An older registry in a phase of its move."""
+    """A legacy registry in a phase of its move."""
     for name in ("REGISTRY_BACKEND", "REGISTRY_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REGISTRY_ORCHESTRATOR_DEFAULT_KIND", "external")
@@ -44,7 +44,7 @@ def workspace(tmp_path, request, monkeypatch):
 
 
 def test_positional_and_keyword(workspace):
-    """Both spellings of every function; a report shows in all of them."""
+    """Every function takes positional and keyword arguments, and each shows a new report."""
     assert ensure_db(workspace) == ensure_db(workspace_base=str(workspace))
     at = "2030-01-04T22:16:00+00:00"
     record_progress(workspace, "TASK-1", "a", at, "WORKING", "half", 50)
@@ -80,7 +80,8 @@ def test_positional_and_keyword(workspace):
 
 
 def test_the_last_agent_done_opens_the_review(workspace):
-    """record_progress goes through the same rules: it no longer completes a task by itself."""
+    """record_progress follows the same rules as the server: the last completed agent opens the
+    review, and does not complete the task."""
     for agent in ("a", "b"):
         record_progress(workspace, "TASK-1", agent, "2030-01-01T00:00:00", "completed", "done", 100)
     task = load_task_snapshot(workspace, "TASK-1")
@@ -90,8 +91,9 @@ def test_the_last_agent_done_opens_the_review(workspace):
         record_progress(workspace, "TASK-1", "a", "2030-01-01T00:00:00", "working", "late", 5)
 
 
-def test_reconciling_takes_lines_in_and_regresses_nothing(workspace):
-    """It once overwrote live state with what the document said at its creation."""
+def test_reconciling_imports_lines_and_regresses_nothing(workspace):
+    """Reconciling imports lines and never overwrites newer state; the legacy function overwrote it
+    with the document's state at its creation."""
     record_progress(workspace, "TASK-1", "a", "2030-01-01T00:00:00", "working", "ours", 70)
     line = {"timestamp": "2030-01-02T00:00:00", "agent_id": "b", "status": "working"}
     log = workspace / "TASK-1" / "progress" / "b_progress.jsonl"
@@ -103,8 +105,8 @@ def test_reconciling_takes_lines_in_and_regresses_nothing(workspace):
     assert reconcile_task_workspace(workspace / "TASK-2") is None
 
 
-def test_what_is_not_there(workspace):
-    """None to look at, a typed error to write to."""
+def test_a_task_or_agent_that_does_not_exist(workspace):
+    """Reading a missing task returns None; writing to a missing task or agent is an error."""
     assert load_task_snapshot(workspace, "TASK-2") is None
     assert load_phase_snapshot(workspace, "TASK-2", 0) is None
     assert load_recent_progress_latest(workspace, "TASK-2") == []

@@ -1,4 +1,4 @@
-"""The server on standard input and output, met by what is no client of ours."""
+"""The server on standard input and output, with input that no client of ours sends."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ DEEP = b"[" * 5000 + b"]" * 5000
 
 @pytest.fixture
 def served(tmp_path):
-    """A server as a process, its session begun."""
+    """A server as a process, with an open session."""
     conducting.configure(tmp_path, default_kind="external")
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator", "serve"],
@@ -68,8 +68,8 @@ def heard(process):
         (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', -32600, None),
     ],
 )
-def test_what_is_no_message_is_answered(served, line, code, request_id):
-    """With its id where that can be found; nobody waits for ever, and the session goes on."""
+def test_a_line_that_is_not_a_message_is_answered(served, line, code, request_id):
+    """A line that is not a message gets an error, with its id if it can be found."""
     say(served, line)
     answer = heard(served)
     assert (answer["error"]["code"], answer["id"]) == (code, request_id)
@@ -78,8 +78,8 @@ def test_what_is_no_message_is_answered(served, line, code, request_id):
     assert heard(served)["result"]["tools"]
 
 
-def test_what_harms_nobody_is_read(served):
-    """A byte order mark, blank lines, an answer to nothing, a line that comes in pieces."""
+def test_harmless_input_is_read(served):
+    """A byte order mark, blank lines, an unexpected answer and a line in pieces are accepted."""
     say(served, b"")
     say(served, b'{"jsonrpc":"2.0","id":9,"result":{}}')
     say(served, b'{"jsonrpc":"2.0","id":9,"result":7}')
@@ -101,7 +101,7 @@ def test_what_harms_nobody_is_read(served):
     ],
 )
 def test_unknown_prompts_and_arguments_are_the_callers_fault(served, method, params):
-    """-32602, not an internal error."""
+    """An unknown prompt, argument or resource is error -32602, not an internal error."""
     say(served, json.dumps(HELLO | {"id": 3, "method": method, "params": params}).encode())
     assert heard(served)["error"]["code"] == -32602
 
@@ -114,7 +114,7 @@ def test_an_interrupt_ends_it(served):
 
 
 def test_a_reader_that_goes_away_leaves_no_trace(served):
-    """Where nobody reads its answers the server ends with 0 and no traceback."""
+    """If its reader goes away, the server ends with 0 and no traceback."""
     served.stdout.close()
     say(served, LIST)
     assert (served.wait(timeout=30), served.stderr.read()) == (0, b"")

@@ -1,4 +1,4 @@
-"""A conductor waits instead of asking: for what it is woken, what it costs, what it misses."""
+"""A conductor waits instead of polling: which changes end a wait, its cost, and no lost change."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.proof import PROVING
 
 
 def waited(play, question):
-    """Run a question against the server of a play."""
+    """Run a question against the server of a Play."""
 
     async def run():
         with anyio.fail_after(240):
@@ -34,15 +34,16 @@ async def wait(client, play, **more):
 
 
 async def soon(call, *arguments):
-    """Do something once a wait has begun; a wait that returns at once would not see it."""
+    """Call something once a wait has begun; a wait that returns at once would not see it."""
     await anyio.sleep(0.6)
     await anyio.to_thread.run_sync(lambda: call(*arguments))
 
 
 async def both(client, play, call, *arguments, **more):
-    """Wait, and do something meanwhile; return the answer.
+    """Wait, and call something meanwhile; return the answer.
 
-    From a cursor, so that a change before the wait has begun is told too: hosts are slow.
+    It waits from a cursor, so that a change before the wait has begun is reported too: hosts are
+    slow.
     """
     answers = []
     if not more.get("cursor"):
@@ -58,12 +59,12 @@ async def both(client, play, call, *arguments, **more):
 
 
 def verdict(play, reviewer):
-    """One reviewer of the open review approves."""
+    """Have one reviewer of the open review approve."""
     play.service.verdict(play.task_id, play.review.review_id, reviewer, VerdictWord.APPROVED)
 
 
-def test_it_returns_at_once_where_nobody_is_at_work(play):
-    """Nothing would change by itself; the next step says what to do."""
+def test_it_returns_at_once_without_active_agents(play):
+    """Without active agents wait_for returns at once, and the next step says what to do."""
     play.create("only")
 
     async def question(client):
@@ -79,8 +80,8 @@ def test_it_returns_at_once_where_nobody_is_at_work(play):
 
 
 @pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
-def test_it_wakes_for_what_a_conductor_must_know(opened, backend):
-    """An agent's end, the review it opens, each verdict, the phase's approval."""
+def test_it_returns_for_each_change_a_conductor_must_know(opened, backend):
+    """An agent's end, its review, each verdict and the phase's approval end a wait."""
     play = opened(backend).create("first", "second")
     agent = play.deploy()
 
@@ -103,7 +104,7 @@ def test_it_wakes_for_what_a_conductor_must_know(opened, backend):
 
 
 def test_nothing_between_two_waits_is_missed(play):
-    """What happened since the cursor is told at once, and by which change."""
+    """A wait from a cursor reports the changes since that cursor at once."""
     play.create("only")
     agents = [play.deploy(name) for name in ("a", "b")]
 
@@ -121,8 +122,8 @@ def test_nothing_between_two_waits_is_missed(play):
     waited(play, question)
 
 
-def test_reports_wake_only_who_asks_for_them(play):
-    """Progress is not worth a call; a blocked agent is."""
+def test_reports_end_a_wait_only_on_request(play):
+    """A progress report ends a wait only on request; a blocked agent always does."""
     play.create("only")
     agent = play.deploy()
 
@@ -146,7 +147,7 @@ def test_reports_wake_only_who_asks_for_them(play):
 
 
 def test_a_phase_is_waited_for_alone(play):
-    """What happens elsewhere in the task does not wake."""
+    """A wait for one phase does not end for changes of other phases."""
     play.create("first", "second")
     play.work()
     play.approve()
@@ -164,7 +165,7 @@ def test_a_phase_is_waited_for_alone(play):
 
 
 def test_a_feed_that_cannot_be_read_holds_nobody(play, monkeypatch):
-    """Who waits is answered when the time is over, from the task as it stands."""
+    """A wait whose feed cannot be read ends at its time limit, with the task's current state."""
     play.create("only")
     agent = play.deploy()
 
@@ -181,8 +182,8 @@ def test_a_feed_that_cannot_be_read_holds_nobody(play, monkeypatch):
     assert waited(play, question)["changes"]
 
 
-def test_a_feed_that_begins_anew_loses_no_change(play, monkeypatch):
-    """What was committed between the loss of a place and the new one wakes too."""
+def test_a_feed_that_starts_over_loses_no_change(play, monkeypatch):
+    """A change committed between losing a cursor and getting a new one ends the wait too."""
     play.create("only")
     agents = [play.deploy(name) for name in ("a", "b")]
     changes, raised = play.service.store.changes, []
@@ -205,13 +206,13 @@ def test_a_feed_that_begins_anew_loses_no_change(play, monkeypatch):
 
 
 def test_an_unknown_task_is_refused(play):
-    """At once, as by any other tool."""
+    """A wait for an unknown task is refused at once, as in any other tool."""
     refusal = waited(play, lambda c: conducting.refused(c, "wait_for", task_id="TASK-none"))
     assert refusal["code"] == "task_not_found"
 
 
-def test_who_waits_is_told_that_time_passes(play, monkeypatch):
-    """A client that sends a token is notified, and does not give up."""
+def test_a_waiting_client_is_told_that_time_passes(play, monkeypatch):
+    """A client that sends a progress token is notified while it waits, and so does not give up."""
     monkeypatch.setattr("orchestrator.waiting._PROGRESS_INTERVAL", 0.2)
     play.create("only")
     play.deploy()
@@ -232,7 +233,7 @@ def test_who_waits_is_told_that_time_passes(play, monkeypatch):
 
 
 def test_fifty_wait_and_hold_no_thread(opened, monkeypatch):
-    """Calls go on at once beside them; one change wakes all, by one load and one follower."""
+    """Fifty waits hold no thread, and one change ends them all with one load and one follower."""
     play = opened("sqlite").create("only")
     agent = play.deploy()
     loads = []
@@ -267,11 +268,11 @@ def test_fifty_wait_and_hold_no_thread(opened, monkeypatch):
     answers = waited(play, question)
     assert len(answers) == 50
     assert {json.dumps(a) for a in answers} == {json.dumps(answers[0])}
-    assert len(loads) <= 10  # two for what the report led to, one for all who waited, some to spare
+    assert len(loads) <= 10  # two for the report, one for all waits, some to spare
 
 
 def test_it_wakes_across_a_switch(opened, tmp_path):
-    """The feed changes its id with the phase; who waits goes on waiting, and is woken."""
+    """A wait goes on across a switch, which changes the feed's id, and ends at the next change."""
     play = opened("dual").create("only")
     agent = play.deploy()
 
@@ -287,9 +288,8 @@ def test_it_wakes_across_a_switch(opened, tmp_path):
 
 @pytest.mark.parametrize("polls", [False, *([True] if PROVING else [])])
 def test_a_conductor_that_follows_each_next_step(tmp_path, polls, record_property):
-    """Three phases, one of them rejected once, to COMPLETED: by waiting with at most 40 calls and
-    15,000 tokens of answers.
-    """
+    """A conductor that waits completes three phases, one of them rejected once, with at most 40
+    calls and 15,000 tokens of answers."""
     conducting.configure(tmp_path, reviewers=2)
     names = ["plan", "build, flawed at first", "polish"]
 
@@ -303,6 +303,6 @@ def test_a_conductor_that_follows_each_next_step(tmp_path, polls, record_propert
     record_property("tokens", conductor.tokens)
     print(f"{conductor.calls} calls, {conductor.tokens:.0f} tokens")
     assert task["status"] == "COMPLETED"
-    if not polls:  # which takes as many as the host is slow: told, for comparison
+    if not polls:  # polling takes more on a slow host: only printed, for comparison
         assert conductor.calls <= 40
         assert conductor.tokens <= 15_000

@@ -1,4 +1,4 @@
-"""transact, commit_with_retry, follow and AsyncStore: what callers build on."""
+"""transact, commit_with_retry and AsyncStore: the helpers that callers use."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ def store(tmp_path):
 
 
 class Interrupting(StoreWrapper):
-    """Fails commits: before they happen, or after, when the answer is lost."""
+    """A store whose commits fail: before they happen, or after, as if the answer were lost."""
 
     def __init__(self, inner, faults):
         super().__init__(inner)
@@ -49,7 +49,7 @@ def bump(snapshot):
 
 
 def test_a_lost_answer_is_not_a_second_application(store):
-    """An unknown outcome and an outage are retried with the same id: it happens once."""
+    """An unknown outcome and an outage are retried with the same id: one commit happens."""
     faulty = Interrupting(store, [Unavailable("down"), OutcomeUnknown("lost"), Unavailable("down")])
     commit = transact(faulty, "t", bump, sleep=lambda _: None)
     assert commit.replayed
@@ -57,7 +57,7 @@ def test_a_lost_answer_is_not_a_second_application(store):
 
 
 def test_conflicts_are_decided_anew(store):
-    """After a conflict the decision is taken again on the newer state."""
+    """After a conflict the function is called again with the newer state."""
     others = iter([1, 2, 3])
 
     def decide(snapshot):
@@ -71,7 +71,7 @@ def test_conflicts_are_decided_anew(store):
 
 
 def test_giving_up_is_an_error(store):
-    """The last conflict is raised when the attempts are used up; no ops is no commit."""
+    """After the last attempt the conflict is raised; without ops nothing is committed."""
 
     def always_late(snapshot):
         build.put(store, build.finding("t"), expected=None)
@@ -83,7 +83,7 @@ def test_giving_up_is_an_error(store):
 
 
 def test_retries_end_at_the_deadline(store):
-    """An outage that lasts is raised, not waited out for ever."""
+    """An outage that lasts until the deadline is raised."""
     down = Interrupting(store, [Unavailable("down") for _ in range(1000)])
     changeset = new_changeset("t", [Put(build.finding("t"))], expected=None)
     with pytest.raises(Unavailable):
@@ -91,7 +91,7 @@ def test_retries_end_at_the_deadline(store):
 
 
 def test_async_calls_run_side_by_side_and_are_never_abandoned(store):
-    """Calls do not block the loop; a cancelled one is waited for, so its outcome is known."""
+    """Calls do not block the loop; a cancelled one runs to its end, so its outcome is known."""
     entered, release = threading.Event(), threading.Event()
 
     class Slow(StoreWrapper):

@@ -1,4 +1,4 @@
-"""Where the programs listen."""
+"""registry_api.console: the sockets on which the programs listen."""
 
 import socket
 
@@ -6,7 +6,7 @@ from registry_api.console import listening
 
 
 def test_a_small_answer_is_sent_at_once():
-    """Of a connection that was taken: else each answer waits 40 ms for the client's delayed ACK."""
+    """TCP_NODELAY is set: otherwise each answer waits 40 ms for the client's delayed ACK."""
     with listening("127.0.0.1", 0) as (taken, url):
         port = int(url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)), taken.accept()[0] as connection:

@@ -1,4 +1,4 @@
-"""The gate on a host that is busy: it closes all the same, and nobody is turned away for it."""
+"""The gate on a busy host: a switch still closes it, and no caller gets Busy because of that."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def gate(tmp_path):
 
 
 class Waiting:
-    """A store whose every call waits for one lock, as writers do for a task's."""
+    """A store whose calls all wait for one lock, as writers wait for the lock of a task."""
 
     def __init__(self, path):
         self.path = path
@@ -58,8 +58,8 @@ def running(*works):
 
 
 def test_it_closes_though_each_operation_outlives_the_first_rounds(tmp_path):
-    """Eight callers, each inside for three first rounds, one always there: rounds of one length
-    never close the gate, rounds that double do.
+    """Eight callers, each inside for three times the first round, so that one is always inside:
+    rounds of constant length never close the gate, rounds that double do.
     """
     done, idle = threading.Event(), threading.Event()
     process = Process(tmp_path, every=0)
@@ -81,7 +81,7 @@ def test_it_closes_though_each_operation_outlives_the_first_rounds(tmp_path):
 
 
 def test_who_waits_inside_leaves_for_a_switch(gate, tmp_path):
-    """A call that queues for a lock inside comes out when the gate is wanted, and goes on after."""
+    """A call that waits for a lock inside leaves the gate for a switch, and continues after it."""
     store = Waiting(tmp_path / "lock")
     gated, answers = GatedStore(store, gate), []
     holder = Flock(store.path)
@@ -97,7 +97,7 @@ def test_who_waits_inside_leaves_for_a_switch(gate, tmp_path):
 
 
 def test_waits_grow_with_what_operations_take(tmp_path):
-    """One slow process is enough: its newest operations set how long callers and switches wait."""
+    """The slowest process decides: its newest operations set how long callers and switches wait."""
     gate, process = Gate(tmp_path, timeout=5), Process(tmp_path, every=0)
     assert gate.timeout() == 5
     process.time("inside", 0.5)
@@ -110,8 +110,8 @@ def test_waits_grow_with_what_operations_take(tmp_path):
 
 
 def test_a_lock_that_stays_taken_makes_no_wait_longer(tmp_path):
-    """Waiting is no work: calls that end in Busy, or waited long, do not count as slow ones, nor
-    does what was slow ten seconds ago.
+    """Waiting is not work: calls that end in Busy or waited long do not count as slow operations.
+    Slow operations of more than ten seconds ago do not count either.
     """
     process = Process(tmp_path, every=0)
     gate = Gate(tmp_path, timeout=0.3, worked=partial(process.time, "inside"))
@@ -136,7 +136,7 @@ def test_a_lock_that_stays_taken_makes_no_wait_longer(tmp_path):
 
 
 def test_a_call_that_gave_way_for_long_waits_inside(gate, tmp_path):
-    """A switch that comes again and again keeps nobody from a lock for ever."""
+    """A call that left for repeated switches finally waits inside, and so gets its lock."""
     gate = Gate(tmp_path, timeout=0.2)
     store, answers = Waiting(tmp_path / "lock"), []
     holder, switch = Flock(store.path), Gate(tmp_path, timeout=1)
@@ -164,7 +164,7 @@ def test_a_call_that_gave_way_for_long_waits_inside(gate, tmp_path):
 
 
 def test_a_time_out_says_for_how_long_and_for_whom(gate, tmp_path):
-    """Who is inside, what it is doing, and how long was waited; nothing is held afterwards."""
+    """The message names the process inside, its state and the wait; no lock is held afterwards."""
     script = (
         "import sys; from pathlib import Path; from registry_api.gate import Gate\n"
         "with Gate(Path(sys.argv[1]), timeout=1).passing(): print('in', flush=True); input()"
@@ -188,7 +188,7 @@ def test_a_time_out_says_for_how_long_and_for_whom(gate, tmp_path):
 
 
 class Kept:
-    """A store that only keeps what it is given."""
+    """A store that only collects its changesets."""
 
     def __init__(self):
         self.commits = []
@@ -198,8 +198,8 @@ class Kept:
 
 
 def test_commits_wait_while_a_switch_asks_for_it(gate, tmp_path, monkeypatch):
-    """As long as it asks for, in every process, reads not at all; what is out of date, or of an
-    earlier boot, is passed over.
+    """Commits of every process wait for the time that the switch asks for; an expired request, or
+    one of an earlier boot, is ignored.
     """
     slept = []
     monkeypatch.setattr("registry_api.gate.time.sleep", slept.append)
@@ -222,7 +222,7 @@ def test_commits_wait_while_a_switch_asks_for_it(gate, tmp_path, monkeypatch):
 
 
 def test_a_lock_that_stays_taken_is_busy(gate, tmp_path):
-    """Without a switch a call inside waits as long as it is allowed to, and says who has it."""
+    """Without a switch a call inside waits until its own limit, then raises Busy."""
     store = Waiting(tmp_path / "lock")
     gate = Gate(tmp_path, timeout=0.2)
     holder = Flock(store.path)

@@ -1,4 +1,4 @@
-"""registry_api.keyvalue beside what the contract tests ask: foreign feeds, ends, failures."""
+"""registry_api.keyvalue, beyond the contract tests: foreign feeds, close, failures."""
 
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ def opened(engine=None):
 
 
 def test_changes_of_its_own_are_not_overwritten():
-    """A store that was written to is no target: its feed's numbers would become another's."""
+    """A store with commits of its own is refused as a target: its feed numbers would be reused."""
     source, target = opened(), opened()
     build.make(source, "t", build.agent("t"))
     build.put(source, build.report("t"), expected=None)
@@ -40,7 +40,7 @@ def test_changes_of_its_own_are_not_overwritten():
 
 
 def test_a_mirror_may_follow_another_source():
-    """What only mirrored holds nothing of its own: the new source's feed takes the old's place."""
+    """A replica without commits of its own accepts a new source and takes over its feed."""
     first, second, target = opened(), opened(), opened()
     for source, task in ((first, "a"), (second, "b")):
         build.make(source, task, build.agent(task))
@@ -54,7 +54,7 @@ def test_a_mirror_may_follow_another_source():
 
 
 def test_a_history_that_comes_twice_is_refused():
-    """As an append of a known id is: nothing of the task is taken over."""
+    """A duplicate entry is refused like an append of a known id; nothing of the task is stored."""
     source, target = opened(), opened()
     build.make(source, "t", build.agent("t"))
     entry = build.report("t")
@@ -65,7 +65,7 @@ def test_a_history_that_comes_twice_is_refused():
 
 
 class Failing(ExampleEngine):
-    """An engine whose calls fail where the test says."""
+    """An engine whose calls fail at the point that ``failing`` names."""
 
     failing = ""
 
@@ -81,7 +81,7 @@ class Failing(ExampleEngine):
 
 
 class AtTheEnd:
-    """A batch that cannot be ended."""
+    """A batch that fails after it was written."""
 
     def __init__(self, batch):
         self.batch = batch
@@ -95,7 +95,7 @@ class AtTheEnd:
 
 
 def test_failures_are_told_apart():
-    """Before the end nothing happened; at the end it may have, and the same changeset tells."""
+    """A failure before the end changes nothing; after one at the end, a retry tells the outcome."""
     engine = Failing()
     store = opened(engine)
     build.make(store, "t")

@@ -26,7 +26,7 @@ def registry_register_stores(register):
 
 
 def install(site, name, code, entry="registry_backend"):
-    """Lay a distribution into a folder of sys.path, as pip does."""
+    """Write a distribution into a folder of sys.path, as pip does."""
     module = name.replace("-", "_")
     (site / f"{module}.py").write_text(textwrap.dedent(code))
     info = site / f"{module}-1.2.dist-info"
@@ -47,7 +47,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_a_store_of_another_distribution_is_found(site, tmp_path):
-    """Installed and named in REGISTRY_BACKEND: nothing else is needed, in another process too."""
+    """Installing it and naming it in REGISTRY_BACKEND is enough, in another process too."""
     install(site, "their-store", PLUGIN.format(scheme="theirs", more=""))
     code = (
         "from registry_api import open_store; s = open_store(); print(s.info.name); "
@@ -86,14 +86,14 @@ def test_a_broken_plugin_is_reported_and_passed_over(site, code, reason):
 
 
 def test_one_scheme_twice_names_both(site):
-    """Two plugins with one scheme: an error that names both distributions."""
+    """Two plugins with the same scheme: an error that names both distributions."""
     install(site, "zz-imitator", PLUGIN.format(scheme="memory", more=""))
     with pytest.raises(SettingsError, match=r"registry-backend.*zz-imitator"):
         load_plugins()
 
 
 def test_watchers_see_commits_and_cannot_break_them(site, tmp_path, caplog):
-    """registry_committed and registry_observe run after the fact; what they raise is logged."""
+    """registry_committed and registry_observe run after the operation; their errors are logged."""
     more = textwrap.dedent(
         """
         seen = []
@@ -119,12 +119,12 @@ def test_watchers_see_commits_and_cannot_break_them(site, tmp_path, caplog):
     import watcher
 
     assert watcher.seen == [("commit", "ok"), 1, ("commit", "conflict")]
-    assert "watcher failed while watching" in caplog.text
+    assert "watcher failed while observing" in caplog.text
 
 
 @pytest.mark.parametrize(("version", "taken"), [("1.9", True), ("2.0", False), ("10.1", False)])
 def test_a_store_of_a_newer_contract_is_refused(site, tmp_path, version, taken):
-    """A newer minor only adds capabilities; a newer major may mean anything."""
+    """A newer minor version only adds capabilities; a newer major version may change anything."""
     more = f"""
 def newer(context):
     from dataclasses import replace
@@ -149,8 +149,8 @@ def later(register):
 
 
 def test_what_is_not_declared_is_not_used(site, tmp_path):
-    """A store with every method of a target that does not declare it is no target: refused, and the
-    workspace stays in its phase."""
+    """A store that has every method of a target but does not declare the capability is refused as a
+    target, and the workspace stays in its phase."""
     more = """
 def plain(context):
     from backends.admin.template.registry_backend_example import ExampleEngine

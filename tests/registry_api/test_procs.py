@@ -1,4 +1,4 @@
-"""registry_api.procs: what live processes count, and that the dead are not among them."""
+"""registry_api.procs: the counts of live processes; dead processes are left out."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from registry_api.procs import Process, living, quantile
 
 
 def test_what_a_process_counts_is_read_by_others(tmp_path):
-    """Counts and durations are there while it lives, with its wish; then it is gone."""
+    """A live process shows counts, durations and target phase; after close the entry is gone."""
     mine = Process(tmp_path, target_phase=2, every=0)
     mine.count("healed", 3)
     for _ in range(99):
@@ -30,7 +30,7 @@ def test_what_a_process_counts_is_read_by_others(tmp_path):
 
 @pytest.mark.parametrize("seconds", [0, 1e-7, 1e-6, 0.002, 17.0, 1e6])
 def test_any_duration_has_its_place(tmp_path, seconds):
-    """From nothing to beyond the last bucket."""
+    """From zero to beyond the last bucket, every duration is counted in one bucket."""
     mine = Process(tmp_path, every=0)
     mine.time("gate", seconds)
     assert sum(living(tmp_path)[0].times["gate"]) == 1
@@ -38,7 +38,7 @@ def test_any_duration_has_its_place(tmp_path, seconds):
 
 
 def test_the_dead_are_not_living_and_are_buried_by_the_next(tmp_path):
-    """kill -9: the entry stays, nobody counts it, who opens next removes it."""
+    """After kill -9 the entry stays but is not counted; the next process removes it."""
     code = (
         "import sys; from pathlib import Path; from registry_api.procs import Process;"
         "p = Process(Path(sys.argv[1])); print('up', flush=True); sys.stdin.read()"
@@ -58,7 +58,7 @@ def test_the_dead_are_not_living_and_are_buried_by_the_next(tmp_path):
 
 
 def test_a_fork_child_counts_for_itself(tmp_path):
-    """The child has an entry of its own, and leaves the parent's alone."""
+    """The child gets its own entry, and does not change the parent's."""
     mine = Process(tmp_path, every=0)
     mine.count("healed")
     there, here = os.pipe()
@@ -79,7 +79,7 @@ def test_a_fork_child_counts_for_itself(tmp_path):
 
 
 def test_where_nothing_can_be_written_nothing_is_counted(tmp_path):
-    """A file in place of the folder: the process works on uncounted."""
+    """If a file is in place of the folder, the process continues without counting."""
     (tmp_path / "procs").write_text("in the way")
     mine = Process(tmp_path, every=0)
     mine.count("healed")
@@ -89,7 +89,7 @@ def test_where_nothing_can_be_written_nothing_is_counted(tmp_path):
 
 
 def test_a_file_that_another_program_truncates_does_not_kill_the_process(tmp_path):
-    """Restoring a backup over a live workspace does so: what cannot be told is not told."""
+    """Restoring a backup over a live workspace truncates it: then the counts are dropped."""
     code = (
         "import os, sys; from pathlib import Path; from registry_api.procs import Process;"
         "p = Process(Path(sys.argv[1])); (f,) = Path(sys.argv[1], 'procs').iterdir();"
@@ -99,7 +99,7 @@ def test_a_file_that_another_program_truncates_does_not_kill_the_process(tmp_pat
 
 
 def test_counts_are_written_now_and_then(tmp_path, monkeypatch):
-    """Not with each count; with the next one after a while all of them are there."""
+    """Not at each count: the first count after the interval writes all of them."""
     mine = Process(tmp_path, every=60.0)
     for _ in range(5):
         mine.count("healed")

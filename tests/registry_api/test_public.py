@@ -5,13 +5,13 @@ from registry_api import errors
 
 
 def test_public_names_exist_and_are_sorted():
-    """`__all__` names what is there; a removal or a typing error shows here."""
+    """Every name in `__all__` exists, so that a removal or a typing error is noticed."""
     assert all(hasattr(registry_api, name) for name in registry_api.__all__)
     assert all(hasattr(errors, name) for name in errors.__all__)
 
 
 def test_every_error_is_in_the_drawn_tree_with_a_code_of_its_own():
-    """The tree at the top of errors.py is the tree; codes are stable and unique."""
+    """The tree at the top of errors.py has every error; the codes are unique."""
     classes = [getattr(errors, name) for name in errors.__all__]
     assert all(f" {c.__name__}" in errors.__doc__ or c is errors.RegistryError for c in classes)
     codes = [c.code for c in classes]

@@ -1,4 +1,4 @@
-"""registry_api.settings: where settings come from, and what is refused."""
+"""registry_api.settings: where settings come from, and which values are refused."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_environment_over_file_over_default(tmp_path):
 
 @pytest.mark.parametrize("name", ["REGISTRY_BACKND", "REGISTRY_BAKCEND", "REGISTRY_WORKSPACES"])
 def test_a_misspelt_variable_is_named(tmp_path, name):
-    """Within two letters of a known variable: an error that says which one was meant."""
+    """A name within two letters of a known variable is an error that suggests the known one."""
     with pytest.raises(SettingsError, match=r"unknown variable .* Did you mean REGISTRY_"):
         load_settings(tmp_path, env={name: "json"})
 
@@ -41,13 +41,13 @@ def test_a_bad_file_is_refused(tmp_path, text, match):
 
 
 def test_bad_values_are_named(tmp_path):
-    """The variable and the reason."""
+    """The error names the variable and the reason."""
     with pytest.raises(SettingsError, match="REGISTRY_SILENT_AFTER"):
         load_settings(tmp_path, env={"REGISTRY_SILENT_AFTER": "soon"})
 
 
 def test_the_workspace_is_found(tmp_path, monkeypatch):
-    """Argument, REGISTRY_WORKSPACE, the older variable, then the nearest parent with a registry."""
+    """Argument, REGISTRY_WORKSPACE, the legacy variable, then the nearest parent registry."""
     for name in "abc":
         (tmp_path / name).mkdir()
     env = {
@@ -75,7 +75,7 @@ def test_the_workspace_is_found(tmp_path, monkeypatch):
     [("AB", "AB", True), ("ABCD", "AB", True), ("ABCDE", "AB", False), ("ABC", "CBA", True)],
 )
 def test_edit_distance(a, b, near):
-    """At most two letters apart."""
+    """Near means at most two edits apart."""
     assert _within_two(a, b) is near
 
 

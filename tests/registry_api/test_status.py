@@ -38,12 +38,12 @@ P, A, T = PhaseStatus, AgentStatus, TaskStatus
     ],
 )
 def test_derived(recorded, phases, agents, derived):
-    """Each rule of the derivation, in its order."""
+    """Each rule of the derivation, in order."""
     assert task_status(recorded, phases, agents) is derived
 
 
 def test_vocabularies_are_closed():
-    """Every agent status but UNKNOWN is active or terminal, and what is terminal goes nowhere."""
+    """Every agent status but UNKNOWN is active or terminal; a terminal one has no transitions."""
     assert set(AgentStatus) == ACTIVE_AGENT | TERMINAL_AGENT | {A.UNKNOWN}
     assert not ACTIVE_AGENT & TERMINAL_AGENT
     assert all(not AGENT_TRANSITIONS[s] for s in TERMINAL_AGENT)
@@ -62,5 +62,5 @@ def test_vocabularies_are_closed():
     ],
 )
 def test_agent_status_is_normalised(text, status):
-    """A report's unknown word is WORKING: whoever reports is at work."""
+    """An unknown status in a report counts as WORKING: an agent that reports is active."""
     assert agent_status(text) is status

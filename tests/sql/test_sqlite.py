@@ -59,13 +59,13 @@ def file_of(workspace):
 
 
 def test_the_generated_sql_is_current():
-    """sqlite_sql.py is what `python -m backends.sql.compiled` writes."""
+    """sqlite_sql.py equals the output of `python -m backends.sql.compiled`."""
     path = Path(compiled.__file__).with_name("sqlite_sql.py")
     assert path.read_text() == compiled.render(compiled.sqlite_flavour())
 
 
 def shape(path):
-    """Every table and index, without white space."""
+    """Return every table and index with its SQL, without white space."""
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
     connection.close()
@@ -73,13 +73,13 @@ def shape(path):
 
 
 def test_a_new_file_has_the_schema_of_all_migrations(tmp_path, store):
-    """The tables made at once are those that Alembic makes step by step."""
+    """A new file has the same tables as one that Alembic upgrades step by step."""
     upgrade.upgrade("sqlite", tmp_path / "other")
     assert shape(file_of(tmp_path)) == shape(tmp_path / "other")
 
 
 def a_next_version(monkeypatch, tmp_path, *lines):
-    """Let this be a version with one migration more."""
+    """Pretend that this version has one more migration."""
     scripts = tmp_path / "migrations"
     shutil.copytree(Path(upgrade.__file__).with_name("migrations"), scripts)
     (scripts / "versions" / "v0002_more.py").write_text(
@@ -94,7 +94,7 @@ def a_next_version(monkeypatch, tmp_path, *lines):
 
 
 def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
-    """Opening runs the migrations that the file has not seen; what it holds stays."""
+    """Opening a file runs the migrations that it lacks and keeps its data."""
     store = opened(tmp_path)
     build.make(store, "t", description="kept")
     store.close()
@@ -107,16 +107,16 @@ def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
 
 
 def is_open(path):
-    """Whether this process has a descriptor of the file."""
+    """Return whether this process has a descriptor of the file."""
     found = set()
     for link in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one that lists them
+        with suppress(FileNotFoundError):  # the descriptor that lists the others
             found.add(link.readlink())
     return path in found
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch, store):
-    """The file is as before, and not kept open even while somebody looks at the error."""
+    """The file is unchanged and not kept open, even while the exception is still referenced."""
     store.close()
     before = shape(file_of(tmp_path))
     with monkeypatch.context() as patch:
@@ -129,7 +129,7 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch, store):
 
 
 def test_a_newer_file_is_refused(tmp_path, store):
-    """A schema that this version does not know is left alone, and not kept open."""
+    """A file with a newer schema is left unchanged and not kept open."""
     store.close()
     connection = sqlite3.connect(file_of(tmp_path))
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -141,8 +141,9 @@ def test_a_newer_file_is_refused(tmp_path, store):
 
 
 def test_what_is_no_database_is_named_and_left(tmp_path):
-    """A file of something else is an error that names it; its bytes stay, and it is not kept open,
-    even while somebody looks at the error."""
+    """For a file that is not a database the error names it; the file is unchanged and not kept
+    open, even while the exception is still referenced.
+    """
     path = file_of(tmp_path)
     path.parent.mkdir()
     path.write_bytes(b"not a database" * 100)
@@ -153,7 +154,7 @@ def test_what_is_no_database_is_named_and_left(tmp_path):
 
 
 def test_reading_only_makes_nothing(tmp_path):
-    """read_only neither creates a file nor takes a commit."""
+    """With read_only, opening creates no file, and a commit is refused."""
     settings = load_settings(tmp_path, env={}, backend="sqlite")
     with pytest.raises(Unavailable):
         open_store(settings, read_only=True)
@@ -171,7 +172,7 @@ def test_files_are_private(tmp_path, store):
 
 
 def plans(store, call):
-    """The query plans of what a call executes."""
+    """Return the query plans of the statements that a call executes."""
     seen = []
     with find_capability(store, SqlStore)._engine.reading() as connection:
         connection.set_trace_callback(seen.append)
@@ -212,7 +213,7 @@ COMMON = [
 
 @pytest.mark.parametrize("call", COMMON, ids=range(len(COMMON)))
 def test_no_common_query_scans_a_table(store, call):
-    """Every plan searches an index, or walks one in order; none sorts or scans a table."""
+    """Every plan searches an index or reads one in order; none sorts or scans a table."""
     build.make(store, "t1", build.agent("t1"), build.report("t1"), build.finding("t1"))
     found = plans(store, lambda: call(store))
     assert found
@@ -220,18 +221,18 @@ def test_no_common_query_scans_a_table(store, call):
         for step in steps:
             assert not re.fullmatch(r"SCAN \w+", step), (sql, step)
             ordered = "TEMP B-TREE" not in step or "RIGHT PART" in step
-            # A task's own reviews are few: sorted, after a search by the key.
+            # A task has few reviews: they may be sorted after a search by key.
             assert ordered or "reviews" in sql, (sql, step)
 
 
 def test_every_filter_is_compiled(store):
-    """Each combination of the contract's cases runs."""
+    """Each filter in the contract tests' cases runs."""
     for kind, query, _ in CASES:
         store.list_records(kind, query)
 
 
 def test_a_fork_uses_connections_of_its_own(tmp_path, store):
-    """A child may use the store it inherited, and the parent goes on unharmed."""
+    """A child may use the store that it inherited, and the parent's store still works."""
     build.make(store, "t", build.agent("t"))
     pid = os.fork()
     if pid == 0:
@@ -248,7 +249,9 @@ def test_a_fork_uses_connections_of_its_own(tmp_path, store):
 def test_a_store_that_nobody_closed_closes_before_its_connections_are_finalized(
     tmp_path, monkeypatch
 ):
-    """Whatever order the collector finds them in: Python 3.13 warns of an open one."""
+    """The order in which the garbage collector finds them does not matter: Python 3.13 warns of a
+    connection that is still open.
+    """
     left_open = []
 
     class Watched(sqlite.Connection):
@@ -263,7 +266,7 @@ def test_a_store_that_nobody_closed_closes_before_its_connections_are_finalized(
     seen, connection, reached_by = weakref.ref(engine), engine._idle[-1], {"store": store}
     del engine
     del store
-    gc.collect()  # what is on the stack stays in place, what is reached by others goes behind it
+    gc.collect()  # keeps stack references in place, moves the others behind them
     del connection, reached_by
     gc.collect()
     assert seen() is None
@@ -271,7 +274,9 @@ def test_a_store_that_nobody_closed_closes_before_its_connections_are_finalized(
 
 
 def test_a_foreign_transaction_is_waited_for_within_bounds(tmp_path, store):
-    """A program that holds SQLite's write lock without our queue: Busy, then all is well."""
+    """If another program holds SQLite's write lock without our writer queue, a commit raises Busy
+    after its time limit, and succeeds later.
+    """
     build.make(store, "t")
     quick = opened(tmp_path, lock_timeout=0.2)
     other = sqlite3.connect(file_of(tmp_path), isolation_level=None)
@@ -285,7 +290,9 @@ def test_a_foreign_transaction_is_waited_for_within_bounds(tmp_path, store):
 
 
 def test_a_full_disk_changes_nothing(tmp_path):
-    """SQLITE_FULL: Unavailable, nothing of the changeset is there, and later it works."""
+    """SQLITE_FULL becomes Unavailable, nothing of the changeset is stored, and a later commit
+    works.
+    """
     store = opened(tmp_path)
     build.make(store, "t")
     with find_capability(store, SqlStore)._engine.reading() as connection:
@@ -300,7 +307,7 @@ def test_a_full_disk_changes_nothing(tmp_path):
 
 
 def test_opening_imports_no_sqlalchemy(tmp_path):
-    """A cold writer pays for sqlite3 alone."""
+    """A new process imports sqlite3, but neither SQLAlchemy nor Alembic."""
     code = (
         "import sys; from registry_api import *; from contract_tests import build;"
         f"s = open_store(load_settings({str(tmp_path)!r}, env={{}}, backend='sqlite'));"
@@ -312,7 +319,9 @@ def test_opening_imports_no_sqlalchemy(tmp_path):
 
 
 def test_a_durable_commit_is_synced_after_its_turn(tmp_path, monkeypatch):
-    """Once a commit, on the log; others commit while one is synced; without durability never."""
+    """Each commit syncs the WAL once, after it left the writer queue, while others commit; without
+    durability nothing is synced.
+    """
     synced, go = [], threading.Event()
 
     def sync(fd):
@@ -339,7 +348,9 @@ def test_a_durable_commit_is_synced_after_its_turn(tmp_path, monkeypatch):
 
 
 def test_a_failed_sync_is_never_called_durable_later(tmp_path, monkeypatch):
-    """OutcomeUnknown; the same changeset again is a replay once the database itself has it all."""
+    """A failed sync raises OutcomeUnknown until a checkpoint has written the change to the
+    database; then the same changeset is a replay.
+    """
     real = sqlite._datasync
 
     def broken(fd):
@@ -356,7 +367,7 @@ def test_a_failed_sync_is_never_called_durable_later(tmp_path, monkeypatch):
     assert reader.execute("SELECT count(*) FROM findings").fetchone() == (1,)
     monkeypatch.setattr(sqlite, "_datasync", real)
     build.put(opened(tmp_path), build.finding("t"), expected=None)
-    with pytest.raises(OutcomeUnknown):  # the reader keeps the log from being moved whole
+    with pytest.raises(OutcomeUnknown):  # the reader prevents a complete checkpoint
         store.commit(change)
     reader.close()
     assert store.commit(change).replayed
@@ -367,7 +378,9 @@ def test_a_failed_sync_is_never_called_durable_later(tmp_path, monkeypatch):
 
 
 def test_a_disk_too_full_for_the_turns_note_leaves_no_turn_taken(tmp_path, store, monkeypatch):
-    """The note is a hint: the commit goes on without it, and others get their turn."""
+    """The note in the writer queue's file is a hint: a commit succeeds without it, and other
+    writers may write afterwards.
+    """
     build.make(store, "t", build.agent("t"))
 
     def full(*_):

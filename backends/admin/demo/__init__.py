@@ -1,1 +1,1 @@
-"""The demo: a rotten registry, writers that do not stop, a move, an independent check."""
+"""The demo: move an inconsistent registry under load, then check it independently."""

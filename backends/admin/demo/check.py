@@ -1,8 +1,9 @@
-"""The demo's independent check: plain json and sqlite3, nothing of ours.
+"""The demo's independent check: uses plain json and sqlite3, no code of this project.
 
 Reads every acknowledgement and looks for its write in the files; prints a JSON list of
-[kind, task, id, when, found] on standard output. Where a write must be is said first: ``json``, the
-documents and logs; ``sqlite``, the database, and reports in the logs too; ``both``.
+[kind, task, id, when, found] on standard output. The argument ``where`` says where each write must
+be: ``json``, in the documents and logs; ``sqlite``, in the database, reports in the logs as well;
+``both``, in all of them.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from pathlib import Path
 def main(workspace: str, where: str, *acks: str) -> None:
     """Look for every acknowledged write."""
     root = Path(workspace)
-    # First, since writers go on: what they acknowledge from now on is not looked for.
+    # Read these first: writers continue, and what they acknowledge from now on is not checked.
     said = [text.split() for name in acks for text in whole_lines(Path(name))]
     lines, agents = set(), set()
     for folder in sorted(root.glob("TASK-*")):
@@ -47,14 +48,14 @@ def main(workspace: str, where: str, *acks: str) -> None:
 
 
 def locked(path: Path) -> str:
-    """Return a document's text as it is while nobody writes it."""
+    """Return a document's text, read under a shared flock."""
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         return file.read()
 
 
 def whole_lines(path: Path) -> list[str]:
-    """Return the finished lines of a file that may be written just now."""
+    """Return the complete lines of a file that is still being written."""
     return path.read_text().rpartition("\n")[0].splitlines()
 
 

@@ -1,4 +1,4 @@
-"""An un-migrated program of the demo: edits documents under flock with plain json; none of ours."""
+"""A legacy program of the demo: edits documents under flock, with plain json alone."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ def main(workspace: str, acks: str, name: str) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether an older program would find its list of agents in a document: some are torn."""
+    """Return whether a legacy program finds the list of agents in a document: some are torn."""
     try:
         return isinstance(json.loads(path.read_bytes())["agents"], list)
     except (ValueError, KeyError, TypeError):

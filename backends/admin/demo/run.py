@@ -1,4 +1,4 @@
-"""Run the demo: the whole move under load, there, back and there again, and the checks."""
+"""Run the demo: the move under load from phase 0 to 4, back to 0, to 4 again, and the checks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from registry_api.migration import Migration, MigrationPhase, Progress
 
 __all__ = ["LEAST", "Row", "run_demo"]
 
-LEAST = 100  # acknowledged writes a step: fewer would prove nothing
+LEAST = 100  # acknowledged writes that a step needs to be meaningful
 WAY = (1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4)
-_LEGACY = 2  # un-migrated programs, at work in phases 0 to 2
-_RETIRE = 2.0  # seconds that a removed document must be unused: 15 outside a demo
-_SLOW_SYNC = 0.005  # seconds
+_LEGACY = 2  # number of legacy programs; they run in phases 0 to 2
+_RETIRE = 2.0  # seconds that a removed document must be unused; the default is 15
+_SLOW_SYNC = 0.005  # seconds; a longer fsync means a slow disk
 _HERE = "backends.admin.demo"
 
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One line of the table: a stretch of load and the switch that ended it."""
+    """One row of the table: a period of load and the switch that ended it."""
 
     step: str
     since: float
@@ -39,11 +39,11 @@ class Row:
     acknowledged: int = 0
     found: int = 0
     mismatches: int = 0
-    missing_in_json: int = 0  # when the move was back in phase 0
+    missing_in_json: int = 0  # found missing when the move was back in phase 0
 
     @property
     def lost(self) -> int:
-        """Acknowledged and not found: at the end, or on the way in phase 0."""
+        """Return how many acknowledged writes were missing: at the end, or when back in phase 0."""
         return max(self.acknowledged - self.found, self.missing_in_json)
 
 
@@ -56,13 +56,13 @@ def run_demo(
     say: Callable[[str], None],
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Run writers, an un-migrated program and the move; return the table.
+    """Run the writers, the legacy programs and the move; return the table.
 
-    Raises RegistryError when a program died or a switch failed.
+    Raises RegistryError if a program or a switch failed.
     """
     slow = _slowness(workspace)
     if slow:
-        say(f"this host is slow just now ({slow}): each step takes longer")
+        say(f"this host is slow now ({slow}), so each step takes longer")
     acks = workspace / ".registry" / "demo"
     acks.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"writer{n}" for n in range(writers)]
@@ -84,7 +84,7 @@ def run_demo(
                 if phase == MigrationPhase.READ_MIGRATION:
                     legacy_programs.start()
                 if phase == MigrationPhase.JSON_ONLY:
-                    # Back at the start: all of it is in the documents and logs alone.
+                    # Back in phase 0: everything must be in the documents and logs alone.
                     _count(workspace, acks, "json", rows, lost_only=True)
             _load(rows[-1], seconds, acks, say)
             rows[-1].seconds = time.monotonic() - rows[-1].since
@@ -96,7 +96,7 @@ def run_demo(
 
 
 def _slowness(workspace: Path) -> str:
-    """Say what makes this host slow, nothing where it is not."""
+    """Return what makes this host slow, an empty text if it is not."""
     found, cores = [], os.cpu_count() or 1
     if (load := os.getloadavg()[0]) > 1.5 * cores:
         found.append(f"load {load:.0f} on {cores} cores")
@@ -116,7 +116,7 @@ def _slowness(workspace: Path) -> str:
 def _switched(
     migration: Migration, phase: MigrationPhase, row: Row, progress: Progress | None
 ) -> Row:
-    # The workspace is made with a torn registry, as such workspaces have: it is left behind.
+    # The generated workspace has a torn document, as real ones do; its task is not moved.
     report = migration.switch(phase, actor="demo", leave_unreadable=True, progress=progress)
     done = report.steps[-1]
     row.seconds = time.monotonic() - row.since
@@ -129,7 +129,7 @@ def _switched(
 
 
 class _LegacyPrograms:
-    """Programs that were not migrated: they may work in phases 0 to 2."""
+    """The legacy programs of the demo: they may write in phases 0 to 2."""
 
     def __init__(self, workspace: Path, acks: Path) -> None:
         self._workspace, self._acks = workspace, acks
@@ -137,7 +137,7 @@ class _LegacyPrograms:
         self.names: list[str] = []
 
     def start(self) -> None:
-        """Start them, with new names each time; nothing where they run."""
+        """Start them, with new names each time; do nothing if they run."""
         if self._stack is not None:
             return
         first = len(self.names)
@@ -150,7 +150,7 @@ class _LegacyPrograms:
         )
 
     def stop(self) -> None:
-        """Let them end, and wait for it."""
+        """End them and wait until they have ended."""
         stack, self._stack = self._stack, None
         if stack is not None:
             stack.close()
@@ -177,7 +177,7 @@ def _running(commands: list[list[str]]) -> Iterator[None]:
         codes = [process.wait(60) for process in processes]
     if any(codes):
         raise VerificationFailed(
-            "a program of the demo died; its last words are above", next_step="Read them"
+            "a program of the demo failed; its error output is above", next_step="Read it"
         )
 
 
@@ -190,7 +190,7 @@ def _wait_for(acks: Path, names: list[str]) -> None:
 
 
 def _load(row: Row, seconds: float, acks: Path, say: Callable[[str], None]) -> None:
-    """Let the writers go on: for the time asked for, and until enough was acknowledged."""
+    """Let the writers run for ``seconds`` and until enough writes were acknowledged."""
     say(row.step)
     start = sum(f.read_bytes().count(b"\n") for f in acks.iterdir())
     deadline = time.monotonic() + max(30.0, 5 * seconds)
@@ -204,9 +204,9 @@ def _load(row: Row, seconds: float, acks: Path, say: Callable[[str], None]) -> N
 def _count(
     workspace: Path, acks: Path, where: str, rows: list[Row], *, lost_only: bool = False
 ) -> None:
-    """Look for every write acknowledged so far, by a program of plain json and sqlite3.
+    """Look for every write acknowledged so far, with a program that uses plain json and sqlite3.
 
-    ``lost_only``: only add to the differences what is missing; it is counted at the end.
+    ``lost_only``: only count missing writes; acknowledged ones are counted by the last check.
     """
     files = [str(path) for path in sorted(acks.iterdir())]
     command = [sys.executable, "-m", f"{_HERE}.check", str(workspace), where, *files]

@@ -1,4 +1,4 @@
-"""The demo's table."""
+"""Text output of ``registry-backend demo``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Kept(logging.Handler):
 
 @contextmanager
 def warnings_kept() -> Iterator[list[str]]:
-    """Keep this process's warnings for the table: the workspace is made with torn pieces."""
+    """Collect this process's warnings to show after the table; torn files always cause some."""
     log, handler = logging.getLogger("registry_backend"), _Kept()
     before = log.propagate
     log.addHandler(handler)
@@ -39,7 +39,7 @@ def warnings_kept() -> Iterator[list[str]]:
 
 
 def show_demo(found: dict[str, Any]) -> None:
-    """Print the table, and the one line that counts."""
+    """Print the table, the warnings, and the line with the total of lost writes."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     columns = ("step", "seconds", "pause ms", "acknowledged", "found", "lost", "mismatches")
     for name in columns:
@@ -57,8 +57,8 @@ def show_demo(found: dict[str, Any]) -> None:
     steps = found["steps"]
     for s in steps:
         if s["acknowledged"] < found["least"]:
-            console.print(f"step {s['step']}: fewer than {found['least']} writes prove nothing")
+            console.print(f"step {s['step']}: under {found['least']} writes, too few for a check")
     for text in found["left"]:
-        console.print(f"left as it was found: {text}", soft_wrap=True)
+        console.print(f"left unchanged: {text}", soft_wrap=True)
     acknowledged, there = (sum(s[k] for s in steps) for k in ("acknowledged", "found"))
     print(f"acknowledged {acknowledged}, found {there}, lost {acknowledged - there}")  # noqa: T201

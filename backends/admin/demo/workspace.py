@@ -1,4 +1,4 @@
-"""A legacy workspace as the migration report found them: counters that never fell, torn pieces."""
+"""Generate a legacy workspace like those of the migration report: stale counters, torn files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 __all__ = ["make_workspace"]
 
 TASKS, AGENTS = 43, 97
-_START = datetime(2026, 1, 4, 9, 0, 0)  # noqa: DTZ001  (the older programs write no zone)
+_START = datetime(2026, 1, 4, 9, 0, 0)  # noqa: DTZ001  (legacy programs write no time zone)
 
 
 def make_workspace(root: Path) -> None:
-    """Write 43 tasks with 97 agents, all "active" by the counters, few of them by the records."""
+    """Write 43 tasks with 97 agents: all are active by the counters, only a few by the records."""
     (root / "registry").mkdir(parents=True)
     listed: dict[str, object] = {}
     agents: dict[str, object] = {}
@@ -43,7 +43,7 @@ def make_workspace(root: Path) -> None:
 
 def _agent(task: int, place: int) -> dict[str, Any]:
     started = _START + timedelta(minutes=task)
-    # Most have ended, some never said so again, and the first of each third task is at work.
+    # Most agents have ended; the first agent of every third task still has status "working".
     status = "working" if place == 0 and task % 3 == 0 else "completed"
     return {
         "id": f"builder-{task:02}{place:04}-{place:06x}",
@@ -100,7 +100,7 @@ def _task(root: Path, task_id: str, n: int, agents: list[dict[str, Any]]) -> Non
 
 
 def _oddities(root: Path) -> None:
-    """What such workspaces also hold: a torn registry, a folder without one, a ghost's log."""
+    """Add oddities of real workspaces: a torn document, an empty folder, an unknown agent's log."""
     torn = root / "TASK-20260103-torn"
     torn.mkdir()
     (torn / "AGENT_REGISTRY.json").write_text('{"task_id": "TASK-20260103-torn", "agents": [{"i')

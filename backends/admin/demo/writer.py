@@ -1,4 +1,4 @@
-"""An agent process of the demo: reports, findings and new agents, through open_store alone."""
+"""An agent process of the demo: writes reports, findings and new agents through open_store."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from registry_api import (
 )
 from registry_api.query import ALL
 
-# Writes a second, at most, and a pause after each in proportion to it: a slow host has less to
-# copy, and each further step not ever more.
+# The most writes a second, and the pause after a write as a multiple of its duration. Without the
+# pause a slow host has more to copy with every step.
 _RATE = 50
 _PAUSE = 2
-_SABOTAGE = 500  # with --sabotage one write in so many is acknowledged and not made
+_SABOTAGE = 500  # with --sabotage one write in 500 is acknowledged but not made
 
 
 def main(workspace: str, acks: str, name: str, sabotage: str, rate: str = str(_RATE)) -> None:
@@ -55,7 +55,7 @@ def main(workspace: str, acks: str, name: str, sabotage: str, rate: str = str(_R
 
 
 def _stopped(seconds: float) -> bool:
-    """Wait for the next write's turn; return whether there is to be none."""
+    """Wait until the next write is due; return whether to stop instead (standard input ended)."""
     return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 

@@ -1,4 +1,4 @@
-"""Agent registries in example: an engine, and the hook that offers the store over it."""
+"""A registry-backend store on example: an engine, and the hook that registers the store."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from registry_api import Capability, OpenContext, RegistryStore, hookimpl
 from registry_api.hooks import RegisterStore
 from registry_api.keyvalue import KeyValueStore
 
-# What holds of the engine below. When yours keeps data: PERSISTENT; with fsync: DURABLE; several
-# processes at once: MULTI_PROCESS. MOVE_TARGET: a registry can be moved to it while it is in use.
+# What the engine below can do. Add PERSISTENT if yours keeps data, DURABLE if it syncs to disk
+# (fsync), MULTI_PROCESS if several processes may use it at once. MOVE_TARGET: a registry can be
+# moved to this store while it is in use.
 CAPABILITIES = frozenset({Capability.MOVE_TARGET})
 
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Offer ``REGISTRY_BACKEND=example`` and ``example://location``."""
+    """Register the store as ``REGISTRY_BACKEND=example`` and ``example://location``."""
     register("example", _open)
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    # Where yours lies is for you to decide: see the README.
+    # You decide where your engine keeps its data: see the README.
     return KeyValueStore(
         ExampleEngine(),
         name="example",
@@ -34,17 +35,17 @@ def _open(context: OpenContext) -> RegistryStore:
 
 
 class ExampleView:
-    """A state that nobody else changes."""
+    """A state that no other thread changes."""
 
     def __init__(self, data: dict[bytes, bytes]) -> None:
         self.data = data
 
     def get(self, key: bytes) -> bytes | None:
-        """Return what was put, or None."""
+        """Return the value of a key, None if it has none."""
         return self.data.get(key)
 
     def scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what lies between the bounds, the last one left out, in the order of the keys."""
+        """Yield the keys from ``first`` to before ``last`` with their values, in byte order."""
         for key in sorted(k for k in self.data if first <= k < last):
             yield key, self.data[key]
 
@@ -53,14 +54,14 @@ class ExampleView:
         self.data[key] = value
 
     def delete(self, key: bytes) -> None:
-        """Remove a key, if it is there."""
+        """Remove a key if it exists."""
         self.data.pop(key, None)
 
 
 class ExampleEngine:
-    """A dictionary: a writer changes a copy, which then takes the place of the old one."""
+    """A dictionary; a writer changes a copy, which then replaces the old one."""
 
-    # What your engine raises: callers see Unavailable, at the end of a write OutcomeUnknown.
+    # What your engine raises if it fails: callers get Unavailable, or OutcomeUnknown at a commit.
     failures: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class ExampleEngine:
 
     @contextmanager
     def write(self) -> Iterator[ExampleView]:
-        """Open a batch: alone, and nothing of it stands unless it ends well."""
+        """Open a batch, one at a time; an exception discards all of it."""
         with self._lock:
             batch = ExampleView(dict(self._data))
             yield batch

@@ -1,1 +1,1 @@
-"""Maps a legacy document to records and back, keeping what it does not know."""
+"""Map a legacy document to records and back, keeping its unknown fields."""

@@ -1,8 +1,8 @@
-"""Where every field and status stands in each of the two dialects of a legacy document.
+"""The place of every field and status in the two dialects of a legacy document.
 
-*server*: what the older MCP server wrote: phase statuses in upper case, phases found by index.
-*library*: what its helper functions wrote: lower case, phases found by id, a ``version`` counter.
-Everything is read in both; a new value is written in the dialect that the document has.
+*server*: written by the legacy MCP server: phase statuses in upper case, phases named by index.
+*library*: written by its helper functions: lower case, phases named by id, a ``version`` counter.
+Both are always read; a new value is written in the dialect of the document.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStat
 
 __all__ = ["DEFAULTS", "DERIVED", "FIELDS", "OURS", "Dialect", "Field", "fields_of"]
 
-OURS = "registry_backend"  # the one key that is ours, for what a dialect has no place for
+OURS = "registry_backend"  # our only key in a document, for fields that a dialect lacks
 
-# What legacy programs read of a task without asking whether it is there (KeyError, TypeError), with
-# their own defaults. Ours names under OURS which of them it wrote without having a value.
+# Keys of a task that legacy programs read without checking that they exist (KeyError, TypeError),
+# with their own defaults. OURS lists those that we wrote although the record has no value.
 DEFAULTS = {"max_agents": 45, "max_depth": 5, "max_concurrent": 20, "current_phase_index": 0}
 
 
@@ -46,10 +46,10 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A record's field and its place: ``key`` in the element, or below OURS where ``ours``.
+    """A record's field and its place: ``key`` in the element, or below OURS if ``ours``.
 
-    ``always``: legacy programs read the key without asking whether it is there. ``unreadable``:
-    what the field is where its value says nothing to us, None: its default.
+    ``always``: legacy programs read the key without checking that it exists. ``unreadable``: the
+    field's value if the value in the document is unknown to us, None: the field's default.
     """
 
     name: str
@@ -74,7 +74,8 @@ _SERVER_PHASE: dict[StrEnum, str] = {
 _LIBRARY_PHASE: dict[StrEnum, str] = {
     **{status: word.lower() for status, word in _SERVER_PHASE.items()},
 }
-# Both dialects' words and those of the system's later revisions; COMPLETED was APPROVED, advanced.
+# The words of both dialects and of the system's later revisions. COMPLETED: approved, and the task
+# had moved on.
 _PHASE_WORDS: dict[str, StrEnum] = {
     **{status.value.lower(): status for status in _P},
     "awaiting_review": _P.IN_REVIEW,
@@ -87,7 +88,7 @@ _AGENT_WORDS: dict[str, StrEnum] = {
     **{status.value: status for status in AgentStatus},
     "pending": AgentStatus.RUNNING,
     "starting": AgentStatus.RUNNING,
-    # What people and models write for them, as far as it can mean only one thing.
+    # Words that people and models write for them, if they can mean only one status.
     **dict.fromkeys(("started", "active", "in_progress", "in progress"), AgentStatus.RUNNING),
     **dict.fromkeys(("done", "complete", "finished", "succeeded"), AgentStatus.COMPLETED),
     **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), AgentStatus.TERMINATED),
@@ -138,7 +139,7 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("agent_id", "id", text, always=True),
         Field("type", "type", text, always=True),
         Field("model", "model", optional_text),
-        Field("tmux_session", "tmux_session", optional_text),  # its presence means that it runs
+        Field("tmux_session", "tmux_session", optional_text),  # present: the agent is running
         Field("parent", "parent", optional_text, always=True),
         Field("depth", "depth", optional_integer),
         Field(
@@ -188,7 +189,7 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
     ),
 }
 
-# Keys that follow from the records: read by nobody here, corrected when the document is written.
+# Keys that follow from the records: not in ``extra``, corrected when a document is written.
 DERIVED: dict[Kind, frozenset[str]] = {
     Kind.TASK: frozenset(
         {
@@ -215,7 +216,7 @@ DERIVED: dict[Kind, frozenset[str]] = {
 
 
 def fields_of(kind: Kind, dialect: Dialect) -> tuple[Field, ...]:
-    """Return the table of one kind in one dialect."""
+    """Return the fields of one kind of record in one dialect."""
     if kind is Kind.PHASE and dialect is Dialect.LIBRARY:
         return _LIBRARY_PHASE_FIELDS
     return FIELDS[kind]
@@ -230,10 +231,10 @@ _LIBRARY_PHASE_FIELDS = tuple(
 
 
 def dialect_of(document: dict[str, Any]) -> Dialect:
-    """Tell the dialect of a document by all of its signs; one without any is the server's.
+    """Return the dialect that most signs in a document point to; without any it is the server's.
 
-    The case of its phases' statuses and how it names the current phase; ``version`` counts only
-    where nothing else tells: helper functions set it in the server's documents too.
+    Signs are the case of its phase statuses and how it names the current phase. ``version`` counts
+    only if there are no others: helper functions set it in the server's documents too.
     """
     phases = document.get("phases")
     listed = phases if isinstance(phases, list) else []

@@ -1,4 +1,4 @@
-"""A whole document and the task's records, both ways: ``encode(decode(d), d) == d``."""
+"""Convert a whole document to the task's records and back: ``encode(decode(d), d) == d``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
 __all__ = ["decode", "encode"]
 
-_FLAT = frozenset({"agent_id", "findings", "verdict"})  # a library review holds its one verdict
+# Keys of a library review, which holds its single verdict itself.
+_FLAT = frozenset({"agent_id", "findings", "verdict"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +54,7 @@ class _Reader:
         self.problems.append(Problem(path=self.path, what=what))
 
     def unknown_words(self, where: str, record: Agent | Phase) -> None:
-        """Name a status or progress that is no word or number of ours."""
+        """Report a status or progress that is not a word or number of ours."""
         if record.extra == "{}":
             return
         extra = jsontext.parse_trusted(record.extra.encode())
@@ -61,27 +62,27 @@ class _Reader:
             if key in extra:
                 said = jsontext.dump_text(extra[key])[:80]
                 taken = getattr(record, key)
-                self.problem(f"{where} has an unknown {key} {said}, taken for {taken}")
+                self.problem(f"{where} has an unknown {key} {said}, read as {taken}")
 
     def elements(self, key: str) -> Iterator[tuple[int, Json]]:
-        """Yield the objects of a top-level list with their places; name what is none."""
+        """Yield the objects of a top-level list with their indexes; report other items."""
         value = self.document.get(key)
         if value is None:
             return
         if not isinstance(value, list):
-            self.problem(f"{key} is no list, not read")
+            self.problem(f"{key} is not a list, not read")
             return
         for place, element in enumerate(value):
             if isinstance(element, dict):
                 yield place, element
             else:
-                self.problem(f"{key}[{place}] is no object, not read")
+                self.problem(f"{key}[{place}] is not an object, not read")
 
 
 def decode(
     document: Json, *, task_id: str, times: Times, path: Path, problems: list[Problem]
 ) -> TaskState:
-    """Return the records of a document; name in ``problems`` what could not be taken."""
+    """Return the records of a document; add to ``problems`` what could not be read."""
     reader = _Reader(document, task_id, times, path, problems)
     dialect = dialect_of(document)
     phases = _phases(reader, dialect)
@@ -108,7 +109,7 @@ def decode(
             state.reviews[review.review_id] = review
             for verdict in _verdicts(element, review, times, dialect):
                 if verdict.verdict_id in state.verdicts:
-                    reader.problem(f"verdict {verdict.verdict_id} stands twice, read once")
+                    reader.problem(f"verdict {verdict.verdict_id} occurs twice, read once")
                     continue
                 state.verdicts[verdict.verdict_id] = verdict
     _read_ours(reader, state, dialect)
@@ -126,7 +127,7 @@ def _task(reader: _Reader, dialect: Dialect, by_id: dict[str, int]) -> Task:
 
 
 def _first_moment(reader: _Reader) -> datetime:
-    """When a document does not say when it was created: the id's date, else its first agent's."""
+    """Return a creation time for a document without one: the id's date or its first agent's."""
     named = re.fullmatch(r"TASK-(\d{8})-(\d{6})-.*", reader.task_id)
     if named:
         day, clock = named.groups()
@@ -172,7 +173,7 @@ def _phases(reader: _Reader, dialect: Dialect) -> dict[int, Phase]:
 
 
 def _bound(element: Json, by_id: dict[str, int]) -> int | None:
-    """The phase that an element names, by index or else by id."""
+    """Return the phase that an element names, by index or else by id."""
     if "phase_index" in element:
         value = element["phase_index"]
         return value if type(value) is int and abs(value) <= SAFE_INT else None
@@ -258,7 +259,7 @@ def _verdict_id(item: Json, review_id: str, place: int) -> str:
 
 
 def _read_ours(reader: _Reader, state: TaskState, dialect: Dialect) -> None:
-    """Read what only our key can hold: handovers, and verdicts whose review is not there."""
+    """Read what only our key can hold: handovers, and verdicts whose review is missing."""
     ours = ours_of(reader.document)
     for item in _objects(ours.get("handovers")):
         if is_id(item.get("handover_id")):
@@ -293,7 +294,7 @@ def _objects(value: object) -> list[Json]:
 def encode(before: TaskState, after: TaskState, document: Json, *, times: Times) -> None:
     """Change ``document``, which holds ``before``, so that it holds ``after``.
 
-    Only what differs is touched, and then the counters that follow from the records.
+    Only differences are written, and then the counters that follow from the records.
     """
     if before == after and document:
         return
@@ -317,7 +318,7 @@ class _Writer:
     dialect: Dialect
 
     def begin(self) -> None:
-        """Give a new document the keys that older programs expect, in their order."""
+        """Give a new document the keys that legacy programs expect, in their order."""
         write_element(
             Kind.TASK, self.after.task, self.document, dialect=self.dialect, times=self.times
         )
@@ -414,7 +415,7 @@ class _Writer:
         for element in listed:
             key = element.get("id") if isinstance(element, dict) else None
             if is_id(key) and key in gone:
-                continue  # its repetitions too: one that stayed would be read as the agent
+                continue  # also its duplicates: one that stayed would be read as the agent
             if not is_id(key) or key in first:
                 kept.append(element)
                 continue
@@ -432,7 +433,7 @@ class _Writer:
         self._hierarchy(before, gone)
 
     def _changed_agents(self, before: TaskState, listed: list[Any], by_id: dict[str, int]) -> None:
-        """Write the agents that differ where none came or went: most writes are such a report."""
+        """Write the changed agents if none was added or removed; most writes are such a report."""
         old = before.agents
         changed = {k: a for k, a in self.after.agents.items() if old[k] is not a}
         moved = any(old[k].parent != a.parent for k, a in changed.items())
@@ -441,7 +442,7 @@ class _Writer:
                 break
             key = element.get("id") if isinstance(element, dict) else None
             agent = changed.pop(key, None) if isinstance(key, str) else None
-            if agent is not None:  # the first of its id: a repeated one is not ours to write
+            if agent is not None:  # the first one of its id: duplicates are left as they are
                 self._agent(agent, element, by_id)
         for agent in changed.values():
             element = {}
@@ -455,7 +456,7 @@ class _Writer:
         self._bind(element, agent.phase_index, by_id)
 
     def _bind(self, element: Json, index: int | None, by_id: dict[str, int]) -> None:
-        """Name the phase of an element: by id in the library dialect, else by index."""
+        """Set the phase of an element: by id in the library dialect, else by index."""
         if _bound(element, by_id) == index:
             return
         ids = {i: phase_id for phase_id, i in by_id.items()}
@@ -588,7 +589,7 @@ class _Writer:
             self.document.pop(OURS, None)
 
     def counters(self) -> None:
-        """Correct what follows from the records, where the document has it."""
+        """Correct the counters that the document has, and increase its version."""
         by_status = Counter(a.status for a in self.after.agents.values())
         counts = {
             "total_spawned": by_status.total(),

@@ -1,4 +1,4 @@
-"""One element of a document: an object that stands for a record, read and written by a table."""
+"""Read and write one element of a document, the object of one record, by its table of fields."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def _plain_keys(kind: Kind, dialect: Dialect) -> frozenset[str]:
 
 
 def is_default(element: Json, key: str) -> bool:
-    """Whether a value stands there for legacy programs alone: the record has none."""
+    """Return whether a value was written only for legacy programs: the record has none."""
     named = ours_of(element).get("defaults")
     return isinstance(named, list) and key in named and element.get(key) == DEFAULTS.get(key)
 
 
 def ours_of(element: Json) -> Json:
-    """Return what stands under our key; {} where nothing, or nothing of ours, does."""
+    """Return the object under our key, {} if there is none."""
     value = element.get(OURS)
     return value if isinstance(value, dict) else {}
 
@@ -53,7 +53,7 @@ def read_element(
 ) -> Record:
     """Return the record; ``fixed`` fields come from elsewhere, ``derived`` keys are not kept.
 
-    A value that its field cannot hold stays in ``extra`` under its own key.
+    A value that is invalid for its field stays in ``extra`` under its own key.
     """
     values: dict[str, Any] = {}
     unreadable: Json = {}
@@ -96,9 +96,9 @@ def write_element(
     times: Times,
     derived: frozenset[str] = frozenset(),
 ) -> None:
-    """Change ``element`` so that ``read_element`` gives the record; leave what does already.
+    """Change ``element`` so that ``read_element`` returns the record; equal values stay untouched.
 
-    An element that is empty gets every key that older programs take for granted.
+    An empty element gets every key that legacy programs expect.
     """
     new = not element
     ours = dict(ours_of(element))
@@ -115,7 +115,7 @@ def write_element(
         elif found is _ABSENT and wanted == default and not (new and field.always):
             continue
         if wanted is None and found is not UNREADABLE and found is not None and not field.always:
-            # Legacy programs ask whether the key is there; a null of theirs stays.
+            # Legacy programs check whether the key exists; a null that they wrote stays.
             (ours if field.ours else element).pop(field.key)
             if kind is Kind.TASK and field.key in DEFAULTS:
                 named = ours.get("defaults")
@@ -131,7 +131,7 @@ def write_element(
         ours["defaults"] = [k for k in named if k in (*missing, "current_phase_index")]
     ours.pop("extra", None)
     if list(extra) != [k for k in element if k not in known] + unread:
-        # A key's place is taken by a field, or the order would change: all of it is kept aside.
+        # A field uses one of the keys, or the order would change: keep all of it under our key.
         ours["extra"] = extra
     if ours:
         element[OURS] = ours
@@ -140,7 +140,7 @@ def write_element(
 
 
 def _write_unknown(element: Json, unknown: Json, known: frozenset[str]) -> None:
-    """Make the keys of ``element`` that are not ``known`` those of ``unknown``, in its order."""
+    """Replace the keys of ``element`` that are not ``known`` by ``unknown``, in its order."""
     for key in [k for k in element if k not in known and k not in unknown]:
         del element[key]
     for key, value in unknown.items():
@@ -152,5 +152,5 @@ def _write_unknown(element: Json, unknown: Json, known: frozenset[str]) -> None:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are the same; for Python 1 == 1.0 == True."""
+    """Return whether two JSON values are the same; for Python 1 == 1.0 == True."""
     return type(a) is type(b) and jsontext.dump(a) == jsontext.dump(b)

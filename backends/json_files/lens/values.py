@@ -1,4 +1,4 @@
-"""How one value stands in a document: converters that read and write it."""
+"""Converters that read and write one value of a document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class _Unreadable:
-    """The mark of a value that the field cannot hold: it stays in ``extra`` under its key."""
+    """The marker of a value that is invalid for its field, which stays in ``extra``."""
 
 
 UNREADABLE = _Unreadable()
@@ -36,7 +36,7 @@ UNREADABLE = _Unreadable()
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """``read(value, times)`` gives the field's value or UNREADABLE; ``write`` is its inverse."""
+    """A pair: ``read(value, times)`` returns a value or UNREADABLE, ``write`` is its inverse."""
 
     read: Callable[[Any, Times], Any]
     write: Callable[[Any, Times], Any] = lambda value, _: value
@@ -99,7 +99,7 @@ required_moment = Converter(
 def choice(words: dict[str, StrEnum], names: dict[StrEnum, str]) -> Converter:
     """Return the converter of a vocabulary: the words read (lower case) and the one written.
 
-    Case and blanks round a word do not count.
+    Case and surrounding blanks are ignored.
     """
     return Converter(
         lambda v, _: words.get(v.strip().lower(), UNREADABLE) if isinstance(v, str) else UNREADABLE,

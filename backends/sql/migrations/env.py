@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: on its own connection, in batch mode, all or nothing."""
+"""Alembic's environment: its own connection, batch mode, all migrations in one transaction."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
 
 @event.listens_for(engine, "connect")
 def _no_implicit_begin(connection: Any, _record: object) -> None:
-    # sqlite3 would commit before DDL: with its own BEGIN off, ours covers all of a migration.
+    # sqlite3 would commit before DDL; without its implicit BEGIN, ours covers all migrations.
     connection.isolation_level = None
 
 

@@ -12,7 +12,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make every table; the next version freezes these statements here before it changes them."""
+    """Create every table. To change the schema, first copy these statements here as they are."""
     for statement in ddl():
         op.execute(statement)
     op.execute(schema.meta.insert().values(name="feed_id", value=str(uuid.uuid4())))

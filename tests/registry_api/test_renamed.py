@@ -1,0 +1,38 @@
+"""Old names are accepted for one version, and say what they are called now."""
+
+from importlib import import_module
+
+import pytest
+
+import registry_api
+from backends.admin import cli
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("registry_api", "Movable", registry_api.MigrationSource),
+        ("registry_api", "accepted", registry_api.validate_changeset),
+        ("registry_api", "commit_surely", registry_api.commit_with_retry),
+        ("registry_api.store", "Movable", registry_api.MigrationSource),
+        ("registry_api.changeset", "accepted", registry_api.validate_changeset),
+        ("registry_api.transact", "commit_surely", registry_api.commit_with_retry),
+    ],
+)
+def test_an_old_name_is_the_new_one_with_a_warning(module, old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now .*{new.__name__}"):
+        assert getattr(import_module(module), old) is new
+
+
+@pytest.mark.parametrize("module", ["registry_api", "registry_api.store", "registry_api.transact"])
+def test_an_unknown_name_is_not_an_attribute(module):
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        import_module(module).nothing  # noqa: B018  (reading it is the test)
+
+
+def test_an_old_option_is_the_new_one_with_a_warning(capsys, tmp_path):
+    """Both ask for a reason, so nothing is switched here."""
+    assert cli.main(["switch", "1", "--anyway", "--workspace", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "warning: --anyway is now --force" in said
+    assert "--reason" in said
