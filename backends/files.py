@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry_api.ownership import open_owned
+from registry_api.workspace import open_owned
 
 __all__ = [
     "Problem",

@@ -18,7 +18,7 @@ from benchmarks.measure import Row, compare, ratio
 from benchmarks.work import create, legacy_task, opened
 from registry_api import load_settings, open_migration
 from registry_api.migration import MigrationPhase
-from registry_api.procs import living, quantile
+from registry_api.workspace import living, quantile
 
 __all__ = ["at_size", "beside_writers", "cut_over", "reading", "recovery"]
 

@@ -21,7 +21,7 @@ from registry_api import (
     TaskSummary,
     record_key,
 )
-from registry_api.models import KINDS
+from registry_api.records import KINDS
 
 __all__ = ["History", "recorded_calls"]
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry_api.errors import UnknownBackend
-from registry_api.hooks import RegisterCommand, RegisterStore, hookimpl
+from registry_api.plugins import RegisterCommand, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
 
 if TYPE_CHECKING:
-    from registry_api.opening import OpenContext
+    from registry_api.plugins import OpenContext
 
 __all__ = ["registry_register_commands", "registry_register_stores"]
 

@@ -38,9 +38,8 @@ from registry_api import (
     errors,
     new_changeset,
 )
-from registry_api.models import Finding, ProgressEntry
-from registry_api.query import ALL, ALL_RECORDS
-from registry_api.wrapper import StoreWrapper
+from registry_api.records import ALL, ALL_RECORDS, Finding, ProgressEntry
+from registry_api.wrappers import StoreWrapper
 
 __all__ = ["MUTANTS"]
 

@@ -1,4 +1,4 @@
-"""What ``registry_api.keyvalue`` requires of an engine, tested on the engine's own methods."""
+"""What ``registry_api.authoring`` requires of an engine, tested on the engine's own methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from contract_tests.harness import Harness
 from registry_api import find_capability
-from registry_api.keyvalue import Engine, View
+from registry_api.authoring import Engine, View
 
 _FIRST, _LAST = b"check\0", b"check\1"
 # Keys that sort differently as bytes than as text, as numbers or with their case folded.

@@ -29,7 +29,7 @@ from registry_api import (
     record_key,
     silent,
 )
-from registry_api.query import make_cursor
+from registry_api.records import make_cursor
 
 
 def _tasks(store: RegistryStore, count: int) -> list[str]:

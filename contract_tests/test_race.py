@@ -9,16 +9,7 @@ import pytest
 from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.race_amplifier import amplified_races
-from registry_api import (
-    Agent,
-    Kind,
-    Op,
-    Put,
-    RecordQuery,
-    TaskSnapshot,
-    errors,
-    transact,
-)
+from registry_api import Agent, Kind, Op, Put, RecordQuery, TaskSnapshot, errors, transact
 
 WORKERS, ROUNDS = 4, 25
 

@@ -17,11 +17,11 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from dashboard.api import AgentId, Configured, TaskId, only_known
 from dashboard.jobs import Job, Jobs, JobState, Work
 from dashboard.refusals import REFUSALS, STREAM
-from registry_api import jsontext, open_migration
-from registry_api.control import FileControl
+from registry_api import open_migration
 from registry_api.errors import UsageError
-from registry_api.migration import MigrationPhase, Mismatch, Progress, SwitchReport
-from registry_api.opening import STATE_DIR
+from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, Progress, SwitchReport
+from registry_api.records import json_text as jsontext
+from registry_api.workspace import STATE_DIR
 
 if TYPE_CHECKING:
     from orchestrator.service import Orchestrator
@@ -126,7 +126,7 @@ async def verify(request: Request, settings: Configured, asked: Nothing) -> Even
 
     def work(progress: Progress) -> dict[str, Any]:
         # Read directly: the status of the migration would count all records.
-        record = FileControl(settings.workspace / STATE_DIR).read()
+        record = PhaseFile(settings.workspace / STATE_DIR).read()
         compared = record is not None and record.phase is not MigrationPhase.JSON_ONLY
         with closing(open_migration(settings)) as migration:
             report = migration.verify(progress=progress)

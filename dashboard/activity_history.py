@@ -8,7 +8,7 @@ from collections import deque
 
 from registry_api import AgentStatus, AsyncStore
 from registry_api.errors import RegistryError
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["ACTIVE", "EVERY", "ActivityHistory"]
 

@@ -21,10 +21,9 @@ from registry_api import (
     all_records,
     all_tasks,
 )
+from registry_api.client import end_of_feed, last_sign
 from registry_api.errors import CursorExpired, TaskNotFound
-from registry_api.follow import end_of_feed
-from registry_api.silence import last_sign
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["ActivityIndex", "Quiet"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Response
 from fastapi.routing import APIRoute
 
-from registry_api import jsontext
+from registry_api.records import json_text as jsontext
 
 __all__ = ["ExactRoute", "sendable"]
 

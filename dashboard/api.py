@@ -29,12 +29,12 @@ from registry_api import (
     TaskQuery,
     TaskStatus,
     TaskSummary,
-    jsontext,
 )
+from registry_api.client import last_sign
+from registry_api.diagnostics import metrics as process_metrics
 from registry_api.errors import InvalidQuery
-from registry_api.metrics import metrics as process_metrics
-from registry_api.silence import last_sign
-from registry_api.status import ACTIVE_AGENT, AgentStatus
+from registry_api.records import ACTIVE_AGENT, AgentStatus
+from registry_api.records import json_text as jsontext
 
 __all__ = ["numbers", "router"]
 

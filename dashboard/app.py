@@ -25,7 +25,7 @@ from dashboard.refusals import refusal_of
 from dashboard.system import System
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
 from registry_api.errors import RegistryError
-from registry_api.opening import STATE_DIR
+from registry_api.workspace import STATE_DIR
 
 __all__ = ["create_app"]
 

@@ -15,12 +15,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from registry_api import load_settings, open_store
-from registry_api.console import LOOPBACK, OK, listening, run_app, url_of
-from registry_api.durable import replace_file
 from registry_api.errors import UsageError
-from registry_api.flock import Flock
-from registry_api.opening import STATE_DIR
-from registry_api.token import operator_token, reader_token
+from registry_api.workspace import STATE_DIR, Flock, operator_token, reader_token, replace_file
+from registry_api.workspace.server_cli import LOOPBACK, OK, listening, run_app, url_of
 
 __all__ = ["app", "main"]
 

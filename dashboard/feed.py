@@ -21,7 +21,7 @@ import orjson
 
 from registry_api import AsyncStore, Change, FeedCursor
 from registry_api.errors import CursorExpired, RegistryError
-from registry_api.models import KINDS
+from registry_api.records import KINDS
 
 __all__ = ["Hub", "cursor_of", "name_of"]
 

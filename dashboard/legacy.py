@@ -9,8 +9,9 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from registry_api import Agent, Phase, Review, TaskSnapshot, Verdict, jsontext
-from registry_api.status import ACTIVE_AGENT
+from registry_api import Agent, Phase, Review, TaskSnapshot, Verdict
+from registry_api.records import ACTIVE_AGENT
+from registry_api.records import json_text as jsontext
 
 __all__ = ["agent_data", "document"]
 

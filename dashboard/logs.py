@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from registry_api import inside, jsontext
+from registry_api.records import json_text as jsontext
+from registry_api.workspace import safe_paths as inside
 
 __all__ = ["errors", "last_lines", "tail"]
 

@@ -11,11 +11,9 @@ from typing import Any
 
 from dashboard.answers import sendable
 from registry_api import Settings, open_migration
-from registry_api.control import FileControl, PhaseRecord
 from registry_api.errors import RegistryError
-from registry_api.migration import MigrationPhase, MoveStatus
-from registry_api.opening import STATE_DIR, has_legacy_registry
-from registry_api.procs import living
+from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
+from registry_api.workspace import STATE_DIR, has_legacy_registry, living
 
 __all__ = ["MigrationView"]
 
@@ -41,7 +39,7 @@ class MigrationView:
         Without a move: only the name of the store. ``busy``: a job runs here, so anything that
         would wait for it or delay it is left out.
         """
-        record = FileControl(self._folder).read()
+        record = PhaseFile(self._folder).read()
         if record is None and not has_legacy_registry(self._settings.workspace):
             return {"phase": None, "writer_of_record": store, "history": []}
         if busy:

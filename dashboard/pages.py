@@ -26,11 +26,11 @@ from registry_api import (
     TaskQuery,
     TaskSnapshot,
     TaskStatus,
-    jsontext,
 )
+from registry_api.client import gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
-from registry_api.silence import gave_sign, is_silent, last_sign
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
+from registry_api.records import json_text as jsontext
 
 __all__ = ["router"]
 

@@ -17,7 +17,7 @@ from registry_api import (
     TaskStatus,
     find_capability,
 )
-from registry_api.status import FAILED_AGENT
+from registry_api.records import FAILED_AGENT
 
 __all__ = ["Summary", "look"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dashboard.answers import sendable
 from registry_api import OpenContext, Plugins, RegistryStore, Settings
-from registry_api.doctor import RECOUNT, examine
+from registry_api.diagnostics import RECOUNT, examine
 
 __all__ = ["System"]
 

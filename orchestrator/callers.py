@@ -20,7 +20,7 @@ from orchestrator.rules.agents import SECRET_HASH
 from orchestrator.rules.draft import extra_of
 from registry_api import Agent, Kind, Refs, RegistryStore
 from registry_api.errors import TaskNotFound
-from registry_api.models import is_id
+from registry_api.records import is_id
 
 __all__ = [
     "CONDUCTOR",

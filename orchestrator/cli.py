@@ -17,8 +17,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from registry_api import load_settings
-from registry_api.console import OK, listening, run_app
 from registry_api.errors import UsageError
+from registry_api.workspace.server_cli import OK, listening, run_app
 
 __all__ = ["app", "main"]
 
@@ -84,7 +84,7 @@ def serve(
             serve_stdio(service, agent=agent)
         return OK
     from orchestrator import http as over
-    from registry_api.token import operator_token
+    from registry_api.workspace import operator_token
 
     host, port = over.parse_address(http, remote=remote)
     token = operator_token(settings.workspace)
@@ -112,7 +112,7 @@ def config(
     the token of a running server. Example: registry-orchestrator config > .mcp.json
     """
     from orchestrator.deployment import SERVER, Endpoint, client_config
-    from registry_api.token import operator_token
+    from registry_api.workspace import operator_token
 
     if http is not None and not http.startswith(("http://", "https://")):
         raise UsageError(

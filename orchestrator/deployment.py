@@ -27,13 +27,18 @@ from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
 from orchestrator.rules.draft import extra_of
 from orchestrator.settings import AgentKind
-from registry_api import Agent, RegistryStore, Task, inside, transact
-from registry_api.durable import replace_file
+from registry_api import Agent, RegistryStore, Task, transact
 from registry_api.errors import InvalidInput, Unavailable
-from registry_api.instance import instance_of, make_state_folder, place_of
-from registry_api.launching import Launch, Launcher, Prepared
-from registry_api.location import public
-from registry_api.opening import STATE_DIR
+from registry_api.plugins import Launch, Launcher, Prepared
+from registry_api.workspace import (
+    STATE_DIR,
+    instance_of,
+    make_state_folder,
+    place_of,
+    public,
+    replace_file,
+)
+from registry_api.workspace import safe_paths as inside
 
 __all__ = [
     "SERVER",

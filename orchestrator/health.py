@@ -10,7 +10,7 @@ from orchestrator import process_identity
 from orchestrator.service import Orchestrator, ended_by
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import RegistryError, TaskNotFound
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["HealthScan", "Scan"]
 

@@ -22,8 +22,8 @@ from orchestrator.server import build_server
 from orchestrator.service import Orchestrator
 from orchestrator.tools import LARGEST, LONGEST
 from registry_api import RegistryStore
-from registry_api.console import LOOPBACK
 from registry_api.errors import RegistryError, UsageError
+from registry_api.workspace.server_cli import LOOPBACK
 
 __all__ = ["http_app", "parse_address", "serve"]
 

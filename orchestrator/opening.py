@@ -10,8 +10,7 @@ from orchestrator.service import Orchestrator
 from orchestrator.settings import load_orchestrator_settings
 from registry_api import Settings, load_plugins, open_store
 from registry_api.errors import SettingsError
-from registry_api.launching import Launcher, LauncherFactory
-from registry_api.plugins import Plugins
+from registry_api.plugins import Launcher, LauncherFactory, Plugins
 
 __all__ = ["find_launcher", "open_orchestrator"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry_api import hookimpl
-from registry_api.launching import Launcher, RegisterLauncher
+from registry_api.plugins import Launcher, RegisterLauncher
 
 
 @hookimpl

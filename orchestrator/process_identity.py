@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from functools import cache
 
-from registry_api.instance import boot, machine
+from registry_api.workspace import boot, machine
 
 __all__ = ["alive", "identity_of", "is_here", "of_earlier_boot", "own_identity", "pid_of"]
 

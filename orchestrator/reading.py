@@ -56,12 +56,12 @@ from registry_api import (
     TaskSummary,
     Verdict,
     all_records,
-    inside,
-    jsontext,
 )
+from registry_api.client import last_sign
 from registry_api.errors import InvalidQuery
-from registry_api.silence import last_sign
-from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
+from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
+from registry_api.records import json_text as jsontext
+from registry_api.workspace import safe_paths as inside
 
 __all__ = ["Reading"]
 

@@ -55,13 +55,9 @@ from registry_api import (
     new_changeset,
     transact,
 )
-from registry_api.errors import (
-    InvalidInput,
-    RegistryError,
-)
-from registry_api.launching import Launcher
-from registry_api.models import is_text
-from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
+from registry_api.errors import InvalidInput, RegistryError
+from registry_api.plugins import Launcher
+from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT, is_text
 
 __all__ = ["Orchestrator", "ended_by"]
 

@@ -33,7 +33,7 @@ from orchestrator.callers import caller_of
 from orchestrator.server import Server, build_server
 from orchestrator.service import Orchestrator
 from orchestrator.tools import LARGEST
-from registry_api.models import is_text
+from registry_api.records import is_text
 
 __all__ = ["refusal_of", "serve_stdio"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orchestrator.reading import cut, reason_of
 from orchestrator.rules.draft import Draft
 from registry_api import Agent, AgentStatus, TaskSnapshot
-from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT, TERMINAL_TASK
+from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT, TERMINAL_TASK
 
 __all__ = ["View", "changes_between", "is_worked_on", "view_of"]
 

@@ -33,10 +33,10 @@ from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
 from orchestrator.tool_offers import ALL_BUT_REVIEWERS, EVERYONE, Effect, tool
-from registry_api import Agent, TaskStatus, jsontext
+from registry_api import Agent, TaskStatus
 from registry_api.errors import InvalidInput
-from registry_api.models import is_text
-from registry_api.status import TERMINAL_AGENT
+from registry_api.records import TERMINAL_AGENT, is_text
+from registry_api.records import json_text as jsontext
 
 __all__ = ["LARGEST", "LONGEST", "Tools"]
 

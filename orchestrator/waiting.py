@@ -27,9 +27,9 @@ from orchestrator.task_view import View, changes_between, is_worked_on, view_of
 from orchestrator.tool_offers import EVERYONE, Effect, tool
 from orchestrator.tools import TaskId
 from registry_api import AgentStatus, Change, FeedCursor, Finding, ProgressEntry, TaskSnapshot
+from registry_api.client import end_of_feed
 from registry_api.errors import CursorExpired
-from registry_api.follow import end_of_feed
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["Waiting"]
 

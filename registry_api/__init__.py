@@ -4,8 +4,26 @@ Authors of stores find more in the modules that ``docs/writing-a-backend.md`` na
 """
 
 from registry_api import errors
-from registry_api.aio import AsyncStore
-from registry_api.changeset import (
+from registry_api.capabilities import (
+    Legacy,
+    Logged,
+    MigrationSource,
+    MoveTarget,
+    Reconciled,
+    find_capability,
+)
+from registry_api.client.async_store import AsyncStore
+from registry_api.client.liveness import Silence, silent
+from registry_api.client.paging import all_records, all_tasks
+from registry_api.client.subscriptions import follow
+from registry_api.client.transactions import commit_with_retry, transact
+from registry_api.errors import RegistryError
+from registry_api.opening.migrations import open_migration
+from registry_api.opening.stores import open_store
+from registry_api.plugins.context import OpenContext
+from registry_api.plugins.hooks import hookimpl
+from registry_api.plugins.manager import Plugins, load_plugins
+from registry_api.records.changeset import (
     Change,
     Changeset,
     Commit,
@@ -17,10 +35,7 @@ from registry_api.changeset import (
     new_changeset,
     validate_changeset,
 )
-from registry_api.errors import RegistryError
-from registry_api.follow import follow
-from registry_api.hooks import hookimpl
-from registry_api.models import (
+from registry_api.records.models import (
     Agent,
     Finding,
     Handover,
@@ -33,34 +48,20 @@ from registry_api.models import (
     Verdict,
     record_key,
 )
-from registry_api.opening import OpenContext, open_migration, open_store
-from registry_api.plugins import Plugins, load_plugins
-from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
-from registry_api.renamed import renamed
-from registry_api.settings import Settings, load_settings
-from registry_api.silence import Silence, all_records, all_tasks, silent
-from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.state import TaskState
-from registry_api.status import (
+from registry_api.records.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery
+from registry_api.records.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
+from registry_api.records.status import (
     AgentStatus,
     PhaseStatus,
     ReviewStatus,
     TaskStatus,
     task_status,
 )
-from registry_api.store import (
-    CONTRACT_VERSION,
-    Capability,
-    Legacy,
-    Logged,
-    MigrationSource,
-    MoveTarget,
-    Reconciled,
-    RegistryStore,
-    StoreInfo,
-)
-from registry_api.transact import commit_with_retry, transact
-from registry_api.wrapper import StoreWrapper, find_capability
+from registry_api.records.task_state import TaskState
+from registry_api.renamed import accept_old_modules, renamed
+from registry_api.settings import Settings, load_settings
+from registry_api.store import CONTRACT_VERSION, Capability, RegistryStore, StoreInfo
+from registry_api.wrappers.base import StoreWrapper
 
 __all__ = [
     "ALL",
@@ -134,3 +135,6 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     return renamed(__name__, name)
+
+
+accept_old_modules()

@@ -15,15 +15,20 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry_api.errors import SettingsError
-from registry_api.location import has_credentials, public, require_private
+from registry_api.workspace.store_location import has_credentials, public, require_private
 
 __all__ = ["Settings", "find_workspace", "load_settings", "section", "unknown_variable"]
 
 PREFIX = "REGISTRY_"
+
 _URL = r"^[^\x00]+$"
+
 _LEGACY_VARIABLE = "CLAUDE_ORCHESTRATOR_WORKSPACE"
+
 FILE = "registry.toml"
+
 _SECTIONS = frozenset({"orchestrator", "dashboard"})  # tables that other programs read
+
 _PLACES = (".registry", "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
 
 

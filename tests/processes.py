@@ -19,15 +19,7 @@ from pathlib import Path
 from uuid_utils.compat import uuid7
 
 from contract_tests import build
-from registry_api import (
-    Kind,
-    Put,
-    RecordQuery,
-    load_settings,
-    new_changeset,
-    open_store,
-    transact,
-)
+from registry_api import Kind, Put, RecordQuery, load_settings, new_changeset, open_store, transact
 from tests import legacy
 from tests.dual_write.unwrap import dual
 

@@ -22,10 +22,9 @@ from registry_api import (
     open_migration,
     open_store,
 )
-from registry_api.control import FileControl
 from registry_api.errors import Conflict, OutcomeUnknown, Unavailable
-from registry_api.migration import MigrationPhase
-from registry_api.models import record_key
+from registry_api.migration import MigrationPhase, PhaseFile
+from registry_api.records import record_key
 from tests import legacy
 from tests.disks import mounted
 
@@ -201,7 +200,7 @@ def switch(disk, phase):
 
 
 def phase_of(disk):
-    return FileControl(disk.workspace / ".registry").current().phase
+    return PhaseFile(disk.workspace / ".registry").current().phase
 
 
 def frozen(disk):

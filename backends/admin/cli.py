@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from registry_api.border import typed
 from registry_api.errors import (
     Busy,
     NotPermitted,
@@ -33,6 +32,7 @@ from registry_api.errors import (
     VerificationFailed,
 )
 from registry_api.renamed import new_option
+from registry_api.typed_errors import typed
 
 __all__ = ["app", "main"]
 
@@ -271,7 +271,7 @@ def switch(
     from backends.admin.guard import Guard, seconds_of
     from backends.admin.move import phase_named, progress_shown, show_switch
     from registry_api import load_settings, open_migration
-    from registry_api.control import PhaseRecord
+    from registry_api.migration import PhaseRecord
 
     if timeout is not None and not 0 < timeout <= 600:  # not "timeout <= 0": NaN must fail too
         raise UsageError(
@@ -386,15 +386,15 @@ def _unrecorded(settings: Any) -> bool:
 
 
 def _recorded(settings: Any) -> Any:
-    from registry_api.control import FileControl
-    from registry_api.opening import STATE_DIR
+    from registry_api.migration import PhaseFile
+    from registry_api.workspace import STATE_DIR
 
-    return FileControl(settings.workspace / STATE_DIR).read()
+    return PhaseFile(settings.workspace / STATE_DIR).read()
 
 
 def _refuse_none(settings: Any) -> None:
     """Raise if there is no registry: a repair must not create one in a mistyped workspace."""
-    from registry_api.opening import STATE_DIR
+    from registry_api.workspace import STATE_DIR
 
     if settings.backend == "auto" and not (settings.workspace / STATE_DIR).exists():
         _reader(settings).close()
@@ -446,7 +446,7 @@ def reconcile(
     """
     from backends.admin.move import progress_shown, show_caught_up
     from registry_api import Logged, find_capability, load_settings, open_migration, open_store
-    from registry_api.opening import has_legacy_registry
+    from registry_api.workspace import has_legacy_registry
 
     settings = load_settings(workspace)
     _refuse_none(settings)
@@ -498,7 +498,7 @@ def doctor(*, workspace: Workspace = None, json: Json = False) -> int:
     """
     from backends.admin.doctor import show_doctor
     from registry_api import OpenContext, load_plugins, load_settings
-    from registry_api.doctor import examine
+    from registry_api.diagnostics import examine
 
     context = OpenContext(settings=load_settings(workspace), plugins=load_plugins())
     issues = [
@@ -546,7 +546,7 @@ def metrics(*, workspace: Workspace = None, json: Json = False) -> int:
     Example: registry-backend metrics > /var/lib/node_exporter/registry.prom
     """
     from registry_api import load_settings
-    from registry_api.metrics import metrics as lines
+    from registry_api.diagnostics import metrics as lines
 
     found = {"metrics": list(lines(load_settings(workspace)))}
     return _answer(found, lambda f: _said("\n".join(f["metrics"])), as_json=json)
@@ -598,7 +598,7 @@ def demo(
     from backends.admin.demo.show import show_demo, warnings_kept
     from backends.admin.demo.workspace import make_workspace
     from backends.admin.move import progress_shown
-    from registry_api.opening import has_legacy_registry
+    from registry_api.workspace import has_legacy_registry
 
     if not 0 <= seconds <= 3600 or not 1 <= writers <= 100:
         raise UsageError(

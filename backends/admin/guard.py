@@ -9,8 +9,7 @@ from collections import Counter
 from registry_api import Settings
 from registry_api.errors import UsageError
 from registry_api.migration import Migration, MigrationPhase, Progress, SwitchReport
-from registry_api.opening import STATE_DIR
-from registry_api.procs import living, quantile
+from registry_api.workspace import STATE_DIR, living, quantile
 
 __all__ = ["Guard", "seconds_of"]
 

@@ -18,11 +18,9 @@ from registry_api import (
     open_migration,
     silent,
 )
-from registry_api.control import FileControl, PhaseRecord
-from registry_api.migration import MigrationPhase, MoveStatus
-from registry_api.opening import STATE_DIR
-from registry_api.procs import living
-from registry_api.silence import last_sign
+from registry_api.client import last_sign
+from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
+from registry_api.workspace import STATE_DIR, living
 
 __all__ = ["collect"]
 
@@ -118,7 +116,7 @@ def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str |
 
 def _move(settings: Settings) -> MoveStatus | None:
     """Return the recorded move, None if there is none: opening one would write files."""
-    if FileControl(settings.workspace / STATE_DIR).read() is None:
+    if PhaseFile(settings.workspace / STATE_DIR).read() is None:
         return None
     with closing(open_migration(settings)) as migration:
         return migration.status()

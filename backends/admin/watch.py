@@ -9,10 +9,9 @@ from contextlib import closing
 from typing import Any
 
 from registry_api import Settings, open_migration
-from registry_api.control import FileControl
 from registry_api.errors import RegistryError
-from registry_api.opening import STATE_DIR
-from registry_api.procs import COUNTS, TIMES, Living, living, quantile
+from registry_api.migration import PhaseFile
+from registry_api.workspace import COUNTS, STATE_DIR, TIMES, Living, living, quantile
 
 __all__ = ["looks", "show_looks"]
 
@@ -60,7 +59,7 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _move(settings: Settings) -> dict[str, Any]:
-    if FileControl(settings.workspace / STATE_DIR).read() is None:
+    if PhaseFile(settings.workspace / STATE_DIR).read() is None:
         return {"phase": None, "dirty": 0}
     try:
         with closing(open_migration(settings)) as migration:

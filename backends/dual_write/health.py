@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from backends.dual_write.preflight import check_place
-from registry_api.control import FileControl
 from registry_api.errors import PreflightFailed, TaskNotFound
-from registry_api.health import Issue
-from registry_api.migration import MigrationPhase, MoveStatus
-from registry_api.models import Kind
-from registry_api.opening import STATE_DIR, OpenContext, open_migration, open_store
-from registry_api.query import TaskQuery
+from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile
+from registry_api.opening import open_migration, open_store
+from registry_api.plugins import Issue, OpenContext
+from registry_api.records import Kind, TaskQuery
+from registry_api.workspace import STATE_DIR
 
 __all__ = ["check_move"]
 
@@ -28,7 +27,7 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
         check_place(context.workspace)
     except PreflightFailed as error:
         yield Issue(what=error.message, next_step=error.next_step)
-    if FileControl(folder).read() is None:
+    if PhaseFile(folder).read() is None:
         return
     if not _locks_hold(folder):
         yield Issue(

@@ -33,33 +33,28 @@ from backends.dual_write.verify import (
     surplus_tasks,
     verify_tasks,
 )
-from registry_api.control import FileControl, PhaseRecord
-from registry_api.deadline import answering, at_most, within
-from registry_api.errors import (
-    Busy,
-    PreflightFailed,
-    RegistryError,
-    SwitchTimedOut,
-    Unavailable,
-)
-from registry_api.gate import Gate
-from registry_api.instance import make_state_folder
+from registry_api.capabilities import Logged, MigrationSource, Reconciled, provides
+from registry_api.errors import Busy, PreflightFailed, RegistryError, SwitchTimedOut, Unavailable
 from registry_api.migration import (
+    Gate,
     MigrationPhase,
     Mismatch,
     MoveStatus,
+    PhaseFile,
+    PhaseRecord,
     Progress,
+    Switching,
+    SwitchJournal,
     SwitchReport,
     SwitchStep,
     VerifyReport,
 )
-from registry_api.models import Kind
-from registry_api.opening import OpenContext, keep_logs
-from registry_api.ownership import open_owned
-from registry_api.store import Capability, Logged, MigrationSource, Reconciled, RegistryStore
-from registry_api.switch_journal import Switching, SwitchJournal
-from registry_api.wrapper import provides
-from registry_api.zone import machine_zone
+from registry_api.opening import keep_logs
+from registry_api.plugins import OpenContext
+from registry_api.records import Kind
+from registry_api.store import Capability, RegistryStore
+from registry_api.workspace import answering, at_most, make_state_folder, open_owned, within
+from registry_api.workspace.time_zone import machine_zone
 
 __all__ = ["Move"]
 
@@ -69,9 +64,9 @@ _LONGEST_MOMENT = 0.2  # at most; on a slow host as long as an operation takes t
 
 
 class Move:
-    """Implements registry_api.migration.Migration over a DualWriteStore of its own."""
+    """Implements registry_api.migration.protocol.Migration over a DualWriteStore of its own."""
 
-    def __init__(self, context: OpenContext, store: DualWriteStore, control: FileControl) -> None:
+    def __init__(self, context: OpenContext, store: DualWriteStore, control: PhaseFile) -> None:
         self._context = context
         self._folder = context.workspace / ".registry"
         self._store = store

@@ -8,17 +8,15 @@ from dataclasses import replace
 from backends.dual_write.health import check_move
 from backends.dual_write.move import Move, keep_mismatches
 from backends.dual_write.store import DualWriteStore, refuse_lost
-from registry_api.control import FileControl, PhaseRecord
+from registry_api.capabilities import Legacy, find_capability
 from registry_api.errors import BackendMismatch
-from registry_api.health import RegisterCheck
-from registry_api.hooks import RegisterStore, hookimpl
-from registry_api.location import usable
-from registry_api.migration import Migration
-from registry_api.observed import observer
-from registry_api.opening import STATE_DIR, OpenContext, keep_logs
-from registry_api.store import Legacy, RegistryStore
-from registry_api.wrapper import find_capability
-from registry_api.zone import machine_zone
+from registry_api.migration import Migration, PhaseFile, PhaseRecord
+from registry_api.opening import keep_logs
+from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
+from registry_api.store import RegistryStore
+from registry_api.workspace import STATE_DIR, usable
+from registry_api.workspace.time_zone import machine_zone
+from registry_api.wrappers import observer
 
 __all__ = ["registry_open_migration", "registry_register_stores"]
 
@@ -66,7 +64,7 @@ def _open(context: OpenContext) -> RegistryStore:
     return store
 
 
-def _refuse_frozen(source: RegistryStore, control: FileControl) -> None:
+def _refuse_frozen(source: RegistryStore, control: PhaseFile) -> None:
     """Raise BackendMismatch if documents are frozen by a cut-over but the phase record is missing.
 
     The frozen documents are out of date then: the target is the writer of record.
@@ -88,13 +86,13 @@ def _refuse_frozen(source: RegistryStore, control: FileControl) -> None:
     )
 
 
-def _control(context: OpenContext) -> FileControl:
+def _control(context: OpenContext) -> PhaseFile:
     settings = context.settings
     born = PhaseRecord(source=settings.source, target=settings.target)
-    return FileControl(context.workspace / STATE_DIR, unrecorded=born)
+    return PhaseFile(context.workspace / STATE_DIR, unrecorded=born)
 
 
-def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
+def _store(context: OpenContext, control: PhaseFile) -> DualWriteStore:
     record = control.current()
     folder = context.workspace / STATE_DIR
     return DualWriteStore(
@@ -105,7 +103,7 @@ def _store(context: OpenContext, control: FileControl) -> DualWriteStore:
         compare=context.settings.compare,
         on_mismatch=lambda found: keep_mismatches(folder / "mismatches.jsonl", found),
         count=context.process.count if context.process else None,
-        observe=observer(context.plugins),
+        observe=observer(context.plugins.manager.hook),
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from registry_api.capabilities import Legacy, find_capability
 from registry_api.errors import PreflightFailed
-from registry_api.store import Legacy, RegistryStore
-from registry_api.wrapper import find_capability
+from registry_api.store import RegistryStore
 
 __all__ = ["check_legacy_state", "check_merged", "check_place", "check_unreadable"]
 

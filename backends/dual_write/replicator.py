@@ -7,12 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
-from registry_api.changeset import Change, FeedCursor, Put
+from registry_api.capabilities import MoveTarget
 from registry_api.errors import CursorExpired, NotNext, TaskNotFound
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
-from registry_api.query import MAX_LIMIT, RecordQuery
-from registry_api.snapshot import Head
-from registry_api.store import MoveTarget, RegistryStore
+from registry_api.records import (
+    KINDS,
+    MAX_LIMIT,
+    Change,
+    FeedCursor,
+    Finding,
+    Head,
+    Kind,
+    ProgressEntry,
+    Put,
+    RecordQuery,
+    record_key,
+)
+from registry_api.store import RegistryStore
 
 __all__ = ["Replicator"]
 

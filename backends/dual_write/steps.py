@@ -17,8 +17,8 @@ from typing import Protocol, cast
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.throttle import Throttle
 from backends.dual_write.verify import compare_tail, verify_tasks
-from registry_api.control import PhaseRecord
-from registry_api.deadline import at_most
+from registry_api.capabilities import LateWrite, Logged, MigrationSource, provides
+from registry_api.client import all_tasks
 from registry_api.errors import (
     Busy,
     CorruptDocument,
@@ -27,12 +27,10 @@ from registry_api.errors import (
     TaskNotFound,
     VerificationFailed,
 )
-from registry_api.migration import MigrationPhase, Mismatch, Progress, VerifyReport
-from registry_api.query import TaskQuery
-from registry_api.silence import all_tasks
-from registry_api.snapshot import Head, TaskSnapshot
-from registry_api.store import LateWrite, Logged, MigrationSource, RegistryStore
-from registry_api.wrapper import provides
+from registry_api.migration import MigrationPhase, Mismatch, PhaseRecord, Progress, VerifyReport
+from registry_api.records import Head, TaskQuery, TaskSnapshot
+from registry_api.store import RegistryStore
+from registry_api.workspace import at_most
 
 __all__ = ["Step", "StepContext", "step_between"]
 

@@ -18,9 +18,8 @@ from typing import TypeVar, cast
 
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.verify import compare_snapshots
-from registry_api.changeset import Change, Changeset, Commit, FeedCursor, validate_changeset
-from registry_api.control import FileControl, PhaseRecord
-from registry_api.deadline import answering, at_most
+from registry_api.capabilities import MigrationSource, MoveTarget, provides
+from registry_api.client import all_tasks
 from registry_api.errors import (
     BackendMismatch,
     Busy,
@@ -29,22 +28,30 @@ from registry_api.errors import (
     TaskNotFound,
     Unavailable,
 )
-from registry_api.migration import MigrationPhase, Mismatch
-from registry_api.models import Kind, Record
-from registry_api.query import (
+from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, PhaseRecord
+from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    Head,
+    Kind,
     Page,
+    Record,
     RecordQuery,
     Refs,
+    RegistryCounts,
     TaskQuery,
+    TaskSnapshot,
+    TaskSummary,
     check_query,
     check_tasks,
+    validate_changeset,
 )
-from registry_api.silence import all_tasks
-from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.store import Capability, MigrationSource, MoveTarget, RegistryStore, StoreInfo
-from registry_api.wrapper import provides
+from registry_api.store import Capability, RegistryStore, StoreInfo
+from registry_api.workspace import answering, at_most
 
 __all__ = ["DualWriteStore"]
 
@@ -63,7 +70,7 @@ class DualWriteStore:
         self,
         source: RegistryStore,
         open_target: Callable[[PhaseRecord], RegistryStore],
-        control: FileControl,
+        control: PhaseFile,
         *,
         keep_logs: Callable[[RegistryStore, PhaseRecord], RegistryStore] = lambda store, _: store,
         compare: float,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from registry_api.snapshot import Head
+from registry_api.records import Head
 
 __all__ = ["Throttle"]
 

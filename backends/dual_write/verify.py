@@ -8,13 +8,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from backends.dual_write.replicator import Replicator
-from registry_api.changeset import Put
+from registry_api.client import all_records, all_tasks
 from registry_api.errors import TaskNotFound
 from registry_api.migration import Mismatch, Progress, VerifyReport
-from registry_api.models import Kind, Record, record_key
-from registry_api.query import RecordQuery, TaskQuery
-from registry_api.silence import all_records, all_tasks
-from registry_api.snapshot import Head, TaskSnapshot
+from registry_api.records import (
+    Head,
+    Kind,
+    Put,
+    Record,
+    RecordQuery,
+    TaskQuery,
+    TaskSnapshot,
+    record_key,
+)
 from registry_api.store import RegistryStore
 
 __all__ = ["compare_snapshots", "compare_tail", "compare_task", "surplus_tasks", "verify_tasks"]

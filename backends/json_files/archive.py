@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from registry_api.errors import CorruptDocument
-from registry_api.ownership import open_owned
+from registry_api.workspace import open_owned
 
 __all__ = ["Archive", "Member"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from registry_api.flock import ForkSafeLock
+from registry_api.workspace import ForkSafeLock
 
 __all__ = ["Cached", "DocumentCache"]
 

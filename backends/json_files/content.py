@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import Any
 
-from registry_api import jsontext
+from registry_api.records import json_text as jsontext
 
 __all__ = ["content_hash", "read_document", "text_over"]
 

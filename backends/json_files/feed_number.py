@@ -12,10 +12,8 @@ from typing import Any
 
 import orjson
 
-from registry_api.deadline import giving_way, patience
 from registry_api.errors import Busy, CorruptDocument
-from registry_api.flock import Flock, ForkSafeLock
-from registry_api.ownership import open_owned
+from registry_api.workspace import Flock, ForkSafeLock, giving_way, open_owned, patience
 
 __all__ = ["FeedNumbers"]
 

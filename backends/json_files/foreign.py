@@ -12,17 +12,9 @@ from backends.json_files.layout import load_document
 from backends.json_files.lens.document import encode
 from backends.json_files.merge import differing, merge, nearest
 from backends.json_files.write_ahead import WriteAhead
-from registry_api import jsontext
-from registry_api.changeset import (
-    Op,
-    Put,
-)
-from registry_api.errors import (
-    CorruptDocument,
-    Unavailable,
-)
-from registry_api.models import Kind
-from registry_api.state import TaskState
+from registry_api.errors import CorruptDocument, Unavailable
+from registry_api.records import Kind, Op, Put, TaskState
+from registry_api.records import json_text as jsontext
 
 __all__ = ["Foreign"]
 

@@ -13,11 +13,10 @@ from backends.files import open_inside, open_regular
 from backends.json_files.content import content_hash, read_document
 from backends.json_files.replica import READ_ONLY, Now, ReplicaTask
 from backends.json_files.stamp import stamp_of
-from registry_api.deadline import at_most
+from registry_api.capabilities import LateWrite
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
-from registry_api.ownership import make_folder
-from registry_api.snapshot import Head
-from registry_api.store import LateWrite
+from registry_api.records import Head
+from registry_api.workspace import at_most, make_folder
 
 __all__ = ["FrozenTask"]
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from backends.files import Problem
 from backends.json_files.layout import read_file
 from backends.jsonl.times import Times
-from registry_api import jsontext
-from registry_api.models import Handover, is_id
-from registry_api.state import TaskState
+from registry_api.records import Handover, TaskState, is_id
+from registry_api.records import json_text as jsontext
 
 __all__ = ["read_handovers"]
 

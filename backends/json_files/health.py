@@ -16,12 +16,10 @@ from backends.json_files.stored_counts import listed_tasks
 from backends.json_files.unreadable import unreadable_documents
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
-from registry_api.control import FileControl
 from registry_api.errors import CorruptDocument
-from registry_api.health import Issue
-from registry_api.migration import MigrationPhase
-from registry_api.opening import OpenContext, has_legacy_registry
-from registry_api.switch_journal import SwitchJournal
+from registry_api.migration import MigrationPhase, PhaseFile, SwitchJournal
+from registry_api.plugins import Issue, OpenContext
+from registry_api.workspace import has_legacy_registry
 
 __all__ = ["check_files"]
 
@@ -38,7 +36,7 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
     for problem in JsonView(context.workspace, times=times).problems():
         if not any(problem.startswith(path) for path in unreadable):
             yield Issue(what=problem)
-    record = FileControl(layout.state).read()
+    record = PhaseFile(layout.state).read()
     for path, what in sorted(unreadable.items()):
         left = record is not None and path in record.unreadable
         yield Issue(
@@ -82,7 +80,7 @@ def check_files(context: OpenContext) -> Iterator[Issue]:
 
 def _read_only(layout: Layout) -> Iterator[Issue]:
     """Yield documents that are read-only although legacy programs may write in this phase."""
-    record = FileControl(layout.state).read()
+    record = PhaseFile(layout.state).read()
     if record is None or record.phase >= MigrationPhase.WRITE_CUTOVER:
         return
     if SwitchJournal(layout.state).read() is not None:
@@ -98,7 +96,7 @@ def _read_only(layout: Layout) -> Iterator[Issue]:
 
 def _removed(layout: Layout, times: Times) -> Iterator[Issue]:
     """Yield documents and logs that were removed or truncated; the registry has their records."""
-    record = FileControl(layout.state).read()
+    record = PhaseFile(layout.state).read()
     if record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER:
         return
     for path in sorted((layout.state / "json").glob("*.journal")):

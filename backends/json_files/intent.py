@@ -19,9 +19,8 @@ import orjson
 
 from backends.json_files.content import content_hash
 from backends.json_files.patch import Over, Patch
-from registry_api.instance import boot
-from registry_api.models import Kind
-from registry_api.ownership import open_owned
+from registry_api.records import Kind
+from registry_api.workspace import boot, open_owned
 
 __all__ = ["AppendedLine", "Intent", "IntentFile", "pending_numbers"]
 

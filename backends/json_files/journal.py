@@ -33,23 +33,29 @@ import orjson
 
 from backends.json_files.inplace import pwrite_all
 from backends.json_files.merge import Key, touched
-from registry_api.changeset import (
+from registry_api.authoring import KEEP, KEEP_CHANGES
+from registry_api.errors import CorruptDocument
+from registry_api.records import (
+    KINDS,
     Change,
     Changeset,
     FeedCursor,
+    Finding,
+    Head,
+    Kind,
+    ProgressEntry,
     Put,
+    TaskState,
     changeset_from,
     created_at,
+    decode_record,
+    dump,
     dump_changeset,
+    encode_record,
+    record_key,
+    unstamp,
 )
-from registry_api.codec import decode_record, dump, encode_record, unstamp
-from registry_api.errors import CorruptDocument
-from registry_api.flock import ForkSafeLock
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry, record_key
-from registry_api.ownership import open_owned
-from registry_api.retention import KEEP, KEEP_CHANGES
-from registry_api.snapshot import Head
-from registry_api.state import TaskState
+from registry_api.workspace import ForkSafeLock, open_owned
 
 __all__ = ["FOREIGN", "Journal", "Recent"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.files import Problem, open_regular
-from registry_api import jsontext
 from registry_api.errors import CorruptDocument
-from registry_api.models import is_id
+from registry_api.records import is_id
+from registry_api.records import json_text as jsontext
 
 __all__ = [
     "DOCUMENT",

@@ -16,8 +16,7 @@ from backends.json_files.shared import Shared
 from backends.jsonl.append import append_line, open_log
 from backends.jsonl.lines import encode_line, without_id
 from backends.jsonl.reader import Identity, Log, find_logs, identify, log_name, read_lines
-from registry_api.changeset import Changeset
-from registry_api.models import KINDS, Kind, record_key
+from registry_api.records import KINDS, Changeset, Kind, record_key
 
 __all__ = ["TaskLogs"]
 

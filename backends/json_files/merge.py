@@ -13,19 +13,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry_api import jsontext
-from registry_api.changeset import Changeset, Delete, Op, Put
-from registry_api.models import (
+from registry_api.records import (
+    ACTIVE_AGENT,
     KINDS,
     Agent,
+    Changeset,
+    Delete,
     Finding,
     Kind,
+    Op,
     ProgressEntry,
+    Put,
     Record,
+    TaskState,
     record_key,
 )
-from registry_api.state import TaskState
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import json_text as jsontext
 
 __all__ = ["Key", "Merge", "differing", "merge", "nearest", "touched"]
 

@@ -26,12 +26,10 @@ from backends.json_files.layout import DOCUMENT, frozen_without_record, named_ta
 from backends.json_files.replica import Now, ReplicaTask
 from backends.json_files.shared import as_recorded
 from backends.json_files.store import JsonFilesStore
-from registry_api.changeset import Change, Commit
+from registry_api.capabilities import LateWrite
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound
-from registry_api.models import Finding, ProgressEntry
-from registry_api.ownership import make_folder
-from registry_api.snapshot import Head, TaskSnapshot
-from registry_api.store import LateWrite
+from registry_api.records import Change, Commit, Finding, Head, ProgressEntry, TaskSnapshot
+from registry_api.workspace import make_folder
 
 __all__ = ["JsonMigrationSource"]
 

@@ -6,12 +6,10 @@ from backends.json_files.health import check_files
 from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
-from registry_api.control import FileControl
-from registry_api.health import RegisterCheck
-from registry_api.hooks import RegisterStore, hookimpl
-from registry_api.migration import MigrationPhase
-from registry_api.opening import STATE_DIR, OpenContext
+from registry_api.migration import MigrationPhase, PhaseFile
+from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
+from registry_api.workspace import STATE_DIR
 
 
 @hookimpl
@@ -31,7 +29,7 @@ def _open(context: OpenContext) -> RegistryStore:
     times = Times.named(settings.legacy_tz)
     if context.read_only:
         return JsonView(context.workspace, times=times)
-    control = FileControl(context.workspace / STATE_DIR)
+    control = PhaseFile(context.workspace / STATE_DIR)
 
     def epoch() -> int:
         record = control.read()

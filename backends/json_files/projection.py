@@ -21,10 +21,9 @@ from backends.files import open_regular
 from backends.json_files.inplace import pwrite_all
 from backends.json_files.patch import same_behind, same_in_front
 from backends.json_files.shared import Shared
-from registry_api import jsontext
-from registry_api.durable import make_whole
-from registry_api.ownership import make_folder, open_owned
-from registry_api.snapshot import RegistryCounts, TaskSnapshot
+from registry_api.records import RegistryCounts, TaskSnapshot
+from registry_api.records import json_text as jsontext
+from registry_api.workspace import make_folder, make_whole, open_owned
 
 __all__ = ["Projection"]
 

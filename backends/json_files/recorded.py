@@ -26,20 +26,17 @@ from backends.json_files.patch import Patch
 from backends.json_files.shared import Shared
 from backends.json_files.stamp import Stamp
 from backends.json_files.task_lock import TaskLock
-from registry_api import jsontext
-from registry_api.changeset import (
+from registry_api.errors import Busy, CorruptDocument
+from registry_api.records import (
     Limits,
     Op,
     Put,
+    TaskState,
     ValidatedChangeset,
     new_changeset,
     validate_changeset,
 )
-from registry_api.errors import (
-    Busy,
-    CorruptDocument,
-)
-from registry_api.state import TaskState
+from registry_api.records import json_text as jsontext
 
 __all__ = ["FOREIGN", "Recorded"]
 

@@ -13,7 +13,7 @@ from backends.json_files.layout import Layout
 from backends.jsonl.lines import without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
-from registry_api.models import Finding, Kind, ProgressEntry, record_key
+from registry_api.records import Finding, Kind, ProgressEntry, record_key
 
 __all__ = ["History", "missing_lines", "removed_files"]
 

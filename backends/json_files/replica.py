@@ -26,15 +26,23 @@ from backends.json_files.removed import History
 from backends.json_files.stamp import stamp_of, stat_stamp
 from backends.json_files.task import TaskFiles, not_found, shown
 from backends.json_files.task_lock import lock_document
-from registry_api import jsontext
-from registry_api.changeset import Change, Changeset, Commit, changeset_from, dump_changeset
-from registry_api.deadline import patience
+from registry_api.authoring import forgotten_by
+from registry_api.capabilities import LateWrite
 from registry_api.errors import NotNext, RegistryError
-from registry_api.models import KINDS, Kind, record_key
-from registry_api.retention import forgotten_by
-from registry_api.snapshot import TaskSnapshot
-from registry_api.state import TaskState
-from registry_api.store import LateWrite
+from registry_api.records import (
+    KINDS,
+    Change,
+    Changeset,
+    Commit,
+    Kind,
+    TaskSnapshot,
+    TaskState,
+    changeset_from,
+    dump_changeset,
+    record_key,
+)
+from registry_api.records import json_text as jsontext
+from registry_api.workspace import patience
 
 __all__ = ["Now", "ReplicaTask"]
 

@@ -15,8 +15,7 @@ from backends.json_files.cache import DocumentCache
 from backends.json_files.feed_number import FeedNumbers
 from backends.json_files.layout import Layout
 from backends.jsonl.times import Times
-from registry_api.durable import replace_file, sync_folder, write_file
-from registry_api.ownership import make_folder
+from registry_api.workspace import make_folder, replace_file, sync_folder, write_file
 
 __all__ = ["Shared", "as_recorded", "is_as_recorded"]
 

@@ -23,8 +23,7 @@ from backends.json_files.task import TaskFiles
 from backends.json_files.task_cache import TaskCache
 from backends.json_files.view import JsonView
 from backends.jsonl.times import Times
-from registry_api.changeset import Change, Changeset, Commit, FeedCursor, validate_changeset
-from registry_api.deadline import at_most
+from registry_api.authoring import cursor_expired, select_records, select_tasks
 from registry_api.errors import (
     Busy,
     Conflict,
@@ -34,25 +33,32 @@ from registry_api.errors import (
     TaskNotFound,
     Unavailable,
 )
-from registry_api.flock import ForkSafeLock
-from registry_api.instance import make_state_folder
-from registry_api.models import Kind, Record, is_id
-from registry_api.ownership import make_folder
-from registry_api.query import (
+from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    AgentStatus,
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    Head,
+    Kind,
     Page,
+    Record,
     RecordQuery,
     Refs,
+    RegistryCounts,
     TaskQuery,
+    TaskSnapshot,
+    TaskStatus,
+    TaskSummary,
     check_limit,
     check_query,
+    is_id,
+    validate_changeset,
 )
-from registry_api.retention import cursor_expired
-from registry_api.select import select_records, select_tasks
-from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.status import AgentStatus, TaskStatus
 from registry_api.store import Capability, StoreInfo
+from registry_api.workspace import ForkSafeLock, at_most, make_folder, make_state_folder
 
 __all__ = ["JsonFilesStore"]
 

@@ -19,15 +19,7 @@ from backends.json_files.removed import missing_lines, removed_files
 from backends.json_files.shared import is_as_recorded
 from backends.json_files.stamp import stamp_of
 from backends.jsonl.reader import lengths
-from registry_api import jsontext
-from registry_api.changeset import (
-    Changeset,
-    Commit,
-    FeedCursor,
-    Put,
-    ValidatedChangeset,
-)
-from registry_api.deadline import give_way
+from registry_api.authoring import check_fresh
 from registry_api.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -36,10 +28,19 @@ from registry_api.errors import (
     TaskNotFound,
     Unavailable,
 )
-from registry_api.models import Finding, Kind, ProgressEntry
-from registry_api.ownership import make_folder
-from registry_api.retention import check_fresh
-from registry_api.state import TaskState
+from registry_api.records import (
+    Changeset,
+    Commit,
+    FeedCursor,
+    Finding,
+    Kind,
+    ProgressEntry,
+    Put,
+    TaskState,
+    ValidatedChangeset,
+)
+from registry_api.records import json_text as jsontext
+from registry_api.workspace import give_way, make_folder
 
 __all__ = ["FOREIGN", "TaskFiles", "not_found", "shown"]
 

@@ -18,9 +18,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from backends.files import open_frozen, open_inside
-from registry_api.deadline import give_way, giving_way, note_wait, patience
 from registry_api.errors import Busy
-from registry_api.flock import Flock, ForkSafeLock, holders_in_words
+from registry_api.workspace import (
+    Flock,
+    ForkSafeLock,
+    give_way,
+    giving_way,
+    holders_in_words,
+    note_wait,
+    patience,
+)
 
 __all__ = ["TaskLock", "lock_document"]
 

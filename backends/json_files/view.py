@@ -21,13 +21,31 @@ from backends.json_files.stored_counts import listed_tasks, read_stored_counts
 from backends.json_files.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
 from backends.jsonl.times import Times
-from registry_api.changeset import Change, Changeset, Commit, FeedCursor
+from registry_api.authoring import select_records, select_tasks
 from registry_api.errors import CorruptDocument, ReadOnly, StoreClosed, TaskNotFound
-from registry_api.models import Finding, Kind, ProgressEntry, Record
-from registry_api.query import ALL, ALL_RECORDS, Page, RecordQuery, Refs, TaskQuery, check_limit
-from registry_api.select import select_records, select_tasks
-from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.state import TaskState, after_report
+from registry_api.records import (
+    ALL,
+    ALL_RECORDS,
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    Finding,
+    Head,
+    Kind,
+    Page,
+    ProgressEntry,
+    Record,
+    RecordQuery,
+    Refs,
+    RegistryCounts,
+    TaskQuery,
+    TaskSnapshot,
+    TaskState,
+    TaskSummary,
+    after_report,
+    check_limit,
+)
 from registry_api.store import StoreInfo
 
 __all__ = ["JsonView", "read_task"]

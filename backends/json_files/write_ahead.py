@@ -19,17 +19,9 @@ from backends.json_files.journal import histories_of
 from backends.json_files.merge import shows
 from backends.json_files.patch import Patch
 from backends.json_files.recorded import Recorded
-from registry_api import jsontext
-from registry_api.changeset import (
-    ValidatedChangeset,
-    changeset_from,
-)
-from registry_api.errors import (
-    OutcomeUnknown,
-    RegistryError,
-    Unavailable,
-)
-from registry_api.state import TaskState
+from registry_api.errors import OutcomeUnknown, RegistryError, Unavailable
+from registry_api.records import TaskState, ValidatedChangeset, changeset_from
+from registry_api.records import json_text as jsontext
 
 __all__ = ["WriteAhead"]
 

@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from registry_api.flock import ForkSafeLock
-from registry_api.ownership import make_folder, open_owned
+from registry_api.workspace import ForkSafeLock, make_folder, open_owned
 
 __all__ = ["Appender", "append_line", "open_log"]
 

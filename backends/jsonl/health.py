@@ -8,8 +8,8 @@ from contextlib import closing
 from backends.jsonl.store import LoggedStore, is_kept_for
 from backends.jsonl.times import Times
 from registry_api.errors import Unavailable
-from registry_api.health import Issue
-from registry_api.opening import OpenContext, open_store
+from registry_api.opening import open_store
+from registry_api.plugins import Issue, OpenContext
 
 __all__ = ["check_logs"]
 

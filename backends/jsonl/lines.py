@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from backends.jsonl.times import Times
-from registry_api import jsontext
-from registry_api.models import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id
+from registry_api.records import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id
+from registry_api.records import json_text as jsontext
 
 __all__ = ["LineError", "encode_line", "generation", "parse_line", "without_id"]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from backends.jsonl.health import check_logs
 from backends.jsonl.store import LoggedStore, is_kept_for
 from backends.jsonl.times import Times
-from registry_api.health import RegisterCheck
-from registry_api.hooks import hookimpl
-from registry_api.opening import OpenContext
+from registry_api.plugins import OpenContext, RegisterCheck, hookimpl
 from registry_api.store import RegistryStore
 
 __all__ = ["registry_keep_logs", "registry_register_health_checks"]

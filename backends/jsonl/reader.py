@@ -13,7 +13,7 @@ from typing import BinaryIO
 from backends.files import Problem, open_regular
 from backends.jsonl.lines import LineError, generation, parse_line
 from backends.jsonl.times import Times
-from registry_api.models import KINDS, Finding, Kind, ProgressEntry
+from registry_api.records import KINDS, Finding, Kind, ProgressEntry
 
 __all__ = ["Identity", "Log", "find_logs", "identify", "lengths", "log_name", "read_lines"]
 

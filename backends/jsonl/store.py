@@ -14,13 +14,24 @@ from backends.jsonl.append import Appender
 from backends.jsonl.lines import encode_line, without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
-from registry_api.changeset import Changeset, Commit, Put, new_changeset, validate_changeset
+from registry_api.capabilities import Reconciled
+from registry_api.client import all_records, all_tasks
 from registry_api.errors import InvalidChangeset, RecordExists
-from registry_api.models import Finding, Kind, ProgressEntry, record_key
-from registry_api.query import RecordQuery, TaskQuery
-from registry_api.silence import all_records, all_tasks
-from registry_api.store import Capability, Reconciled, RegistryStore
-from registry_api.wrapper import StoreWrapper
+from registry_api.records import (
+    Changeset,
+    Commit,
+    Finding,
+    Kind,
+    ProgressEntry,
+    Put,
+    RecordQuery,
+    TaskQuery,
+    new_changeset,
+    record_key,
+    validate_changeset,
+)
+from registry_api.store import Capability, RegistryStore
+from registry_api.wrappers import StoreWrapper
 
 __all__ = ["LoggedStore", "is_kept_for"]
 

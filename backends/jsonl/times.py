@@ -7,7 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from registry_api.errors import SettingsError
-from registry_api.zone import machine_zone
+from registry_api.workspace.time_zone import machine_zone
 
 __all__ = ["Times"]
 

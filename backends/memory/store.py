@@ -12,15 +12,15 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TypeAlias
 
-from registry_api.changeset import (
-    Change,
-    Changeset,
-    Commit,
-    FeedCursor,
-    Limits,
-    Put,
-    commit_of,
-    validate_changeset,
+from registry_api.authoring import (
+    KEEP,
+    KEEP_CHANGES,
+    TRIM_BATCH,
+    check_fresh,
+    cursor_expired,
+    forgotten_by,
+    select_records,
+    select_tasks,
 )
 from registry_api.errors import (
     Conflict,
@@ -30,36 +30,36 @@ from registry_api.errors import (
     StoreClosed,
     TaskNotFound,
 )
-from registry_api.hooks import RegisterStore, hookimpl
-from registry_api.models import (
-    KINDS,
-    Finding,
-    Kind,
-    ProgressEntry,
-    Record,
-    record_key,
-)
-from registry_api.query import (
+from registry_api.plugins import RegisterStore, hookimpl
+from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    KINDS,
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    Finding,
+    Head,
+    Kind,
+    Limits,
     Page,
+    ProgressEntry,
+    Put,
+    Record,
     RecordQuery,
     Refs,
+    RegistryCounts,
     TaskQuery,
+    TaskSnapshot,
+    TaskState,
+    TaskSummary,
     check_limit,
     check_query,
+    commit_of,
+    record_key,
+    validate_changeset,
 )
-from registry_api.retention import (
-    KEEP,
-    KEEP_CHANGES,
-    TRIM_BATCH,
-    check_fresh,
-    cursor_expired,
-    forgotten_by,
-)
-from registry_api.select import select_records, select_tasks
-from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.state import TaskState
 from registry_api.store import Capability, StoreInfo
 
 History: TypeAlias = ProgressEntry | Finding

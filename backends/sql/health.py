@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
-from registry_api.health import Issue
-from registry_api.opening import SQLITE_FILE, STATE_DIR, OpenContext
+from registry_api.plugins import Issue, OpenContext
+from registry_api.workspace import SQLITE_FILE, STATE_DIR
 
 __all__ = ["check_sqlite"]
 

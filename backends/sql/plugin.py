@@ -8,11 +8,9 @@ from backends.sql.health import check_sqlite
 from backends.sql.sqlite import SqliteEngine
 from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
-from registry_api.health import RegisterCheck
-from registry_api.hooks import RegisterStore, hookimpl
-from registry_api.instance import make_state_folder
-from registry_api.opening import SQLITE_FILE, STATE_DIR, OpenContext
+from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
+from registry_api.workspace import SQLITE_FILE, STATE_DIR, make_state_folder
 
 __all__ = ["registry_register_stores"]
 

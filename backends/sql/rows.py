@@ -13,8 +13,7 @@ from typing import Any
 
 import orjson
 
-from registry_api.codec import field_types, stamp, unstamp
-from registry_api.models import CLASSES, Kind, Record
+from registry_api.records import CLASSES, Kind, Record, field_types, stamp, unstamp
 
 __all__ = ["TABLES", "RowCodec", "codec"]
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from backends.sql.sqlite_sql import DDL
 from backends.sql.writer_queue import WriterQueue
-from registry_api.deadline import patience
 from registry_api.errors import (
     Busy,
     CorruptDocument,
@@ -30,7 +29,7 @@ from registry_api.errors import (
     StoreClosed,
     Unavailable,
 )
-from registry_api.ownership import make_folder, open_owned
+from registry_api.workspace import make_folder, open_owned, patience
 
 __all__ = ["SqliteEngine"]
 

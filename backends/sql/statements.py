@@ -26,8 +26,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from backends.sql import schema
 from backends.sql.rows import TABLES, codec
-from registry_api.models import KEY_FIELD, Kind
-from registry_api.query import FILTERS, MOMENT, SORT, TEXT
+from registry_api.records import FILTERS, KEY_FIELD, MOMENT, SORT, TEXT, Kind
 
 __all__ = ["SUMMARY", "Flavour", "ddl", "fragments", "statements"]
 

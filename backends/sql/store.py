@@ -14,17 +14,15 @@ import orjson
 
 from backends.sql.rows import TABLES, codec
 from backends.sql.writing import Execute, Feed, TaskRow, Writing, read_task_row
-from registry_api.changeset import (
-    Change,
-    Changeset,
-    Commit,
-    FeedCursor,
-    changeset_from,
-    commit_of,
-    dump_changeset,
-    validate_changeset,
+from registry_api.authoring import (
+    KEEP,
+    KEEP_CHANGES,
+    TRIM_BATCH,
+    check_fresh,
+    cursor_expired,
+    forgotten_by,
+    page_key,
 )
-from registry_api.codec import stamp, unstamp
 from registry_api.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -34,33 +32,43 @@ from registry_api.errors import (
     RegistryError,
     TaskNotFound,
 )
-from registry_api.models import SAFE_INT, Finding, Kind, ProgressEntry, Record, is_id
-from registry_api.query import (
+from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    SAFE_INT,
+    AgentStatus,
+    Change,
+    Changeset,
+    Commit,
+    FeedCursor,
+    Finding,
+    Head,
+    Kind,
     Page,
     PageKey,
+    ProgressEntry,
+    Record,
     RecordQuery,
     Refs,
+    RegistryCounts,
     TaskQuery,
+    TaskSnapshot,
+    TaskState,
+    TaskStatus,
+    TaskSummary,
+    changeset_from,
     check_limit,
     check_query,
     check_tasks,
+    commit_of,
+    dump_changeset,
+    is_id,
     make_cursor,
     read_cursor,
+    stamp,
+    unstamp,
+    validate_changeset,
 )
-from registry_api.retention import (
-    KEEP,
-    KEEP_CHANGES,
-    TRIM_BATCH,
-    check_fresh,
-    cursor_expired,
-    forgotten_by,
-)
-from registry_api.select import page_key
-from registry_api.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
-from registry_api.state import TaskState
-from registry_api.status import AgentStatus, TaskStatus
 from registry_api.store import Capability, StoreInfo
 
 __all__ = ["Engine", "SqlStore"]

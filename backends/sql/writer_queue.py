@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from registry_api.errors import Busy
-from registry_api.flock import Flock, acquire_within
+from registry_api.workspace import Flock, acquire_within
 
 __all__ = ["WriterQueue"]
 

@@ -9,31 +9,33 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from backends.sql.rows import TABLES, codec
-from registry_api.changeset import Op, Put, created_at
-from registry_api.codec import stamp, unstamp
-from registry_api.models import (
+from registry_api.authoring import KEEP_CHANGES, TRIM_BATCH
+from registry_api.records import (
+    ACTIVE_AGENT,
     KEY_FIELD,
     KINDS,
+    TERMINAL_AGENT,
     Agent,
+    AgentStatus,
     Finding,
     Handover,
     Kind,
+    Op,
+    PhaseStatus,
     ProgressEntry,
+    Put,
     Record,
     Task,
-    record_key,
-)
-from registry_api.retention import KEEP_CHANGES, TRIM_BATCH
-from registry_api.snapshot import TaskSnapshot
-from registry_api.state import effect_of_report, exists
-from registry_api.status import (
-    ACTIVE_AGENT,
-    TERMINAL_AGENT,
-    AgentStatus,
-    PhaseStatus,
+    TaskSnapshot,
     TaskStatus,
     agent_status,
+    created_at,
+    effect_of_report,
+    exists,
+    record_key,
+    stamp,
     task_status,
+    unstamp,
 )
 
 __all__ = ["Execute", "Feed", "TaskRow", "Writing", "read_task_row"]

@@ -1,4 +1,4 @@
-"""An LMDB store: an engine for ``registry_api.keyvalue``, and the hook that registers it."""
+"""An LMDB store: an engine for ``registry_api.authoring``, and the hook that registers it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import lmdb
 
 from registry_api import Capability, OpenContext, RegistryStore, hookimpl
+from registry_api.authoring import KeyValueStore
 from registry_api.errors import Unavailable
-from registry_api.flock import ForkSafeLock
-from registry_api.hooks import RegisterStore
-from registry_api.keyvalue import KeyValueStore
+from registry_api.plugins import RegisterStore
+from registry_api.workspace import ForkSafeLock
 
 _CAPABILITIES = frozenset(
     {

@@ -23,9 +23,8 @@ import psutil
 
 from orchestrator import process_identity
 from orchestrator.launchers import starter
-from registry_api.instance import instance_of
-from registry_api.launching import Launch, Running
-from registry_api.opening import STATE_DIR
+from registry_api.plugins import Launch, Running
+from registry_api.workspace import STATE_DIR, instance_of
 
 __all__ = ["ProcessLauncher"]
 

@@ -27,7 +27,7 @@ from registry_api import (
     TaskSnapshot,
 )
 from registry_api.errors import InvalidInput
-from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
+from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT
 
 __all__ = [
     "SECRET_HASH",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.rules.draft import Draft, extra_of
-from registry_api import Finding, Phase, PhaseStatus, TaskSnapshot, jsontext
+from registry_api import Finding, Phase, PhaseStatus, TaskSnapshot
+from registry_api.records import json_text as jsontext
 
 __all__ = ["Accumulated", "accumulate"]
 

@@ -20,12 +20,11 @@ from registry_api import (
     TaskState,
     TaskStatus,
     Verdict,
-    jsontext,
     record_key,
     task_status,
 )
-from registry_api.models import KINDS
-from registry_api.status import ACTIVE_AGENT, TASK_TRANSITIONS, TERMINAL_TASK
+from registry_api.records import ACTIVE_AGENT, KINDS, TASK_TRANSITIONS, TERMINAL_TASK
+from registry_api.records import json_text as jsontext
 
 __all__ = ["Draft", "extra_of", "with_extra"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.rules import phases, reviews
 from orchestrator.rules.draft import Draft
 from registry_api import Phase, PhaseStatus, TaskSnapshot
-from registry_api.status import ACTIVE_AGENT, TERMINAL_TASK
+from registry_api.records import ACTIVE_AGENT, TERMINAL_TASK
 
 __all__ = ["next_step"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.rules.draft import Draft, extra_of
-from registry_api import Finding, Handover, Phase, ProgressEntry, jsontext
+from registry_api import Finding, Handover, Phase, ProgressEntry
+from registry_api.records import json_text as jsontext
 
 __all__ = ["HandoverPlan", "leave"]
 

@@ -10,7 +10,7 @@ from orchestrator.rules.draft import Draft, with_extra
 from orchestrator.rules.handovers import HandoverPlan, leave
 from registry_api import AgentStatus, Op, Phase, PhaseStatus, TaskSnapshot
 from registry_api.errors import InvalidInput
-from registry_api.status import ACTIVE_AGENT, PHASE_TRANSITIONS
+from registry_api.records import ACTIVE_AGENT, PHASE_TRANSITIONS
 
 __all__ = [
     "NEXT",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orchestrator.errors import AgentNotFound
 from registry_api import AgentStatus, Op, ProgressEntry, Put, TaskSnapshot
 from registry_api.errors import InvalidInput
-from registry_api.status import ACTIVE_AGENT, TERMINAL_AGENT
+from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT
 
 __all__ = ["Reported", "report", "reported"]
 

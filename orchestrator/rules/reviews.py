@@ -23,7 +23,7 @@ from registry_api import (
     Verdict,
 )
 from registry_api.errors import InvalidInput
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 
 __all__ = [
     "AbortReview",

@@ -9,7 +9,7 @@ from orchestrator.rules import phases, reviews
 from orchestrator.rules.draft import Draft, with_extra
 from orchestrator.rules.reviews import ReviewPlan
 from registry_api import Op, PhaseStatus, TaskSnapshot
-from registry_api.status import PHASE_TRANSITIONS
+from registry_api.records import PHASE_TRANSITIONS
 
 __all__ = ["MarkRevisionReady", "SubmitPhase", "agent_ended", "revision_ready", "submit"]
 

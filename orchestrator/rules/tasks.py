@@ -16,9 +16,9 @@ from registry_api import (
     Task,
     TaskSnapshot,
     TaskStatus,
-    jsontext,
 )
-from registry_api.status import TERMINAL_AGENT
+from registry_api.records import TERMINAL_AGENT
+from registry_api.records import json_text as jsontext
 
 __all__ = ["CancelTask", "CreateTask", "PhasePlan", "cancel", "create"]
 

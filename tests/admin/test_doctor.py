@@ -13,9 +13,8 @@ import pytest
 from backends.admin.cli import main
 from contract_tests import build
 from registry_api import load_settings, open_migration, open_store
-from registry_api.health import Issue
 from registry_api.migration import MigrationPhase
-from registry_api.plugins import Plugins, load_plugins
+from registry_api.plugins import Issue, Plugins, load_plugins
 from tests import legacy, samples
 
 

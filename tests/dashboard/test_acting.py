@@ -11,16 +11,8 @@ import pytest
 
 from contract_tests import build
 from orchestrator.opening import open_orchestrator
-from registry_api import (
-    AgentStatus,
-    PhaseStatus,
-    load_settings,
-    open_migration,
-    open_store,
-)
-from registry_api.control import FileControl
-from registry_api.gate import Gate
-from registry_api.migration import MigrationPhase
+from registry_api import AgentStatus, PhaseStatus, load_settings, open_migration, open_store
+from registry_api.migration import Gate, MigrationPhase, PhaseFile
 from tests import legacy
 from tests.dashboard.serving import serving
 from tests.dashboard.test_events import stream
@@ -55,7 +47,7 @@ def act(served, path, body=None):
 
 
 def phase_of(workspace):
-    return FileControl(workspace / ".registry").read().phase
+    return PhaseFile(workspace / ".registry").read().phase
 
 
 def test_a_whole_move_and_back(workspace):

@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 from contract_tests import build
-from registry_api import (
-    PhaseStatus,
-    Review,
-    ReviewStatus,
-    load_settings,
-    open_store,
-)
+from registry_api import PhaseStatus, Review, ReviewStatus, load_settings, open_store
 from registry_api.migration import MigrationPhase
 from tests import legacy
 from tests.dashboard.serving import serving

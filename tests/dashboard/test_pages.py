@@ -6,15 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from contract_tests import build
-from registry_api import (
-    Handover,
-    PhaseStatus,
-    Review,
-    Verdict,
-    jsontext,
-    load_settings,
-    open_store,
-)
+from registry_api import Handover, PhaseStatus, Review, Verdict, load_settings, open_store
+from registry_api.records import json_text as jsontext
 from tests import legacy
 from tests.dashboard.serving import serving
 

@@ -23,10 +23,9 @@ from registry_api import (
     open_store,
     silent,
 )
+from registry_api.client import is_silent, last_sign
 from registry_api.migration import MigrationPhase
-from registry_api.query import TaskQuery
-from registry_api.silence import is_silent, last_sign
-from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, AgentStatus
+from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, AgentStatus, TaskQuery
 from tests.dashboard.serving import serving
 from tests.samples import copy_of
 

@@ -21,7 +21,7 @@ from orchestrator.tool_offers import offer_of
 from orchestrator.tools import Tools
 from orchestrator.waiting import Waiting
 from registry_api import Capability
-from registry_api.hooks import Hooks
+from registry_api.plugins import Hooks
 from registry_api.settings import Settings
 from tests import legacy
 

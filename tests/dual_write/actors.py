@@ -25,11 +25,9 @@ from registry_api import (
     open_migration,
     open_store,
 )
-from registry_api.control import FileControl
 from registry_api.errors import Conflict, RegistryError, Unavailable
-from registry_api.migration import MigrationPhase
+from registry_api.migration import MigrationPhase, PhaseFile, SwitchJournal
 from registry_api.plugins import load_plugins
-from registry_api.switch_journal import SwitchJournal
 
 TASK = "TASK-1"
 TARGET_WRITES = ("apply", "apply_all", "replace")
@@ -170,7 +168,7 @@ def _watch_calls(stops, kind, names):
 
 def _watch_switch(stops):
     _watch_calls(stops, SwitchJournal, ("write", "clear"))
-    _watch_calls(stops, FileControl, ("advance",))
+    _watch_calls(stops, PhaseFile, ("advance",))
     _watch_calls(stops, JsonMigrationSource, ("freeze", "sweep", "thaw"))
 
 

@@ -15,10 +15,8 @@ from contextlib import contextmanager
 
 from contract_tests import build
 from registry_api import Handover, Kind, ProgressEntry, Put, new_changeset
-from registry_api.control import FileControl
-from registry_api.migration import MigrationPhase
-from registry_api.models import record_key
-from registry_api.state import TaskState
+from registry_api.migration import MigrationPhase, PhaseFile
+from registry_api.records import TaskState, record_key
 from tests.dual_write import actors
 from tests.dual_write.actors import TASK, Actor, document_of, history_of, opened
 from tests.dual_write.unwrap import dual
@@ -68,7 +66,7 @@ class Play:
 
     def phase(self):
         """Return the phase that is recorded now."""
-        return FileControl(self.workspace / ".registry").current().phase
+        return PhaseFile(self.workspace / ".registry").current().phase
 
     def acked(self):
         """Return the names that must be in the record: those acknowledged so far, except edits of

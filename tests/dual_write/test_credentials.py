@@ -8,7 +8,7 @@ import pytest
 from backends.admin.cli import main
 from registry_api import load_settings
 from registry_api.errors import SettingsError
-from registry_api.location import has_credentials, public, same_place, usable
+from registry_api.workspace import has_credentials, public, same_place, usable
 from tests import legacy
 from tests.registry_api.test_plugins import install
 

@@ -25,9 +25,8 @@ from registry_api import (
     open_migration,
     open_store,
 )
-from registry_api.control import FileControl
 from registry_api.errors import BackendMismatch, RegistryError
-from registry_api.migration import MigrationPhase
+from registry_api.migration import MigrationPhase, PhaseFile
 from tests import legacy
 
 ENV = {"REGISTRY_RETIRE_SECONDS": "0", "REGISTRY_DURABLE": "0"}
@@ -180,7 +179,7 @@ def test_frozen_documents_are_thawed_though_the_switchs_file_is_empty(workspace,
     a power loss emptied switch.json."""
     switch(workspace, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(FileControl, "advance", die)
+        patch.setattr(PhaseFile, "advance", die)
         patch.setattr(steps._CutOver, "undo", die)
         with pytest.raises(Killed):
             switch(workspace, 3)

@@ -11,9 +11,9 @@ import pytest
 from backends.admin.cli import main
 from contract_tests import build
 from registry_api import Kind, load_plugins, load_settings, open_store
-from registry_api.control import FileControl
-from registry_api.hooks import hookimpl
-from registry_api.procs import Process
+from registry_api.migration import PhaseFile
+from registry_api.plugins import hookimpl
+from registry_api.workspace import Process
 from tests import legacy
 from tests.dual_write.unwrap import dual
 
@@ -123,7 +123,7 @@ def test_a_guarded_switch_steps_back_by_itself(workspace, capsys):
 
     def fail():
         while not stop.wait(0.05):
-            if FileControl(workspace / ".registry").current().phase == 2:
+            if PhaseFile(workspace / ".registry").current().phase == 2:
                 process.count("failed")
 
     failing = threading.Thread(target=fail)
@@ -137,7 +137,7 @@ def test_a_guarded_switch_steps_back_by_itself(workspace, capsys):
         process.close()
     assert code == 3
     assert any("stepped back to 1" in note for note in found["notes"])
-    assert FileControl(workspace / ".registry").current().phase == 1
+    assert PhaseFile(workspace / ".registry").current().phase == 1
 
 
 def test_a_guarded_switch_that_goes_well_stays(workspace, capsys):

@@ -20,19 +20,17 @@ from backends.admin.cli import main
 from backends.dual_write import move, steps
 from contract_tests import build
 from contract_tests.harness import Harness
-from registry_api import (
-    Kind,
-    RecordQuery,
-    all_records,
-    load_settings,
-    open_migration,
-    open_store,
-)
-from registry_api.control import FileControl, PhaseRecord
+from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
 from registry_api.errors import BackendMismatch, CorruptDocument, SwitchTimedOut
-from registry_api.gate import Gate
-from registry_api.migration import MigrationPhase, Mismatch, VerifyReport
-from registry_api.procs import Process
+from registry_api.migration import (
+    Gate,
+    MigrationPhase,
+    Mismatch,
+    PhaseFile,
+    PhaseRecord,
+    VerifyReport,
+)
+from registry_api.workspace import Process
 from tests import legacy, samples
 from tests.dual_write.unwrap import dual
 
@@ -42,7 +40,7 @@ def opened(workspace, **env):
 
 
 def phase_of(workspace):
-    record = FileControl(workspace / ".registry").current()
+    record = PhaseFile(workspace / ".registry").current()
     return record.phase, record.epoch
 
 
@@ -305,18 +303,18 @@ def test_the_zone_is_recorded_when_a_registry_is_first_written_to(workspace, liv
     opened(workspace).close()
     live_in("UTC")
     opened(workspace, registry_legacy_tz="Europe/Berlin").close()
-    assert FileControl(workspace / ".registry").current().zone == "Asia/Tokyo"
+    assert PhaseFile(workspace / ".registry").current().zone == "Asia/Tokyo"
     document = json.loads((workspace / "TASK-0" / "AGENT_REGISTRY.json").read_text())
     naive = datetime.fromisoformat(document["created_at"])
     told = opened(workspace).load("TASK-0").task.created_at
     assert told == naive.replace(tzinfo=ZoneInfo("Asia/Tokyo"))
     switch(workspace, 1)
-    assert FileControl(workspace / ".registry").current().zone == "Asia/Tokyo"
+    assert PhaseFile(workspace / ".registry").current().zone == "Asia/Tokyo"
 
 
 def test_a_switch_records_the_zone_where_none_is(workspace, live_in):
     """A switch adds the zone to a record that has none."""
-    control = FileControl(workspace / ".registry")
+    control = PhaseFile(workspace / ".registry")
     control.advance(0, PhaseRecord(epoch=1))
     live_in("Asia/Tokyo")
     switch(workspace, 1)
@@ -408,9 +406,9 @@ def test_verify_never_undoes_a_switch(workspace, monkeypatch):
 DYING = """
 import os, signal, sys
 from registry_api import *
-from registry_api.control import FileControl
+from registry_api.migration import PhaseFile
 from registry_api.migration import MigrationPhase
-FileControl.advance = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+PhaseFile.advance = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 open_migration(load_settings(sys.argv[1], env={})).switch(MigrationPhase(1), actor="dying")
 """
 

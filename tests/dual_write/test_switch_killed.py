@@ -8,8 +8,7 @@ import pytest
 
 from contract_tests import build
 from registry_api import load_settings, open_migration, open_store
-from registry_api.control import FileControl
-from registry_api.migration import MigrationPhase
+from registry_api.migration import MigrationPhase, PhaseFile
 from tests import legacy, strace
 
 SWITCH = """
@@ -55,7 +54,7 @@ def is_whole(workspace):
         build.put(store, build.report(TASK, "a1", progress=43), expected=None)
         found = {a.agent_id: a.progress for a in store.load(TASK).agents}
         assert found == {"a1": 43, "ours": 42}
-    phase = FileControl(workspace / ".registry").current().phase
+    phase = PhaseFile(workspace / ".registry").current().phase
     if phase < 4:
         mode = document(workspace).stat().st_mode
         assert bool(mode & stat.S_IWUSR) is (phase < 3)

@@ -13,7 +13,7 @@ from contract_tests import build
 from orchestrator import state_db
 from registry_api import Kind, load_settings, open_migration, open_store
 from registry_api.migration import MigrationPhase
-from registry_api.query import RecordQuery
+from registry_api.records import RecordQuery
 from tests import legacy, processes
 
 ENV = {"REGISTRY_RETIRE_SECONDS": "0.1"}

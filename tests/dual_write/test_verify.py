@@ -7,14 +7,7 @@ import pytest
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.verify import compare_tail, verify_tasks
 from contract_tests import build
-from registry_api import (
-    Head,
-    MoveTarget,
-    StoreWrapper,
-    find_capability,
-    load_settings,
-    open_store,
-)
+from registry_api import Head, MoveTarget, StoreWrapper, find_capability, load_settings, open_store
 
 
 class Restless(StoreWrapper):

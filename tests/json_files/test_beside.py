@@ -25,10 +25,10 @@ from registry_api import (
     open_migration,
     open_store,
 )
-from registry_api.deadline import at_most
+from registry_api.capabilities import Legacy, MigrationSource
 from registry_api.errors import Busy, Conflict, CorruptDocument, TaskNotFound, Unavailable
 from registry_api.migration import MigrationPhase
-from registry_api.store import Legacy, MigrationSource
+from registry_api.workspace import at_most
 from tests import legacy, processes, strace
 
 

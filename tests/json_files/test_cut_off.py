@@ -20,14 +20,7 @@ from pathlib import Path
 import pytest
 
 from contract_tests import build
-from registry_api import (
-    AgentStatus,
-    Put,
-    load_settings,
-    new_changeset,
-    open_migration,
-    open_store,
-)
+from registry_api import AgentStatus, Put, load_settings, new_changeset, open_migration, open_store
 from registry_api.errors import OutcomeUnknown, SwitchTimedOut
 from registry_api.migration import MigrationPhase
 from tests import legacy

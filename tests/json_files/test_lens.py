@@ -14,18 +14,21 @@ from backends.json_files.lens.document import decode, encode
 from backends.jsonl.times import Times
 from contract_tests import build
 from contract_tests.test_model import DELETES, records
-from registry_api import jsontext
-from registry_api.changeset import Delete, Put
 from registry_api.errors import RecordExists
-from registry_api.models import Handover, Review, Task
-from registry_api.state import TaskState
-from registry_api.status import (
+from registry_api.records import (
     ACTIVE_AGENT,
     TERMINAL_AGENT,
     AgentStatus,
+    Delete,
+    Handover,
     PhaseStatus,
+    Put,
+    Review,
     ReviewStatus,
+    Task,
+    TaskState,
 )
+from registry_api.records import json_text as jsontext
 from tests import samples
 
 TIMES = Times.named("Europe/Berlin")

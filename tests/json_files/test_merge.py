@@ -10,7 +10,7 @@ from contract_tests import build
 from contract_tests.test_model import DELETES, records
 from registry_api import Put, Task, new_changeset
 from registry_api.errors import RecordExists
-from registry_api.state import TaskState
+from registry_api.records import TaskState
 
 OPS = st.lists(records("t").map(Put) | DELETES, min_size=1, max_size=3)
 

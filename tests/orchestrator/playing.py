@@ -6,7 +6,7 @@ from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan
 from registry_api import ReviewStatus
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 
 
 class Play:

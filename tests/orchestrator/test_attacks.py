@@ -20,9 +20,9 @@ from orchestrator.server import build_server
 from orchestrator.settings import AgentKind, load_orchestrator_settings
 from orchestrator.state_db import load_task_snapshot, record_progress
 from registry_api import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus, load_settings, transact
-from registry_api.console import listening
 from registry_api.errors import Busy, SettingsError, TaskNotFound
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
+from registry_api.workspace.server_cli import listening
 from tests import legacy
 from tests.orchestrator.test_launching import FOREVER, PYTHON, STUBBORN, log_of, stop_all, until
 

@@ -17,7 +17,7 @@ from orchestrator.errors import NotAllowed
 from orchestrator.server import build_server
 from orchestrator.settings import AgentKind
 from registry_api import Delete, Kind, transact
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 from tests.orchestrator import conducting
 
 # It gives its secret to the test alone, and runs until it is killed.

@@ -15,8 +15,8 @@ from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import load_settings, open_store
 from registry_api.errors import BackendMismatch
-from registry_api.instance import copied_from, instance_of
-from registry_api.status import ACTIVE_AGENT, TaskStatus
+from registry_api.records import ACTIVE_AGENT, TaskStatus
+from registry_api.workspace import copied_from, instance_of
 from tests import legacy
 from tests.orchestrator.playing import Play
 from tests.processes import wait_until

@@ -16,7 +16,7 @@ from orchestrator.server import build_server
 from orchestrator.service import Orchestrator
 from orchestrator.settings import AgentKind, OrchestratorSettings
 from registry_api import load_settings, open_store
-from registry_api.keyvalue import KeyValueStore
+from registry_api.authoring import KeyValueStore
 from tests.orchestrator import conducting
 from tests.orchestrator.playing import Play
 

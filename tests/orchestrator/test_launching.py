@@ -27,7 +27,7 @@ from registry_api import (
     load_settings,
     open_store,
 )
-from registry_api.launching import Launch
+from registry_api.plugins import Launch
 from tests import processes
 
 PYTHON = sys.executable

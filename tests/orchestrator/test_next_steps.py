@@ -8,7 +8,7 @@ from mcp import Client
 
 from orchestrator.rules.agents import Limits
 from orchestrator.server import build_server
-from registry_api.status import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT
 from tests.orchestrator import conducting
 from tests.orchestrator.test_server import ISSUED
 

@@ -22,7 +22,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from registry_api.console import listening
+from registry_api.workspace.server_cli import listening
 from tests.orchestrator import conducting
 from tests.proof import PROVING
 

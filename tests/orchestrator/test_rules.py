@@ -22,7 +22,7 @@ from registry_api import (
     open_store,
 )
 from registry_api.errors import InvalidInput, Refused
-from registry_api.status import (
+from registry_api.records import (
     ACTIVE_AGENT,
     PHASE_TRANSITIONS,
     TASK_TRANSITIONS,

@@ -12,9 +12,9 @@ from functools import partial
 import pytest
 
 from registry_api.errors import Busy, SwitchTimedOut
-from registry_api.flock import Flock
-from registry_api.gate import Gate, GatedStore
-from registry_api.procs import Process
+from registry_api.migration import Gate
+from registry_api.workspace import Flock, Process
+from registry_api.wrappers import GatedStore
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_call_that_gave_way_for_long_waits_inside(gate, tmp_path):
 def test_a_time_out_says_for_how_long_and_for_whom(gate, tmp_path):
     """The message names the process inside, its state and the wait; no lock is held afterwards."""
     script = (
-        "import sys; from pathlib import Path; from registry_api.gate import Gate\n"
+        "import sys; from pathlib import Path; from registry_api.migration.gate import Gate\n"
         "with Gate(Path(sys.argv[1]), timeout=1).passing(): print('in', flush=True); input()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -202,7 +202,7 @@ def test_commits_wait_while_a_switch_asks_for_it(gate, tmp_path, monkeypatch):
     one of an earlier boot, is ignored.
     """
     slept = []
-    monkeypatch.setattr("registry_api.gate.time.sleep", slept.append)
+    monkeypatch.setattr("registry_api.migration.gate.time.sleep", slept.append)
     store = GatedStore(Kept(), gate)
     store.commit("a")
     switch = Gate(tmp_path, timeout=1)
@@ -210,9 +210,9 @@ def test_commits_wait_while_a_switch_asks_for_it(gate, tmp_path, monkeypatch):
     store.commit("b")
     assert slept == [0.25]
     now = time.monotonic()
-    monkeypatch.setattr("registry_api.gate.time.monotonic", lambda: now + 11)
+    monkeypatch.setattr("registry_api.migration.gate.time.monotonic", lambda: now + 11)
     store.commit("c")
-    monkeypatch.setattr("registry_api.gate.time.monotonic", lambda: now - 3600)
+    monkeypatch.setattr("registry_api.migration.gate.time.monotonic", lambda: now - 3600)
     store.commit("d")
     monkeypatch.undo()
     switch.slow_down(0)

@@ -154,7 +154,7 @@ def test_what_is_not_declared_is_not_used(site, tmp_path):
     more = """
 def plain(context):
     from backends.admin.template.registry_backend_example import ExampleEngine
-    from registry_api.keyvalue import KeyValueStore
+    from registry_api.authoring import KeyValueStore
     return KeyValueStore(ExampleEngine(), name="plain", now=context.now)
 """
     code = PLUGIN.replace("lambda context: MemoryStore(now=context.now)", "lambda c: plain(c)")

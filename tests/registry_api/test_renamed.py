@@ -6,6 +6,7 @@ import pytest
 
 import registry_api
 from backends.admin import cli
+from registry_api import authoring, client, migration
 
 
 @pytest.mark.parametrize(
@@ -17,11 +18,27 @@ from backends.admin import cli
         ("registry_api.store", "Movable", registry_api.MigrationSource),
         ("registry_api.changeset", "accepted", registry_api.validate_changeset),
         ("registry_api.transact", "commit_surely", registry_api.commit_with_retry),
+        ("registry_api.control", "FileControl", migration.PhaseFile),
     ],
 )
 def test_an_old_name_is_the_new_one_with_a_warning(module, old, new):
     with pytest.warns(DeprecationWarning, match=f"{old} is now .*{new.__name__}"):
         assert getattr(import_module(module), old) is new
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "found"),
+    [
+        ("keyvalue", "Engine", authoring.Engine),
+        ("models", "Agent", registry_api.Agent),
+        ("store", "Replica", registry_api.capabilities.Replica),
+        ("silence", "all_tasks", client.all_tasks),
+        ("wrapper", "provides", registry_api.capabilities.provides),
+    ],
+)
+def test_an_old_module_is_found_with_a_warning(module, name, found):
+    with pytest.warns(DeprecationWarning, match=f"registry_api.{module}.{name} is now "):
+        assert getattr(import_module(f"registry_api.{module}"), name) is found
 
 
 @pytest.mark.parametrize("module", ["registry_api", "registry_api.store", "registry_api.transact"])

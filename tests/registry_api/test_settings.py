@@ -5,7 +5,7 @@ import pytest
 from registry_api import load_settings
 from registry_api.errors import SettingsError
 from registry_api.settings import _within_two
-from registry_api.zone import machine_zone
+from registry_api.workspace.time_zone import machine_zone
 
 
 def test_environment_over_file_over_default(tmp_path):

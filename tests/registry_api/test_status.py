@@ -1,8 +1,8 @@
-"""registry_api.status: the derived status of a task, row by row."""
+"""registry_api.records.status: the derived status of a task, row by row."""
 
 import pytest
 
-from registry_api.status import (
+from registry_api.records import (
     ACTIVE_AGENT,
     AGENT_TRANSITIONS,
     TERMINAL_AGENT,

@@ -39,7 +39,7 @@ from registry_api.errors import (
     SchemaTooNew,
     Unavailable,
 )
-from registry_api.query import make_cursor
+from registry_api.records import make_cursor
 
 
 def opened(workspace, **options):

@@ -26,7 +26,7 @@ from registry_api import (
     open_store,
     transact,
 )
-from registry_api.query import ALL
+from registry_api.records import ALL
 
 # The most writes a second, and the pause after a write as a multiple of its duration. Without the
 # pause a slow host has more to copy with every step.

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from registry_api import Capability, OpenContext, RegistryStore, hookimpl
-from registry_api.hooks import RegisterStore
-from registry_api.keyvalue import KeyValueStore
+from registry_api.authoring import KeyValueStore
+from registry_api.plugins import RegisterStore
 
 # What the engine below can do. Add PERSISTENT if yours keeps data, DURABLE if it syncs to disk
 # (fsync), MULTI_PROCESS if several processes may use it at once. MOVE_TARGET: a registry can be

@@ -25,8 +25,7 @@ from backends.json_files.lens.values import (
     text,
     texts,
 )
-from registry_api.models import Kind
-from registry_api.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
+from registry_api.records import AgentStatus, Kind, PhaseStatus, ReviewStatus, TaskStatus
 
 __all__ = ["DEFAULTS", "DERIVED", "FIELDS", "OURS", "Dialect", "Field", "fields_of"]
 

@@ -20,20 +20,22 @@ from backends.json_files.lens.element import (
     write_element,
 )
 from backends.jsonl.times import Times
-from registry_api import jsontext
-from registry_api.models import (
+from registry_api.records import (
+    ACTIVE_AGENT,
+    FAILED_AGENT,
     SAFE_INT,
+    TERMINAL_AGENT,
     Agent,
     Handover,
     Kind,
     Phase,
     Review,
     Task,
+    TaskState,
     Verdict,
     is_id,
 )
-from registry_api.state import TaskState
-from registry_api.status import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
+from registry_api.records import json_text as jsontext
 
 __all__ = ["decode", "encode"]
 

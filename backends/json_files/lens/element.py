@@ -9,8 +9,8 @@ from typing import Any
 from backends.json_files.lens.dialects import DEFAULTS, DERIVED, OURS, Dialect, Field, fields_of
 from backends.json_files.lens.values import UNREADABLE
 from backends.jsonl.times import Times
-from registry_api import jsontext
-from registry_api.models import CLASSES, Kind, Record
+from registry_api.records import CLASSES, Kind, Record
+from registry_api.records import json_text as jsontext
 
 __all__ = ["is_default", "read_element", "write_element"]
 

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from backends.jsonl.times import Times
-from registry_api import jsontext
-from registry_api.models import SAFE_INT
+from registry_api.records import SAFE_INT
+from registry_api.records import json_text as jsontext
 
 __all__ = [
     "UNREADABLE",

@@ -1,0 +1,31 @@
+"""A move between two stores: its phase and record, the gate, the switch journal."""
+
+from registry_api.migration.gate import Gate
+from registry_api.migration.phase import MigrationPhase, PhaseRecord
+from registry_api.migration.phase_file import PhaseFile
+from registry_api.migration.protocol import (
+    Migration,
+    Mismatch,
+    MoveStatus,
+    Progress,
+    SwitchReport,
+    SwitchStep,
+    VerifyReport,
+)
+from registry_api.migration.switch_journal import Switching, SwitchJournal
+
+__all__ = [
+    "Gate",
+    "Migration",
+    "MigrationPhase",
+    "Mismatch",
+    "MoveStatus",
+    "PhaseFile",
+    "PhaseRecord",
+    "Progress",
+    "SwitchJournal",
+    "SwitchReport",
+    "SwitchStep",
+    "Switching",
+    "VerifyReport",
+]

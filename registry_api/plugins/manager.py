@@ -1,0 +1,168 @@
+"""The plugin manager: entry points loaded one by one, so that a broken one breaks nothing else."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from registry_api.errors import (
+    ContractTooNew,
+    RegistryError,
+    SettingsError,
+    Unavailable,
+    UnknownBackend,
+)
+from registry_api.plugins.hooks import PROJECT, Hooks, StoreFactory
+from registry_api.store import CONTRACT_VERSION, RegistryStore
+from registry_api.typed_errors import hide, typed
+from registry_api.workspace.store_location import credentials_in
+from registry_api.wrappers.border import Border, answered
+
+if TYPE_CHECKING:
+    from registry_api.plugins.context import OpenContext
+
+__all__ = ["LoadedPlugin", "Plugins", "load_plugins"]
+
+_OURS = "registry-backend"
+
+log = logging.getLogger("registry_backend")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPlugin:
+    """One entry point: the distribution it came with, and why it is broken, if it is."""
+
+    name: str
+    distribution: str
+    version: str
+    schemes: tuple[str, ...] = ()
+    broken: str = ""
+
+
+@dataclass(slots=True)
+class Plugins:
+    """The loaded plugins and the stores they registered, by scheme."""
+
+    manager: pluggy.PluginManager
+    stores: dict[str, StoreFactory] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    loaded: tuple[LoadedPlugin, ...] = ()
+
+    def is_ours(self, scheme: str) -> bool:
+        """Return whether a store comes with this distribution."""
+        return self.owners.get(scheme) in {None, _OURS}
+
+    def factory(self, scheme: str) -> StoreFactory:
+        """Return the factory of a scheme; raises UnknownBackend, naming the known ones.
+
+        The factory raises ContractTooNew for a store whose contract has a newer major version:
+        its answers may mean something else. A newer minor version only adds capabilities.
+        """
+        try:
+            return partial(_opened, scheme, self.stores[scheme], not self.is_ours(scheme))
+        except KeyError:
+            broken = [f"{p.name} ({p.broken})" for p in self.loaded if p.broken]
+            note = f"; broken plugins: {', '.join(broken)}" if broken else ""
+            raise UnknownBackend(
+                f"no store is called {scheme!r}{note}",
+                next_step=f"Known stores: {', '.join(sorted(self.stores))}",
+            ) from None
+
+
+def _opened(
+    scheme: str, factory: StoreFactory, foreign: bool, context: OpenContext
+) -> RegistryStore:
+    secrets = credentials_in(context.location)
+    try:
+        store = (
+            answered(partial(factory, context), scheme, given_up=[])
+            if foreign
+            else factory(context)
+        )
+    except RegistryError as error:
+        hide(error, secrets)
+        raise
+    except Exception as error:
+        if typed(error, store=scheme) is None:
+            raise
+        found = Unavailable(
+            f"{scheme} cannot be opened: {error}", next_step="Check the location that it names"
+        )
+        hide(found, secrets)
+        raise found from (None if secrets else error)
+    if foreign:  # also inside a move, where only RegistryError is handled
+        store = Border(store, secrets=secrets, foreign=True)
+    info = store.info
+    if _major(info.contract_version) > _major(CONTRACT_VERSION):
+        store.close()
+        raise ContractTooNew(
+            f"the store {info.name} implements contract {info.contract_version}, this host "
+            f"supports {CONTRACT_VERSION}",
+            next_step="Upgrade registry-backend, or use an older version of the store",
+        )
+    return store
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
+
+
+def load_plugins() -> Plugins:
+    """Load every plugin of the entry-point group ``registry_backend``.
+
+    A plugin that fails to import or to register is reported in ``loaded`` with the reason, and the
+    others still work. Two plugins with one scheme raise SettingsError naming both distributions.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    plugins = Plugins(manager)
+    entries = sorted(entry_points(group=PROJECT), key=lambda e: e.name)
+    plugins.loaded = tuple(_load(plugins, entry) for entry in entries)
+    return plugins
+
+
+def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
+    dist = entry.dist
+    owner = dist.name if dist else "?"
+    version = dist.version if dist else "?"
+    taken: dict[str, StoreFactory] = {}
+
+    def register(scheme: str, factory: StoreFactory) -> None:
+        other = plugins.owners.get(scheme)
+        if other is not None or scheme in taken:
+            raise SettingsError(
+                f"two plugins register the store {scheme!r}: {other or owner} and {owner}",
+                next_step=f"Uninstall {other or owner} or {owner}",
+            )
+        taken[scheme] = factory
+
+    plugin = None
+    try:
+        loaded = entry.load()
+        plugins.manager.register(loaded, name=f"{owner}:{entry.name}")
+        plugin = loaded
+        plugins.manager.check_pending()
+        hook = plugins.manager.subset_hook_caller(
+            "registry_register_stores",
+            [p for p in plugins.manager.get_plugins() if p is not plugin],
+        )
+        hook(register=register)
+    except SettingsError:
+        raise
+    # Whatever a plugin's import raises, the host must start and report it.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        if plugin is not None and plugins.manager.is_registered(plugin):
+            plugins.manager.unregister(plugin)
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("plugin %s of %s is broken: %s", entry.name, owner, reason)
+        return LoadedPlugin(name=entry.name, distribution=owner, version=version, broken=reason)
+    plugins.stores.update(taken)
+    plugins.owners.update(dict.fromkeys(taken, owner))
+    return LoadedPlugin(
+        name=entry.name, distribution=owner, version=version, schemes=tuple(sorted(taken))
+    )

@@ -1,0 +1,78 @@
+"""The wrapper that passes the gate in every operation and recovers an interrupted switch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from registry_api.errors import Busy, GaveWay, StoreClosed
+from registry_api.migration.gate import Gate, T
+from registry_api.store import RegistryStore
+from registry_api.workspace.lock_timeout import giving_way, patience
+from registry_api.wrappers.base import StoreWrapper
+
+__all__ = ["GatedStore"]
+
+
+class GatedStore(StoreWrapper):
+    """A wrapper that passes the gate once per operation; outermost in a workspace with a move."""
+
+    def __init__(
+        self,
+        inner: RegistryStore,
+        gate: Gate,
+        *,
+        died: Callable[[], bool] = lambda: False,
+        recover: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(inner)
+        self._gate = gate
+        self._died, self._recover = died, recover
+        self._closed = False
+
+    def around(self, op: str, call: Callable[[], T]) -> T:
+        """Run one call inside the gate; recover a switch that was interrupted while it held it.
+
+        A call that found a lock taken has changed nothing and is repeated: at once if it gave way
+        to a switch, otherwise until the time limit of ``Gate.timeout``. A call that gave way until
+        that limit no longer does: it waits for the lock inside the gate.
+        """
+        start, patient = 0.0, False
+        if op == "commit":
+            self._gate.keep_pace()
+        while True:
+            if self._closed:
+                raise StoreClosed("the store is closed", next_step="Open it again")
+            start = start or time.monotonic()
+            try:
+                with self._gate.passing():
+                    if not self._died():
+                        with giving_way(None if patient else self._gate.wanted):
+                            return call()
+            except GaveWay:
+                patient = self._is_over(start)
+                continue
+            except Busy:
+                if self._is_over(start):
+                    raise
+                time.sleep(0.005)
+                continue
+            self._recover_or_wait(start)
+
+    def _recover_or_wait(self, start: float) -> None:
+        try:
+            self._recover()
+        except Busy:  # another process is recovering it
+            if self._is_over(start):
+                raise
+            time.sleep(0.005)
+
+    def _is_over(self, start: float) -> bool:
+        return time.monotonic() - start >= patience(self._gate.timeout())
+
+    def close(self) -> None:
+        """Close the store and the gate's descriptors."""
+        if not self._closed:
+            self._closed = True
+            self.inner.close()
+            self._gate.close()
