@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from backends.dual_write import move
+from backends.dual_write import switch as switching
 from contract_tests import build
 from registry_api import (
     Finding,
@@ -243,7 +243,7 @@ def test_a_switch_on_a_disk_that_fills_up(about_to_switch, monkeypatch):
     Unavailable with the phase unchanged and, up to phase 2, no document frozen; with space again
     all writers go on, and the way there and back loses nothing."""
     disk, before, after = about_to_switch
-    monkeypatch.setattr(move, "check_place", lambda _: None)
+    monkeypatch.setattr(switching, "check_place", lambda _: None)
     with closing(open_store(settings(disk))) as store:
         counts = store.counts()
     gave_up = 0

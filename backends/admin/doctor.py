@@ -9,8 +9,8 @@ __all__ = ["show_doctor"]
 
 def show_doctor(found: dict[str, Any]) -> None:
     """Print the issues, those that need action with their next step."""
-    from rich.console import Console  # noqa: PLC0415  (0.1 s)
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False, emoji=False)
     todo = [i for i in found["issues"] if i["next"]]

@@ -71,7 +71,7 @@ def _move(settings: Settings) -> dict[str, Any]:
 
 def show_looks(found: Iterator[dict[str, Any]]) -> None:
     """Show each interval, on a terminal in place of the last one, until interrupted."""
-    from rich.live import Live  # noqa: PLC0415  (0.1 s)
+    from rich.live import Live
 
     try:
         with Live(auto_refresh=False) as live:
@@ -84,7 +84,7 @@ def show_looks(found: Iterator[dict[str, Any]]) -> None:
 
 
 def _table(look: dict[str, Any]) -> Any:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     rows = (

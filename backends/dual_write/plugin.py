@@ -6,8 +6,10 @@ from contextlib import closing
 from dataclasses import replace
 
 from backends.dual_write.health import check_move
-from backends.dual_write.move import Move, keep_mismatches
-from backends.dual_write.store import DualWriteStore, refuse_lost
+from backends.dual_write.history import keep_mismatches
+from backends.dual_write.move import Move
+from backends.dual_write.stamp import refuse_lost
+from backends.dual_write.store import DualWriteStore
 from registry_api.capabilities import Legacy, find_capability
 from registry_api.errors import BackendMismatch
 from registry_api.migration import Migration, PhaseFile, PhaseRecord

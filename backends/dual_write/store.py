@@ -13,20 +13,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import TypeVar, cast
+from typing import TypeVar
 
+from backends.dual_write.best_effort import BackingOff, BackOff, BestEffort
+from backends.dual_write.comparison import compare_snapshots
 from backends.dual_write.replicator import Replicator
-from backends.dual_write.verify import compare_snapshots
-from registry_api.capabilities import MigrationSource, MoveTarget, provides
+from backends.dual_write.stamp import refuse_lost, stamp_target
+from registry_api.capabilities import MigrationSource, provides
 from registry_api.client import all_tasks
 from registry_api.errors import (
-    BackendMismatch,
-    Busy,
-    GaveWay,
-    RegistryError,
     TaskNotFound,
-    Unavailable,
 )
 from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, PhaseRecord
 from registry_api.records import (
@@ -51,16 +47,10 @@ from registry_api.records import (
     validate_changeset,
 )
 from registry_api.store import Capability, RegistryStore, StoreInfo
-from registry_api.workspace import answering, at_most
 
 __all__ = ["DualWriteStore"]
 
 T = TypeVar("T")
-_PATIENCE = 0.1  # seconds that a replication, a catch-up or a read waits for the target
-_BACK_OFF = 1.0  # seconds after a failed wait in which calls do not wait for the target
-ANSWER = 5.0  # seconds within which a third-party target must answer a call
-_DOWN = 30.0  # seconds, at most, for which a failed target is not tried again
-_PER_FAILURE = 10  # ... and this many times as long as the failure delayed the caller
 
 
 class DualWriteStore:
@@ -90,8 +80,7 @@ class DualWriteStore:
         self._replicator: Replicator | None = None
         self._logged: RegistryStore | None = None
         self._lock = threading.Lock()
-        self.backs_off_until = 0.0  # monotonic; see _BestEffort
-        self.down_until = 0.0  # monotonic
+        self._back_off = BackOff()
         both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
         both.add(Capability.LOGGED)
         self.info = StoreInfo(
@@ -128,7 +117,7 @@ class DualWriteStore:
 
     def _replicated(self, record: PhaseRecord) -> Replicator:
         follows = record.phase < MigrationPhase.WRITE_CUTOVER
-        if follows and self.down_until and time.monotonic() < self.down_until:
+        if follows and self._back_off.is_down:
             raise BackingOff(
                 f"the target {record.target} failed a short while ago and is not tried again yet",
                 next_step="registry-backend status",
@@ -166,8 +155,8 @@ class DualWriteStore:
                     return
                 self._count("healed", replicator.catch_up(task_id))
 
-    def _best_effort(self) -> _BestEffort:
-        return _BestEffort(self)
+    def _best_effort(self) -> BestEffort:
+        return BestEffort(self._back_off)
 
     def _reads_target(self) -> bool:
         return self.record().phase is MigrationPhase.READ_MIGRATION
@@ -367,79 +356,7 @@ class DualWriteStore:
             self._replicator.target.close()
 
 
-class BackingOff(Unavailable):
-    """The target failed a short while ago and is not asked again yet."""
-
-
-class _BestEffort:
-    """Best effort with back-off: whatever the target does in this context, the caller continues.
-
-    A call waits for the target, but not right after another wait has failed: a target that hangs
-    would delay every call. A target that is down is not tried again for ten times as long as the
-    failure took, at most half a minute. Tasks that fall behind meanwhile catch up as usual.
-    """
-
-    __slots__ = ("_answering", "_backing_off", "_bound", "_since", "_store")
-
-    def __init__(self, store: DualWriteStore) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        self._backing_off = time.monotonic() < self._store.backs_off_until
-        self._bound = at_most(0.0 if self._backing_off else _PATIENCE)
-        self._bound.__enter__()
-        self._answering = answering(ANSWER)
-        self._answering.__enter__()
-        self._since = time.monotonic()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        self._answering.__exit__()
-        self._bound.__exit__()
-        store = self._store
-        if kind is None:
-            store.down_until = 0.0
-            return False
-        if issubclass(kind, Unavailable) and not issubclass(kind, Busy | BackingOff):
-            now = time.monotonic()
-            store.down_until = now + min(_DOWN, _PER_FAILURE * (now - self._since))
-        if issubclass(kind, Busy) and not issubclass(kind, GaveWay) and not self._backing_off:
-            self._store.backs_off_until = time.monotonic() + _BACK_OFF
-        return issubclass(kind, RegistryError | OSError)
-
-
 def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mismatch]:
     if isinstance(mine, TaskSnapshot) and isinstance(other, TaskSnapshot):
         return compare_snapshots(mine, other)
     return [Mismatch(task_id=task_id or "", pointer=f"/{op}", source=str(mine), target=str(other))]
-
-
-def refuse_lost(target: RegistryStore, record: PhaseRecord) -> None:
-    """Raise BackendMismatch if the target is the writer of record but empty and without a move.
-
-    Its file was lost then, and a new one would be taken for the registry; the target is closed. A
-    workspace that was created in such a phase (epoch 1) begins with an empty target.
-    """
-    if record.phase < MigrationPhase.WRITE_CUTOVER or record.epoch <= 1:
-        return
-    if cast(MoveTarget, target).read_stamp("epoch") or target.counts().total_tasks:
-        return
-    location = target.info.location
-    target.close()
-    raise BackendMismatch(
-        f"the workspace is in phase {record.phase:d}, but its registry in {record.target} is empty "
-        f"and has no record of the move: {location}",
-        next_step="The registry was lost or replaced: restore it from a backup",
-    )
-
-
-def stamp_target(target: RegistryStore, record: PhaseRecord) -> None:
-    """Write epoch and phase into the target, so that a lost phase.json is noticed; best effort.
-
-    Done after the record was replaced, never before: otherwise an interrupted switch would leave a
-    target that is ahead of the record.
-    """
-    into = cast(MoveTarget, target)
-    with suppress(RegistryError, OSError), at_most(_PATIENCE), answering(ANSWER):
-        if into.read_stamp("epoch") != str(record.epoch):
-            into.write_stamp("epoch", str(record.epoch))
-            into.write_stamp("phase", str(int(record.phase)))

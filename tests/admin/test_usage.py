@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 import pytest
 
-from backends.admin.cli import app, main
+from backends.admin.app import app
+from backends.admin.cli import main
 from registry_api import open_store
 from registry_api.settings import load_settings
 from tests import samples

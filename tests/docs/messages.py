@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "messages.md"
 PACKAGES = ("registry_api", "backends", "orchestrator", "dashboard", "contract_tests")
 PROGRAMS = {
-    "registry-backend": "backends/admin/cli.py",
+    "registry-backend": "backends/admin/commands/*.py",
     "registry-orchestrator": "orchestrator/cli.py",
     "registry-dashboard": "dashboard/cli.py",
 }
@@ -131,7 +131,8 @@ def written() -> str:
         lines.append(f"| {found.error} | {_cell(found.text)} | {_cell(found.next_step)} |")
     for program, source in PROGRAMS.items():
         lines.append(f"\n## {program}")
-        for name, said, options in helps(ROOT / source):
+        found = sorted(command for path in ROOT.glob(source) for command in helps(path))
+        for name, said, options in found:
             lines.append(f"\n### {program} {name}\n\n{said}\n")
             lines += [f"- `{option}`: {text}" for option, text in options]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 
-from backends.admin.cli import _add_commands, app
+from backends.admin.app import app
+from backends.admin.cli import _add_commands
 from contract_tests import mutation_report
 from contract_tests.mutants import MUTANTS
 from dashboard import acting, api

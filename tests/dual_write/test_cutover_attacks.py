@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from backends.admin.cli import main
-from backends.dual_write import steps
+from backends.dual_write.steps import cutover, sync
 from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.shared import Shared
 from contract_tests import build
@@ -180,7 +180,7 @@ def test_frozen_documents_are_thawed_though_the_switchs_file_is_empty(workspace,
     switch(workspace, 2)
     with monkeypatch.context() as patch:
         patch.setattr(PhaseFile, "advance", die)
-        patch.setattr(steps._CutOver, "undo", die)
+        patch.setattr(cutover.CutOver, "undo", die)
         with pytest.raises(Killed):
             switch(workspace, 3)
     documents = list(workspace.glob("TASK-*/AGENT_REGISTRY.json"))
@@ -348,7 +348,7 @@ def test_rollback_while_a_program_keeps_writing(workspace):
 @pytest.mark.parametrize("read", [True, False])
 def test_an_edit_after_the_freeze_and_the_comparison(workspace, monkeypatch, read):
     """An edit after the comparison under the gate reaches the target, absorbed by a read or not."""
-    path, settle = document(workspace, "TASK-1"), steps.settle
+    path, settle = document(workspace, "TASK-1"), sync.settle
 
     def edited(replicator, moved, seen):
         caught_up = settle(replicator, moved, seen)
@@ -360,7 +360,7 @@ def test_an_edit_after_the_freeze_and_the_comparison(workspace, monkeypatch, rea
         return caught_up
 
     switch(workspace, 2)
-    monkeypatch.setattr(steps, "settle", edited)
+    monkeypatch.setattr(sync, "settle", edited)
     switch(workspace, 3)
     monkeypatch.undo()
     with closing(opened(workspace)) as store:

@@ -17,7 +17,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backends.admin.cli import main
-from backends.dual_write import move, steps
+from backends.dual_write import history
+from backends.dual_write import switch as switching
+from backends.dual_write.steps import sync
 from contract_tests import build
 from contract_tests.harness import Harness
 from registry_api import Kind, RecordQuery, all_records, load_settings, open_migration, open_store
@@ -391,13 +393,13 @@ def test_verify_never_undoes_a_switch(workspace, monkeypatch):
     """A verification that ends after a switch leaves the switch's record in place."""
     switch(workspace, 1)
     slow = open_migration(load_settings(workspace, env={}))
-    original = slow._control.note
+    original = slow._session.control.note
 
     def late(**fields):
         switch(workspace, 2)
         original(**fields)
 
-    monkeypatch.setattr(slow._control, "note", late)
+    monkeypatch.setattr(slow._session.control, "note", late)
     assert slow.verify().mismatches == ()
     slow.close()
     assert dual(opened(workspace)).record().phase == 2
@@ -679,11 +681,11 @@ def test_a_task_that_kept_changing_is_not_compared_whole_under_the_gate(workspac
     """A task that kept changing is compared under the gate from its last position only: its feed
     may have 100,000 lines, and callers wait for the gate."""
     closed, held_up = [], []
-    behind, compare = move.Move._try_closed, steps.compare_tail
+    behind, compare = switching._try_closed, sync.compare_tail
 
-    def settling(self, *args, **more):
+    def settling(*args, **more):
         closed.append(True)
-        return behind(self, *args, **more)
+        return behind(*args, **more)
 
     def comparing(replicator, task_id, since):
         if closed:
@@ -693,9 +695,9 @@ def test_a_task_that_kept_changing_is_not_compared_whole_under_the_gate(workspac
     def never_still(replicator, task_ids, *, progress=None):
         return VerifyReport(tasks=len(task_ids), in_flight=tuple(task_ids))
 
-    monkeypatch.setattr(steps, "verify_tasks", never_still)
-    monkeypatch.setattr(move.Move, "_try_closed", settling)
-    monkeypatch.setattr(steps, "compare_tail", comparing)
+    monkeypatch.setattr(sync, "verify_tasks", never_still)
+    monkeypatch.setattr(switching, "_try_closed", settling)
+    monkeypatch.setattr(sync, "compare_tail", comparing)
     switch(workspace, 1)
     assert (closed, held_up) == ([True], [])
 
@@ -703,7 +705,7 @@ def test_a_task_that_kept_changing_is_not_compared_whole_under_the_gate(workspac
 def test_kept_differences_are_for_the_owner_alone(tmp_path):
     """Only the owner can read the kept differences, which contain record values such as prompts."""
     path = tmp_path / "mismatches.jsonl"
-    move.keep_mismatches(path, [Mismatch(task_id="t", pointer="/x", source=1, target=2)])
+    history.keep_mismatches(path, [Mismatch(task_id="t", pointer="/x", source=1, target=2)])
     assert path.stat().st_mode & 0o777 == 0o600
 
 

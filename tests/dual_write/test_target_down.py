@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backends.admin.cli import main
-from backends.dual_write import store as dual_store
+from backends.dual_write import best_effort
 from contract_tests import build
 from registry_api import load_settings, open_store
 from tests import legacy
@@ -66,7 +66,7 @@ def move(tmp_path, monkeypatch, capsys):
     install(site, "faulty-store", FAULTY)
     monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("REGISTRY_TARGET", f"faulty://{engine}/registry.sqlite3")
-    for module in ("backends.dual_write.move", "backends.dual_write.store"):
+    for module in ("backends.dual_write.best_effort",):
         monkeypatch.setattr(f"{module}.ANSWER", 0.3)
     legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
 
@@ -139,7 +139,7 @@ def test_plan_says_that_it_cannot_be_reached(move, fault):
 def test_the_back_off_is_documented(page):
     """The docs state the back-off with the figures of the code."""
     text = (Path(__file__).parents[2] / "docs" / page).read_text()
-    assert f"{dual_store._DOWN:g} s" in " ".join(text.split())
-    assert f"{dual_store.ANSWER:g} s" in text
-    assert dual_store._PER_FAILURE == 10
+    assert f"{best_effort._DOWN:g} s" in " ".join(text.split())
+    assert f"{best_effort.ANSWER:g} s" in text
+    assert best_effort._PER_FAILURE == 10
     assert "ten times as long as" in " ".join(text.split())

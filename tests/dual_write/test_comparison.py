@@ -1,11 +1,11 @@
-"""backends.dual_write.verify: a task that keeps changing is compared while the gate is held."""
+"""A task that keeps changing is compared while the gate is held."""
 
 from contextlib import closing
 
 import pytest
 
+from backends.dual_write.comparison import compare_tail, verify_tasks
 from backends.dual_write.replicator import Replicator
-from backends.dual_write.verify import compare_tail, verify_tasks
 from contract_tests import build
 from registry_api import Head, MoveTarget, StoreWrapper, find_capability, load_settings, open_store
 

@@ -1,0 +1,139 @@
+"""``registry-backend switch`` and ``plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from backends.admin.app import MISMATCH, OK, Json, Workspace, answer, app
+from backends.admin.registry import recorded_move
+from registry_api.errors import (
+    UsageError,
+)
+
+
+@app.command
+def switch(
+    to: str | None = None,
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="only check, and print the steps it would take")
+    ] = False,
+    json_is_truth: Annotated[
+        bool, Parameter(negative="", help="use the JSON even if registry/state.sqlite3 exists")
+    ] = False,
+    leave_unreadable: Annotated[
+        bool, Parameter(negative="", help="do not move tasks whose documents cannot be read")
+    ] = False,
+    force: Annotated[
+        bool, Parameter(negative="", help="switch despite late writes or open documents")
+    ] = False,
+    reason: Annotated[str | None, Parameter(help="why --force is used; it is recorded")] = None,
+    guard: Annotated[
+        str | None, Parameter(help="watch for this long afterwards, e.g. 10m; step back on failure")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        Parameter(help="seconds to wait for the gate and locks; default: 5, more on a slow host"),
+    ] = None,
+) -> int:
+    """Move to another migration phase: 0 to 4, a name, next or back; default: REGISTRY_PHASE.
+
+    Each step fills and verifies the target while writers continue, then makes them wait briefly
+    while the phase changes. If a check fails, nothing is changed. With --guard it steps back by
+    itself if calls fail, answers differ or latency rises, and exits 3.
+
+    Example: registry-backend switch next --guard 10m
+    """
+    import getpass
+    from dataclasses import asdict, replace
+
+    from backends.admin.guard import Guard, seconds_of
+    from backends.admin.move import phase_named, progress_shown, show_switch
+    from registry_api import load_settings, open_migration
+    from registry_api.migration import PhaseRecord
+
+    if timeout is not None and not 0 < timeout <= 600:  # not "timeout <= 0": NaN must fail too
+        raise UsageError(
+            f"--timeout {timeout:g} is out of range: more than 0 and at most 600 seconds",
+            next_step="registry-backend switch --help",
+        )
+    if force != (reason is not None):
+        raise UsageError(
+            "--force needs --reason TEXT, and --reason needs --force", next_step="Give both"
+        )
+    watched = None if guard is None else seconds_of(guard)
+    settings, code = load_settings(workspace), OK
+    if to is None:
+        if settings.phase is None:
+            raise UsageError(
+                "no phase was given, and REGISTRY_PHASE is not set",
+                next_step="registry-backend switch next, or set REGISTRY_PHASE",
+            )
+        to = str(settings.phase)
+    with closing(open_migration(settings, read_only=dry_run)) as migration:
+        # Not from migration.status(), which counts records and waits for every locked document.
+        phase = phase_named(to, (recorded_move(settings) or PhaseRecord()).phase)
+        watch = None if watched is None or dry_run else Guard(settings)
+        with progress_shown() as progress:
+            report = migration.switch(
+                phase,
+                actor=_user(getpass.getuser),
+                dry_run=dry_run,
+                timeout=timeout,
+                json_is_truth=json_is_truth,
+                leave_unreadable=leave_unreadable,
+                force=reason,
+                progress=progress,
+            )
+            if watch is not None and report.steps:
+                back = watch.watch(migration, report, seconds=watched or 0.0, progress=progress)
+                report = replace(report, notes=(*report.notes, *back.notes))
+                code = MISMATCH if back.steps else OK
+    steps = [
+        {
+            "from": step.from_phase,
+            "to": step.to_phase,
+            "pause_ms": step.pause_ms,
+            "caught_up": step.caught_up,
+            "verified": asdict(step.verified) if step.verified else None,
+        }
+        for step in report.steps
+    ]
+    found = {"steps": steps, "dry_run": report.dry_run, "notes": list(report.notes)}
+    return answer(found, show_switch, as_json=json, code=code)
+
+
+def _user(name: Callable[[], str]) -> str:
+    try:
+        return name()
+    except (OSError, KeyError, ImportError):
+        return "unknown"  # a container may have no passwd entry for its user
+
+
+@app.command
+def plan(
+    to: str,
+    *,
+    workspace: Workspace = None,
+    json: Json = False,
+    json_is_truth: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
+    leave_unreadable: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
+) -> int:
+    """Check a switch and print the steps it would take; same as switch --dry-run.
+
+    Example: registry-backend plan 2
+    """
+    return switch(
+        to,
+        workspace=workspace,
+        json=json,
+        dry_run=True,
+        json_is_truth=json_is_truth,
+        leave_unreadable=leave_unreadable,
+    )

@@ -1,0 +1,115 @@
+"""What the commands of a move share: the open stores, the gate, the phase record."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from backends.dual_write.best_effort import answering_target
+from backends.dual_write.replicator import Replicator
+from backends.dual_write.stamp import stamp_target
+from backends.dual_write.steps.base import StepContext
+from backends.dual_write.steps.rollback import target_heads
+from backends.dual_write.store import DualWriteStore
+from backends.dual_write.throttle import Throttle
+from registry_api.errors import RegistryError
+from registry_api.migration import (
+    Gate,
+    MigrationPhase,
+    PhaseFile,
+    PhaseRecord,
+    Progress,
+    SwitchJournal,
+)
+from registry_api.opening import keep_logs
+from registry_api.plugins import OpenContext
+from registry_api.store import RegistryStore
+from registry_api.workspace import STATE_DIR, make_state_folder
+
+__all__ = ["Session"]
+
+_AT_ONCE = 20  # tasks copied between two progress reports
+
+
+class Session:
+    """An open move: the stores, the gate and the files that its commands work on."""
+
+    def __init__(self, context: OpenContext, store: DualWriteStore, control: PhaseFile) -> None:
+        self.context = context
+        self.folder = context.workspace / STATE_DIR
+        self.store = store
+        self.control = control
+        if not context.read_only:
+            make_state_folder(self.folder)
+        self.gate = Gate(self.folder, timeout=context.settings.lock_timeout)
+        self.journal = SwitchJournal(self.folder)
+        self._filling: Replicator | None = None
+
+    def record(self) -> PhaseRecord:
+        """Return the move as it is recorded now."""
+        return self.store.record()
+
+    def replicator(self) -> Replicator:
+        """Return the replicator, also in phase 0: a switch to 1 fills the target beforehand."""
+        replicator = self.store.replicator()
+        if replicator is not None:
+            return replicator
+        if self._filling is None:
+            self._filling = Replicator(self.store.source, self.store.open_target(self.record()))
+        return self._filling
+
+    def task_ids(self) -> list[str]:
+        """Return the tasks of the writer of record."""
+        if self.record().phase >= MigrationPhase.WRITE_CUTOVER:
+            return list(target_heads(self.replicator().target))
+        return [task_id for task_id, _ in self.store.heads()]
+
+    def catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
+        """Let tasks of the target catch up while writers continue; returns how many were behind."""
+        replicator, caught_up = self.replicator(), 0
+        for start in range(0, len(task_ids), _AT_ONCE):
+            with self.gate.passing():
+                caught_up += replicator.catch_up_all(task_ids[start : start + _AT_ONCE])
+            if progress is not None:
+                progress("catch up", min(start + _AT_ONCE, len(task_ids)), len(task_ids))
+        return caught_up
+
+    def step_context(
+        self, progress: Progress | None = None, *, reason: str | None = None, wait: bool = True
+    ) -> StepContext:
+        """Return what the steps of one command work on."""
+        retire_seconds = self.context.settings.retire_seconds
+        return StepContext(
+            source=self.store.source,
+            open_replicator=self.replicator,
+            throttle=Throttle(self.gate.slow_down),
+            keep_logs=self.with_logs,
+            heads=lambda: dict(self.store.heads()),
+            catch_up=self.catch_up,
+            progress=progress,
+            reason=reason,
+            archive=self.record().archive,
+            retire_seconds=retire_seconds,
+            patience=4 * retire_seconds if wait else 0.0,
+        )
+
+    def with_logs(self, target: RegistryStore) -> RegistryStore:
+        """Return the target with its logs, even if the settings turn them off."""
+        settings, record = self.context.settings, self.record()
+        if settings.logs != "off":
+            return self.store.logged(target)
+        wanted = {"logs": "jsonl", "legacy_tz": record.zone or settings.legacy_tz}
+        context = replace(self.context, settings=settings.model_copy(update=wanted))
+        return keep_logs(target, context)
+
+    def stamp(self, record: PhaseRecord) -> None:
+        """Write epoch and phase into the target; best effort."""
+        with suppress(RegistryError), answering_target():
+            stamp_target(self.replicator().target, record)
+
+    def close(self) -> None:
+        """Close both stores and the gate."""
+        self.store.close()
+        if self._filling is not None:
+            self._filling.target.close()
+        self.gate.close()

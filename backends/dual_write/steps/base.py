@@ -1,0 +1,166 @@
+"""The steps between two phases: work while writers continue, while the gate is held, and after.
+
+The gate is the readers-writer lock that every operation shares and a switch takes exclusively. A
+step may be interrupted anywhere. Before the phase record is replaced it is undone (``undo``), after
+that it is finished (``finalize`` while the gate is held, then ``clean_up``); both may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backends.dual_write.replicator import Replicator
+from backends.dual_write.throttle import Throttle
+from registry_api.capabilities import LateWrite, MigrationSource, provides
+from registry_api.errors import (
+    CorruptDocument,
+    PreflightFailed,
+    TaskNotFound,
+)
+from registry_api.migration import PhaseRecord, Progress, VerifyReport
+from registry_api.records import Head, TaskSnapshot
+from registry_api.store import RegistryStore
+
+__all__ = ["BaseStep", "Step", "StepContext"]
+
+
+@dataclass(slots=True, kw_only=True)
+class StepContext:
+    """The stores, settings and notes of a step.
+
+    ``heads`` returns the source's heads. ``keep_logs`` wraps the target so that it writes the logs,
+    even if the settings turn them off: after a rollback they are the record. Only steps that need
+    the target open it, so that a rollback from a broken target works.
+    """
+
+    source: RegistryStore
+    open_replicator: Callable[[], Replicator]
+    throttle: Throttle
+    keep_logs: Callable[[RegistryStore], RegistryStore]
+    heads: Callable[[], dict[str, Head]]
+    catch_up: Callable[[list[str], Progress | None], int]
+    progress: Progress | None = None
+    reason: str | None = None
+    archive: str | None = None  # the one that the phase record names
+    retire_seconds: float = 0.0
+    patience: float = 0.0  # seconds to wait for removed documents
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def replicator(self) -> Replicator:
+        """Return the replicator from source to target."""
+        replicator = self.open_replicator()
+        replicator.copied = self.throttle.copied
+        return replicator
+
+    @property
+    def migration_source(self) -> MigrationSource:
+        """Return the source; raise PreflightFailed if it is not a MigrationSource."""
+        # Opens the target too: no step that changes documents may begin if the target is lost.
+        source = self.replicator.source
+        if not provides(source, MigrationSource):
+            raise PreflightFailed(
+                f"the store {source.info.name!r} cannot be frozen and retired as a source",
+                next_step="Stay in phase 2: only a store that implements MigrationSource can",
+            )
+        return source
+
+    def now(self, task_id: str) -> TaskSnapshot | None:
+        """Return the task's state in the target, None if it has none."""
+        try:
+            return self.replicator.target.load(task_id)
+        except TaskNotFound:
+            return None
+
+    def set_late_writes_aside(self) -> None:
+        """Keep late writes to frozen documents in conflicts/, with a note for each."""
+        found = self.migration_source.late_writes(self.now)
+        self.notes += [
+            f"{_name(s)}: a late write after the cut-over, kept: {s.kept}" for s in found
+        ]
+
+    def retire(self, archive: str | None) -> None:
+        """Remove the archived documents; nothing to do if None (a workspace created in phase 4)."""
+        if archive is None:
+            return
+        progress = self.progress
+        try:
+            found = self.migration_source.retire(
+                archive,
+                wait=self.retire_seconds,
+                patience=self.patience,
+                now=self.now,
+                progress=None if progress is None else lambda n, of: progress("wait", n, of),
+            )
+        except CorruptDocument as error:
+            # The switch is committed: keep the documents rather than block the whole registry.
+            again = "to make another archive: registry-backend switch 3, then 4"
+            self.notes.append(f"no document was removed: {error.message}; {again}")
+            return
+        self.notes += [f"{_name(s)}: a late write after archiving, kept: {s.kept}" for s in found]
+        left = self.migration_source.retiring()
+        if left:
+            self.notes.append(
+                f"{left} removed document(s) are pending deletion; `recover` deletes them"
+            )
+
+
+def _name(late_write: LateWrite) -> str:
+    return f"task {late_write.task_id}" if late_write.task_id else "the list of tasks"
+
+
+class Step(Protocol):
+    """One step between adjacent phases."""
+
+    verified: VerifyReport | None
+    touches_files: bool  # while the gate is held: an interruption must be recovered first
+
+    def prepare(self) -> int:
+        """Do the long part while writers continue; returns how many tasks were copied."""
+
+    def final_sync(self) -> int:
+        """Work while the gate is held, before the commit; raises Busy if it should be retried."""
+
+    def undo(self) -> None:
+        """Undo what the step did before the record was replaced."""
+
+    def finalize(self) -> None:
+        """Work while the gate is held, after the record was replaced."""
+
+    def clean_up(self, record: PhaseRecord) -> None:
+        """Work after the commit, while writers continue."""
+
+    def changed(self, record: PhaseRecord) -> PhaseRecord:
+        """Return the new record with this step's results added."""
+
+
+@dataclass(slots=True)
+class BaseStep:
+    """A step that does nothing: the base class of the others."""
+
+    context: StepContext
+    verified: VerifyReport | None = None
+    touches_files: bool = False
+
+    def prepare(self) -> int:
+        """See Step.prepare."""
+        return 0
+
+    def final_sync(self) -> int:
+        """See Step.final_sync."""
+        return 0
+
+    def undo(self) -> None:
+        """See Step.undo."""
+
+    def finalize(self) -> None:
+        """See Step.finalize."""
+
+    def clean_up(self, record: PhaseRecord) -> None:
+        """See Step.clean_up."""
+
+    def changed(self, record: PhaseRecord) -> PhaseRecord:
+        """See Step.changed."""
+        return record

@@ -1,0 +1,109 @@
+"""Steps back: 3 to 2 brings the documents up to date, 2 to 1 and 1 to 0 change the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backends.dual_write.comparison import verify_tasks
+from backends.dual_write.replicator import Replicator
+from backends.dual_write.steps.base import BaseStep
+from backends.dual_write.steps.sync import narrow, require_equal, settle
+from registry_api.capabilities import Logged, MigrationSource, provides
+from registry_api.client import all_tasks
+from registry_api.errors import (
+    Busy,
+    RegistryError,
+)
+from registry_api.records import Head, TaskQuery
+from registry_api.store import RegistryStore
+
+__all__ = ["Rollback", "StepDown"]
+
+_AT_ONCE = 20  # tasks copied between two progress reports
+
+
+@dataclass(slots=True)
+class StepDown(BaseStep):
+    """2 to 1, 1 to 0: only the record changes. The target is not needed, it may be lost."""
+
+    def final_sync(self) -> int:
+        """See Step.final_sync."""
+        source = self.context.source
+        if provides(source, MigrationSource):
+            try:
+                source.settle()
+            except Busy:
+                raise
+            except RegistryError as error:
+                # A rollback must not depend on one document, nor on an unacknowledged write.
+                self.context.notes.append(
+                    f"an interrupted write was left as it is: {error.message}"
+                )
+        return 0
+
+
+@dataclass(slots=True)
+class Rollback(BaseStep):
+    """3 to 2: the frozen documents are brought up to the target's revisions, then thawed."""
+
+    touches_files: bool = True
+    seen: dict[str, Head] = field(default_factory=dict)
+
+    def _replicator(self) -> Replicator:
+        replicator = self.context.replicator
+        copied = self.context.throttle.copied
+        return Replicator(replicator.target, replicator.source, copied=copied)
+
+    def _heads(self) -> dict[str, Head]:
+        return target_heads(self.context.replicator.target)
+
+    def prepare(self) -> int:
+        """See Step.prepare."""
+        context, replicator = self.context, self._replicator()
+        context.set_late_writes_aside()
+        # A missing document could not be written in phase 2.
+        context.migration_source.reinstate(None)
+        logged = context.keep_logs(context.replicator.target)
+        if provides(logged, Logged):
+            logged.reconcile()
+        heads = self._heads()
+        behind = replicator.lagging(list(heads))
+        for start in range(0, len(behind), _AT_ONCE):
+            replicator.catch_up_all(behind[start : start + _AT_ONCE])
+            if context.progress is not None:
+                context.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
+        self.verified = verify_tasks(replicator, list(heads), progress=context.progress)
+        # A task not written since the cut-over can differ too: its log may have been removed.
+        differing = {m.task_id for m in self.verified.mismatches}
+        for task_id in differing:
+            replicator.replace(task_id)
+        if differing:
+            self.verified = verify_tasks(replicator, list(heads), progress=context.progress)
+        require_equal(self.verified)
+        self.seen = {t: h for t, h in heads.items() if t not in self.verified.in_flight}
+        narrow(replicator, self.seen, self._heads, context.throttle)
+        return len(behind)
+
+    def final_sync(self) -> int:
+        """See Step.final_sync."""
+        replicator = self._replicator()
+        nowhere = Head()
+        moved = [
+            task.task_id
+            for task in all_tasks(replicator.source, TaskQuery())
+            if self.seen.get(task.task_id, nowhere).revision != task.revision
+        ]
+        return settle(replicator, moved, self.seen)
+
+    def undo(self) -> None:
+        """See Step.undo."""
+        self.context.migration_source.keep_frozen()
+
+    def finalize(self) -> None:
+        """See Step.finalize."""
+        self.context.migration_source.thaw()
+
+
+def target_heads(target: RegistryStore) -> dict[str, Head]:
+    """Return the head of every task of a store that only this library writes."""
+    return {t.task_id: target.head(t.task_id) for t in all_tasks(target, TaskQuery())}
