@@ -49,7 +49,7 @@ bench: $(READY) ## time everything beside a raw side; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
 contract-doc: $(READY) ## try every mutant; writes docs/contract.md
-	$(BIN)/python -m contract_tests.mutation_report docs
+	$(BIN)/python -m contract_tests.mutation.report docs
 
 lock: $(READY) ## write requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -12,9 +12,9 @@ from statistics import median, quantiles
 from mcp import Client
 
 from benchmarks.measure import Row
-from orchestrator.launchers.process import ProcessLauncher
+from orchestrator.agents.launchers.process import ProcessLauncher
+from orchestrator.mcp.server import Server, build_server
 from orchestrator.rules.tasks import PhasePlan
-from orchestrator.server import Server, build_server
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import load_settings, open_store

@@ -24,13 +24,13 @@ def registry_register_stores(register: RegisterStore) -> None:
 @hookimpl
 def registry_register_commands(register: RegisterCommand) -> None:
     """Offer ``registry-backend contract``."""
-    from contract_tests.command import contract  # noqa: PLC0415  (not needed to open a store)
+    from contract_tests.runner.command import contract  # noqa: PLC0415  (not needed to open a store)
 
     register("contract", contract)
 
 
 def _open(context: OpenContext) -> RegistryStore:
-    from contract_tests.mutants import MUTANTS  # noqa: PLC0415  (only needed for a mutant)
+    from contract_tests.mutation import MUTANTS  # noqa: PLC0415  (only needed for a mutant)
 
     correct = context.plugins.factory("sqlite")
     inside = replace(context, location="mutant.sqlite3")

@@ -21,7 +21,7 @@ def test_what_was_acknowledged_survives_a_kill(harness: Harness) -> None:
     for n in range(3):
         if Capability.MULTI_PROCESS not in harness.info.capabilities:
             store.close()
-        process = harness.spawn("contract_tests.worker", "report", "t", f"k{n}")
+        process = harness.spawn("contract_tests.runner.worker", "report", "t", f"k{n}")
         assert process.stdout is not None
         acked = [process.stdout.readline().strip() for _ in range(20)]
         process.kill()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract_tests import build
+from contract_tests.faults.race_amplifier import amplified_races
 from contract_tests.harness import Harness
-from contract_tests.race_amplifier import amplified_races
 from contract_tests.test_counts import assert_true
 from contract_tests.test_crash import all_changes
 from registry_api import (

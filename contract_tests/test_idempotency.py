@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from contract_tests import build
+from contract_tests.faults.lossy_store import LostAnswers
 from contract_tests.harness import Harness
-from contract_tests.lossy_store import LostAnswers
 from contract_tests.test_race import bump
 from registry_api import Capability, Put, commit_with_retry, errors, new_changeset, transact
 

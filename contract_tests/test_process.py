@@ -39,7 +39,8 @@ def test_processes_lose_no_update(harness: Harness) -> None:
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     processes = [
-        harness.spawn("contract_tests.worker", "bump", "t", str(ROUNDS)) for _ in range(WORKERS)
+        harness.spawn("contract_tests.runner.worker", "bump", "t", str(ROUNDS))
+        for _ in range(WORKERS)
     ]
     assert [p.communicate(timeout=120) and p.returncode for p in processes] == [0] * WORKERS
     assert store.load("t").agents[0].progress == WORKERS * ROUNDS

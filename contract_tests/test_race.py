@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from contract_tests import build
+from contract_tests.faults.race_amplifier import amplified_races
 from contract_tests.harness import Harness
-from contract_tests.race_amplifier import amplified_races
 from registry_api import Agent, Kind, Op, Put, RecordQuery, TaskSnapshot, errors, transact
 
 WORKERS, ROUNDS = 4, 25

@@ -13,16 +13,18 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from dashboard import acting, api, pages
-from dashboard.activity_history import ActivityHistory
-from dashboard.activity_index import ActivityIndex
+from dashboard.api import actions as acting
+from dashboard.api import read as api
+from dashboard.auth import Guard, Tokens
 from dashboard.background import beside
-from dashboard.feed import Hub
-from dashboard.guard import Guard, Tokens
-from dashboard.jobs import Jobs
-from dashboard.migration_view import MigrationView
-from dashboard.refusals import refusal_of
-from dashboard.system import System
+from dashboard.errors import refusal_of
+from dashboard.live.activity_history import ActivityHistory
+from dashboard.live.activity_index import ActivityIndex
+from dashboard.live.event_hub import Hub
+from dashboard.live.jobs import Jobs
+from dashboard.pages import views as pages
+from dashboard.views.migration import MigrationView
+from dashboard.views.system import System
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
 from registry_api.errors import RegistryError
 from registry_api.workspace import STATE_DIR
@@ -67,7 +69,7 @@ def create_app(
     app.include_router(api.numbers)
     app.include_router(acting.router)
     app.include_router(pages.router)
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "pages" / "static"))
     for kind in (RegistryError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _refused)
     return Guard(app, tokens=tokens, hosts=("127.0.0.1", "localhost", "[::1]", *hosts))

@@ -61,7 +61,7 @@ def serve(
     import uvicorn
 
     from dashboard.app import create_app
-    from dashboard.guard import Tokens
+    from dashboard.auth import Tokens
     from registry_api import load_plugins
 
     if not remote and host not in LOOPBACK:

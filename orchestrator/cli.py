@@ -64,8 +64,8 @@ def serve(
     """
     _open_standard_streams()
     _need_extra()
-    from orchestrator.deployment import Endpoint
-    from orchestrator.health import HealthScan
+    from orchestrator.agents.deployment import Endpoint
+    from orchestrator.health_scan import HealthScan
     from orchestrator.opening import open_orchestrator
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
@@ -77,13 +77,13 @@ def serve(
         )
     beside = partial(_dashboard, port=dashboard_port) if dashboard else nullcontext
     if http is None:
-        from orchestrator.stdio import serve_stdio
+        from orchestrator.mcp.stdio_transport import serve_stdio
 
         with open_orchestrator(settings) as service, beside(settings.workspace):
             HealthScan(service).run()
             serve_stdio(service, agent=agent)
         return OK
-    from orchestrator import http as over
+    from orchestrator.mcp import http_transport as over
     from registry_api.workspace import operator_token
 
     host, port = over.parse_address(http, remote=remote)
@@ -111,7 +111,7 @@ def config(
     Most clients can read it unchanged, e.g. as .mcp.json. With --http URL it contains the URL and
     the token of a running server. Example: registry-orchestrator config > .mcp.json
     """
-    from orchestrator.deployment import SERVER, Endpoint, client_config
+    from orchestrator.agents.deployment import SERVER, Endpoint, client_config
     from registry_api.workspace import operator_token
 
     if http is not None and not http.startswith(("http://", "https://")):

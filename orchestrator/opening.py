@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from orchestrator.deployment import Endpoint
+from orchestrator.agents.deployment import Endpoint
 from orchestrator.service import Orchestrator
 from orchestrator.settings import load_orchestrator_settings
 from registry_api import Settings, load_plugins, open_store

@@ -18,7 +18,13 @@ from itertools import islice
 from typing import NoReturn
 
 from orchestrator import prompts
-from orchestrator.deployment import Deployment, Endpoint, Order, process_of, working_directory
+from orchestrator.agents.deployment import (
+    Deployment,
+    Endpoint,
+    Order,
+    process_of,
+    working_directory,
+)
 from orchestrator.errors import AgentEnded, AgentNotFound
 from orchestrator.rules import (
     agents,

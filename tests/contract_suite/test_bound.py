@@ -15,8 +15,8 @@ HANGING = """
 import signal, time
 from backends.memory import MemoryStore
 from registry_api import hookimpl
-import contract_tests.bound
-contract_tests.bound._GRACE = 1.0
+import contract_tests.runner.bound
+contract_tests.runner.bound._GRACE = 1.0
 
 class Hanging(MemoryStore):
     def counts(self):

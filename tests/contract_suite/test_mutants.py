@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract_tests.mutants import MUTANTS
+from contract_tests.mutation import MUTANTS
 
 CHANCE = {"idempotency", "race", "process", "crash", "model", "equivalence"}
 KILLS = json.loads((Path(__file__).parents[2] / "docs" / "kills.json").read_text())
@@ -41,7 +41,7 @@ def rechecked(name):
     """Run the suite on a mutant, with the tests that are known to detect it first; return the
     report.
     """
-    command = [sys.executable, "-m", "contract_tests.mutation_report", "--recheck", name]
+    command = [sys.executable, "-m", "contract_tests.mutation.report", "--recheck", name]
     done = subprocess.run(
         [*command, *KILLS[name]["killed_by"]],
         check=True,

@@ -3,7 +3,7 @@
 import orjson
 
 from contract_tests.harness import Harness
-from contract_tests.report import _Run
+from contract_tests.runner.report import _Run
 
 
 class Failed:

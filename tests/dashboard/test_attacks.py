@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from contract_tests import build
-from dashboard.activity_index import ActivityIndex
+from dashboard.auth import COOKIE
 from dashboard.cli import main
-from dashboard.guard import COOKIE
-from dashboard.summary import Summary
+from dashboard.live.activity_index import ActivityIndex
+from dashboard.views.summary import Summary
 from registry_api import (
     PhaseStatus,
     Review,

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from contract_tests import build
-from dashboard import feed
 from dashboard.background import beside
+from dashboard.live import event_hub as feed
 from registry_api import AsyncStore, load_settings, open_store
 from tests import legacy
 from tests.dashboard.serving import serving

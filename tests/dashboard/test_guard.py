@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from dashboard.app import create_app
+from dashboard.auth import Tokens
 from dashboard.cli import main
-from dashboard.guard import Tokens
 from registry_api import load_settings, open_store
 from tests import legacy
 from tests.dashboard.serving import serving

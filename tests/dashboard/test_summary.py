@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract_tests import build
-from dashboard.activity_index import ActivityIndex
-from dashboard.summary import look
+from dashboard.live.activity_index import ActivityIndex
+from dashboard.views.summary import look
 from registry_api import (
     FeedCursor,
     Kind,

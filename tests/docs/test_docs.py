@@ -12,15 +12,16 @@ from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 
 from backends.admin.app import app
 from backends.admin.cli import _add_commands
-from contract_tests import mutation_report
-from contract_tests.mutants import MUTANTS
-from dashboard import acting, api
+from contract_tests.mutation import MUTANTS
+from contract_tests.mutation import report as mutation_report
+from dashboard.api import actions as acting
+from dashboard.api import read as api
 from dashboard.cli import app as dashboard
 from orchestrator.cli import app as orchestrator
+from orchestrator.mcp.tool_offers import offer_of
+from orchestrator.mcp.tools import Tools
+from orchestrator.mcp.waiting import Waiting
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.tool_offers import offer_of
-from orchestrator.tools import Tools
-from orchestrator.waiting import Waiting
 from registry_api import Capability
 from registry_api.plugins import Hooks
 from registry_api.settings import Settings

@@ -43,7 +43,7 @@ PROSE = [
     "CONTRIBUTING.md",
     *sorted(f"docs/{p.name}" for p in messages.PAGE.parent.glob("*.md")),
 ]
-TEMPLATES = sorted((messages.ROOT / "dashboard" / "templates").glob("*.html"))
+TEMPLATES = sorted((messages.ROOT / "dashboard" / "pages" / "templates").glob("*.html"))
 
 
 def wrong_words(text):

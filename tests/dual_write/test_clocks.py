@@ -10,7 +10,7 @@ import pytest
 
 from backends.admin.cli import main
 from backends.jsonl.times import Times
-from dashboard.activity_index import ActivityIndex
+from dashboard.live.activity_index import ActivityIndex
 from registry_api import load_settings, open_store, silent
 from tests import legacy
 

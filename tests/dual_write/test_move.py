@@ -12,6 +12,7 @@ import time
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_target_phase_alone_switches_nothing(workspace, caplog):
     with caplog.at_level(logging.WARNING):
         store = opened(workspace, registry_phase=1)
     assert [r.getMessage() for r in caplog.records].count(caplog.records[0].getMessage()) == 1
-    assert "wish" in caplog.text
+    assert "REGISTRY_PHASE=1 is only a target" in caplog.text
     assert dual(store).record().phase == 2
 
 
@@ -373,7 +374,9 @@ def test_a_writer_that_never_pauses_does_not_keep_a_switch_waiting(workspace):
     """A switch succeeds while two processes write without a pause: back-fill copies each task up to
     the revision that it had at the start."""
     harness = Harness("auto", workspace)
-    writers = [harness.spawn("contract_tests.worker", "report", "TASK-0", "busy") for _ in range(2)]
+    writers = [
+        harness.spawn("contract_tests.runner.worker", "report", "TASK-0", "busy") for _ in range(2)
+    ]
     try:
         for writer in writers:
             writer.stdout.readline()
@@ -553,10 +556,10 @@ def test_threads_leave_no_descriptors(workspace):
 
 
 @contextmanager
-def locked_as_the_gate_closes(migration, document):
+def locked_as_the_gate_closes(document):
     """A legacy program that locks a document when a switch is about to close the gate, adds an
     agent to it, and keeps it locked."""
-    original = migration._commit_closed
+    original = switching._commit_closed
     with document.open("r+") as file:
 
         def closing(*args):
@@ -569,27 +572,27 @@ def locked_as_the_gate_closes(migration, document):
             file.flush()
             return original(*args)
 
-        migration._commit_closed = closing
-        yield
+        with mock.patch.object(switching, "_commit_closed", closing):
+            yield
 
 
-def test_a_document_locked_while_the_gate_is_held_holds_nobody_up(workspace):
+def test_a_document_locked_while_the_gate_is_held_holds_nobody_up(workspace, monkeypatch):
     """While a document that is to be frozen stays locked, the gate opens again and again, so that
     other callers get in."""
     store = opened(workspace, registry_lock_timeout=5)
     store.counts()
     switch(workspace, 2)
     migration = open_migration(load_settings(workspace, env={}))
-    original, closed = migration._try_closed, threading.Event()
+    original, closed = switching._try_closed, threading.Event()
 
     def behind(*args, **more):
         closed.set()
         return original(*args, **more)
 
-    migration._try_closed = behind
+    monkeypatch.setattr(switching, "_try_closed", behind)
     options = {"actor": "test", "timeout": 60.0}
     mover = threading.Thread(target=migration.switch, args=(MigrationPhase(3),), kwargs=options)
-    with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
+    with locked_as_the_gate_closes(workspace / "TASK-0" / "AGENT_REGISTRY.json"):
         mover.start()
         for _ in range(5):
             closed.clear()
@@ -607,7 +610,7 @@ def test_a_document_that_stays_locked_stops_the_cut_over(workspace):
     switch(workspace, 2)
     migration = open_migration(load_settings(workspace, env={}))
     document = workspace / "TASK-0" / "AGENT_REGISTRY.json"
-    with locked_as_the_gate_closes(migration, document), pytest.raises(SwitchTimedOut):
+    with locked_as_the_gate_closes(document), pytest.raises(SwitchTimedOut):
         migration.switch(MigrationPhase(3), actor="test", timeout=0.3)
     assert migration.status().record.phase == 2
     migration.close()
@@ -622,7 +625,7 @@ def test_an_early_switch_does_not_wait_for_legacy_programs(workspace, to):
     store = opened(workspace)
     revision = store.head("TASK-0").revision
     migration = open_migration(load_settings(workspace, env={}))
-    with locked_as_the_gate_closes(migration, workspace / "TASK-0" / "AGENT_REGISTRY.json"):
+    with locked_as_the_gate_closes(workspace / "TASK-0" / "AGENT_REGISTRY.json"):
         migration.switch(MigrationPhase(to), actor="test", timeout=0.3)
         assert dual(store).record().phase == to
     assert "theirs" in {a.agent_id for a in store.load("TASK-0").agents}

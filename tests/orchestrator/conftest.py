@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.launchers.process import ProcessLauncher
+from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import load_settings, open_store

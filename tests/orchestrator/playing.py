@@ -1,7 +1,7 @@
 """Drive one task from a test: each action of an agent or a reviewer is one call."""
 
-from orchestrator.health import HealthScan
-from orchestrator.reading import Reading
+from orchestrator.health_scan import HealthScan
+from orchestrator.queries.reading import Reading
 from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan

@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mcp import Client
 
-from orchestrator import errors, process_identity
-from orchestrator.health import HealthScan
-from orchestrator.launchers.process import ProcessLauncher
+from orchestrator import errors
+from orchestrator.agents import process_identity
+from orchestrator.agents.launchers.process import ProcessLauncher
+from orchestrator.health_scan import HealthScan
+from orchestrator.mcp.server import build_server
 from orchestrator.rules import agents
 from orchestrator.rules.findings import FindingType, Severity
-from orchestrator.server import build_server
 from orchestrator.settings import AgentKind, load_orchestrator_settings
 from orchestrator.state_db import load_task_snapshot, record_progress
 from registry_api import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus, load_settings, transact
@@ -514,7 +515,7 @@ def test_a_handover_and_a_context_are_cut_by_size(play):
 
 def test_an_answer_that_cannot_be_cut_is_refused(play, monkeypatch):
     """A query with too large an answer is refused; a command that changed something answers."""
-    monkeypatch.setattr("orchestrator.server._LONGEST_ANSWER", 50)
+    monkeypatch.setattr("orchestrator.mcp.server._LONGEST_ANSWER", 50)
     play.create("only")
     assert code_of(called(play, "get_task_status", task_id=play.task_id)) == "too_large"
     assert not called(play, "create_task", description="x").is_error
@@ -581,7 +582,7 @@ def test_every_failure_has_a_code(opened, tmp_path, monkeypatch):
     def broken(*_args, **_options):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("orchestrator.reading.Reading.task", broken)
+    monkeypatch.setattr("orchestrator.queries.reading.Reading.task", broken)
     result = called(play, "get_task_status", task_id=play.task_id)
     assert code_of(result) == "internal"
     assert "secret" not in result.content[0].text
@@ -703,7 +704,7 @@ def test_an_agents_own_server_does_not_stop_itself(opened, tmp_path):
     env = {"REGISTRY_WORKSPACE": str(tmp_path), "REGISTRY_TASK_ID": play.task_id}
     code = (
         "from orchestrator.opening import open_orchestrator\n"
-        "from orchestrator.health import HealthScan\n"
+        "from orchestrator.health_scan import HealthScan\n"
         "from registry_api import load_settings\n"
         "with open_orchestrator(load_settings()) as service:\n"
         "    print(HealthScan(service).run().stopped)\n"
@@ -740,7 +741,7 @@ def test_the_exit_of_a_launch_that_never_ran_is_ignored(sleeping, monkeypatch):
 
     monkeypatch.setattr(play.service, "_note_exit", noting)
     monkeypatch.setattr(play.service, "_take_back", after_it_is_noted)
-    monkeypatch.setattr("orchestrator.deployment.transact", busy)
+    monkeypatch.setattr("orchestrator.agents.deployment.transact", busy)
     with pytest.raises(errors.LaunchFailed, match="somebody writes"):
         play.deploy()
     assert play.now.agents == ()

@@ -12,9 +12,16 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from orchestrator.callers import CONDUCTOR, SECRET, Role, caller_of, check_acts_as, is_unverified
+from orchestrator.agents.callers import (
+    CONDUCTOR,
+    SECRET,
+    Role,
+    caller_of,
+    check_acts_as,
+    is_unverified,
+)
 from orchestrator.errors import NotAllowed
-from orchestrator.server import build_server
+from orchestrator.mcp.server import build_server
 from orchestrator.settings import AgentKind
 from registry_api import Delete, Kind, transact
 from registry_api.records import ACTIVE_AGENT

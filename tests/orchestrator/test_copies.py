@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from backends.admin.cli import main
-from orchestrator import deployment, process_identity
-from orchestrator.launchers.process import ProcessLauncher
+from orchestrator.agents import deployment, process_identity
+from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import load_settings, open_store

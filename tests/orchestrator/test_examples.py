@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from mcp import Client
 
-from orchestrator.launchers.process import ProcessLauncher
-from orchestrator.server import build_server
+from orchestrator.agents.launchers.process import ProcessLauncher
+from orchestrator.mcp.server import build_server
 from orchestrator.service import Orchestrator
 from orchestrator.settings import AgentKind, OrchestratorSettings
 from registry_api import load_settings, open_store

@@ -6,8 +6,8 @@ import pytest
 from mcp import Client
 from mcp.types import ElicitResult
 
-from orchestrator.callers import Caller, Role
-from orchestrator.server import build_server
+from orchestrator.agents.callers import Caller, Role
+from orchestrator.mcp.server import build_server
 from registry_api import PhaseStatus
 from tests.orchestrator import conducting
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client
 
-from orchestrator.server import build_server
+from orchestrator.mcp.server import build_server
 from orchestrator.settings import AgentKind
 from tests.proof import times
 

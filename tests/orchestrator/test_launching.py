@@ -13,9 +13,10 @@ from contextlib import closing
 import psutil
 import pytest
 
-from orchestrator import errors, process_identity
-from orchestrator.health import HealthScan
-from orchestrator.launchers.process import ProcessLauncher
+from orchestrator import errors
+from orchestrator.agents import process_identity
+from orchestrator.agents.launchers.process import ProcessLauncher
+from orchestrator.health_scan import HealthScan
 from orchestrator.opening import open_orchestrator
 from orchestrator.settings import AgentKind
 from registry_api import (

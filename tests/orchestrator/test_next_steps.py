@@ -6,8 +6,8 @@ import re
 import pytest
 from mcp import Client
 
+from orchestrator.mcp.server import build_server
 from orchestrator.rules.agents import Limits
-from orchestrator.server import build_server
 from registry_api.records import ACTIVE_AGENT
 from tests.orchestrator import conducting
 from tests.orchestrator.test_server import ISSUED

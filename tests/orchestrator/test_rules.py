@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.launchers.process import ProcessLauncher
+from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import (

@@ -15,11 +15,11 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
+from orchestrator.agents.deployment import client_config
 from orchestrator.cli import main
-from orchestrator.deployment import client_config
-from orchestrator.server import build_server
+from orchestrator.mcp.server import build_server
+from orchestrator.mcp.tools import LARGEST, LONGEST, Tools
 from orchestrator.settings import AgentKind
-from orchestrator.tools import LARGEST, LONGEST, Tools
 from tests.orchestrator import conducting
 
 INITIALIZE = {

@@ -10,8 +10,8 @@ import anyio
 import pytest
 from mcp import Client
 
+from orchestrator.mcp.server import build_server
 from orchestrator.rules.reviews import VerdictWord
-from orchestrator.server import build_server
 from registry_api import load_settings, open_migration
 from registry_api.errors import CursorExpired, Unavailable
 from tests.orchestrator import conducting
@@ -213,7 +213,7 @@ def test_an_unknown_task_is_refused(play):
 
 def test_a_waiting_client_is_told_that_time_passes(play, monkeypatch):
     """A client that sends a progress token is notified while it waits, and so does not give up."""
-    monkeypatch.setattr("orchestrator.waiting._PROGRESS_INTERVAL", 0.2)
+    monkeypatch.setattr("orchestrator.mcp.waiting._PROGRESS_INTERVAL", 0.2)
     play.create("only")
     play.deploy()
     told = []

@@ -1,0 +1,133 @@
+"""Mutants that fail as the target of a move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from contract_tests.mutation.base import mutant
+from registry_api import (
+    Change,
+    Commit,
+    Kind,
+    Put,
+    RecordQuery,
+    RegistryStore,
+    TaskSnapshot,
+    errors,
+)
+from registry_api.records import Finding, ProgressEntry
+from registry_api.wrappers import StoreWrapper
+
+
+class _Target(StoreWrapper):
+    """A wrapper of a move target; the base class of the mutants of move targets."""
+
+    inner: Any
+
+    def apply(self, change: Change) -> Commit:
+        found: Commit = self.inner.apply(change)
+        return found
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        self.inner.apply_all(changes)
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(snapshot, histories, feed=feed)
+
+    def read_stamp(self, name: str) -> str | None:
+        found: str | None = self.inner.read_stamp(name)
+        return found
+
+    def write_stamp(self, name: str, value: str) -> None:
+        self.inner.write_stamp(name, value)
+
+
+@mutant
+class GapHidden(_Target):
+    """Reports a change as applied although it does not follow the task's revision."""
+
+    def apply(self, change: Change) -> Commit:
+        try:
+            return super().apply(change)
+        except errors.NotNext:
+            return Commit(
+                task_id=change.changeset.task_id,
+                changeset_id=change.changeset.id,
+                lineage=change.lineage,
+                revision=change.revision,
+                cursor=change.cursor,
+            )
+
+
+@mutant
+class HalfApplied(_Target):
+    """Applies several changes one by one and keeps those before the one that fails."""
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.inner.apply(change)
+
+
+@mutant
+class HistoriesLeftBehind(_Target):
+    """Replaces a task without its histories."""
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(snapshot, (), feed=feed)
+
+
+@mutant
+class AppendRefused(_Target):
+    """Refuses a change that appends a finding which ``replace`` already brought."""
+
+    def apply(self, change: Change) -> Commit:
+        task_id = change.changeset.task_id
+        head = self.inner.head(task_id)
+        if (head.lineage, head.revision) == (change.lineage, change.revision - 1):
+            page = self.inner.list_records(Kind.FINDING, RecordQuery(task_id=task_id))
+            for op in change.changeset.ops:
+                if isinstance(op, Put) and op.record in page.items:
+                    raise errors.RecordExists("it is there", next_step="Give it another id")
+        return super().apply(change)
+
+
+@mutant
+class FeedLeftBehind(_Target):
+    """Replaces a task with the last line of its feed only, so that older ids are unknown."""
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(snapshot, histories, feed=feed[-1:])
+
+
+@mutant
+class StampsInMemory(_Target):
+    """Keeps the stamps of a move in memory only."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._stamps: dict[str, str] = {}
+
+    def read_stamp(self, name: str) -> str | None:
+        return self._stamps.get(name)
+
+    def write_stamp(self, name: str, value: str) -> None:
+        self._stamps[name] = value

@@ -1,0 +1,1 @@
+"""Running the contract tests on a store: command, report, limits, recorded calls."""

@@ -1,0 +1,1 @@
+"""The HTML pages: views, charts, templates, static files."""

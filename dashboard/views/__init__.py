@@ -1,0 +1,1 @@
+"""What API and pages show: summary, migration, reviews, system, logs."""

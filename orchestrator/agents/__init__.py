@@ -1,0 +1,1 @@
+"""Agents' processes: deployment, launchers, identities, the health scan."""

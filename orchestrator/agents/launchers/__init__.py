@@ -1,0 +1,1 @@
+"""Launchers: how agents' processes are started, found and stopped."""

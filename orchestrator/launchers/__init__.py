@@ -1,1 +1,0 @@
-"""The launchers that come with the orchestrator."""

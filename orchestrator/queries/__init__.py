@@ -1,0 +1,1 @@
+"""What the tools read: answers about tasks, and waiting for changes."""
