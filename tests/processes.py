@@ -33,7 +33,7 @@ _context.set_forkserver_preload(
         "backends.json_files.plugin",
         "backends.memory",
         "backends.sql.plugin",
-        "backends.sql.sqlite",
+        "backends.sql.sqlite.engine",
         "backends.sql.store",
         "filelock",
         "getpass",
@@ -114,7 +114,7 @@ def work(workspace, acks, name, task):
     It is always equally slow, as on a slow disk: the document stays locked for 30 ms, without a
     real fsync.
     """
-    from backends.json_files import write_ahead
+    from backends.json_files.task import write_ahead
 
     original = write_ahead.write_in_place
 
@@ -168,7 +168,7 @@ def stand_still(workspace, task, where):
     store = opened(workspace)
     store.load(task)
     if where == "document":
-        from backends.json_files import write_ahead
+        from backends.json_files.task import write_ahead
 
         original = write_ahead.write_in_place
 
@@ -177,7 +177,7 @@ def stand_still(workspace, task, where):
 
         write_ahead.write_in_place = write_in_place
     else:
-        from backends.sql.sqlite import SqliteEngine
+        from backends.sql.sqlite.engine import SqliteEngine
 
         commit = SqliteEngine._commit
         SqliteEngine._commit = lambda self, connection: (_stop(), commit(self, connection))

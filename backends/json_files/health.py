@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import orjson
 
-from backends.json_files.intent import pending_numbers
-from backends.json_files.journal import Journal
-from backends.json_files.layout import DOCUMENT, Layout
-from backends.json_files.legacy_state import legacy_state
-from backends.json_files.merged import merged_journals
-from backends.json_files.removed import removed_files
-from backends.json_files.stored_counts import listed_tasks
-from backends.json_files.unreadable import unreadable_documents
-from backends.json_files.view import JsonView
+from backends.json_files.journal.intent import pending_numbers
+from backends.json_files.journal.journal import Journal
+from backends.json_files.legacy.layout import DOCUMENT, Layout
+from backends.json_files.legacy.merged_journals import merged_journals
+from backends.json_files.legacy.state_database import legacy_state
+from backends.json_files.legacy.stored_counts import listed_tasks
+from backends.json_files.legacy.unreadable import unreadable_documents
+from backends.json_files.read_only_store import JsonView
+from backends.json_files.task.removed import removed_files
 from backends.jsonl.times import Times
 from registry_api.errors import CorruptDocument
 from registry_api.migration import MigrationPhase, PhaseFile, SwitchJournal

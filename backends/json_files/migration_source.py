@@ -18,14 +18,14 @@ from typing import TypedDict, cast
 import orjson
 
 from backends.files import open_regular
-from backends.json_files.archive import Archive, Member
-from backends.json_files.content import content_hash
-from backends.json_files.frozen import FrozenTask
-from backends.json_files.intent import pending_numbers
-from backends.json_files.layout import DOCUMENT, frozen_without_record, named_task
-from backends.json_files.replica import Now, ReplicaTask
-from backends.json_files.shared import as_recorded
+from backends.json_files.document.archive import Archive, Member
+from backends.json_files.document.text import content_hash
+from backends.json_files.journal.intent import pending_numbers
+from backends.json_files.legacy.layout import DOCUMENT, frozen_without_record, named_task
 from backends.json_files.store import JsonFilesStore
+from backends.json_files.task.frozen import FrozenTask
+from backends.json_files.task.replica import Now, ReplicaTask
+from backends.json_files.task.shared import as_recorded
 from registry_api.capabilities import LateWrite
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound
 from registry_api.records import Change, Commit, Finding, Head, ProgressEntry, TaskSnapshot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.json_files.health import check_files
 from backends.json_files.migration_source import JsonMigrationSource
-from backends.json_files.view import JsonView
+from backends.json_files.read_only_store import JsonView
 from backends.jsonl.times import Times
 from registry_api.migration import MigrationPhase, PhaseFile
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl

@@ -13,15 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from backends.json_files.feed_number import FeedNumbers
-from backends.json_files.intent import pending_numbers
-from backends.json_files.journal import Journal, Stand, highest_number
-from backends.json_files.layout import Layout
-from backends.json_files.projection import Projection
-from backends.json_files.shared import Shared
-from backends.json_files.task import TaskFiles
-from backends.json_files.task_cache import TaskCache
-from backends.json_files.view import JsonView
+from backends.json_files.global_file import Projection
+from backends.json_files.journal.feed_counter import FeedNumbers
+from backends.json_files.journal.intent import pending_numbers
+from backends.json_files.journal.journal import Journal, Stand, highest_number
+from backends.json_files.legacy.layout import Layout
+from backends.json_files.read_only_store import JsonView
+from backends.json_files.task.shared import Shared
+from backends.json_files.task.task import TaskFiles
+from backends.json_files.task.task_cache import TaskCache
 from backends.jsonl.times import Times
 from registry_api.authoring import cursor_expired, select_records, select_tasks
 from registry_api.errors import (

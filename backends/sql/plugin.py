@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backends.sql.health import check_sqlite
-from backends.sql.sqlite import SqliteEngine
+from backends.sql.sqlite.engine import SqliteEngine
 from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from backends.json_files.view import JsonView
+from backends.json_files.read_only_store import JsonView
 from backends.jsonl.times import Times
 from registry_api import Kind
 from registry_api.errors import ReadOnly

@@ -11,8 +11,9 @@ from contextlib import closing
 
 import pytest
 
-from backends.json_files import stamp, write_ahead
-from backends.json_files.journal import Journal
+from backends.json_files.document import stamp
+from backends.json_files.journal.journal import Journal
+from backends.json_files.task import write_ahead
 from contract_tests import build
 from registry_api import (
     AgentStatus,
@@ -377,8 +378,8 @@ def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch
     """
     import threading
 
-    from backends.json_files.intent import IntentFile
-    from backends.json_files.journal import Journal
+    from backends.json_files.journal.intent import IntentFile
+    from backends.json_files.journal.journal import Journal
     from backends.json_files.store import JsonFilesStore
 
     store = opened(workspace)
@@ -528,7 +529,7 @@ def test_a_fork_child_keeps_no_lock(workspace, monkeypatch):
     import os
     import threading
 
-    from backends.json_files import write_ahead
+    from backends.json_files.task import write_ahead
 
     store = opened(workspace)
     store.load("TASK-1")

@@ -59,7 +59,7 @@ def killed_in_fsync(fd):
 
 store = open_store(load_settings(workspace, env={}))
 if where in {"create", "created"}:
-    from backends.json_files import task
+    from backends.json_files.task import task
     if where == "create":
         task.TaskFiles._make_folders = lambda self: die()
     else:  # the document exists and is empty
@@ -230,7 +230,7 @@ def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
     legacy.write_task(tmp_path, TASK, agents=agents)
     code = (
         "import os, signal, sys; from registry_api import *; from contract_tests import build\n"
-        "from backends.json_files.journal import Journal\n"
+        "from backends.json_files.journal.journal import Journal\n"
         "store = open_store(load_settings(sys.argv[1], env={})); store.load('TASK-1')\n"
         "Journal.append = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "build.put(store, *(build.agent('TASK-1', f'a{n}', status=AgentStatus.BLOCKED)"

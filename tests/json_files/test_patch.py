@@ -1,4 +1,4 @@
-"""backends.json_files.patch: what a write changes in the document, and recovery after a kill."""
+"""backends.json_files.document.patch: what a write changes in the document, and recovery after a kill."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.json_files.inplace import write_in_place
-from backends.json_files.patch import Patch
+from backends.json_files.document.in_place import write_in_place
+from backends.json_files.document.patch import Patch
 from contract_tests import build
 from registry_api import Legacy, find_capability, load_settings, open_store
 from tests import legacy
@@ -177,7 +177,7 @@ def test_no_reader_meets_a_document_with_zeros(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from backends.json_files import write_ahead
+from backends.json_files.task import write_ahead
 from contract_tests import build
 from registry_api import load_settings, open_store
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backends.json_files import journal, task_cache
-from backends.json_files.journal import Journal
+from backends.json_files.journal import journal
+from backends.json_files.journal.journal import Journal
+from backends.json_files.task import task_cache
 from backends.jsonl import reader
 from contract_tests import build
 from contract_tests.harness import Harness

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.sql import compiled, sqlite, upgrade, writer_queue
+from backends.sql import compiled, upgrade
+from backends.sql.sqlite import engine as sqlite
+from backends.sql.sqlite import writer_queue
 from backends.sql.store import SqlStore
 from contract_tests import build
 from contract_tests.test_pages import CASES

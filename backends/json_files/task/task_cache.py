@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from backends.json_files.task import TaskFiles
+from backends.json_files.task.task import TaskFiles
 
 __all__ = ["TaskCache"]
 

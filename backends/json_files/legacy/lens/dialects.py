@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from backends.json_files.lens.values import (
+from backends.json_files.legacy.lens.values import (
     Converter,
     choice,
     flag,

@@ -6,8 +6,15 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from backends.json_files.lens.dialects import DEFAULTS, DERIVED, OURS, Dialect, Field, fields_of
-from backends.json_files.lens.values import UNREADABLE
+from backends.json_files.legacy.lens.dialects import (
+    DEFAULTS,
+    DERIVED,
+    OURS,
+    Dialect,
+    Field,
+    fields_of,
+)
+from backends.json_files.legacy.lens.values import UNREADABLE
 from backends.jsonl.times import Times
 from registry_api.records import CLASSES, Kind, Record
 from registry_api.records import json_text as jsontext

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from backends.sql.sqlite.writer_queue import WriterQueue
 from backends.sql.sqlite_sql import DDL
-from backends.sql.writer_queue import WriterQueue
 from registry_api.errors import (
     Busy,
     CorruptDocument,

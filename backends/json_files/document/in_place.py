@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from backends.json_files.patch import Patch
+from backends.json_files.document.patch import Patch
 
 __all__ = ["pwrite_all", "write_again", "write_in_place"]
 

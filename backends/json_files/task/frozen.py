@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from backends.files import open_inside, open_regular
-from backends.json_files.content import content_hash, read_document
-from backends.json_files.replica import READ_ONLY, Now, ReplicaTask
-from backends.json_files.stamp import stamp_of
+from backends.json_files.document.stamp import stamp_of
+from backends.json_files.document.text import content_hash, read_document
+from backends.json_files.task.replica import READ_ONLY, Now, ReplicaTask
 from registry_api.capabilities import LateWrite
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.records import Head

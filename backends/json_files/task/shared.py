@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from backends.json_files.cache import DocumentCache
-from backends.json_files.feed_number import FeedNumbers
-from backends.json_files.layout import Layout
+from backends.json_files.document.cache import DocumentCache
+from backends.json_files.journal.feed_counter import FeedNumbers
+from backends.json_files.legacy.layout import Layout
 from backends.jsonl.times import Times
 from registry_api.workspace import make_folder, replace_file, sync_folder, write_file
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from backends.files import Problem
-from backends.json_files.lens.dialects import DEFAULTS, OURS, Dialect, dialect_of
-from backends.json_files.lens.element import (
+from backends.json_files.legacy.lens.dialects import DEFAULTS, OURS, Dialect, dialect_of
+from backends.json_files.legacy.lens.element import (
     Json,
     is_default,
     ours_of,

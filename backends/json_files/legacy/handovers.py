@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from backends.files import Problem
-from backends.json_files.layout import read_file
+from backends.json_files.legacy.layout import read_file
 from backends.jsonl.times import Times
 from registry_api.records import Handover, TaskState, is_id
 from registry_api.records import json_text as jsontext

@@ -6,12 +6,12 @@ import os
 import time
 from dataclasses import replace
 
-from backends.json_files.content import content_hash, read_document, text_over
-from backends.json_files.handovers import read_handovers
-from backends.json_files.layout import load_document
-from backends.json_files.lens.document import encode
+from backends.json_files.document.text import content_hash, read_document, text_over
+from backends.json_files.legacy.handovers import read_handovers
+from backends.json_files.legacy.layout import load_document
+from backends.json_files.legacy.lens.document import encode
 from backends.json_files.merge import differing, merge, nearest
-from backends.json_files.write_ahead import WriteAhead
+from backends.json_files.task.write_ahead import WriteAhead
 from registry_api.errors import CorruptDocument, Unavailable
 from registry_api.records import Kind, Op, Put, TaskState
 from registry_api.records import json_text as jsontext

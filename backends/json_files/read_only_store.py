@@ -12,13 +12,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from backends.files import Problem
-from backends.json_files.handovers import read_handovers
-from backends.json_files.layout import Layout, frozen_without_record, load_document, read_file
-from backends.json_files.legacy_state import legacy_state
-from backends.json_files.lens.document import decode
-from backends.json_files.merged import merged_journals
-from backends.json_files.stored_counts import listed_tasks, read_stored_counts
-from backends.json_files.unreadable import unreadable_documents
+from backends.json_files.legacy.handovers import read_handovers
+from backends.json_files.legacy.layout import (
+    Layout,
+    frozen_without_record,
+    load_document,
+    read_file,
+)
+from backends.json_files.legacy.lens.document import decode
+from backends.json_files.legacy.merged_journals import merged_journals
+from backends.json_files.legacy.state_database import legacy_state
+from backends.json_files.legacy.stored_counts import listed_tasks, read_stored_counts
+from backends.json_files.legacy.unreadable import unreadable_documents
 from backends.jsonl.reader import find_logs, read_lines
 from backends.jsonl.times import Times
 from registry_api.authoring import select_records, select_tasks

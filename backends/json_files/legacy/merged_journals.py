@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backends.json_files.journal import numbers_in
-from backends.json_files.layout import Layout
+from backends.json_files.journal.journal import numbers_in
+from backends.json_files.legacy.layout import Layout
 
 __all__ = ["merged_journals"]
 

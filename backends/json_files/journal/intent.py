@@ -17,8 +17,8 @@ from typing import Any
 
 import orjson
 
-from backends.json_files.content import content_hash
-from backends.json_files.patch import Over, Patch
+from backends.json_files.document.patch import Over, Patch
+from backends.json_files.document.text import content_hash
 from registry_api.records import Kind
 from registry_api.workspace import boot, open_owned
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from backends.json_files.journal import Journal
-from backends.json_files.layout import Layout
+from backends.json_files.journal.journal import Journal
+from backends.json_files.legacy.layout import Layout
 from backends.jsonl.lines import without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times

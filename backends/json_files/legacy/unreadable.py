@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from backends.json_files.layout import Layout, load_document, named_task, read_file
+from backends.json_files.legacy.layout import Layout, load_document, named_task, read_file
 from registry_api.errors import CorruptDocument
 
 __all__ = ["unreadable_documents"]

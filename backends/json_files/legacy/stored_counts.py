@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.files import Problem
-from backends.json_files.layout import read_file
+from backends.json_files.legacy.layout import read_file
 from registry_api.records import json_text as jsontext
 
 __all__ = ["read_stored_counts"]

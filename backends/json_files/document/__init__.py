@@ -1,0 +1,1 @@
+"""A document's bytes: text, difference, writing in place, cache, archive."""

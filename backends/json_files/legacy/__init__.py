@@ -1,0 +1,1 @@
+"""Files and formats of the legacy system: paths, lens, handovers, counters."""

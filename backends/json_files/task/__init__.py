@@ -1,0 +1,1 @@
+"""One task in its files: commit, foreign edits, replica, freeze, locks, logs."""

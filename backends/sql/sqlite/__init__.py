@@ -1,0 +1,1 @@
+"""SQLite: the engine and the queue of its writers."""
