@@ -21,6 +21,7 @@ from registry_api import (
     load_settings,
     open_store,
 )
+from registry_api.workspace import STATE_DIR
 
 PROTOCOLS = {
     Capability.MOVE_TARGET: MoveTarget,
@@ -91,7 +92,7 @@ def test_state_is_for_its_owner_alone(harness: Harness) -> None:
     """Other users can read nothing in ``.registry``, since it holds prompts and paths."""
     store = harness.open()
     build.make(store, "t", build.agent("t"))
-    state = harness.workspace / ".registry"
+    state = harness.workspace / STATE_DIR
     found = [state, *state.rglob("*")] if state.exists() else []
     assert {str(p): oct(p.lstat().st_mode) for p in found if p.lstat().st_mode & 0o077} == {}
 

@@ -27,6 +27,7 @@ from registry_api import (
     find_capability,
     new_changeset,
 )
+from registry_api.records import HISTORIES
 
 pytestmark = pytest.mark.needs(Capability.MOVE_TARGET)
 
@@ -58,7 +59,7 @@ def into(store: RegistryStore) -> MoveTarget:
 def assert_equal(source: RegistryStore, target: RegistryStore) -> None:
     """Assert that both stores hold the same, lineage and feed numbers included."""
     assert target.load("t") == source.load("t")
-    for kind in (Kind.PROGRESS, Kind.FINDING):
+    for kind in HISTORIES:
         found = [list(all_records(s, kind, RecordQuery())) for s in (source, target)]
         assert found[0] == found[1]
     assert target.counts() == source.counts()
@@ -137,9 +138,7 @@ def test_a_whole_task_is_replaced(harness: Harness, source: RegistryStore) -> No
     target = into(store)
     target.apply(source.changes()[0])
     histories = [
-        r
-        for kind in (Kind.PROGRESS, Kind.FINDING)
-        for r in all_records(source, kind, RecordQuery(task_id="t"))
+        r for kind in HISTORIES for r in all_records(source, kind, RecordQuery(task_id="t"))
     ]
     feed = source.changes(task_id="t")
     target.replace(source.load("t"), histories, feed=feed)  # type: ignore[arg-type]
@@ -211,9 +210,7 @@ def test_an_append_that_came_with_the_whole_task_is_no_error(
     finding, report = build.finding("t"), build.report("t", progress=77)
     build.put(source, finding, report, expected=None)
     histories = [
-        r
-        for kind in (Kind.PROGRESS, Kind.FINDING)
-        for r in all_records(source, kind, RecordQuery(task_id="t"))
+        r for kind in HISTORIES for r in all_records(source, kind, RecordQuery(task_id="t"))
     ]
     store = harness.open()
     into(store).replace(snapshot, histories, feed=before)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from registry_api import load_settings, open_store
 from registry_api.errors import UsageError
 from registry_api.workspace import STATE_DIR, Flock, operator_token, reader_token, replace_file
-from registry_api.workspace.server_cli import LOOPBACK, OK, listening, run_app, url_of
+from registry_api.workspace.server_cli import LOOPBACK, OK, Workspace, listening, run_app, url_of
 
 __all__ = ["app", "main"]
 
@@ -25,10 +25,6 @@ HOST, PORT = "127.0.0.1", 8765
 _URL, _LOCK = "dashboard.url", "dashboard.lock"  # the URL is valid while the lock is held
 _PATIENCE = 3  # seconds that a shutdown waits for clients that do not read
 
-Workspace = Annotated[
-    Path | None,
-    Parameter(help="base directory; default: REGISTRY_WORKSPACE, or the nearest parent registry"),
-]
 Host = Annotated[str, Parameter(help="address to listen on")]
 Port = Annotated[int, Parameter(help="port; 0: any")]
 

@@ -18,17 +18,10 @@ from cyclopts import App, Parameter
 
 from registry_api import load_settings
 from registry_api.errors import UsageError
-from registry_api.workspace.server_cli import OK, listening, run_app
+from registry_api.workspace.server_cli import OK, Workspace, listening, run_app
 
 __all__ = ["app", "main"]
 
-
-Workspace = Annotated[
-    Path | None,
-    Parameter(
-        help="base directory; default: REGISTRY_WORKSPACE, else the nearest parent with a registry"
-    ),
-]
 
 app = App(
     name="registry-orchestrator",

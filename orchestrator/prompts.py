@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from registry_api.records import Severity
+
 __all__ = ["conductor", "preamble", "reviewer", "worker"]
+
+_LEVELS = [str(severity) for severity in Severity]
+_SEVERITIES = f"{', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
 
 
 def conductor(goal: str = "") -> str:
@@ -36,7 +41,8 @@ def worker(task_id: str, agent_id: str) -> str:
         "- Call update_agent_progress with status working, a short message and a percentage when "
         "you have finished a part, at most every few minutes.\n"
         "- Call report_agent_finding for what others must know. Its type is issue, blocker, "
-        "insight, recommendation or solution; its severity is low, medium, high or critical.\n"
+        "insight, recommendation or solution; its severity is "
+        f"{_SEVERITIES}.\n"
         "- Do only your own piece of work. When it is done and checked, call update_agent_progress "
         "with status completed and say what you did. If it cannot be done, use status failed and "
         "say why."

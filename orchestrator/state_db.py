@@ -34,6 +34,7 @@ from registry_api import (
 from registry_api.errors import InvalidInput, TaskNotFound
 from registry_api.migration import PhaseFile
 from registry_api.records import ACTIVE_AGENT, agent_status
+from registry_api.workspace import STATE_DIR
 
 __all__ = [
     "ensure_db",
@@ -75,7 +76,7 @@ def record_progress(  # noqa: PLR0917  (the legacy signature)
     TaskNotFound, AgentNotFound, or AgentEnded if the agent had ended; then the report is kept.
     """
     settings = load_settings(workspace_base)
-    recorded = PhaseFile(settings.workspace / ".registry").read()
+    recorded = PhaseFile(settings.workspace / STATE_DIR).read()
     at = _moment(timestamp, (recorded.zone if recorded else None) or settings.legacy_tz)
     with open_orchestrator(settings) as service:
         word = agent_status(status)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry_api.errors import SettingsError
+from registry_api.workspace.paths import STATE_DIR
 from registry_api.workspace.store_location import has_credentials, public, require_private
 
 __all__ = ["Settings", "find_workspace", "load_settings", "section", "unknown_variable"]
@@ -29,7 +30,7 @@ FILE = "registry.toml"
 
 _SECTIONS = frozenset({"orchestrator", "dashboard"})  # tables that other programs read
 
-_PLACES = (".registry", "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
+_PLACES = (STATE_DIR, "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
 
 
 class Settings(BaseModel):

@@ -5,22 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-__all__ = ["answer", "app", "print_json"]
+from registry_api.workspace.server_cli import Workspace
+
+__all__ = ["Json", "Workspace", "answer", "app", "print_json"]
 
 OK, ERROR, USAGE, MISMATCH, BUSY, TIMED_OUT, REFUSED = range(7)
-
-Workspace = Annotated[
-    Path | None,
-    Parameter(
-        help="base directory; default: REGISTRY_WORKSPACE, else the nearest registry at or above "
-        "the current directory"
-    ),
-]
 
 Json = Annotated[
     bool, Parameter(negative="", help="print one JSON object and nothing else on stdout")

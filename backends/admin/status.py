@@ -20,21 +20,12 @@ from registry_api import (
 )
 from registry_api.client import last_sign
 from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
+from registry_api.records import PLURALS
 from registry_api.workspace import STATE_DIR, living
 
 __all__ = ["collect"]
 
 _LAST = MigrationPhase.CLEANUP
-_PLURAL = {
-    Kind.TASK: "tasks",
-    Kind.PHASE: "phases",
-    Kind.AGENT: "agents",
-    Kind.PROGRESS: "progress",
-    Kind.FINDING: "findings",
-    Kind.REVIEW: "reviews",
-    Kind.VERDICT: "verdicts",
-    Kind.HANDOVER: "handovers",
-}
 
 
 def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
@@ -69,7 +60,7 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         "stored_counts": dict(legacy.stored_counts()) if legacy else {},
         "monitor": _monitor(settings) if move else {},
         "records": {
-            name: {_PLURAL[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
+            name: {PLURALS[k]: found.get(k, 0) for k in Kind} for name, found in records.items()
         },
         "stragglers": list(move.late_writes) if move else [],
         "warnings": _legacy_warnings(legacy, move) + _warnings(legacy, move),

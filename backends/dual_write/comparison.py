@@ -12,8 +12,10 @@ from registry_api.client import all_records, all_tasks
 from registry_api.errors import TaskNotFound
 from registry_api.migration import Mismatch, Progress, VerifyReport
 from registry_api.records import (
+    HISTORIES,
+    PARTS,
+    PLURALS,
     Head,
-    Kind,
     Put,
     Record,
     RecordQuery,
@@ -27,7 +29,7 @@ __all__ = ["compare_snapshots", "compare_tail", "compare_task", "surplus_tasks",
 
 _ATTEMPTS = 20
 _MOST = 1000
-_PARTS = ("phases", "agents", "reviews", "verdicts", "handovers", "latest")
+_FIELDS = tuple(PLURALS[kind] for kind in PARTS)  # of a snapshot; a new kind is compared too
 
 
 def verify_tasks(
@@ -83,10 +85,10 @@ def compare_task(
             mine, other = _both(replicator, task_id, catch_up=catch_up)
         except TaskNotFound:
             return 0, []
-        if other is not None and _position(mine) == _position(other):
+        if other is not None and mine.position == other.position:
             return _compare(source, target, mine, other)
         still = source.head(task_id)
-        if _position(mine) == (still.lineage, still.revision):
+        if mine.position == still.position:
             # Nothing changed, and catching up did not help: that is a difference, not a delay.
             revision = other.revision if other else None
             lag = Mismatch(
@@ -106,7 +108,7 @@ def _both(
     for five tasks with eight writers, each sync 10 ms.)
     """
     mine, other = replicator.source.load(task_id), _found(replicator.target, task_id)
-    if catch_up and (other is None or _position(mine) != _position(other)):
+    if catch_up and (other is None or mine.position != other.position):
         replicator.catch_up(task_id, upto=Head(lineage=mine.lineage, revision=mine.revision))
         other = _found(replicator.target, task_id)
     return mine, other
@@ -135,7 +137,7 @@ def compare_tail(replicator: Replicator, task_id: str, since: Head) -> tuple[Hea
             gone = Mismatch(task_id=task_id, pointer="", source="present", target=None)
             return since, [gone]
         other = found
-        if _position(mine) == _position(other):
+        if mine.position == other.position:
             break
     out = list(_differences(mine, other))
     cursor, number = replicator.cursor(task_id, since.number), since.number
@@ -156,17 +158,13 @@ def compare_tail(replicator: Replicator, task_id: str, since: Head) -> tuple[Hea
     return Head(lineage=mine.lineage, revision=mine.revision, number=number), out
 
 
-def _position(snapshot: TaskSnapshot) -> tuple[str, int]:
-    return snapshot.lineage, snapshot.revision
-
-
 def _compare(
     source: RegistryStore, target: RegistryStore, mine: TaskSnapshot, other: TaskSnapshot
 ) -> tuple[int, list[Mismatch]]:
     task_id = mine.task.task_id
     out = list(_differences(mine, other))
-    count = 1 + sum(len(getattr(mine, part)) for part in _PARTS[:-1])
-    for kind in (Kind.PROGRESS, Kind.FINDING):
+    count = 1 + sum(len(getattr(mine, part)) for part in _FIELDS)
+    for kind in HISTORIES:
         query = RecordQuery(task_id=task_id)
         # Writers continue during both listings: records after this revision are left out below.
         mine_listed = list(all_records(source, kind, query))
@@ -209,7 +207,7 @@ def _differences(mine: TaskSnapshot, other: TaskSnapshot) -> Iterator[Mismatch]:
         if a != b:
             yield Mismatch(task_id=task_id, pointer=f"/{name}", source=str(a), target=str(b))
     yield from _fields(task_id, "/task", mine.task, other.task)
-    for part in _PARTS:
+    for part in (*_FIELDS, "latest"):
         left = {record_key(r): r for r in getattr(mine, part)}
         right = {record_key(r): r for r in getattr(other, part)}
         for key in sorted(left.keys() | right.keys()):

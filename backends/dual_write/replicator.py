@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import cast
 
 from registry_api.capabilities import MoveTarget
 from registry_api.errors import CursorExpired, NotNext, TaskNotFound
+from registry_api.migration import Progress
 from registry_api.records import (
+    HISTORIES,
     KINDS,
     MAX_LIMIT,
     Change,
@@ -26,6 +29,7 @@ from registry_api.store import RegistryStore
 
 __all__ = ["Replicator"]
 
+_BATCH = 20  # tasks between two progress reports
 _PAGE = 500  # changes in one transaction: between two of them other writers use the target
 
 
@@ -52,6 +56,10 @@ class Replicator:
         self.copied = copied
         self._proved = set[str]()  # tasks whose position is known to be in the source's history
 
+    def reversed(self) -> Replicator:
+        """Return the replicator from the target to the source, as a rollback needs it."""
+        return Replicator(self.target, self.source, copied=self.copied)
+
     def apply(self, change: Change) -> None:
         """Replicate one change that the source just committed; catch up first if there is a gap."""
         try:
@@ -76,12 +84,32 @@ class Replicator:
         self._apply(batch)
         return caught_up
 
+    def catch_up_in_batches(
+        self,
+        task_ids: list[str],
+        *,
+        what: str,
+        progress: Progress | None,
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> int:
+        """Bring tasks up to date, a few at a time within ``inside``; returns how many were behind.
+
+        ``progress`` is told of ``what`` after each batch.
+        """
+        caught_up = 0
+        for start in range(0, len(task_ids), _BATCH):
+            with inside():
+                caught_up += self.catch_up_all(task_ids[start : start + _BATCH])
+            if progress is not None:
+                progress(what, min(start + _BATCH, len(task_ids)), len(task_ids))
+        return caught_up
+
     def _missing(self, task_id: str) -> tuple[Change, ...] | None:
         """Return the changes the target lacks; None unless they are a short tail of the feed."""
         if self.prove(task_id):
             return None
         source, position = self.source.head(task_id), self.target.head(task_id)
-        if (position.lineage, position.revision) == (source.lineage, source.revision):
+        if position.position == source.position:
             return ()
         lag = source.revision - position.revision
         if position.lineage not in {"", source.lineage} or not 0 < lag <= _PAGE:
@@ -127,7 +155,7 @@ class Replicator:
         if forked:
             self._refill(task_id)
             return True
-        if (position.lineage, position.revision) == (source.lineage, source.revision):
+        if position.position == source.position:
             return False
         if source.revision == 0:
             return False
@@ -224,7 +252,7 @@ class Replicator:
     def _histories(self, task_id: str, newer: _Newer) -> Iterator[ProgressEntry | Finding]:
         """Yield the history records of a revision, without those committed after it."""
         query = RecordQuery(task_id=task_id)
-        for kind in (Kind.PROGRESS, Kind.FINDING):
+        for kind in HISTORIES:
             after: str | None = None
             while True:
                 page = self.source.list_records(kind, query, after=after, limit=MAX_LIMIT)
@@ -245,7 +273,7 @@ class Replicator:
                 source, position = self.source.head(task_id), self.target.head(task_id)
             except TaskNotFound:
                 continue
-            level = (source.lineage, source.revision) == (position.lineage, position.revision)
+            level = source.position == position.position
             if not level or self.prove(task_id):
                 out.append(task_id)
         return out

@@ -28,8 +28,6 @@ from registry_api.workspace import STATE_DIR, make_state_folder
 
 __all__ = ["Session"]
 
-_AT_ONCE = 20  # tasks copied between two progress reports
-
 
 class Session:
     """An open move: the stores, the gate and the files that its commands work on."""
@@ -66,13 +64,9 @@ class Session:
 
     def catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
         """Let tasks of the target catch up while writers continue; returns how many were behind."""
-        replicator, caught_up = self.replicator(), 0
-        for start in range(0, len(task_ids), _AT_ONCE):
-            with self.gate.passing():
-                caught_up += replicator.catch_up_all(task_ids[start : start + _AT_ONCE])
-            if progress is not None:
-                progress("catch up", min(start + _AT_ONCE, len(task_ids)), len(task_ids))
-        return caught_up
+        return self.replicator().catch_up_in_batches(
+            task_ids, what="catch up", progress=progress, inside=self.gate.passing
+        )
 
     def step_context(
         self, progress: Progress | None = None, *, reason: str | None = None, wait: bool = True

@@ -217,7 +217,7 @@ class DualWriteStore:
                     found = replicator.target.load(task_id, only=only)
                 except TaskNotFound:
                     found = None
-                level = found and (found.lineage, found.revision) == (head.lineage, head.revision)
+                level = found and found.position == head.position
                 if found and level and not replicator.prove(task_id):
                     if self._is_sampled():
                         self._compared("load", found, lambda s: s.load(task_id, only=only), task_id)
@@ -291,11 +291,11 @@ class DualWriteStore:
         heads = list(self.heads(task_id))
         for name, head in heads:
             position = replicator.target.head(name)
-            level = (position.lineage, position.revision) == (head.lineage, head.revision)
+            level = position.position == head.position
             if not level or replicator.prove(name):
                 self._count("healed", replicator.catch_up(name))
                 position = replicator.target.head(name)
-                if (position.lineage, position.revision) < (head.lineage, head.revision):
+                if position.position < head.position:
                     return False
         return task_id is not None or replicator.target.counts().total_tasks == len(heads)
 

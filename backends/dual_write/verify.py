@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from backends.dual_write.comparison import compare_task, surplus_tasks, verify_tasks
 from backends.dual_write.history import now
-from backends.dual_write.replicator import Replicator
 from backends.dual_write.session import Session
 from registry_api.migration import (
     MigrationPhase,
@@ -53,7 +52,7 @@ def _verify_taken_over(session: Session, progress: Progress | None) -> VerifyRep
     still = [
         t for t in session.task_ids() if replicator.source.head(t) == replicator.target.head(t)
     ]
-    back = Replicator(replicator.target, replicator.source)
+    back = replicator.reversed()
     report = verify_tasks(
         back, [] if gone else still, inside=session.gate.passing, progress=progress
     )
@@ -73,9 +72,7 @@ def diff(session: Session, task_id: str) -> list[Mismatch]:
         if session.record().phase >= MigrationPhase.WRITE_CUTOVER:
             replicator = session.replicator()
             replicator.target.load(task_id)
-            found = compare_task(
-                Replicator(replicator.target, replicator.source), task_id, catch_up=False
-            )[1]
+            found = compare_task(replicator.reversed(), task_id, catch_up=False)[1]
             return [_turned(m) for m in found]
         session.store.source.load(task_id)
         if session.record().phase is MigrationPhase.JSON_ONLY:

@@ -16,6 +16,7 @@ from typing import Any
 from registry_api.records import (
     ACTIVE_AGENT,
     KINDS,
+    PARTS,
     Agent,
     Changeset,
     Delete,
@@ -32,7 +33,6 @@ from registry_api.records import json_text as jsontext
 
 __all__ = ["Key", "Merge", "differing", "merge", "nearest", "touched"]
 
-_KINDS = (Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER)
 _REPORTED = ("status", "progress", "last_update")
 Key = tuple[Kind, str]
 
@@ -47,7 +47,7 @@ class Merge:
 
 def _table(state: TaskState) -> dict[Key, Record]:
     out: dict[Key, Record] = {(Kind.TASK, state.task.task_id): state.task}
-    for kind in _KINDS:
+    for kind in PARTS:
         for record in state.records(kind):
             out[kind, record_key(record)] = record
     return out

@@ -36,6 +36,7 @@ from registry_api.errors import (
 from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    HISTORIES,
     AgentStatus,
     Change,
     Changeset,
@@ -275,7 +276,7 @@ class JsonFilesStore:
                 return
             tasks = iter([task])
         for task in tasks:
-            if kind in {Kind.PROGRESS, Kind.FINDING}:
+            if kind in HISTORIES:
                 yield from task.histories(kind)
             else:
                 yield from _stand(task.journal).state.records(kind)

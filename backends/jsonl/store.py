@@ -18,6 +18,7 @@ from registry_api.capabilities import Reconciled
 from registry_api.client import all_records, all_tasks
 from registry_api.errors import InvalidChangeset, RecordExists
 from registry_api.records import (
+    HISTORIES,
     Changeset,
     Commit,
     Finding,
@@ -39,7 +40,6 @@ log = logging.getLogger("registry_backend")
 _UNKNOWN = "00000000-0000-0000-0000-000000000000"  # the changeset of a line that reconcile wrote
 _UNDER_WAY = timedelta(seconds=10)
 _BATCH = 500
-_HISTORIES = (Kind.PROGRESS, Kind.FINDING)
 
 
 def is_kept_for(store: RegistryStore) -> bool:
@@ -102,7 +102,7 @@ class LoggedStore(StoreWrapper):
         """See Logged.reconcile."""
         taken = written = 0
         for task in all_tasks(self.inner, TaskQuery()):
-            for kind in _HISTORIES:
+            for kind in HISTORIES:
                 # From before the logs are read: whoever commits a record meanwhile writes its line,
                 # however long the reading takes.
                 before = self._now() - _UNDER_WAY

@@ -34,6 +34,7 @@ from registry_api.plugins import RegisterStore, hookimpl
 from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    HISTORIES,
     KINDS,
     Change,
     Changeset,
@@ -366,6 +367,6 @@ def _replay(held: _Held, changeset: Changeset, digest: str) -> Commit | None:
 
 
 def _records(held: _Held, kind: Kind) -> list[Record]:
-    if kind in {Kind.PROGRESS, Kind.FINDING}:
+    if kind in HISTORIES:
         return [r for (k, _), r in held.histories.items() if k is kind]
     return list(held.state.records(kind))

@@ -13,20 +13,11 @@ from typing import Any
 
 import orjson
 
-from registry_api.records import CLASSES, Kind, Record, field_types, stamp, unstamp
+from registry_api.records import CLASSES, PLURALS, Kind, Record, field_types, stamp, unstamp
 
 __all__ = ["TABLES", "RowCodec", "codec"]
 
-TABLES: dict[Kind, str] = {
-    Kind.TASK: "tasks",
-    Kind.PHASE: "phases",
-    Kind.AGENT: "agents",
-    Kind.PROGRESS: "progress",
-    Kind.FINDING: "findings",
-    Kind.REVIEW: "reviews",
-    Kind.VERDICT: "verdicts",
-    Kind.HANDOVER: "handovers",
-}
+TABLES = PLURALS
 
 
 @dataclass(frozen=True, slots=True)

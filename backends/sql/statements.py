@@ -26,7 +26,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from backends.sql import schema
 from backends.sql.rows import TABLES, codec
-from registry_api.records import FILTERS, KEY_FIELD, MOMENT, SORT, TEXT, Kind
+from registry_api.records import FILTERS, HISTORIES, KEY_FIELD, MOMENT, SORT, TEXT, Kind
 
 __all__ = ["SUMMARY", "Flavour", "ddl", "fragments", "statements"]
 
@@ -215,7 +215,7 @@ def _of_kind(flavour: Flavour, kind: Kind, name: str) -> dict[str, Executable]:
         f"drop_{name}": delete(table).where(_is(table, "task_id", key)),
         f"count_{name}": select(func.count()).select_from(table).where(_is(table, "task_id")),
     }
-    if kind in {Kind.PROGRESS, Kind.FINDING}:
+    if kind in HISTORIES:
         out[f"one_{name}"] = select(*_columns(kind)).where(_is(table, "task_id", key))
         out[f"add_{name}"] = _insert_new(flavour, table, "task_id", key)
     else:

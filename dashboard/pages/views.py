@@ -40,14 +40,14 @@ from registry_api import (
 )
 from registry_api.client import gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
-from registry_api.records import ACTIVE_AGENT
+from registry_api.records import ACTIVE_AGENT, Severity
 from registry_api.records import json_text as jsontext
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _templates = Jinja2Templates(FilePath(__file__).parent / "templates")
-SEVERITIES = ["critical", "high", "medium", "low"]
+SEVERITIES = [str(severity) for severity in reversed(Severity)]
 
 
 def _ago(moment: datetime | None) -> str:

@@ -366,7 +366,7 @@ class Deployment:
         args = [*_MODULE, "serve", "--workspace", str(self._workspace), "--agent"]
         # One for each transport: servers over both may deploy agents of one workspace.
         name = "mcp.json" if self._endpoint is None else "mcp-http.json"
-        config = self._workspace / ".registry" / name
+        config = self._workspace / STATE_DIR / name
         if any("{mcp_config}" in part for part in _flat(order.argv)):
             if self._endpoint is not None:
                 of_its_own = replace(

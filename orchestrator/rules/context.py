@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.rules.draft import Draft, extra_of
 from registry_api import Finding, Phase, PhaseStatus, TaskSnapshot
+from registry_api.records import Severity
 from registry_api.records import json_text as jsontext
 
 __all__ = ["Accumulated", "accumulate"]
@@ -75,7 +76,7 @@ def _sections(
         "\n".join(
             f"- [{f.severity}] {f.agent_id}: {f.message}"
             for f in findings
-            if f.severity in {"high", "critical"}
+            if f.severity in {Severity.HIGH, Severity.CRITICAL}
         ),
     )
     yield "Relevant files", _text(said.get("relevant_files"))

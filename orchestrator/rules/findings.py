@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from orchestrator.errors import AgentNotFound
 from registry_api import Finding, Op, Put, TaskSnapshot
+from registry_api.records import Severity
 
 __all__ = ["FindingType", "Severity", "add_finding"]
 
@@ -19,15 +20,6 @@ class FindingType(StrEnum):
     SOLUTION = "solution"
     RECOMMENDATION = "recommendation"
     BLOCKER = "blocker"
-
-
-class Severity(StrEnum):
-    """The severity of a finding."""
-
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    CRITICAL = "critical"
 
 
 def add_finding(snapshot: TaskSnapshot, finding: Finding) -> tuple[Op, ...]:

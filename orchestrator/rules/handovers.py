@@ -8,13 +8,14 @@ from datetime import datetime
 
 from orchestrator.rules.draft import Draft, extra_of
 from registry_api import Finding, Handover, Phase, ProgressEntry
+from registry_api.records import Severity
 from registry_api.records import json_text as jsontext
 
 __all__ = ["HandoverPlan", "leave"]
 
 _MOST = 20  # of findings, blockers, recommendations each
 _LONGEST = 500  # characters of one
-_GRAVE = {"critical": 0, "high": 1, "medium": 2, "low": 3}
+_MOST_SEVERE_FIRST: list[str] = [*reversed(Severity)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ def leave(draft: Draft, phase: Phase, plan: HandoverPlan, *, at: datetime) -> Ha
     bound = {a.agent_id for a in draft.bound(phase.phase_index)}
     reports = [r.message for r in plan.reports if r.agent_id in bound and r.message]
     said = extra_of(phase).get("review_summary")
-    by_grave = sorted(plan.findings, key=lambda f: (_GRAVE.get(f.severity, 4), f.timestamp))
+    by_severity = sorted(plan.findings, key=lambda f: (_rank(f.severity), f.timestamp))
     later = [p.phase_index for p in draft.phases if p.phase_index > phase.phase_index]
     handover = Handover(
         task_id=phase.task_id,
@@ -40,11 +41,11 @@ def leave(draft: Draft, phase: Phase, plan: HandoverPlan, *, at: datetime) -> Ha
         to_phase_index=later[0] if later else None,
         summary=_cut(said) if isinstance(said, str) else "\n".join(_some(reports)),
         key_findings=_some(
-            f"[{f.severity}] {f.message}" for f in by_grave if _role(f) == "key_findings"
+            f"[{f.severity}] {f.message}" for f in by_severity if _role(f) == "key_findings"
         ),
-        blockers=_some(f.message for f in by_grave if _role(f) == "blockers"),
-        recommendations=_some(f.message for f in by_grave if _role(f) == "recommendations"),
-        artifacts=jsontext.dump_text(_artifacts(by_grave)),
+        blockers=_some(f.message for f in by_severity if _role(f) == "blockers"),
+        recommendations=_some(f.message for f in by_severity if _role(f) == "recommendations"),
+        artifacts=jsontext.dump_text(_artifacts(by_severity)),
         created_at=at,
     )
     draft.put(handover)
@@ -75,3 +76,9 @@ def _some(texts: Iterable[str]) -> tuple[str, ...]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _rank(severity: str) -> int:
+    """Return 0 for the most severe; any other word comes last."""
+    known = _MOST_SEVERE_FIRST
+    return known.index(severity) if severity in known else len(known)

@@ -35,7 +35,7 @@ from registry_api.records.changeset import (
     dump_changeset,
 )
 from registry_api.records.codec import decode_record, dump, encode_record, unstamp
-from registry_api.records.models import KINDS, Kind, Record, record_key
+from registry_api.records.models import HISTORIES, KINDS, Kind, Record, record_key
 from registry_api.records.snapshot import TaskSummary
 from registry_api.records.status import TaskStatus
 from registry_api.records.task_state import TaskState
@@ -66,9 +66,8 @@ __all__ = [
     "task_lines",
 ]
 
-_HISTORY = (Kind.PROGRESS, Kind.FINDING)
 
-_STATE = tuple(kind for kind in Kind if kind not in {*_HISTORY, Kind.TASK})
+_STATE = tuple(kind for kind in Kind if kind not in {*HISTORIES, Kind.TASK})
 
 
 class View(Protocol):

@@ -305,6 +305,25 @@ KEY_FIELD: dict[Kind, str] = {
 }
 
 
+HISTORIES = (Kind.PROGRESS, Kind.FINDING)
+"""Kinds that are only appended to, and read in pages; a snapshot does not hold them."""
+
+PARTS = tuple(k for k in Kind if k is not Kind.TASK and k not in HISTORIES)
+"""Kinds of which a snapshot holds every record of its task."""
+
+PLURALS: dict[Kind, str] = {
+    Kind.TASK: "tasks",
+    Kind.PHASE: "phases",
+    Kind.AGENT: "agents",
+    Kind.PROGRESS: "progress",
+    Kind.FINDING: "findings",
+    Kind.REVIEW: "reviews",
+    Kind.VERDICT: "verdicts",
+    Kind.HANDOVER: "handovers",
+}
+"""The names of a kind's records: of a snapshot's field, a table, a key of ``--json``."""
+
+
 def record_key(record: Record) -> str:
     """Return the record's key within its task; a phase's index as decimal text."""
     return str(getattr(record, KEY_FIELD[KINDS[type(record)]]))

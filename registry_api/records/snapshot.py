@@ -34,6 +34,11 @@ class Head:
     revision: int = 0
     number: int = 0
 
+    @property
+    def position(self) -> tuple[str, int]:
+        """(lineage, revision): equal for two stores that hold the same state of the task."""
+        return self.lineage, self.revision
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSnapshot:
@@ -55,6 +60,11 @@ class TaskSnapshot:
     handovers: tuple[Handover, ...] = ()
     latest: tuple[ProgressEntry, ...] = ()
     partial: bool = False
+
+    @property
+    def position(self) -> tuple[str, int]:
+        """(lineage, revision), as ``Head.position``."""
+        return self.lineage, self.revision
 
     @property
     def status(self) -> TaskStatus:

@@ -17,6 +17,7 @@ __all__ = [
     "AgentStatus",
     "PhaseStatus",
     "ReviewStatus",
+    "Severity",
     "TaskStatus",
     "agent_status",
     "task_status",
@@ -166,3 +167,15 @@ def task_status(
     if phase_set <= {PhaseStatus.APPROVED} and (phase_set or AgentStatus.UNKNOWN not in agent_set):
         return TaskStatus.COMPLETED
     return TaskStatus.ACTIVE
+
+
+class Severity(StrEnum):
+    """The severity of a finding, from the least to the most severe.
+
+    A record may hold any other word, since legacy programs write what they like.
+    """
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"

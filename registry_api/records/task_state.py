@@ -10,6 +10,7 @@ from typing import TypeVar
 from registry_api.errors import InvalidChangeset, RecordExists
 from registry_api.records.changeset import Changeset, Op, Put
 from registry_api.records.models import (
+    HISTORIES,
     KINDS,
     Agent,
     Finding,
@@ -184,7 +185,7 @@ class TaskState:
             yield self.task
         elif kind is Kind.PHASE:
             yield from self.phases.values()
-        elif kind not in {Kind.PROGRESS, Kind.FINDING}:
+        elif kind not in HISTORIES:
             yield from self._keyed(kind).values()
 
     def snapshot(

@@ -1,4 +1,4 @@
-"""Shared code of the programs that serve a workspace: run a command, listen on a port."""
+"""Shared code of the programs for a workspace: the option, running a command, listening."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import cyclopts
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from registry_api.errors import RegistryError, UsageError
 
-__all__ = ["LOOPBACK", "OK", "listening", "run_app", "url_of"]
+__all__ = ["LOOPBACK", "OK", "Workspace", "listening", "run_app", "url_of"]
 
 OK, ERROR, USAGE = range(3)
+
+Workspace = Annotated[
+    Path | None,
+    Parameter(
+        help="base directory; default: REGISTRY_WORKSPACE, else the nearest registry at or above "
+        "the current directory"
+    ),
+]
+
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 

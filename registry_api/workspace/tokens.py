@@ -8,18 +8,19 @@ from pathlib import Path
 from registry_api.errors import SettingsError
 from registry_api.workspace.durable_files import write_file
 from registry_api.workspace.instance import make_state_folder
+from registry_api.workspace.paths import STATE_DIR
 
 __all__ = ["operator_token", "reader_token"]
 
 
 def operator_token(workspace: Path) -> str:
     """Return the token that permits commands, creating it on first use."""
-    return _token(workspace / ".registry" / "token")
+    return _token(workspace / STATE_DIR / "token")
 
 
 def reader_token(workspace: Path) -> str:
     """Return the token that permits reading only, creating it on first use."""
-    return _token(workspace / ".registry" / "token.read")
+    return _token(workspace / STATE_DIR / "token.read")
 
 
 def _token(path: Path) -> str:

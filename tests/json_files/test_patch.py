@@ -1,4 +1,4 @@
-"""backends.json_files.document.patch: what a write changes in the document, and recovery after a kill."""
+"""What a write changes in a document, and recovery after a kill (document/patch.py)."""
 
 import json
 import os

@@ -17,6 +17,7 @@ from pathlib import Path
 from registry_api import load_settings, open_migration
 from registry_api.errors import VerificationFailed
 from registry_api.migration import Migration, MigrationPhase, Progress
+from registry_api.workspace import STATE_DIR
 
 __all__ = ["LEAST", "Row", "run_demo"]
 
@@ -63,7 +64,7 @@ def run_demo(
     slow = _slowness(workspace)
     if slow:
         say(f"this host is slow now ({slow}), so each step takes longer")
-    acks = workspace / ".registry" / "demo"
+    acks = workspace / STATE_DIR / "demo"
     acks.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"writer{n}" for n in range(writers)]
     commands = [

@@ -19,8 +19,6 @@ from registry_api.store import RegistryStore
 
 __all__ = ["Rollback", "StepDown"]
 
-_AT_ONCE = 20  # tasks copied between two progress reports
-
 
 @dataclass(slots=True)
 class StepDown(BaseStep):
@@ -50,9 +48,7 @@ class Rollback(BaseStep):
     seen: dict[str, Head] = field(default_factory=dict)
 
     def _replicator(self) -> Replicator:
-        replicator = self.context.replicator
-        copied = self.context.throttle.copied
-        return Replicator(replicator.target, replicator.source, copied=copied)
+        return self.context.replicator.reversed()
 
     def _heads(self) -> dict[str, Head]:
         return target_heads(self.context.replicator.target)
@@ -68,10 +64,7 @@ class Rollback(BaseStep):
             logged.reconcile()
         heads = self._heads()
         behind = replicator.lagging(list(heads))
-        for start in range(0, len(behind), _AT_ONCE):
-            replicator.catch_up_all(behind[start : start + _AT_ONCE])
-            if context.progress is not None:
-                context.progress("bring back", min(start + _AT_ONCE, len(behind)), len(behind))
+        replicator.catch_up_in_batches(behind, what="bring back", progress=context.progress)
         self.verified = verify_tasks(replicator, list(heads), progress=context.progress)
         # A task not written since the cut-over can differ too: its log may have been removed.
         differing = {m.task_id for m in self.verified.mismatches}

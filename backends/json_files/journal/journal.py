@@ -36,6 +36,7 @@ from backends.json_files.merge import Key, touched
 from registry_api.authoring import KEEP, KEEP_CHANGES
 from registry_api.errors import CorruptDocument
 from registry_api.records import (
+    HISTORIES,
     KINDS,
     Change,
     Changeset,
@@ -74,7 +75,7 @@ _IDS = re.compile(
 )
 # As encode_record writes them; inside a text the quotes would be escaped.
 _HISTORY = re.compile(rb'"(progress|finding)",\{"task_id":"[^"]*","(?:entry|finding)_id":"([^"]+)"')
-_MARKS = {kind: f'"{kind}",{{"task_id":'.encode() for kind in (Kind.PROGRESS, Kind.FINDING)}
+_MARKS = {kind: f'"{kind}",{{"task_id":'.encode() for kind in HISTORIES}
 _KEEPING = (b'{"k":"change"', b'{"k":"history"')
 _BATCH = 500  # records per history line
 
@@ -416,7 +417,7 @@ class Journal:
             state.apply(op, known=lambda *_: False)
             if isinstance(op, Put):
                 kind = KINDS[type(op.record)]
-                if kind in {Kind.PROGRESS, Kind.FINDING}:
+                if kind in HISTORIES:
                     self.counts[kind] = self.counts.get(kind, 0) + 1
                     if self.entry_ids is not None:
                         self.entry_ids.add((kind, record_key(op.record)))
@@ -633,10 +634,7 @@ class Journal:
         state = self.held
         assert state is not None
         records = [
-            encode_record(r)
-            for kind in Kind
-            if kind not in {Kind.PROGRESS, Kind.FINDING}
-            for r in state.records(kind)
+            encode_record(r) for kind in Kind if kind not in HISTORIES for r in state.records(kind)
         ]
         line = {
             "k": "base",

@@ -13,6 +13,7 @@ from backends.files import Problem, open_regular
 from registry_api.errors import CorruptDocument
 from registry_api.records import is_id
 from registry_api.records import json_text as jsontext
+from registry_api.workspace import STATE_DIR
 
 __all__ = [
     "DOCUMENT",
@@ -42,7 +43,7 @@ class Layout:
     @property
     def state(self) -> Path:
         """Our folder."""
-        return self.workspace / ".registry"
+        return self.workspace / STATE_DIR
 
     def folder(self, task_id: str) -> Path:
         """The folder of a task."""

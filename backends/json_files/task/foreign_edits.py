@@ -13,7 +13,7 @@ from backends.json_files.legacy.lens.document import encode
 from backends.json_files.merge import differing, merge, nearest
 from backends.json_files.task.write_ahead import WriteAhead
 from registry_api.errors import CorruptDocument, Unavailable
-from registry_api.records import Kind, Op, Put, TaskState
+from registry_api.records import HISTORIES, Kind, Op, Put, TaskState
 from registry_api.records import json_text as jsontext
 
 __all__ = ["Foreign"]
@@ -42,10 +42,7 @@ class Foreign(WriteAhead):
         for handover in read_handovers(folder, state, times=self._shared.times, problems=[]):
             state.handovers.setdefault(handover.handover_id, handover)
         ops: list[Op] = [
-            Put(record)
-            for kind in Kind
-            if kind not in {Kind.PROGRESS, Kind.FINDING}
-            for record in state.records(kind)
+            Put(record) for kind in Kind if kind not in HISTORIES for record in state.records(kind)
         ]
         self._shared.replace_file(self._base, data)
         self._commit_foreign(ops, expected=0, before="", after=found)

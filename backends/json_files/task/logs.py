@@ -16,7 +16,7 @@ from backends.json_files.task.shared import Shared
 from backends.jsonl.append import append_line, open_log
 from backends.jsonl.lines import encode_line, without_id
 from backends.jsonl.reader import Identity, Log, find_logs, identify, log_name, read_lines
-from registry_api.records import KINDS, Changeset, Kind, record_key
+from registry_api.records import HISTORIES, KINDS, Changeset, Kind, record_key
 
 __all__ = ["TaskLogs"]
 
@@ -302,7 +302,7 @@ class _Known:
         if not ((cut or new) and record.foreign and self._journal.logs):
             return False
         if self._contents is None:
-            kinds = (Kind.PROGRESS, Kind.FINDING) if cut or self._anything_gone() else ()
+            kinds = HISTORIES if cut or self._anything_gone() else ()
             self._contents = Counter(
                 without_id(r) for k in kinds for r in self._journal.histories(k) if r.foreign
             )

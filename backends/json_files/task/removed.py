@@ -13,7 +13,7 @@ from backends.json_files.legacy.layout import Layout
 from backends.jsonl.lines import without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
-from registry_api.records import Finding, Kind, ProgressEntry, record_key
+from registry_api.records import HISTORIES, Finding, Kind, ProgressEntry, record_key
 
 __all__ = ["History", "missing_lines", "removed_files"]
 
@@ -43,7 +43,7 @@ def missing_lines(layout: Layout, journal: Journal, times: Times) -> Iterator[Hi
                 there.add(key)
             elif record.foreign:
                 moved[without_id(record)] += 1
-    for kind in (Kind.PROGRESS, Kind.FINDING):
+    for kind in HISTORIES:
         for record in journal.histories(kind):
             if (kind, record_key(record)) in there:
                 continue
