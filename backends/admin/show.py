@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from registry_api.client import headline
+
 __all__ = ["show_status"]
 
 _PHASES = ("JSON", "1", "2", "3", "4")
@@ -19,7 +21,7 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     console.print(Text.assemble("Workspace  ", (status["workspace"], "bold")))
     console.print(_phase_line(status["migration"]))
     console.print()
-    console.print(_sentence(status), style="bold")
+    console.print(_headline(status), style="bold")
     console.print()
     console.print(_counts(status))
     for agent in status["silent_agents"]:
@@ -44,30 +46,21 @@ def _phase_line(migration: dict[str, Any]) -> Text:
     return Text(f"Phase      {'──'.join(markers)}   ({migration['name']})")
 
 
-def _sentence(status: dict[str, Any]) -> str:
+def _headline(status: dict[str, Any]) -> str:
     tasks, agents = status["counts"]["tasks"], status["counts"]["agents"]
-    live_tasks = tasks["active"] - tasks["silent"]
-    live_agents = agents["active"] - agents["silent"]
-    parts = [
-        f"{_many(live_agents, 'agent is', 'agents are')} working"
-        f" on {_many(live_tasks, 'task', 'tasks')}."
-        if live_agents
-        else "Nothing is running."
+    signs = [
+        datetime.fromisoformat(a["last_sign"])
+        for a in status["silent_agents"]
+        if a["last_sign"] and a["task_id"] in status["silent_tasks"]
     ]
-    if tasks["silent"]:
-        signs = [
-            a["last_sign"]
-            for a in status["silent_agents"]
-            if a["last_sign"] and a["task_id"] in status["silent_tasks"]
-        ]
-        since = f" since {_day(max(signs))}" if signs else ""
-        noun = _many(tasks["silent"], "task is", "tasks are")
-        parts.append(f"{noun} marked active but silent{since}.")
-    return " ".join(parts)
-
-
-def _many(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
+    return headline(
+        all_tasks=tasks["total"],
+        active_tasks=tasks["active"],
+        active_agents=agents["active"],
+        silent_tasks=tasks["silent"],
+        silent_agents=agents["silent"],
+        silent_since=max(signs, default=None),
+    )
 
 
 def _counts(status: dict[str, Any]) -> Table:

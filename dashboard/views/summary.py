@@ -17,6 +17,7 @@ from registry_api import (
     TaskStatus,
     find_capability,
 )
+from registry_api.client import headline
 from registry_api.records import FAILED_AGENT
 
 __all__ = ["Summary", "look"]
@@ -77,22 +78,20 @@ class Summary:
 
     def headline(self) -> str:
         """Return the state of the registry in a few sentences."""
-        if self.counts.total_tasks == 0:
-            return "There are no tasks yet."
-        working = self.counts.active_tasks - len(self.quiet.tasks)
-        at_work = self.counts.active_agents - len(self.quiet.agents)
-        said = ["Nothing is running."]
-        if working > 0 or at_work > 0:
-            said = [f"{_many(working, 'task')} running, {_many(at_work, 'agent')} at work."]
+        waiting = ""
         if self.waiting:
             what = "phase waits" if self.waiting == 1 else "phases wait"
             more = "At least " if self.waiting == _COUNTED else ""
-            said.append(f"{more}{self.waiting} {what} for a human.")
-        if quiet := len(self.quiet.tasks):
-            newest = self.quiet.newest
-            since = f" since {newest.day} {newest:%B %Y}" if newest else ""
-            said.append(f"{_many(quiet, 'task')} marked active but silent{since}.")
-        return " ".join(said)
+            waiting = f"{more}{self.waiting} {what} for a human."
+        return headline(
+            all_tasks=self.counts.total_tasks,
+            active_tasks=self.counts.active_tasks,
+            active_agents=self.counts.active_agents,
+            silent_tasks=len(self.quiet.tasks),
+            silent_agents=len(self.quiet.agents),
+            silent_since=self.quiet.newest,
+            waiting=waiting,
+        )
 
 
 def look(activity_index: ActivityIndex, settings: Settings, now: datetime) -> Summary:
@@ -105,7 +104,3 @@ def look(activity_index: ActivityIndex, settings: Settings, now: datetime) -> Su
         quiet=activity_index.quiet(now - timedelta(seconds=settings.silent_after)),
         stored=dict(legacy.stored_counts()) if legacy else {},
     )
-
-
-def _many(count: int, what: str) -> str:
-    return f"1 {what} is" if count == 1 else f"{count} {what}s are"

@@ -1,6 +1,7 @@
 """For users of a store: transactions, subscriptions, async calls, liveness, paging."""
 
 from registry_api.client.async_store import AsyncStore
+from registry_api.client.headline import headline
 from registry_api.client.liveness import (
     AHEAD,
     Silence,
@@ -24,6 +25,7 @@ __all__ = [
     "end_of_feed",
     "follow",
     "gave_sign",
+    "headline",
     "is_ahead",
     "is_silent",
     "last_sign",
