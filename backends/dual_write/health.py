@@ -109,7 +109,7 @@ def _different(context: OpenContext, phase: MigrationPhase) -> Iterator[str]:
 
 def _locks_hold(folder: os.PathLike[str]) -> bool:
     """Return whether an exclusive lock keeps out a second one on this file system."""
-    path = os.path.join(folder, "phase.json")  # noqa: PTH118
+    path = os.path.join(folder, "phase.json")  # noqa: PTH118  (hot path)
     first, second = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for _ in range(2))
     try:
         fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)

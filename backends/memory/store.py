@@ -17,6 +17,7 @@ from registry_api.authoring import (
     KEEP_CHANGES,
     TRIM_BATCH,
     check_fresh,
+    check_same_content,
     cursor_expired,
     forgotten_by,
     select_records,
@@ -24,7 +25,6 @@ from registry_api.authoring import (
 )
 from registry_api.errors import (
     Conflict,
-    IdempotencyMismatch,
     NotNext,
     ReadOnly,
     StoreClosed,
@@ -357,11 +357,7 @@ def _not_found(task_id: str) -> TaskNotFound:
 def _replay(held: _Held, changeset: Changeset, digest: str) -> Commit | None:
     for change in reversed(held.feed):
         if change.changeset.id == changeset.id:
-            if change.digest != digest:
-                raise IdempotencyMismatch(
-                    f"changeset {changeset.id} was committed with other content",
-                    next_step="Make a new changeset for a new change",
-                )
+            check_same_content(changeset, digest, change.digest)
             return replace(commit_of(change), replayed=True)
     return None
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from backends.sql.replays import find_replay
 from backends.sql.rows import TABLES, codec
 from backends.sql.writing import Execute, Feed, TaskRow, Writing, read_task_row
 from registry_api.authoring import (
@@ -25,7 +26,6 @@ from registry_api.authoring import (
 )
 from registry_api.errors import (
     Conflict,
-    IdempotencyMismatch,
     InvalidQuery,
     NotNext,
     ReadOnly,
@@ -218,7 +218,7 @@ class SqlStore:
             try:
                 self._check(changeset, task)
             except RegistryError:
-                before = self._replayed(execute, changeset, digest)
+                before = find_replay(execute, changeset, digest)
                 if before is not None:
                     return before
                 raise
@@ -231,7 +231,7 @@ class SqlStore:
                 digest=digest,
             )
             if not _add_change(execute, change, text):
-                before = self._replayed(execute, changeset, digest)
+                before = find_replay(execute, changeset, digest)
                 assert before is not None
                 return before
             oldest = self._apply(execute, task, change)
@@ -245,27 +245,6 @@ class SqlStore:
             raise _not_found(changeset.task_id)
         if changeset.expected is not None and changeset.expected != task.revision:
             raise Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
-
-    def _replayed(self, execute: Execute, changeset: Changeset, digest: str) -> Commit | None:
-        row = execute(
-            "replayed", task_id=changeset.task_id, changeset_id=str(changeset.id)
-        ).fetchone()
-        if row is None:
-            return None
-        number, lineage, revision, known = row
-        if known != digest:
-            raise IdempotencyMismatch(
-                f"changeset {changeset.id} was committed with other content",
-                next_step="Make a new changeset for a new change",
-            )
-        return Commit(
-            task_id=changeset.task_id,
-            changeset_id=changeset.id,
-            lineage=lineage,
-            revision=revision,
-            cursor=FeedCursor(feed_id=self._feed(execute).feed_id, number=number),
-            replayed=True,
-        )
 
     def _apply(
         self, execute: Execute, task: TaskRow, change: Change, *, again: bool = False
@@ -422,7 +401,7 @@ class SqlStore:
         task = read_task_row(execute, changeset.task_id)
         at = (task.lineage or change.lineage, task.revision)
         if at != (change.lineage, change.revision - 1):
-            before = self._replayed(execute, changeset, change.digest)
+            before = find_replay(execute, changeset, change.digest)
             if before is not None:
                 return before
             raise NotNext(
@@ -432,7 +411,7 @@ class SqlStore:
         if task.feed is None or task.feed.feed_id != change.cursor.feed_id:
             self._adopt_feed(execute, change.cursor.feed_id)
         if not _add_change(execute, change, dump_changeset(changeset).decode()):
-            before = self._replayed(execute, changeset, change.digest)
+            before = find_replay(execute, changeset, change.digest)
             assert before is not None
             return before
         self._apply(execute, task, change, again=True)

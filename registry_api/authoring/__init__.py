@@ -1,5 +1,6 @@
 """For authors of stores: key-value stores, queries in memory, retention."""
 
+from registry_api.authoring.idempotency import check_same_content
 from registry_api.authoring.in_memory_query import page_key, select_records, select_tasks
 from registry_api.authoring.key_layout import (
     Batch,
@@ -46,6 +47,7 @@ __all__ = [
     "View",
     "change_from",
     "check_fresh",
+    "check_same_content",
     "cursor_expired",
     "digits",
     "drop_change",

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from registry_api.errors import IdempotencyMismatch
+from registry_api.authoring.idempotency import check_same_content
 from registry_api.records.changeset import (
     Change,
     Changeset,
@@ -297,9 +297,5 @@ def replayed(view: View, changeset: Changeset, digest: str) -> Commit | None:
     if number is None:
         return None
     change = change_from(sure(view.get(key_of("change", number.decode()))), meta_text(view, "feed"))
-    if change.digest != digest:
-        raise IdempotencyMismatch(
-            f"changeset {changeset.id} was committed with other content",
-            next_step="Make a new changeset for a new change",
-        )
+    check_same_content(changeset, digest, change.digest)
     return replace(commit_of(change), replayed=True)

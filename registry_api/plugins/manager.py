@@ -155,7 +155,7 @@ def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
     except SettingsError:
         raise
     # Whatever a plugin's import raises, the host must start and report it.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever it raises is reported)
         if plugin is not None and plugins.manager.is_registered(plugin):
             plugins.manager.unregister(plugin)
         reason = f"{type(error).__name__}: {error}"

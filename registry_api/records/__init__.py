@@ -68,6 +68,7 @@ from registry_api.records.query import (
     make_cursor,
     read_cursor,
 )
+from registry_api.records.reported_status import after_report, effect_of_report
 from registry_api.records.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.records.status import (
     ACTIVE_AGENT,
@@ -85,7 +86,7 @@ from registry_api.records.status import (
     agent_status,
     task_status,
 )
-from registry_api.records.task_state import TaskState, after_report, effect_of_report, exists
+from registry_api.records.task_state import TaskState, exists
 
 __all__ = [
     "ACTIVE_AGENT",

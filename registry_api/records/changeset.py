@@ -214,7 +214,7 @@ def new_changeset(
 
 
 for _cls in (Changeset, Put, Delete):
-    setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010
+    setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010  (mypy knows no such attribute)
 
 _last = threading.local()
 

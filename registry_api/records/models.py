@@ -289,7 +289,7 @@ CLASSES: dict[Kind, type[Record]] = {
 
 for _cls in CLASSES.values():
     # Records from outside are validated although they are instances: a dataclass can hold anything.
-    setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010
+    setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010  (mypy knows no such attribute)
 
 KINDS: dict[type[Record], Kind] = {cls: kind for kind, cls in CLASSES.items()}
 

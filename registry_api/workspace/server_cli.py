@@ -29,7 +29,7 @@ Workspace = Annotated[
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (names to replace, not to bind)
 
 
 def run_app(app: App, tokens: list[str] | None = None) -> int:

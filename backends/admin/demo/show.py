@@ -61,4 +61,4 @@ def show_demo(found: dict[str, Any]) -> None:
     for text in found["left"]:
         console.print(f"left unchanged: {text}", soft_wrap=True)
     acknowledged, there = (sum(s[k] for s in steps) for k in ("acknowledged", "found"))
-    print(f"acknowledged {acknowledged}, found {there}, lost {acknowledged - there}")  # noqa: T201
+    print(f"acknowledged {acknowledged}, found {there}, lost {acknowledged - there}")  # noqa: T201  (the command's output)

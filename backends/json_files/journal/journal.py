@@ -599,7 +599,7 @@ class Journal:
     def give_room_back(self) -> None:
         """Cut off space that a killed or failed writer reserved and did not fill."""
         with suppress(FileNotFoundError):
-            if os.stat(self.path).st_size > self.size:  # noqa: PTH116
+            if os.stat(self.path).st_size > self.size:  # noqa: PTH116  (hot path)
                 os.truncate(self.path, self.size)
 
     def append(self, data: bytes) -> None:

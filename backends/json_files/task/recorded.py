@@ -160,7 +160,7 @@ class Recorded:
     def _is_read(self) -> bool:
         """Return whether the journal is read to its end."""
         try:
-            return os.stat(self._line_place).st_size == self.journal.size  # noqa: PTH116
+            return os.stat(self._line_place).st_size == self.journal.size  # noqa: PTH116  (hot path)
         except FileNotFoundError:
             return False
 

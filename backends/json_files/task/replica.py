@@ -332,7 +332,7 @@ class ReplicaTask(TaskFiles):
             if writable:
                 wanted = found | 0o200 if mode is None else mode
             if stat.S_IMODE(found) != stat.S_IMODE(wanted):
-                os.chmod(path, stat.S_IMODE(wanted))  # noqa: PTH101
+                os.chmod(path, stat.S_IMODE(wanted))  # noqa: PTH101  (through the descriptor's path)
 
     def look(self, now: Now, *, stranger: str | None = None) -> LateWrite | None:
         """Keep a late write to the frozen document, or a document created late; None: nothing.

@@ -17,12 +17,12 @@ from backends.json_files.legacy.lens.document import encode
 from backends.json_files.task.foreign_edits import Foreign
 from backends.json_files.task.recorded import FOREIGN
 from backends.json_files.task.removed import missing_lines, removed_files
+from backends.json_files.task.replays import find_replay
 from backends.json_files.task.shared import is_as_recorded
 from backends.jsonl.reader import lengths
 from registry_api.authoring import check_fresh
 from registry_api.errors import (
     Conflict,
-    IdempotencyMismatch,
     OutcomeUnknown,
     RegistryError,
     TaskNotFound,
@@ -199,7 +199,7 @@ class TaskFiles(Foreign):
                 return self._commit_without_document(change), False
 
     def _commit_without_document(self, change: ValidatedChangeset) -> Commit:
-        before = self._replayed(change)
+        before = self._find_replay(change)
         if before is not None:
             return before
         if not self.journal.is_empty:
@@ -211,17 +211,11 @@ class TaskFiles(Foreign):
             raise not_found(self.task_id)
         raise Conflict(self.task_id, expected=change.changeset.expected, actual=0)
 
-    def _replayed(self, change: ValidatedChangeset) -> Commit | None:
-        known = self.journal.known_ids().get(change.changeset.id)
+    def _find_replay(self, change: ValidatedChangeset) -> Commit | None:
+        known = find_replay(self.journal, change)
         if known is None:
             return None
-        revision, number, digest = known
-        if digest != change.digest:
-            raise IdempotencyMismatch(
-                f"changeset {change.changeset.id} was committed with other content",
-                next_step="Make a new changeset for a new change",
-            )
-        return self._commit_of(change.changeset, revision, number, replayed=True)
+        return self._commit_of(change.changeset, known.revision, known.number, replayed=True)
 
     def _commit_of(
         self, changeset: Changeset, revision: int, number: int, *, replayed: bool = False
@@ -238,7 +232,7 @@ class TaskFiles(Foreign):
     def _commit_locked(self, fd: int, change: ValidatedChangeset) -> tuple[Commit, bool]:
         self._settle(fd)
         journal, changeset = self.journal, change.changeset
-        replayed = self._replayed(change)
+        replayed = self._find_replay(change)
         if replayed is not None:
             return replayed, False
         check_fresh(changeset, journal.expired_before, now=self._shared.now())

@@ -76,7 +76,7 @@ class SqliteEngine:
         self._durable = durable
         self._read_only = read_only
         self._busy = set[int]()
-        self._torn: bool = any(e._torn for e in _engines if e.path == path)  # noqa: SLF001
+        self._torn: bool = any(e._torn for e in _engines if e.path == path)  # noqa: SLF001  (another engine of this class)
         self._closed = False
         self._writer_queue = WriterQueue(path)
         self._commits = 0
