@@ -100,7 +100,7 @@ def _said(value: Any) -> str:
     """Format any value in a few words; never raises, since a test may send anything."""
     try:
         text = _in_words(value)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  (whatever it raises is reported)
         text = object.__repr__(value)
     return text if len(text) <= _WIDTH else text[:_WIDTH] + "…"
 

@@ -50,7 +50,7 @@ def test_the_feed_rebuilds_the_store(
             mine = chance(worker)
             for _ in range(_STEPS):
                 _step(store, mine)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (whatever it raises is reported)
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(_WORKERS)]

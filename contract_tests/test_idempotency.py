@@ -69,7 +69,7 @@ def test_nothing_is_counted_twice_when_answers_are_lost(harness: Harness) -> Non
         try:
             for _ in range(8):
                 transact(lossy_store, "t", bump, attempts=1000)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (whatever it raises is reported)
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(3)]

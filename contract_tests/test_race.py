@@ -30,7 +30,7 @@ def test_threads_lose_no_update(harness: Harness) -> None:
         try:
             for _ in range(ROUNDS):
                 transact(store, "t", bump, attempts=1000)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (whatever it raises is reported)
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(WORKERS)]
@@ -67,7 +67,7 @@ def test_readers_never_see_a_torn_state(harness: Harness) -> None:
                     if agents != _pair(revision):
                         found = ", ".join(f"{a.agent_id}: {a.type}" for a in agents)  # type: ignore[union-attr]
                         torn.append(f"at revision {revision}: {found}; the read mixes states")
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (whatever it raises is reported)
             torn.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(2)]

@@ -104,7 +104,7 @@ def test_case_counts_in_ids(harness: Harness) -> None:
 BAD: dict[str, dict[str, Any]] = {
     "nul": {"description": "a\x00b"},
     "surrogate": {"description": "\ud800"},
-    "naive": {"created_at": datetime(2026, 1, 1)},  # noqa: DTZ001
+    "naive": {"created_at": datetime(2026, 1, 1)},  # noqa: DTZ001  (a naive time is the test)
     "year 0": {"created_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))},
     "year 10000": {"created_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))},
     "huge": {"max_agents": 2**53 + 1},

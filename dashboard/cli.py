@@ -82,7 +82,7 @@ def serve(
             replace_file(told, url.encode(), aside=told.with_name(f"{_URL}.{os.getpid()}"))
         if child:
             threading.Thread(target=_end_with_parent, daemon=True).start()
-        print(_link(url, tokens.operator), flush=True)  # noqa: T201
+        print(_link(url, tokens.operator), flush=True)  # noqa: T201  (the command's output)
         config = uvicorn.Config(
             made,
             log_level="warning",
@@ -113,7 +113,7 @@ def link(
     else:
         url = url_of(host or HOST, port or PORT)
     token = reader_token(place) if reader else operator_token(place)
-    print(_link(url, token))  # noqa: T201
+    print(_link(url, token))  # noqa: T201  (the command's output)
     return OK
 
 

@@ -88,7 +88,7 @@ def serve(
     ):
         HealthScan(service).run()
         made = over.http_app(service, token=token, hosts=(host, *allow_host))
-        print(url + over.PATH, flush=True)  # noqa: T201
+        print(url + over.PATH, flush=True)  # noqa: T201  (the command's output)
         over.serve(made, taken)
     return OK
 
@@ -113,7 +113,7 @@ def config(
         )
     place = load_settings(workspace).workspace
     endpoint = Endpoint(url=http, token=operator_token(place)) if http else None
-    print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201
+    print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201  (the command's output)
     return OK
 
 
@@ -122,7 +122,7 @@ def _dashboard(workspace: Path, *, port: int) -> Iterator[None]:
     """Run the dashboard as a separate process, which ends with this one, even if this is killed."""
     command = [sys.executable, "-P", "-m", "dashboard", "serve", "--child"]
     where = ["--workspace", str(workspace), "--port", str(port)]
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603  (a list of arguments, no shell)
         [*command, *where], stdin=subprocess.PIPE, stdout=sys.stderr
     )
     try:

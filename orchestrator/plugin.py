@@ -13,6 +13,6 @@ def registry_register_launchers(register: RegisterLauncher) -> None:
 
 
 def _process() -> Launcher:
-    from orchestrator.agents.launchers.process import ProcessLauncher  # noqa: PLC0415
+    from orchestrator.agents.launchers.process import ProcessLauncher  # noqa: PLC0415  (imported when needed: slow)
 
     return ProcessLauncher()

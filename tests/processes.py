@@ -28,7 +28,7 @@ _context.set_forkserver_preload(
     [
         "tests.processes",
         "backends.admin.cli",
-        "backends.admin.move",
+        "backends.admin.show_move",
         "backends.dual_write.plugin",
         "backends.json_files.plugin",
         "backends.memory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backends.dual_write.session import Session
-from backends.dual_write.steps.between import step_between
+from backends.dual_write.steps.order import step_between
 from backends.dual_write.switch_lock import alone
 from registry_api.capabilities import MigrationSource, provides
 from registry_api.migration import (

@@ -19,7 +19,7 @@ from backends.dual_write.preflight import (
 from backends.dual_write.recovery import recover_switch
 from backends.dual_write.session import Session
 from backends.dual_write.steps.base import Step
-from backends.dual_write.steps.between import step_between
+from backends.dual_write.steps.order import step_between
 from backends.dual_write.switch_lock import alone
 from registry_api.capabilities import MigrationSource, provides
 from registry_api.errors import Busy, PreflightFailed, RegistryError, SwitchTimedOut, Unavailable

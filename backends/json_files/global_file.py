@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.files import open_regular
-from backends.json_files.document.in_place import pwrite_all
 from backends.json_files.document.patch import same_behind, same_in_front
-from backends.json_files.task.shared import Shared
+from backends.json_files.document.writer import pwrite_all
+from backends.json_files.task.workspace_state import Shared
 from registry_api.records import RegistryCounts, TaskSnapshot
 from registry_api.records import json_text as jsontext
 from registry_api.workspace import make_folder, make_whole, open_owned

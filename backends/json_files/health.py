@@ -14,7 +14,7 @@ from backends.json_files.legacy.state_database import legacy_state
 from backends.json_files.legacy.stored_counts import listed_tasks
 from backends.json_files.legacy.unreadable import unreadable_documents
 from backends.json_files.read_only_store import JsonView
-from backends.json_files.task.removed import removed_files
+from backends.json_files.task.removed_files import removed_files
 from backends.jsonl.times import Times
 from registry_api.errors import CorruptDocument
 from registry_api.migration import MigrationPhase, PhaseFile, SwitchJournal

@@ -23,9 +23,9 @@ from backends.json_files.document.text import content_hash
 from backends.json_files.journal.intent import pending_numbers
 from backends.json_files.legacy.layout import DOCUMENT, frozen_without_record, named_task
 from backends.json_files.store import JsonFilesStore
-from backends.json_files.task.frozen import FrozenTask
+from backends.json_files.task.frozen_task import FrozenTask
 from backends.json_files.task.replica import Now, ReplicaTask
-from backends.json_files.task.shared import as_recorded
+from backends.json_files.task.workspace_state import as_recorded
 from registry_api.capabilities import LateWrite
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound
 from registry_api.records import Change, Commit, Finding, Head, ProgressEntry, TaskSnapshot

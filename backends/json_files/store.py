@@ -19,9 +19,9 @@ from backends.json_files.journal.intent import pending_numbers
 from backends.json_files.journal.journal import Journal, Stand, highest_number
 from backends.json_files.legacy.layout import Layout
 from backends.json_files.read_only_store import JsonView
-from backends.json_files.task.shared import Shared
 from backends.json_files.task.task import TaskFiles
 from backends.json_files.task.task_cache import TaskCache
+from backends.json_files.task.workspace_state import Shared
 from backends.jsonl.times import Times
 from registry_api.authoring import cursor_expired, select_records, select_tasks
 from registry_api.errors import (

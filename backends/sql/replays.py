@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.sql.writing import Execute, Feed
+from backends.sql.write_transaction import Execute, Feed
 from registry_api import Changeset, Commit, FeedCursor
 from registry_api.authoring import check_same_content
 

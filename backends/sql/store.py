@@ -14,7 +14,7 @@ import orjson
 
 from backends.sql.replays import find_replay
 from backends.sql.rows import TABLES, codec
-from backends.sql.writing import Execute, Feed, TaskRow, Writing, read_task_row
+from backends.sql.write_transaction import Execute, Feed, TaskRow, Writing, read_task_row
 from registry_api.authoring import (
     KEEP,
     KEEP_CHANGES,

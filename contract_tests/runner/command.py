@@ -52,15 +52,15 @@ def contract(
     Example: registry-backend contract sqlite --json
     """
     try:
-        from contract_tests.runner.report import check  # noqa: PLC0415
+        from contract_tests.runner.report import check  # noqa: PLC0415  (imported when needed: slow)
     except ImportError as error:
         raise UsageError(
             f"the contract tests need {error.name}",
             next_step="pip install 'registry-backend[contract]'",
         ) from error
     import orjson  # noqa: PLC0415  (only needed to run the tests)
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415  (imported when needed: slow)
+    from rich.progress import Progress  # noqa: PLC0415  (imported when needed: slow)
 
     if not 1 <= bound <= 86400:
         raise UsageError("--bound takes 1 to 86400 seconds", next_step=f"Leave it out: {BOUND:g}")
@@ -108,7 +108,7 @@ def contract(
 
 
 def _show(report: dict[str, Any], console: Console) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415  (imported when needed: slow)
 
     for store in report["stores"]:
         table = Table(

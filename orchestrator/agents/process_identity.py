@@ -93,12 +93,12 @@ def _name() -> str:
 def _birth(pid: int) -> str | None:
     if sys.platform == "linux":
         with suppress(OSError):
-            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  (an open descriptor, or hot path)
                 # The name in brackets may hold anything; state is the next field, birth the 22nd.
                 fields = file.read().rpartition(b")")[2].split()
             return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
         return None
-    import psutil  # noqa: PLC0415
+    import psutil  # noqa: PLC0415  (imported when needed: slow)
 
     with suppress(psutil.Error):
         process = psutil.Process(pid)

@@ -104,7 +104,7 @@ class Stops:
     def name_of(self, file):
         """Return which of the task's files a descriptor or path is, None for any other file."""
         with suppress(OSError):
-            found = os.stat(getattr(file, "fileno", lambda: file)())  # noqa: PTH116
+            found = os.stat(getattr(file, "fileno", lambda: file)())  # noqa: PTH116  (hot path)
             for name, path in self._files.items():
                 with suppress(OSError):
                     if os.path.samestat(found, path.stat()):

@@ -14,7 +14,7 @@ import pytest
 from backends.admin.cli import main
 from backends.dual_write.steps import cutover, sync
 from backends.json_files.migration_source import JsonMigrationSource
-from backends.json_files.task.shared import Shared
+from backends.json_files.task.workspace_state import Shared
 from contract_tests import build
 from registry_api import (
     Kind,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.json_files.document.in_place import write_in_place
 from backends.json_files.document.patch import Patch
+from backends.json_files.document.writer import write_in_place
 from contract_tests import build
 from registry_api import Legacy, find_capability, load_settings, open_store
 from tests import legacy

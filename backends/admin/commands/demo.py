@@ -45,7 +45,7 @@ def demo(
     from backends.admin.demo.run import LEAST, run_demo
     from backends.admin.demo.show import show_demo, warnings_kept
     from backends.admin.demo.workspace import make_workspace
-    from backends.admin.move import progress_shown
+    from backends.admin.show_move import progress_shown
     from registry_api.workspace import has_legacy_registry
 
     if not 0 <= seconds <= 3600 or not 1 <= writers <= 100:

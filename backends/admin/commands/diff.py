@@ -17,7 +17,7 @@ def diff(task: str, *, workspace: Workspace = None, json: Json = False) -> int:
     """
     from dataclasses import asdict
 
-    from backends.admin.move import show_verify
+    from backends.admin.show_move import show_verify
     from registry_api import load_settings, open_migration
 
     settings = load_settings(workspace)

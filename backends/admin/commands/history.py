@@ -15,7 +15,7 @@ def history(*, workspace: Workspace = None, json: Json = False) -> int:
 
     Example: registry-backend history
     """
-    from backends.admin.move import show_history
+    from backends.admin.show_move import show_history
     from registry_api import load_settings, open_migration
 
     settings = load_settings(workspace)

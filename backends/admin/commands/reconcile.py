@@ -24,7 +24,7 @@ def reconcile(
 
     Example: registry-backend reconcile --dry-run
     """
-    from backends.admin.move import progress_shown, show_caught_up
+    from backends.admin.show_move import progress_shown, show_caught_up
     from registry_api import Logged, find_capability, load_settings, open_migration, open_store
     from registry_api.workspace import has_legacy_registry
 

@@ -22,7 +22,7 @@ def recover(
 
     Example: registry-backend recover --dry-run
     """
-    from backends.admin.move import show_recovered
+    from backends.admin.show_move import show_recovered
     from registry_api import load_settings, open_migration, open_store
 
     settings = load_settings(workspace)

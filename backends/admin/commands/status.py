@@ -38,6 +38,6 @@ def status(*, workspace: Workspace = None, json: Json = False) -> int:
 def _show_status(found: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from backends.admin.show import show_status
+    from backends.admin.show_status import show_status
 
     show_status(found, Console(highlight=False, emoji=False))

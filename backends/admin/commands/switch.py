@@ -54,7 +54,7 @@ def switch(
     from dataclasses import asdict, replace
 
     from backends.admin.guard import Guard, seconds_of
-    from backends.admin.move import phase_named, progress_shown, show_switch
+    from backends.admin.show_move import phase_named, progress_shown, show_switch
     from registry_api import load_settings, open_migration
     from registry_api.migration import PhaseRecord
 

@@ -16,7 +16,7 @@ def verify(*, workspace: Workspace = None, json: Json = False) -> int:
     """
     from dataclasses import asdict
 
-    from backends.admin.move import progress_shown, show_verify
+    from backends.admin.show_move import progress_shown, show_verify
     from registry_api import load_settings, open_migration
 
     settings = load_settings(workspace)

@@ -1,1 +1,1 @@
-"""The steps of a switch, one a module; ``between`` names the one from phase to phase."""
+"""The steps of a switch, one a module; ``order`` names the one from phase to phase."""

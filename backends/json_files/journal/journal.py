@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from backends.json_files.document.in_place import pwrite_all
+from backends.json_files.document.writer import pwrite_all
 from backends.json_files.merge import Key, touched
 from registry_api.authoring import KEEP, KEEP_CHANGES
 from registry_api.errors import CorruptDocument

@@ -15,15 +15,15 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from backends.files import open_inside
-from backends.json_files.document.in_place import write_in_place
 from backends.json_files.document.patch import Patch
 from backends.json_files.document.stamp import stamp_of, stat_stamp
 from backends.json_files.document.text import content_hash, read_document, text_over
+from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.intent import AppendedLine, Intent
 from backends.json_files.journal.journal import Journal, histories_of
 from backends.json_files.legacy.lens.document import encode
 from backends.json_files.merge import merge
-from backends.json_files.task.removed import History
+from backends.json_files.task.removed_files import History
 from backends.json_files.task.task import TaskFiles, not_found, shown
 from backends.json_files.task.task_lock import lock_document
 from registry_api.authoring import forgotten_by

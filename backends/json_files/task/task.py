@@ -8,17 +8,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from backends.json_files.document.in_place import write_in_place
 from backends.json_files.document.stamp import stamp_of
 from backends.json_files.document.text import read_document, text_over
+from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.intent import Intent
 from backends.json_files.journal.journal import Journal, histories_of
 from backends.json_files.legacy.lens.document import encode
 from backends.json_files.task.foreign_edits import Foreign
-from backends.json_files.task.recorded import FOREIGN
-from backends.json_files.task.removed import missing_lines, removed_files
+from backends.json_files.task.recorded_task import FOREIGN
+from backends.json_files.task.removed_files import missing_lines, removed_files
 from backends.json_files.task.replays import find_replay
-from backends.json_files.task.shared import is_as_recorded
+from backends.json_files.task.workspace_state import is_as_recorded
 from backends.jsonl.reader import lengths
 from registry_api.authoring import check_fresh
 from registry_api.errors import (

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import NoReturn
 
 from backends.files import require_writable
-from backends.json_files.document.in_place import write_again, write_in_place
 from backends.json_files.document.patch import Patch
 from backends.json_files.document.text import content_hash, read_document
+from backends.json_files.document.writer import write_again, write_in_place
 from backends.json_files.journal.intent import Intent
 from backends.json_files.journal.journal import histories_of
 from backends.json_files.merge import shows
-from backends.json_files.task.recorded import Recorded
+from backends.json_files.task.recorded_task import Recorded
 from registry_api.errors import OutcomeUnknown, RegistryError, Unavailable
 from registry_api.records import TaskState, ValidatedChangeset, changeset_from
 from registry_api.records import json_text as jsontext

@@ -79,7 +79,7 @@ class ProcessLauncher:
             "exit_file": launch.exit_file,
         }
         kept = () if launch.exit_file is None else (launch.exit_file,)
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603  (a list of arguments, no shell)
             [sys.executable, "-I", "-S", starter.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -77,7 +77,7 @@ def _become(launch: dict[str, Any]) -> int:
         os.closerange(3, _ALL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
             _as_by_default(number)
-        os.execvpe(launch["argv"][0], launch["argv"], launch["environment"])  # noqa: S606
+        os.execvpe(launch["argv"][0], launch["argv"], launch["environment"])  # noqa: S606  (replaces the process on purpose)
     except (OSError, ValueError) as error:
         os.write(2, f"cannot start {launch['argv'][0]}: {error}\n".encode())
         return NOT_FOUND

@@ -15,17 +15,17 @@ from typing import Any
 
 from backends.files import Problem, require_writable
 from backends.json_files.document.cache import Cached
-from backends.json_files.document.in_place import write_in_place
 from backends.json_files.document.patch import Patch
 from backends.json_files.document.stamp import Stamp
 from backends.json_files.document.text import content_hash, read_document
+from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.intent import IntentFile
 from backends.json_files.journal.journal import FOREIGN, Journal
 from backends.json_files.legacy.layout import load_document
 from backends.json_files.legacy.lens.document import decode, encode
 from backends.json_files.task.logs import TaskLogs
-from backends.json_files.task.shared import Shared
 from backends.json_files.task.task_lock import TaskLock
+from backends.json_files.task.workspace_state import Shared
 from registry_api.errors import Busy, CorruptDocument
 from registry_api.records import (
     Limits,
