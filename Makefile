@@ -51,7 +51,7 @@ bench: $(READY) ## time everything beside a raw side; writes docs/benchmarks.md
 contract-doc: $(READY) ## try every mutant; writes docs/contract.md
 	$(BIN)/python -m contract_tests.mutation.report docs
 
-lock: $(READY) ## write requirements.lock anew
+lock: $(READY) ## write requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
 

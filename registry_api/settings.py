@@ -28,7 +28,7 @@ _LEGACY_VARIABLE = "CLAUDE_ORCHESTRATOR_WORKSPACE"
 
 FILE = "registry.toml"
 
-_SECTIONS = frozenset({"orchestrator", "dashboard"})  # tables that other programs read
+_SECTIONS = frozenset({"orchestrator"})  # tables that other programs read
 
 _PLACES = (STATE_DIR, "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
 

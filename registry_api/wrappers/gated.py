@@ -15,7 +15,7 @@ __all__ = ["GatedStore"]
 
 
 class GatedStore(StoreWrapper):
-    """A wrapper that passes the gate once per operation; outermost in a workspace with a move."""
+    """A wrapper that passes the gate once per operation, around the stores of a move."""
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ def test_no_encoding_makes_a_traceback(workspace, tokens, encoding):
 
 @pytest.mark.parametrize("tokens", [["status"], ["status", "--json"], ["doctor", "--json"]])
 def test_a_full_disk_is_told_once(workspace, tokens):
-    with open("/dev/full", "w") as full:  # noqa: PTH123
+    with open("/dev/full", "w") as full:  # noqa: PTH123  (an open descriptor, or hot path)
         done = run(workspace, tokens, out=full)
     assert done.returncode == 1
     said = done.stderr.decode()

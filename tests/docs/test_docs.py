@@ -204,3 +204,30 @@ def test_every_route_is_documented():
     )
     routers = (api.router, api.numbers, acting.router)
     assert rows == [route.path for router in routers for route in router.routes]
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+PACKAGES = "registry_api|backends|orchestrator|dashboard|contract_tests"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)
+def test_every_module_named_in_the_docs_exists(page):
+    """Each `package/…` in backticks is a file or folder; `module.py`: `name` is defined there."""
+    text = page.read_text()
+    named = set(re.findall(rf"`((?:{PACKAGES})/[\w./-]*)(?:::\w+)?`", text))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+    for path, names in re.findall(rf"`((?:{PACKAGES})/[\w./-]*\.py)`:\s+((?:`\w+`(?:, )?)+)", text):
+        code = (ROOT / path).read_text()
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"\b(?:def|class) {name}\b|^{name}\b", code, re.MULTILINE), (
+                f"{path} defines no {name}"
+            )
+
+
+def test_every_page_is_in_the_index():
+    """docs/index.md links every page, and every link of a page in docs/ or the README works."""
+    linked = re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs" / "index.md").read_text())
+    assert sorted(linked) == sorted(p.name for p in PAGES if p.name != "index.md")
+    for page in [*PAGES, ROOT / "README.md"]:
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -185,14 +185,21 @@ def test_git_takes_nothing_of_the_registrys_own_folder(opened, workspace):
     assert [name for name in taken if name.startswith(".registry")] == []
 
 
-@pytest.mark.parametrize("command", ["status", "verify", "doctor", "switch", "plan"])
-def test_frozen_documents_without_our_folder_are_refused(workspace, capsys, command):
-    """A phase 3 workspace without ``.registry`` is not taken for phase 0, since its frozen
-    documents are older than the cut-over; once the folder is back, commands work again."""
+@pytest.mark.parametrize(
+    ("command", "listed"),
+    [("status", False), *((c, True) for c in ("status", "verify", "doctor", "switch", "plan"))],
+)
+def test_frozen_documents_without_our_folder_are_refused(workspace, capsys, command, listed):
+    """A phase 3 workspace without ``.registry``, with its global file or without, is not taken for
+    phase 0, since its frozen documents are older than the cut-over; once the folder is back,
+    commands work again."""
     legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
-    (workspace / "registry").mkdir()
-    (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text('{"tasks": {}, "agents": {}}')
+    if listed:
+        (workspace / "registry").mkdir()
+        (workspace / "registry" / "GLOBAL_REGISTRY.json").write_text('{"tasks": {}, "agents": {}}')
     assert main(["switch", "3", "--workspace", str(workspace)]) == 0
+    for path in workspace.glob("registry/*.json") if not listed else ():
+        path.unlink()
     aside = (workspace / ".registry").rename(workspace.with_name("aside"))
     capsys.readouterr()
     tokens = [command, *(["1"] if command in {"switch", "plan"} else [])]

@@ -81,7 +81,7 @@ SINK = AgentKind(argv=(sys.executable, "-c", "import sys; sys.stdin.read()"), pr
 
 def calls(draw, task_id, agent_id):
     """Draw one call, hostile in one or more arguments and valid in the others."""
-    nasty = lambda: draw(TEXTS)  # noqa: E731
+    nasty = lambda: draw(TEXTS)  # noqa: E731  (one line in a strategy)
     task = draw(st.sampled_from([task_id, None])) or nasty()
     agent = draw(st.sampled_from([agent_id, None])) or nasty()
     of = {"task_id": task}

@@ -99,17 +99,17 @@ class Layout:
 def frozen_without_record(layout: Layout) -> int:
     """Return how many documents a cut-over froze, if no record of the cut-over is left; else 0.
 
-    The global file and every document are read-only then, and ``.registry`` knows no task: it was
-    removed, or not copied together with the workspace.
+    Every document is read-only then, as is the global file where there is one, and ``.registry``
+    knows no task: it was removed, or not copied together with the workspace.
     """
     paths = [layout.document(task_id) for task_id in layout.tasks()]
     if not paths or any((layout.state / "json").glob("*.journal")):
         return 0
+    frozen = [p for p in (*paths, layout.global_file) if os.path.lexists(p)]
     try:
-        frozen = not any(p.lstat().st_mode & 0o222 for p in (*paths, layout.global_file))
+        return 0 if any(p.lstat().st_mode & 0o222 for p in frozen) else len(paths)
     except OSError:
         return 0
-    return len(paths) if frozen else 0
 
 
 def read_file(path: Path) -> bytes:
