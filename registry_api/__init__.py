@@ -18,6 +18,7 @@ from registry_api.client.paging import all_records, all_tasks
 from registry_api.client.subscriptions import follow
 from registry_api.client.transactions import commit_with_retry, transact
 from registry_api.errors import RegistryError
+from registry_api.migration.phase import MigrationPhase
 from registry_api.opening.migrations import open_migration
 from registry_api.opening.stores import open_store
 from registry_api.plugins.context import OpenContext
@@ -83,6 +84,7 @@ __all__ = [
     "Legacy",
     "Limits",
     "Logged",
+    "MigrationPhase",
     "MigrationSource",
     "MoveTarget",
     "Op",

@@ -57,7 +57,7 @@ class AsyncStore:
         return future.result()
 
     async def end_of_feed(self) -> FeedCursor | None:
-        """See follow.end_of_feed."""
+        """See registry_api.client.end_of_feed."""
         return await self._call(lambda: end_of_feed(self._store))
 
     async def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:

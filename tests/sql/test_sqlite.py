@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.sql import compiled, upgrade
+from backends.sql import compiled, schema, upgrade
 from backends.sql.sqlite import engine as sqlite
 from backends.sql.sqlite import writer_queue
 from backends.sql.store import SqlStore
@@ -78,6 +78,11 @@ def test_a_new_file_has_the_schema_of_all_migrations(tmp_path, store):
     """A new file has the same tables as one that Alembic upgrades step by step."""
     upgrade.upgrade("sqlite", tmp_path / "other")
     assert shape(file_of(tmp_path)) == shape(tmp_path / "other")
+
+
+def test_the_engine_opens_the_version_of_the_schema():
+    """The engine states it once more, so that opening a store imports no SQLAlchemy."""
+    assert sqlite.VERSION == schema.VERSION
 
 
 def a_next_version(monkeypatch, tmp_path, *lines):
