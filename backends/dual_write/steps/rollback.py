@@ -1,4 +1,4 @@
-"""Steps back: 3 to 2 brings the documents up to date, 2 to 1 and 1 to 0 change the record."""
+"""Steps back: 3 to 2 brings the documents up to date; 2 to 1 and 1 to 0 need no target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Rollback", "StepDown"]
 
 @dataclass(slots=True)
 class StepDown(BaseStep):
-    """2 to 1, 1 to 0: only the record changes. The target is not needed, it may be lost."""
+    """2 to 1, 1 to 0: settle interrupted writes. The target is not needed, it may be lost."""
 
     def final_sync(self) -> int:
         """See Step.final_sync."""
