@@ -3,6 +3,8 @@
 Authors of stores find more in the modules that ``docs/writing-a-backend.md`` names.
 """
 
+from typing import TYPE_CHECKING
+
 from registry_api import errors
 from registry_api.capabilities import (
     Legacy,
@@ -135,8 +137,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    return renamed(__name__, name)
+if not TYPE_CHECKING:  # else a misspelt name would pass
+
+    def __getattr__(name: str) -> object:
+        return renamed(__name__, name)
 
 
 accept_old_modules()

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from registry_api.records.changeset import Change, Changeset, Commit, FeedCursor, Limits
 from registry_api.records.models import Kind, Record
@@ -110,5 +110,7 @@ class RegistryStore(Protocol):
         """Release everything; a second close does nothing, any other call raises StoreClosed."""
 
 
-def __getattr__(name: str) -> object:
-    return renamed(__name__, name)
+if not TYPE_CHECKING:  # else a misspelt name would pass
+
+    def __getattr__(name: str) -> object:
+        return renamed(__name__, name)

@@ -29,7 +29,7 @@ from registry_api.errors import (
     UsageError,
     VerificationFailed,
 )
-from registry_api.renamed import new_option
+from registry_api.renamed import new_options
 from registry_api.typed_errors import typed
 
 __all__ = ["app", "main"]
@@ -52,12 +52,14 @@ def main(tokens: list[str] | None = None) -> int:
 
     0 ok, 1 error, 2 usage, 3 mismatch or conflict, 4 busy, 5 timed out, 6 preflight refused.
     """
-    tokens = [new_option(t) for t in (sys.argv[1:] if tokens is None else tokens)]
+    tokens = sys.argv[1:] if tokens is None else tokens
     _suit_terminal()
     try:
         if _wants_more(tokens):
             _add_commands()
         tokens = _command_first(tokens)
+        if tokens[:1] == ["switch"]:
+            tokens = new_options(tokens)
         code = app(
             tokens,
             exit_on_error=False,
@@ -154,11 +156,6 @@ def _report_error(code: str, message: str, next_step: str, *, as_json: bool) -> 
         sys.stderr.write(f"registry-backend: {message}\n")
         if next_step:
             sys.stderr.write(f"  next: {next_step}\n")
-
-
-def _said(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 _OURS = {name for name in app if not name.startswith("-")}

@@ -28,9 +28,8 @@ def headline(
     tasks, agents = active_tasks - silent_tasks, active_agents - silent_agents
     said = ["Nothing is running."]
     if agents > 0:
-        said = [
-            f"{_many(agents, 'agent is', 'agents are')} working on {_many(tasks, 'task', 'tasks')}."
-        ]
+        where = f" on {_many(tasks, 'task', 'tasks')}" if tasks > 0 else ""
+        said = [f"{_many(agents, 'agent is', 'agents are')} working{where}."]
     elif tasks > 0:
         said = [f"{_many(tasks, 'task is', 'tasks are')} active."]
     if waiting:
