@@ -221,7 +221,7 @@ def test_an_operator_at_the_keyboard(tmp_path):
         button = page.get_by_role("button", name="Force-approve")
         button.focus()
         page.keyboard.press("Enter")
-        page.get_by_label("Reason").wait_for()
+        page.get_by_role("textbox", name="Reason").wait_for()
         build.put(store, build.report(ONE, "builder", message="while asked"), expected=None)
         page.wait_for_timeout(1000)
         page.keyboard.press("Escape")
@@ -241,12 +241,12 @@ def test_an_operator_at_the_keyboard(tmp_path):
         page.mouse.down()
         page.wait_for_timeout(2500)
         page.mouse.up()
-        page.get_by_label("Reason").wait_for()
+        page.get_by_role("textbox", name="Reason").wait_for()
         page.keyboard.press("Escape")
         # A refusal is shown on the page: the agent has ended meanwhile.
         page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
         page.get_by_role("button", name="Stop agent").click()
-        page.get_by_label("Reason").fill("enough")
+        page.get_by_role("textbox", name="Reason").fill("enough")
         build.put(
             store,
             build.agent(ONE, "builder", status="completed"),
@@ -344,15 +344,15 @@ def test_an_agents_log_grows_on_the_page(tmp_path):
         live(page)
         with log.open("a") as file:
             file.write("".join(f"line {n} of many\n" for n in range(200)))
-        log = page.locator("#log")
-        log.get_by_text("line 199 of many").wait_for()
+        shown = page.locator("#log")
+        shown.get_by_text("line 199 of many").wait_for()
         at_end = "e => e.scrollTop + e.clientHeight >= e.scrollHeight - 4"
-        assert log.evaluate(at_end)
-        log.evaluate("e => { e.scrollTop = 40 }")
+        assert shown.evaluate(at_end)
+        shown.evaluate("e => { e.scrollTop = 40 }")
         with log.open("a") as file:
             file.write("and one more\n")
-        log.get_by_text("and one more").wait_for(state="attached")
-        assert log.evaluate("e => e.scrollTop") == 40
+        shown.get_by_text("and one more").wait_for(state="attached")
+        assert shown.evaluate("e => e.scrollTop") == 40
 
 
 def test_a_commit_shows_by_itself(workspace):

@@ -156,7 +156,7 @@ def test_a_launch_that_fails_takes_its_reservation_back(running):
     folder = play.service.settings.workspace / play.task_id
     folder.mkdir(exist_ok=True)
     (folder / "logs").symlink_to("/tmp")
-    with pytest.raises(errors.LaunchFailed, match="no part of it be a link"):
+    with pytest.raises(errors.LaunchFailed, match="no part of its path may be a link"):
         play.deploy()
     assert play.now.agents == ()
     assert ProcessLauncher().running(play.service.settings.workspace) == ()

@@ -1,4 +1,4 @@
-"""Absorb foreign edits of a task's document: they are merged and never overwrite our changes."""
+"""Detect foreign edits of a task's document and absorb them: merged, never over our changes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 
+from backends.json_files.document.stamp import stamp_of
 from backends.json_files.document.text import content_hash, read_document, text_over
 from backends.json_files.legacy.handovers import read_handovers
 from backends.json_files.legacy.layout import load_document
@@ -23,7 +24,30 @@ _LATE_FLUSH = 0.2
 
 
 class Foreign(WriteAhead):
-    """A task that adopts new documents, absorbs foreign edits and restores torn documents."""
+    """A task that detects and absorbs foreign edits, adopts new documents, restores torn ones."""
+
+    def _settle(self, fd: int, *, thorough: bool = False) -> None:
+        """Resolve a pending intent and absorb foreign edits: the journal then has the state.
+
+        ``thorough`` reads the logs even if the document did not change.
+        """
+        self.journal.refresh()
+        if self._intent.exists():
+            self._resolve(fd, read_document(fd))
+        stamp = stamp_of(fd)
+        if not self._is_proven(stamp):
+            data = read_document(fd)
+            found = self._hash_of(data)
+            if self.journal.is_empty:
+                self._adopt(data, found)
+            elif found != self.journal.hash:
+                self._absorb(fd, data, found)
+                thorough = True
+            if found == self.journal.hash:
+                # The stamp from before the read: a program without our lock may have written since.
+                self._proven = (stamp, found)
+        if thorough:
+            self._absorb_logs()
 
     def _adopt(self, data: bytes, found: str) -> None:
         """Adopt a task that was never seen before: its records, then its histories."""

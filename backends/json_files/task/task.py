@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from backends.json_files.document.stamp import stamp_of
-from backends.json_files.document.text import read_document, text_over
+from backends.json_files.document.text import text_over
 from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.intent import Intent
 from backends.json_files.journal.journal import Journal, histories_of
@@ -145,31 +144,6 @@ class TaskFiles(Foreign):
             raise Unavailable(
                 f"{self._document}: {error.strerror or error}", next_step="Check the file"
             ) from error
-
-    # -- settling ----------------------------------------------------------------------------
-
-    def _settle(self, fd: int, *, thorough: bool = False) -> None:
-        """Resolve a pending intent and absorb foreign edits: the journal then has the state.
-
-        ``thorough`` reads the logs even if the document did not change.
-        """
-        self.journal.refresh()
-        if self._intent.exists():
-            self._resolve(fd, read_document(fd))
-        stamp = stamp_of(fd)
-        if not self._is_proven(stamp):
-            data = read_document(fd)
-            found = self._hash_of(data)
-            if self.journal.is_empty:
-                self._adopt(data, found)
-            elif found != self.journal.hash:
-                self._absorb(fd, data, found)
-                thorough = True
-            if found == self.journal.hash:
-                # The stamp from before the read: a program without our lock may have written since.
-                self._proven = (stamp, found)
-        if thorough:
-            self._absorb_logs()
 
     # -- writes of ours ----------------------------------------------------------------------
 
