@@ -268,7 +268,7 @@ def _try_closed(
         if time.monotonic() > deadline:
             raise SwitchTimedOut(
                 f"something stayed locked until the deadline: {error.message}",
-                next_step="See what that process waits for, or try again",
+                next_step="Check what that process is doing, or try again",
             ) from error
         return None
     # The switch is committed. If the rest fails, the next recovery does it.
@@ -295,7 +295,7 @@ def _in_time(seconds: float) -> Iterator[None]:
     except Busy as error:
         raise SwitchTimedOut(
             f"something stayed locked, nothing was changed: {error.message}",
-            next_step="See what that process waits for, or try again",
+            next_step="Check what that process is doing, or try again",
         ) from error
 
 

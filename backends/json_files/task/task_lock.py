@@ -161,7 +161,7 @@ def _poll(fd: int, path: Path, deadline: float) -> None:
             if time.monotonic() >= deadline:
                 raise Busy(
                     f"{path} is locked by {holders_in_words(path)}",
-                    next_step="Try again; if it lasts, see what that process waits for",
+                    next_step="Try again; if it stays locked, check what that process is doing",
                     path=str(path),
                 ) from None
             give_way(path)
