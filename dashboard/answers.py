@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Response
 from fastapi.routing import APIRoute
 
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 
 __all__ = ["ExactRoute", "sendable"]
 
@@ -37,7 +37,7 @@ def _exactly(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             return found
         beside: Response | None = asked.get("response")
         headers = dict(beside.headers) if beside else None
-        return Response(jsontext.dump(found), media_type="application/json", headers=headers)
+        return Response(json_text.dump(found), media_type="application/json", headers=headers)
 
     return answered
 

@@ -13,8 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from dashboard.api import actions as acting
-from dashboard.api import read as api
+from dashboard.api import actions, read
 from dashboard.auth import Guard, Tokens
 from dashboard.background import beside
 from dashboard.errors import refusal_of
@@ -22,7 +21,7 @@ from dashboard.live.activity_history import ActivityHistory
 from dashboard.live.activity_index import ActivityIndex
 from dashboard.live.event_hub import Hub
 from dashboard.live.jobs import Jobs
-from dashboard.pages import views as pages
+from dashboard.pages import views
 from dashboard.views.migration import MigrationView
 from dashboard.views.system import System
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
@@ -65,10 +64,10 @@ def create_app(
     app.state.activity_history = activity_history
     app.state.migration_view = MigrationView(settings)
     app.state.system = System(settings, plugins)
-    app.include_router(api.router)
-    app.include_router(api.numbers)
-    app.include_router(acting.router)
-    app.include_router(pages.router)
+    app.include_router(read.router)
+    app.include_router(read.numbers)
+    app.include_router(actions.router)
+    app.include_router(views.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "pages" / "static"))
     for kind in (RegistryError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _refused)
@@ -78,6 +77,6 @@ def create_app(
 async def _refused(request: Request, error: Exception) -> Response:
     status, said = refusal_of(error)
     if "text/html" in request.headers.get("accept", ""):
-        return pages.refused(request, said, status)
+        return views.refused(request, said, status)
     headers = getattr(error, "headers", None)
     return JSONResponse(said.model_dump(), status, headers)

@@ -76,20 +76,22 @@ def serve(
             HealthScan(service).run()
             serve_stdio(service, agent=agent)
         return OK
-    from orchestrator.mcp import http_transport as over
+    from orchestrator.mcp import http_transport
     from registry_api.workspace import operator_token
 
-    host, port = over.parse_address(http, remote=remote)
+    host, port = http_transport.parse_address(http, remote=remote)
     token = operator_token(settings.workspace)
     with (
         listening(host, port) as (taken, url),
-        open_orchestrator(settings, endpoint=Endpoint(url=url + over.PATH, token=token)) as service,
+        open_orchestrator(
+            settings, endpoint=Endpoint(url=url + http_transport.PATH, token=token)
+        ) as service,
         beside(settings.workspace),
     ):
         HealthScan(service).run()
-        made = over.http_app(service, token=token, hosts=(host, *allow_host))
-        print(url + over.PATH, flush=True)  # noqa: T201  (the command's output)
-        over.serve(made, taken)
+        made = http_transport.http_app(service, token=token, hosts=(host, *allow_host))
+        print(url + http_transport.PATH, flush=True)  # noqa: T201  (the command's output)
+        http_transport.serve(made, taken)
     return OK
 
 

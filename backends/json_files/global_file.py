@@ -21,8 +21,7 @@ from backends.files import open_regular
 from backends.json_files.document.patch import same_behind, same_in_front
 from backends.json_files.document.writer import pwrite_all
 from backends.json_files.task.workspace_state import Shared
-from registry_api.records import RegistryCounts, TaskSnapshot
-from registry_api.records import json_text as jsontext
+from registry_api.records import RegistryCounts, TaskSnapshot, json_text
 from registry_api.workspace import make_folder, make_whole, open_owned
 
 __all__ = ["Projection"]
@@ -70,7 +69,7 @@ class Projection:
         try:
             with open(open_regular(self._place), "rb") as file:  # noqa: PTH123  (a descriptor)
                 text = file.read().rstrip()
-                listed = jsontext.parse(text).get("tasks")
+                listed = json_text.parse(text).get("tasks")
         except (OSError, ValueError, AttributeError):
             return False  # gone, or being written
         if not isinstance(listed, dict):
@@ -102,7 +101,7 @@ class Projection:
 
     def _make(self, path: Path) -> None:
         """Create the file together with its first text."""
-        make_whole(path, jsontext.dump(self._empty(), indent=True), mode=0o644)
+        make_whole(path, json_text.dump(self._empty(), indent=True), mode=0o644)
 
     def _rewrite(self, fd: int, counts: RegistryCounts, tasks: list[TaskSnapshot]) -> None:
         old = os.pread(fd, os.fstat(fd).st_size, 0)
@@ -118,7 +117,7 @@ class Projection:
         }
         for snapshot in tasks:
             self._entries(value, snapshot)
-        new = jsontext.dump(value, indent=True)
+        new = json_text.dump(value, indent=True)
         self._written = new, value
         listed = value.get("tasks")
         self._least, self._listed = len(new), set(listed) if isinstance(listed, dict) else set()
@@ -136,7 +135,7 @@ class Projection:
     def _parsed(self, data: bytes) -> Any:
         """Parse the file; our own last text is remembered, not parsed again."""
         written, value = self._written
-        return value if data == written else jsontext.parse(data)
+        return value if data == written else json_text.parse(data)
 
     def _empty(self) -> dict[str, Any]:
         now = self._shared.times.write(self._shared.now())

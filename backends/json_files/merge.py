@@ -27,9 +27,9 @@ from registry_api.records import (
     Put,
     Record,
     TaskState,
+    json_text,
     record_key,
 )
-from registry_api.records import json_text as jsontext
 
 __all__ = ["Key", "Merge", "differing", "merge", "nearest", "touched"]
 
@@ -244,11 +244,11 @@ def _extra(old: str, mine: str, theirs: str) -> tuple[str, list[str]]:
     for key in was.keys() - other.keys():
         if ours.get(key) == was[key]:
             del ours[key]
-    return jsontext.dump_text(ours), clashes
+    return json_text.dump_text(ours), clashes
 
 
 def _keys(text: str) -> dict[str, Any]:
-    value: dict[str, Any] = jsontext.parse_trusted(text.encode())
+    value: dict[str, Any] = json_text.parse_trusted(text.encode())
     return value
 
 

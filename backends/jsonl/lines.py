@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends.jsonl.times import Times
-from registry_api.records import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id
-from registry_api.records import json_text as jsontext
+from registry_api.records import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id, json_text
 
 __all__ = ["LineError", "encode_line", "generation", "parse_line", "without_id"]
 
@@ -42,7 +41,7 @@ def parse_line(
     Raises LineError. A value that is invalid for its field stays in ``extra`` under its own key.
     """
     try:
-        data = jsontext.parse(raw)
+        data = json_text.parse(raw)
     except ValueError as error:
         raise LineError(str(error)) from None
     if not isinstance(data, dict):
@@ -72,7 +71,7 @@ def parse_line(
             entry_id=key,
             status=_text(data, "status", "", extra),
             progress=_int(data, "progress", 0, extra),
-            extra=jsontext.dump_text(extra) if extra else "{}",
+            extra=json_text.dump_text(extra) if extra else "{}",
         )
     else:
         payload = data.get("data")
@@ -87,9 +86,9 @@ def parse_line(
             finding_id=key,
             finding_type=_text(data, "finding_type", "", extra),
             severity=_text(data, "severity", "", extra),
-            data=jsontext.dump_text(payload) if isinstance(payload, dict) else "{}",
+            data=json_text.dump_text(payload) if isinstance(payload, dict) else "{}",
             phase_index=_int(data, "phase_index", None, extra),
-            extra=jsontext.dump_text(extra),
+            extra=json_text.dump_text(extra),
         )
     return record
 
@@ -108,7 +107,7 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
             "finding_type": record.finding_type,
             "severity": record.severity,
             "message": record.message,
-            "data": jsontext.parse_trusted(record.data.encode()),
+            "data": json_text.parse_trusted(record.data.encode()),
         }
         if record.phase_index is not None:
             data["phase_index"] = record.phase_index
@@ -117,10 +116,10 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
     if record.foreign:
         data["foreign"] = True
     if record.extra == "{}":
-        return jsontext.dump(data) + b"\n"
-    extra = jsontext.parse_trusted(record.extra.encode())
+        return json_text.dump(data) + b"\n"
+    extra = json_text.parse_trusted(record.extra.encode())
     clash = extra.keys() & (_KNOWN[KINDS[type(record)]] | {"extra"})
-    return jsontext.dump(data | ({"extra": extra} if clash else extra)) + b"\n"
+    return json_text.dump(data | ({"extra": extra} if clash else extra)) + b"\n"
 
 
 def without_id(record: ProgressEntry | Finding) -> ProgressEntry | Finding:

@@ -20,7 +20,7 @@ from dashboard.live.jobs import Job, Jobs, JobState, Work
 from registry_api import open_migration
 from registry_api.errors import UsageError
 from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, Progress, SwitchReport
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 from registry_api.workspace import STATE_DIR
 
 if TYPE_CHECKING:
@@ -185,12 +185,12 @@ def _begun(request: Request, what: str, work: Work) -> EventSourceResponse:
 async def _followed(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
     async for now in jobs.follow(job):
         name = "progress" if now.state is JobState.RUNNING else str(now.state)
-        yield ServerSentEvent(event=name, data=jsontext.dump_text(now.to_dict())).encode()
+        yield ServerSentEvent(event=name, data=json_text.dump_text(now.to_dict())).encode()
 
 
 def _difference(found: Mismatch) -> dict[str, str]:
     """Return a difference with both values as JSON text, shortened if they are long."""
-    source, target = (jsontext.dump_text(v)[:_LONGEST] for v in (found.source, found.target))
+    source, target = (json_text.dump_text(v)[:_LONGEST] for v in (found.source, found.target))
     return {
         "task_id": found.task_id,
         "pointer": found.pointer or "/",

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from registry_api import Agent, Phase, Review, TaskSnapshot, Verdict
-from registry_api.records import ACTIVE_AGENT
-from registry_api.records import json_text as jsontext
+from registry_api.records import ACTIVE_AGENT, json_text
 
 __all__ = ["agent_data", "document"]
 
@@ -43,7 +42,7 @@ def document(snapshot: TaskSnapshot) -> dict[str, Any]:
         "active_count": active,
         "completed_count": len(snapshot.agents) - active,
         "reviews": [_review(r, snapshot.verdicts) for r in snapshot.reviews],
-        "task_context": jsontext.parse_trusted(task.context.encode()),
+        "task_context": json_text.parse_trusted(task.context.encode()),
     }
 
 
@@ -93,7 +92,7 @@ def _review(review: Review, verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
             {
                 "reviewer_agent_id": v.reviewer_id,
                 "verdict": v.verdict,
-                "findings": jsontext.parse_trusted(v.findings.encode()),
+                "findings": json_text.parse_trusted(v.findings.encode()),
                 "reviewer_notes": v.notes,
                 "submitted_at": _at(v.submitted_at),
             }
@@ -107,7 +106,7 @@ def _review(review: Review, verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
 
 
 def _extra(text: str) -> dict[str, Any]:
-    value = jsontext.parse_trusted(text.encode())
+    value = json_text.parse_trusted(text.encode())
     return value if isinstance(value, dict) else {}
 
 

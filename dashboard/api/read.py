@@ -34,8 +34,7 @@ from registry_api import (
 from registry_api.client import last_sign
 from registry_api.diagnostics import metrics as process_metrics
 from registry_api.errors import InvalidQuery
-from registry_api.records import ACTIVE_AGENT, AgentStatus
-from registry_api.records import json_text as jsontext
+from registry_api.records import ACTIVE_AGENT, AgentStatus, json_text
 
 __all__ = ["numbers", "router"]
 
@@ -269,7 +268,7 @@ def finding_line(finding: Finding) -> dict[str, Any]:
         "finding_type": finding.finding_type,
         "severity": finding.severity,
         "message": finding.message,
-        "data": jsontext.parse_trusted(finding.data.encode()),
+        "data": json_text.parse_trusted(finding.data.encode()),
     }
 
 

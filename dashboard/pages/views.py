@@ -24,7 +24,7 @@ from dashboard.api.read import (
 )
 from dashboard.errors import Refusal
 from dashboard.live.activity_history import ACTIVE, EVERY
-from dashboard.pages import charts as drawing
+from dashboard.pages import charts
 from dashboard.views import logs
 from dashboard.views.reviews import OPEN, reviews_of
 from dashboard.views.summary import look
@@ -40,8 +40,7 @@ from registry_api import (
 )
 from registry_api.client import gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
-from registry_api.records import ACTIVE_AGENT, Severity
-from registry_api.records import json_text as jsontext
+from registry_api.records import ACTIVE_AGENT, Severity, json_text
 
 __all__ = ["router"]
 
@@ -112,7 +111,7 @@ def overview(
         findings=found.items,
         severity=severity or "",
         severities=SEVERITIES,
-        activity_history=list(zip(ACTIVE, rows[-1], drawing.stacked(rows), strict=True))
+        activity_history=list(zip(ACTIVE, rows[-1], charts.stacked(rows), strict=True))
         if rows[1:]
         else [],
         minutes=round(len(rows) * EVERY / 60),
@@ -150,7 +149,7 @@ def task(
         is_silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
         before=now - timedelta(seconds=settings.silent_after),
         forced={p.phase_index: _forced(p) for p in snapshot.phases},
-        bars=drawing.timeline(snapshot, now),
+        bars=charts.timeline(snapshot, now),
         tree=[
             (depth, a)
             for depth, a in _tree(snapshot)
@@ -191,7 +190,7 @@ def agent(
         "agent.html",
         agent=found,
         reports=reports[:20],
-        curve=drawing.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
+        curve=charts.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
         lines=text.removesuffix("\n").split("\n") if text else [],
         log_start=start,
@@ -224,7 +223,7 @@ def move(request: Request, store: Store) -> HTMLResponse:
 
 def _forced(phase: Phase) -> str:
     """Return why a phase was force-approved; empty if it was not."""
-    noted = jsontext.parse_trusted(phase.extra.encode())
+    noted = json_text.parse_trusted(phase.extra.encode())
     why = noted.get("force_reason") if isinstance(noted, dict) else None
     return why if isinstance(why, str) else ""
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 from registry_api.workspace import safe_paths as inside
 
 __all__ = ["errors", "last_lines", "tail"]
@@ -52,7 +52,7 @@ def last_lines(workspace: Path, task_id: str, agent_id: str, *, limit: int) -> l
 
 def _read(line: str) -> dict[str, Any]:
     with suppress(ValueError):
-        value = jsontext.parse(line.encode())
+        value = json_text.parse(line.encode())
         if isinstance(value, dict):
             return value
     return {"text": line}

@@ -35,8 +35,7 @@ from orchestrator.rules.tasks import PhasePlan, context_text
 from orchestrator.service import Orchestrator
 from registry_api import Agent, TaskStatus
 from registry_api.errors import InvalidInput
-from registry_api.records import TERMINAL_AGENT, is_text
-from registry_api.records import json_text as jsontext
+from registry_api.records import TERMINAL_AGENT, is_text, json_text
 
 __all__ = ["LARGEST", "LONGEST", "Tools"]
 
@@ -543,7 +542,7 @@ class Tools:
 def _json(value: object, name: str) -> str:
     """Return a caller's value as JSON text; raises InvalidInput if it is not plain JSON."""
     try:
-        return jsontext.dump_text(jsontext.parse(json.dumps(value).encode()))
+        return json_text.dump_text(json_text.parse(json.dumps(value).encode()))
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{name}: {error}", next_step="Pass plain JSON") from None
 

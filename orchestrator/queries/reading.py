@@ -59,8 +59,7 @@ from registry_api import (
 )
 from registry_api.client import last_sign
 from registry_api.errors import InvalidQuery
-from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
-from registry_api.records import json_text as jsontext
+from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT, json_text
 from registry_api.workspace import safe_paths as inside
 
 __all__ = ["Reading"]
@@ -373,7 +372,7 @@ def _fitting(
 
 def _written(value: Any) -> int:
     """Return how many characters a JSON value takes: escapes make a text up to six times longer."""
-    return len(jsontext.dump_text(value))
+    return len(json_text.dump_text(value))
 
 
 def _cut_written(text: str, most: int) -> str:
@@ -402,7 +401,7 @@ def _plain(text: str) -> Any:
 
 def _within(value: Any) -> Any:
     """Return a JSON value, or the beginning of its text if that is long."""
-    text = jsontext.dump_text(value)
+    text = json_text.dump_text(value)
     return _plain(text) if len(text) <= _LONG else cut(text, _LONG)
 
 
@@ -458,7 +457,7 @@ def _task_line(task: TaskSummary) -> TaskLine:
 
 def _finding_line(finding: Record) -> FindingLine:
     assert isinstance(finding, Finding)
-    data = jsontext.parse_trusted(finding.data.encode())
+    data = json_text.parse_trusted(finding.data.encode())
     return FindingLine(
         finding_id=finding.finding_id,
         agent_id=finding.agent_id,
@@ -510,5 +509,5 @@ def _review_line(snapshot: TaskSnapshot, review: Review, *, whole: bool) -> Revi
 
 
 def _said(verdict: Verdict) -> list[Any] | None:
-    found = _within(jsontext.parse_trusted(verdict.findings.encode()))
+    found = _within(json_text.parse_trusted(verdict.findings.encode()))
     return [found] if isinstance(found, str) else found or None

@@ -8,8 +8,7 @@ from typing import Any
 
 from orchestrator.rules.draft import Draft, extra_of
 from registry_api import Finding, Phase, PhaseStatus, TaskSnapshot
-from registry_api.records import Severity
-from registry_api.records import json_text as jsontext
+from registry_api.records import Severity, json_text
 
 __all__ = ["Accumulated", "accumulate"]
 
@@ -57,7 +56,7 @@ def _sections(
     snapshot: TaskSnapshot, findings: Iterable[Finding], index: int | None
 ) -> Iterator[tuple[str, str]]:
     task = snapshot.task
-    context = jsontext.parse_trusted(task.context.encode())
+    context = json_text.parse_trusted(task.context.encode())
     said: dict[str, Any] = context if isinstance(context, dict) else {}
     current = Draft(snapshot).phase(index) if snapshot.phases else None
     yield "Task", task.description
@@ -109,7 +108,9 @@ def _rejection(snapshot: TaskSnapshot, phase: Phase) -> str:
     for verdict in snapshot.verdicts:
         if verdict.review_id == newest.review_id and verdict.verdict != "approved":
             lines.append(f"{verdict.verdict}: {verdict.notes}")
-            lines.extend(_bullets(map(_finding, jsontext.parse_trusted(verdict.findings.encode()))))
+            lines.extend(
+                _bullets(map(_finding, json_text.parse_trusted(verdict.findings.encode())))
+            )
     return "\n".join(lines)
 
 
@@ -118,7 +119,7 @@ def _finding(value: Any) -> str:
         said = value.get("message") or value.get("description")
         if isinstance(said, str):
             return f"[{value.get('severity', '?')}] {said}"
-    return value if isinstance(value, str) else jsontext.dump_text(value)
+    return value if isinstance(value, str) else json_text.dump_text(value)
 
 
 def _text(value: Any) -> str:

@@ -23,8 +23,7 @@ from registry_api import (
     record_key,
     task_status,
 )
-from registry_api.records import ACTIVE_AGENT, KINDS, TASK_TRANSITIONS, TERMINAL_TASK
-from registry_api.records import json_text as jsontext
+from registry_api.records import ACTIVE_AGENT, KINDS, TASK_TRANSITIONS, TERMINAL_TASK, json_text
 
 __all__ = ["Draft", "extra_of", "with_extra"]
 
@@ -159,7 +158,7 @@ class Draft:
 
 def extra_of(record: Task | Phase | Agent | Review) -> dict[str, Any]:
     """Return the fields that the contract does not define, e.g. those of legacy programs."""
-    value = jsontext.parse_trusted(record.extra.encode())
+    value = json_text.parse_trusted(record.extra.encode())
     return value if isinstance(value, dict) else {}
 
 
@@ -168,4 +167,4 @@ def with_extra(record: R, **fields: object) -> R:
     wanted = {name: value for name, value in fields.items() if value is not None}
     if not wanted:
         return record
-    return replace(record, extra=jsontext.dump_text(extra_of(record) | wanted))
+    return replace(record, extra=json_text.dump_text(extra_of(record) | wanted))

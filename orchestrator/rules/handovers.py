@@ -8,8 +8,7 @@ from datetime import datetime
 
 from orchestrator.rules.draft import Draft, extra_of
 from registry_api import Finding, Handover, Phase, ProgressEntry
-from registry_api.records import Severity
-from registry_api.records import json_text as jsontext
+from registry_api.records import Severity, json_text
 
 __all__ = ["HandoverPlan", "leave"]
 
@@ -45,7 +44,7 @@ def leave(draft: Draft, phase: Phase, plan: HandoverPlan, *, at: datetime) -> Ha
         ),
         blockers=_some(f.message for f in by_severity if _role(f) == "blockers"),
         recommendations=_some(f.message for f in by_severity if _role(f) == "recommendations"),
-        artifacts=jsontext.dump_text(_artifacts(by_severity)),
+        artifacts=json_text.dump_text(_artifacts(by_severity)),
         created_at=at,
     )
     draft.put(handover)
@@ -62,7 +61,7 @@ def _artifacts(findings: Iterable[Finding]) -> list[dict[str, str]]:
     """Return the files that findings name in ``data.path``."""
     found: list[dict[str, str]] = []
     for finding in findings:
-        data = jsontext.parse_trusted(finding.data.encode())
+        data = json_text.parse_trusted(finding.data.encode())
         path = data.get("path") if isinstance(data, dict) else None
         if isinstance(path, str) and len(found) < _MOST:
             found.append({"path": _cut(path), "description": _cut(finding.message)})

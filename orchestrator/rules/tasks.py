@@ -17,8 +17,7 @@ from registry_api import (
     TaskSnapshot,
     TaskStatus,
 )
-from registry_api.records import TERMINAL_AGENT
-from registry_api.records import json_text as jsontext
+from registry_api.records import TERMINAL_AGENT, json_text
 
 __all__ = ["CancelTask", "CreateTask", "PhasePlan", "cancel", "create"]
 
@@ -108,4 +107,4 @@ def cancel(snapshot: TaskSnapshot, command: CancelTask) -> tuple[Op, ...]:
 
 def context_text(**fields: object) -> str:
     """Return the JSON of a task's context, without the fields that are empty."""
-    return jsontext.dump_text({name: value for name, value in fields.items() if value})
+    return json_text.dump_text({name: value for name, value in fields.items() if value})

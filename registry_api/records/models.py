@@ -16,7 +16,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 from registry_api.records.status import AgentStatus, PhaseStatus, ReviewStatus, TaskStatus
 
 __all__ = [
@@ -87,10 +87,10 @@ def _json_of(kind: type) -> AfterValidator:
     def check(text: str) -> str:
         if text in {"{}", "[]"} and isinstance([] if text == "[]" else {}, kind):
             return text
-        value = jsontext.parse(text.encode())
+        value = json_text.parse(text.encode())
         if not isinstance(value, kind):
             raise ValueError(f"is not the text of a JSON {kind.__name__}")
-        return jsontext.dump_text(value)
+        return json_text.dump_text(value)
 
     return AfterValidator(check)
 

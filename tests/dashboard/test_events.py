@@ -11,7 +11,7 @@ import pytest
 
 from contract_tests import build
 from dashboard.background import beside
-from dashboard.live import event_hub as feed
+from dashboard.live import event_hub
 from registry_api import AsyncStore, load_settings, open_store
 from tests import legacy
 from tests.dashboard.serving import serving
@@ -103,7 +103,7 @@ def test_many_listeners_hear_the_same(tmp_path):
 @pytest.mark.parametrize("forget", [0.0, 60.0])
 def test_a_pause_without_listeners(tmp_path, monkeypatch, forget):
     """Changes during the pause come once each, whether or not the server kept its position."""
-    monkeypatch.setattr(feed, "_FORGET", forget)
+    monkeypatch.setattr(event_hub, "_FORGET", forget)
     store = open_store(load_settings(tmp_path, env={}))
     build.make(store, "T", build.agent("T", "a"))
 
@@ -123,13 +123,13 @@ def test_a_pause_without_listeners(tmp_path, monkeypatch, forget):
         return ids
 
     async def play():
-        hub = feed.Hub(AsyncStore(store), tmp_path / "phase.json")
+        hub = event_hub.Hub(AsyncStore(store), tmp_path / "phase.json")
         async with beside(hub.follow()):
             first = await take(hub, None, 3)
             await asyncio.sleep(0.5)
             for n in range(3):
                 await asyncio.to_thread(report, n)
-            return first, await take(hub, feed.cursor_of(first[0]), 5)
+            return first, await take(hub, event_hub.cursor_of(first[0]), 5)
 
     first, then = asyncio.run(play())
     numbers = [int(name.rpartition(":")[2]) for name in first[:1] + then]

@@ -7,7 +7,7 @@ import pytest
 
 from contract_tests import build
 from registry_api import Handover, PhaseStatus, Review, Verdict, load_settings, open_store
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 from tests import legacy
 from tests.dashboard.serving import serving
 
@@ -140,7 +140,7 @@ def test_what_agents_write_is_text(served):
     assert len(SCRIPTS) == 50
     store = open_store(load_settings(served.workspace, env={}))
     for n, script in enumerate(SCRIPTS):
-        name, reason = f"X-{n}", jsontext.dump_text({"failure_reason": script})
+        name, reason = f"X-{n}", json_text.dump_text({"failure_reason": script})
         logs = served.workspace / name / "logs"
         logs.mkdir(parents=True)
         for log in ("a_stream.jsonl", "a_stderr.log"):

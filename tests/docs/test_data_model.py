@@ -16,8 +16,7 @@ from backends.jsonl.times import Times
 from backends.sql import schema
 from backends.sql.rows import TABLES
 from registry_api import errors
-from registry_api.records import CLASSES, KINDS, Finding, Kind, ProgressEntry
-from registry_api.records import json_text as jsontext
+from registry_api.records import CLASSES, KINDS, Finding, Kind, ProgressEntry, json_text
 from tests.docs import data_model
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,7 +58,7 @@ def test_the_keys_of_log_lines_are_those_stated(cls):
     kind = KINDS[cls]
     key = {"entry_id": "x"} if cls is ProgressEntry else {"finding_id": "x", "phase_index": 1}
     record = cls(task_id="t", agent_id="a", timestamp=datetime.now(UTC), foreign=True, **key)
-    line = jsontext.parse(encode_line(record, changeset="c", times=Times(UTC)))
+    line = json_text.parse(encode_line(record, changeset="c", times=Times(UTC)))
     stated = {data_model.places(kind, name)[0].strip("`") for name in fields_of(kind)}
     assert line.keys() - {"changeset"} == stated - {"the task's folder", "the line's other keys"}
 

@@ -14,8 +14,7 @@ from backends.admin.app import app
 from backends.admin.cli import _add_commands
 from contract_tests.mutation import MUTANTS
 from contract_tests.mutation import report as mutation_report
-from dashboard.api import actions as acting
-from dashboard.api import read as api
+from dashboard.api import actions, read
 from dashboard.cli import app as dashboard
 from orchestrator.cli import app as orchestrator
 from orchestrator.mcp.tool_offers import offer_of
@@ -202,7 +201,7 @@ def test_every_route_is_documented():
         (ROOT / "docs" / "dashboard.md").read_text(),
         re.MULTILINE,
     )
-    routers = (api.router, api.numbers, acting.router)
+    routers = (read.router, read.numbers, actions.router)
     assert rows == [route.path for router in routers for route in router.routes]
 
 

@@ -27,8 +27,8 @@ from registry_api.records import (
     ReviewStatus,
     Task,
     TaskState,
+    json_text,
 )
-from registry_api.records import json_text as jsontext
 from tests import samples
 
 TIMES = Times.named("Europe/Berlin")
@@ -128,7 +128,7 @@ def test_reading_and_writing_back_is_the_document(document):
 def test_what_is_written_is_read_back(document, ops):
     """decode(encode(s, d)) == s for every record in either dialect, starting from any document."""
     # As read from a file: numbers that Python would format differently are kept as text.
-    document = jsontext.parse(json.dumps(document).encode())
+    document = json_text.parse(json.dumps(document).encode())
     before = read(document) if document else TaskState(Task(task_id="t1"))
     after = before.copy()
     for op in ops:
@@ -139,7 +139,7 @@ def test_what_is_written_is_read_back(document, ops):
                 continue
     unknown = {k: v for k, v in document.items() if k in {"x", "tracked_files", "nested"}}
     encode(before, after, document, times=TIMES)
-    document = jsontext.parse(jsontext.dump(document))
+    document = json_text.parse(json_text.dump(document))
     again = read(document)
     after.latest.clear()
     assert again.task.extra == after.task.extra
@@ -157,7 +157,7 @@ def test_real_documents_survive(name, tmp_path):
     assert len(found) in {4, 5}
     for path in found:
         data = path.read_bytes()
-        document = jsontext.parse(data)
+        document = json_text.parse(data)
         problems = []
         state = decode(
             document, task_id=path.parent.name, times=TIMES, path=path, problems=problems
@@ -172,7 +172,7 @@ def test_the_server_dialect(tmp_path):
     """Phases, reviews, verdicts and agents of a real server document have the expected values."""
     workspace = samples.copy_of("server-2026-01", tmp_path)
     task = "TASK-20261122-065508-44fdf152"
-    state = read(jsontext.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes()), task)
+    state = read(json_text.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes()), task)
     assert [p.status for p in state.phases.values()] == [PhaseStatus.APPROVED] * 3
     assert state.phases[1].revision_round == 1
     assert [(r.status, r.verdict, r.phase_index) for r in state.reviews.values()] == [
@@ -193,7 +193,7 @@ def test_the_library_dialect(tmp_path):
     """
     workspace = samples.copy_of("server-2026-01", tmp_path)
     task = "TASK-LIB-00000001"
-    document = jsontext.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes())
+    document = json_text.parse((workspace / task / "AGENT_REGISTRY.json").read_bytes())
     state = read(document, task)
     assert [p.status for p in state.phases.values()] == [
         PhaseStatus.APPROVED,

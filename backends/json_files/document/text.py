@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import Any
 
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 
 __all__ = ["content_hash", "read_document", "text_over"]
 
@@ -21,7 +21,7 @@ def text_over(old: bytes, document: dict[str, Any]) -> bytes:
 
     Truncating the file instead would let a reader without a lock find NUL bytes at its end.
     """
-    return jsontext.dump(document, indent=True).ljust(len(old))
+    return json_text.dump(document, indent=True).ljust(len(old))
 
 
 def read_document(fd: int) -> bytes:

@@ -8,8 +8,7 @@ from pathlib import Path
 from backends.files import Problem
 from backends.json_files.legacy.layout import read_file
 from backends.jsonl.times import Times
-from registry_api.records import Handover, TaskState, is_id
-from registry_api.records import json_text as jsontext
+from registry_api.records import Handover, TaskState, is_id, json_text
 
 __all__ = ["read_handovers"]
 
@@ -40,7 +39,7 @@ def _read(path: Path, state: TaskState, times: Times, problems: list[Problem]) -
         return None
     try:
         found = _JSON.search(read_file(path))
-        data = jsontext.parse(found[1]) if found else None
+        data = json_text.parse(found[1]) if found else None
     except (OSError, ValueError) as error:
         problems.append(Problem(path=path, what=f"not read: {error}"))
         return None
@@ -60,15 +59,15 @@ def _read(path: Path, state: TaskState, times: Times, problems: list[Problem]) -
         key_findings=_texts(data.get("key_findings")),
         blockers=_texts(data.get("blockers")),
         recommendations=_texts(data.get("recommendations")),
-        artifacts=jsontext.dump_text(artifacts if isinstance(artifacts, list) else []),
+        artifacts=json_text.dump_text(artifacts if isinstance(artifacts, list) else []),
         created_at=times.read(data.get("created_at")) or state.task.created_at,
-        extra=jsontext.dump_text({k: v for k, v in data.items() if k not in known}),
+        extra=json_text.dump_text({k: v for k, v in data.items() if k not in known}),
     )
 
 
 def _texts(value: object) -> tuple[str, ...]:
     items = value if isinstance(value, list) else []
     return tuple(
-        (item if isinstance(item, str) else jsontext.dump_text(item)).replace("\x00", "")
+        (item if isinstance(item, str) else json_text.dump_text(item)).replace("\x00", "")
         for item in items
     )

@@ -11,8 +11,7 @@ from typing import Any
 
 from backends.files import Problem, open_regular
 from registry_api.errors import CorruptDocument
-from registry_api.records import is_id
-from registry_api.records import json_text as jsontext
+from registry_api.records import is_id, json_text
 from registry_api.workspace import STATE_DIR
 
 __all__ = [
@@ -121,7 +120,7 @@ def read_file(path: Path) -> bytes:
 def load_document(data: bytes, *, path: Path, task_id: str) -> dict[str, Any]:
     """Parse the registry document of a task; raises CorruptDocument, naming file and place."""
     try:
-        value = jsontext.parse(data)
+        value = json_text.parse(data)
     except ValueError as error:
         raise corrupt(path, _merged_by_git(data) or str(error)) from None
     if not isinstance(value, dict):
@@ -136,7 +135,7 @@ def load_document(data: bytes, *, path: Path, task_id: str) -> dict[str, Any]:
 def named_task(data: bytes) -> str | None:
     """Return the id of the task that a document names, None if it is not a registry document."""
     try:
-        value = jsontext.parse(data)
+        value = json_text.parse(data)
     except ValueError:
         return None
     named = value.get("task_id") if isinstance(value, dict) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.files import Problem
 from backends.json_files.legacy.layout import read_file
-from registry_api.records import json_text as jsontext
+from registry_api.records import json_text
 
 __all__ = ["read_stored_counts"]
 
@@ -17,7 +17,7 @@ _NAMES = ("total_tasks", "active_tasks", "total_agents_spawned", "active_agents"
 def read_stored_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
     """Return the counters of GLOBAL_REGISTRY.json, {} if it cannot be read."""
     try:
-        value: Any = jsontext.parse(read_file(path))
+        value: Any = json_text.parse(read_file(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -32,7 +32,7 @@ def read_stored_counts(path: Path, problems: list[Problem]) -> dict[str, int]:
 def listed_tasks(path: Path) -> frozenset[str]:
     """Return the ids of the tasks that the global file lists."""
     try:
-        value: Any = jsontext.parse(read_file(path))
+        value: Any = json_text.parse(read_file(path))
         tasks = value["tasks"]
         return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
     except (OSError, ValueError, TypeError, KeyError):

@@ -14,8 +14,7 @@ from backends.json_files.legacy.lens.document import encode
 from backends.json_files.merge import differing, merge, nearest
 from backends.json_files.task.write_ahead import WriteAhead
 from registry_api.errors import CorruptDocument, Unavailable
-from registry_api.records import HISTORIES, Kind, Op, Put, TaskState
-from registry_api.records import json_text as jsontext
+from registry_api.records import HISTORIES, Kind, Op, Put, TaskState, json_text
 
 __all__ = ["Foreign"]
 
@@ -165,4 +164,4 @@ class Foreign(WriteAhead):
             "at": self._shared.now().isoformat(),
             "conflicts": conflicts,
         }
-        self._shared.keep("conflicts", f"{name}.report", jsontext.dump(report, indent=True))
+        self._shared.keep("conflicts", f"{name}.report", json_text.dump(report, indent=True))

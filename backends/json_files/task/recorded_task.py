@@ -33,10 +33,10 @@ from registry_api.records import (
     Put,
     TaskState,
     ValidatedChangeset,
+    json_text,
     new_changeset,
     validate_changeset,
 )
-from registry_api.records import json_text as jsontext
 
 __all__ = ["FOREIGN", "Recorded"]
 
@@ -126,7 +126,7 @@ class Recorded:
         data = read_document(fd)
         if self._hash_of(data) != self.journal.hash:
             raise self._overtaken()
-        return Cached(self.journal.hash, jsontext.parse_trusted(data), data)
+        return Cached(self.journal.hash, json_text.parse_trusted(data), data)
 
     def _overtaken(self) -> Busy:
         return Busy(
@@ -243,7 +243,7 @@ class Recorded:
         encode(
             before, self._without_file_handovers(state, before), document, times=self._shared.times
         )
-        written = jsontext.dump(document, indent=True)
+        written = json_text.dump(document, indent=True)
         require_writable(fd, self._document)
         write_in_place(fd, Patch.whole(written), sync=self._shared.sync)
         if content_hash(written) != self.journal.hash:

@@ -39,9 +39,9 @@ from registry_api.records import (
     TaskState,
     changeset_from,
     dump_changeset,
+    json_text,
     record_key,
 )
-from registry_api.records import json_text as jsontext
 from registry_api.workspace import patience
 
 __all__ = ["Now", "ReplicaTask"]
@@ -145,7 +145,7 @@ class ReplicaTask(TaskFiles):
         if there is not None and state is not None and shown(state) == shown(after):
             return None, {}
         self._shared.documents.drop(self.task_id)
-        document: dict[str, Any] = {} if there is None else jsontext.parse(old)
+        document: dict[str, Any] = {} if there is None else json_text.parse(old)
         before = TaskState(after.task) if there is None else there
         wanted = self._without_file_handovers(after, before)
         encode(before, wanted, document, times=self._shared.times)
@@ -286,9 +286,9 @@ class ReplicaTask(TaskFiles):
         lines = intent.journal.splitlines(keepends=True)
         keys = set(self.journal.history_ids())
         for line in lines:
-            changeset = changeset_from(jsontext.parse_trusted(line)["cs"])
+            changeset = changeset_from(json_text.parse_trusted(line)["cs"])
             keys |= {(KINDS[type(r)], record_key(r)) for r in histories_of(changeset)}
-        offsets = jsontext.dump(self._logs.known_upto(self.journal, keys))
+        offsets = json_text.dump(self._logs.known_upto(self.journal, keys))
         # After a kill between several lines, the first ones are there already.
         rest = b"".join(line for line in lines if not self._is_known(line))
         self.journal.append(rest.replace(b'"logs":{}', b'"logs":' + offsets, 1))
@@ -417,7 +417,7 @@ class ReplicaTask(TaskFiles):
             "revision": None if current is None else current.revision,
             "changes": list(changes),
         }
-        shared.replace_file(path.with_suffix(".report"), jsontext.dump(report, indent=True))
+        shared.replace_file(path.with_suffix(".report"), json_text.dump(report, indent=True))
         return LateWrite(task_id=self.task_id, kept=str(path), changes=changes)
 
     def _restore_frozen(self, fd: int, data: bytes) -> None:

@@ -37,8 +37,8 @@ from registry_api.records import (
     Put,
     TaskState,
     ValidatedChangeset,
+    json_text,
 )
-from registry_api.records import json_text as jsontext
 from registry_api.workspace import give_way, make_folder
 
 __all__ = ["FOREIGN", "TaskFiles", "not_found", "shown"]
@@ -287,7 +287,7 @@ class TaskFiles(Foreign):
         state = self._after(TaskState.created_by(change.changeset), change.changeset)
         document: dict[str, Any] = {}
         encode(TaskState(state.task), state, document, times=self._shared.times)
-        data = jsontext.dump(document, indent=True)
+        data = json_text.dump(document, indent=True)
         intent = self._prepare(change, before="", old=b"", data=data)
         try:
             self._make_folders()

@@ -20,8 +20,7 @@ from backends.json_files.journal.journal import histories_of
 from backends.json_files.merge import shows
 from backends.json_files.task.recorded_task import Recorded
 from registry_api.errors import OutcomeUnknown, RegistryError, Unavailable
-from registry_api.records import TaskState, ValidatedChangeset, changeset_from
-from registry_api.records import json_text as jsontext
+from registry_api.records import TaskState, ValidatedChangeset, changeset_from, json_text
 
 __all__ = ["WriteAhead"]
 
@@ -126,7 +125,7 @@ class WriteAhead(Recorded):
         if not appended:
             self._logs.append(intent.lines, again=True)
         offsets, whole = self._logs.offsets_after(self.journal, intent.lines)
-        logs = b'"logs":' + jsontext.dump(offsets)
+        logs = b'"logs":' + json_text.dump(offsets)
         self.journal.append(intent.journal.replace(_NO_LOGS, logs, 1))
         self._intent.clear()
         if not whole:
@@ -182,7 +181,7 @@ class WriteAhead(Recorded):
         return self._is_known(intent.journal.splitlines()[-1])
 
     def _is_known(self, line: bytes) -> bool:
-        return uuid.UUID(jsontext.parse_trusted(line)["id"]) in self.journal.known_ids()
+        return uuid.UUID(json_text.parse_trusted(line)["id"]) in self.journal.known_ids()
 
     def _finish(self, fd: int, intent: Intent, data: bytes, found: str) -> None:
         """Finish the write: it is durable in the intent, and a reader may have seen it.
@@ -228,6 +227,6 @@ class WriteAhead(Recorded):
             return True
         after = before.copy()
         for line in intent.journal.splitlines():
-            for op in changeset_from(jsontext.parse_trusted(line)["cs"]).ops:
+            for op in changeset_from(json_text.parse_trusted(line)["cs"]).ops:
                 after.apply(op, known=lambda *_: False)
         return shows(before, after, theirs)

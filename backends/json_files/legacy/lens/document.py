@@ -34,8 +34,8 @@ from registry_api.records import (
     TaskState,
     Verdict,
     is_id,
+    json_text,
 )
-from registry_api.records import json_text as jsontext
 
 __all__ = ["decode", "encode"]
 
@@ -59,10 +59,10 @@ class _Reader:
         """Report a status or progress that is not a word or number of ours."""
         if record.extra == "{}":
             return
-        extra = jsontext.parse_trusted(record.extra.encode())
+        extra = json_text.parse_trusted(record.extra.encode())
         for key in ("status", "progress"):
             if key in extra:
-                said = jsontext.dump_text(extra[key])[:80]
+                said = json_text.dump_text(extra[key])[:80]
                 taken = getattr(record, key)
                 self.problem(f"{where} has an unknown {key} {said}, read as {taken}")
 

@@ -16,8 +16,7 @@ from backends.json_files.legacy.lens.dialects import (
 )
 from backends.json_files.legacy.lens.values import UNREADABLE
 from backends.jsonl.times import Times
-from registry_api.records import CLASSES, Kind, Record
-from registry_api.records import json_text as jsontext
+from registry_api.records import CLASSES, Kind, Record, json_text
 
 __all__ = ["is_default", "read_element", "write_element"]
 
@@ -80,7 +79,7 @@ def read_element(
         extra = {k: unknown.pop(k, v) for k, v in kept.items() if k in unknown or k in skip}
         extra |= unknown
     values |= fixed
-    return CLASSES[kind](**values, extra=jsontext.dump_text(extra) if extra else "{}")
+    return CLASSES[kind](**values, extra=json_text.dump_text(extra) if extra else "{}")
 
 
 _ABSENT = object()
@@ -109,7 +108,7 @@ def write_element(
     """
     new = not element
     ours = dict(ours_of(element))
-    extra: Json = jsontext.parse_trusted(record.extra.encode()) if record.extra != "{}" else {}
+    extra: Json = json_text.parse_trusted(record.extra.encode()) if record.extra != "{}" else {}
     unread = list[str]()
     for field in fields_of(kind, dialect):
         wanted = getattr(record, field.name)
@@ -160,4 +159,4 @@ def _write_unknown(element: Json, unknown: Json, known: frozenset[str]) -> None:
 
 def _same(a: Any, b: Any) -> bool:
     """Return whether two JSON values are the same; for Python 1 == 1.0 == True."""
-    return type(a) is type(b) and jsontext.dump(a) == jsontext.dump(b)
+    return type(a) is type(b) and json_text.dump(a) == json_text.dump(b)

@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from backends.jsonl.times import Times
-from registry_api.records import SAFE_INT
-from registry_api.records import json_text as jsontext
+from registry_api.records import SAFE_INT, json_text
 
 __all__ = [
     "UNREADABLE",
@@ -110,6 +109,6 @@ def choice(words: dict[str, StrEnum], names: dict[StrEnum, str]) -> Converter:
 def json_of(kind: type) -> Converter:
     """Return the converter of a field that holds JSON text of an object or an array."""
     return Converter(
-        lambda v, _: jsontext.dump_text(v) if isinstance(v, kind) else UNREADABLE,
-        lambda v, _: jsontext.parse_trusted(v.encode()),
+        lambda v, _: json_text.dump_text(v) if isinstance(v, kind) else UNREADABLE,
+        lambda v, _: json_text.parse_trusted(v.encode()),
     )
