@@ -102,8 +102,9 @@ class Session:
             stamp_target(self.replicator().target, record)
 
     def close(self) -> None:
-        """Close both stores and the gate."""
+        """Close both stores and the gate; a target that fails or hangs is left."""
         self.store.close()
         if self._filling is not None:
-            self._filling.target.close()
+            with suppress(RegistryError), answering_target():
+                self._filling.target.close()
         self.gate.close()

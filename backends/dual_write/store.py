@@ -353,7 +353,8 @@ class DualWriteStore:
         if self._logged is not None:
             self._logged.close()
         if self._replicator is not None:
-            self._replicator.target.close()
+            with self._best_effort():
+                self._replicator.target.close()
 
 
 def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mismatch]:
