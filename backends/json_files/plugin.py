@@ -5,6 +5,7 @@ from __future__ import annotations
 from backends.json_files.health import check_files
 from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.read_only_store import JsonView
+from backends.json_files.store import JsonFilesStore
 from backends.jsonl.times import Times
 from registry_api.migration import MigrationPhase, PhaseFile
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
@@ -39,7 +40,7 @@ def _open(context: OpenContext) -> RegistryStore:
         record = control.read()
         return record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER
 
-    return JsonMigrationSource(
+    store = JsonFilesStore(
         context.workspace,
         times=times,
         now=context.now,
@@ -48,3 +49,4 @@ def _open(context: OpenContext) -> RegistryStore:
         epoch=epoch,
         frozen=frozen,
     )
+    return JsonMigrationSource(store)

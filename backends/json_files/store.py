@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
@@ -19,7 +19,7 @@ from backends.json_files.journal.intent import pending_numbers
 from backends.json_files.journal.journal import Journal, Stand, highest_number
 from backends.json_files.legacy.layout import Layout
 from backends.json_files.read_only_store import JsonView
-from backends.json_files.task.task import TaskFiles
+from backends.json_files.task.task import Task
 from backends.json_files.task.task_cache import TaskCache
 from backends.json_files.task.workspace_state import Shared
 from backends.jsonl.times import Times
@@ -72,8 +72,6 @@ _COUNTING = 0.02
 class JsonFilesStore:
     """A registry in AGENT_REGISTRY.json files, which legacy programs may read and write as well."""
 
-    task_class: type[TaskFiles] = TaskFiles
-
     def __init__(
         self,
         workspace: Path,
@@ -89,7 +87,7 @@ class JsonFilesStore:
         folder = layout.state / "json"
         make_state_folder(layout.state)
         make_folder(folder, mode=0o700)
-        self._shared = Shared(
+        self.shared = Shared(
             layout=layout,
             times=times,
             numbers=FeedNumbers(folder, timeout=timeout, taken=lambda: highest_number(folder)),
@@ -99,9 +97,9 @@ class JsonFilesStore:
             epoch=epoch,
             frozen=frozen,
         )
-        self._intents = self._shared.folder("intents")
-        self._projection = Projection(self._shared)
-        self._tasks: dict[str, TaskFiles] = {}
+        self._intents = self.shared.folder("intents")
+        self._projection = Projection(self.shared)
+        self._tasks: dict[str, Task] = {}
         self._task_cache = TaskCache()
         self._lines: dict[str, _Line] = {}
         self._lock = ForkSafeLock()
@@ -119,7 +117,8 @@ class JsonFilesStore:
             name="json", location=str(workspace), capabilities=frozenset(capabilities)
         )
 
-    def _task(self, task_id: str) -> TaskFiles:
+    def task(self, task_id: str) -> Task:
+        """Return a task, there or not; raises TaskNotFound if it cannot be one, StoreClosed."""
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
         if not is_id(task_id):
@@ -129,30 +128,48 @@ class JsonFilesStore:
         with self._lock:
             task = self._tasks.get(task_id)
             if task is None:
-                task = self._tasks[task_id] = self.task_class(self._shared, task_id)
+                task = self._tasks[task_id] = Task(self.shared, task_id)
             self._task_cache.ask_for(task)
             return task
 
+    def held_task(self, task_id: str) -> Task:
+        """As ``task``, but a task that is evicted stays so: mostly its document is checked."""
+        return self._tasks.get(task_id) or self.task(task_id)
+
+    def held_names(self) -> KeysView[str]:
+        """Return the ids of the tasks that this process has seen."""
+        return self._tasks.keys()
+
+    def all_tasks(self) -> Iterator[Task]:
+        """Yield every task that has, or had, a document; nothing is read."""
+        for name in self._names():
+            yield self.held_task(name)
+
+    def _names(self) -> list[str]:
+        names = set(self.shared.layout.tasks())
+        names |= {p.name.removesuffix(".journal") for p in self._journals()}
+        return sorted(names)
+
     def _is_link(self, task_id: str) -> bool:
-        folder = f"{self._shared.layout.workspace}/{task_id}"
+        folder = f"{self.shared.layout.workspace}/{task_id}"
         return os.path.islink(folder)  # noqa: PTH114  (hot path)
 
-    def _existing(self, task_id: str) -> TaskFiles:
+    def _existing(self, task_id: str) -> Task:
         """Return a task that has any file; raises TaskNotFound for others, creating no files."""
         if self._closed or not is_id(task_id):
-            return self._task(task_id)
+            return self.task(task_id)
         known = task_id in self._tasks
-        layout = self._shared.layout
+        layout = self.shared.layout
         if self._is_link(task_id):
             raise TaskNotFound(
                 f"the folder of task {task_id} is a link, not followed", next_step="Move it away"
             )
         if known or layout.document(task_id).exists():
-            return self._task(task_id)
+            return self.task(task_id)
         if (layout.state / "json" / f"{task_id}.journal").exists():
-            return self._task(task_id)
+            return self.task(task_id)
         if (self._intents / task_id).exists():
-            return self._task(task_id)
+            return self.task(task_id)
         raise TaskNotFound(f"there is no task {task_id}", next_step="list_tasks shows the ids")
 
     # -- one task ----------------------------------------------------------------------------
@@ -180,7 +197,7 @@ class JsonFilesStore:
         change = validate_changeset(changeset, self.info.limits)
         task_id = change.changeset.task_id
         try:
-            task = self._task(task_id) if changeset.expected == 0 else self._existing(task_id)
+            task = self.task(task_id) if changeset.expected == 0 else self._existing(task_id)
         except TaskNotFound as error:
             if self._is_link(task_id):
                 raise Unavailable(error.message, next_step="Move it away, then try again") from None
@@ -194,7 +211,7 @@ class JsonFilesStore:
 
     def _restore_list(self) -> None:
         """Restore the global file if a legacy program has created it again, empty."""
-        if self._projection.was_emptied() and not self._closed and not self._shared.frozen():
+        if self._projection.was_emptied() and not self._closed and not self.shared.frozen():
             self._project()
 
     def _project(self, task_id: str | None = None) -> None:
@@ -203,7 +220,7 @@ class JsonFilesStore:
             behind = self._projection.is_stale()
             self._projection.mark()
             if task_id is not None and not behind:
-                snapshots = [_snapshot(_stand(self._task(task_id).current()))]
+                snapshots = [_snapshot(_stand(self.task(task_id).current()))]
             else:  # an earlier update failed, and its task is not known
                 snapshots = [_snapshot(_stand(task.journal)) for task in self._all()]
             if self._projection.update(self.counts(), snapshots):
@@ -212,14 +229,12 @@ class JsonFilesStore:
 
     # -- the registry ------------------------------------------------------------------------
 
-    def _all(self) -> Iterator[TaskFiles]:
+    def _all(self) -> Iterator[Task]:
         """Yield every readable task, settled; ``problems`` reports the others."""
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
-        names = set(self._shared.layout.tasks())
-        names |= {p.name.removesuffix(".journal") for p in self._journals()}
-        for name in sorted(names):
-            task = self._task(name)
+        for name in self._names():
+            task = self.task(name)
             try:
                 task.current()
             except Busy:
@@ -232,7 +247,7 @@ class JsonFilesStore:
             yield task
 
     def _journals(self) -> Iterator[Path]:
-        return (self._shared.layout.state / "json").glob("*.journal")
+        return (self.shared.layout.state / "json").glob("*.journal")
 
     def _summarised(self) -> Iterator[_Line]:
         """Yield the summary line of every task, made again only if the task changed."""
@@ -313,7 +328,7 @@ class JsonFilesStore:
         else:
             # One journal is in order by itself: what is in it is committed, whatever others write.
             tasks = self._one(task_id)
-            feed_id, below = self._shared.numbers.feed_id(), MAX_NUMBER
+            feed_id, below = self.shared.numbers.feed_id(), MAX_NUMBER
         floor = max((t.journal.floor for t in tasks), default=0)
         if after is not None and after.feed_id != feed_id:
             raise cursor_expired("it is of another feed")
@@ -330,7 +345,7 @@ class JsonFilesStore:
         found.sort(key=lambda c: c.cursor.number)
         return tuple(found[:limit])
 
-    def _one(self, task_id: str) -> list[TaskFiles]:
+    def _one(self, task_id: str) -> list[Task]:
         try:
             task = self._existing(task_id)
             task.current()
@@ -346,11 +361,11 @@ class JsonFilesStore:
         """
         for name in pending_numbers(self._intents):
             try:
-                self._task(name).current()
+                self.task(name).current()
             except RegistryError:
                 continue
-        with self._shared.numbers.locked():
-            feed_id, following = self._shared.numbers.peek()
+        with self.shared.numbers.locked():
+            feed_id, following = self.shared.numbers.peek()
             return feed_id, min([following, *pending_numbers(self._intents).values()])
 
     def close(self) -> None:
@@ -358,7 +373,7 @@ class JsonFilesStore:
         self._closed = True
         for task in self._tasks.values():
             task.close()
-        self._shared.numbers.close()
+        self.shared.numbers.close()
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
         """See MigrationSource.absorb."""
@@ -372,7 +387,7 @@ class JsonFilesStore:
 
     def restore(self, *, dry_run: bool = False) -> int:
         """See MigrationSource.restore."""
-        if self._shared.frozen():
+        if self.shared.frozen():
             return 0
         if dry_run:
             return sum(sum(task.removed().values()) for task in list(self._all()))
@@ -382,11 +397,15 @@ class JsonFilesStore:
 
     def project(self) -> None:
         """See MigrationSource.project."""
-        if self._shared.frozen():
+        if self.shared.frozen():
             return
+        self.list_is_outdated()
+        self._project()
+
+    def list_is_outdated(self) -> None:
+        """Note that the global file must be written again, with the next commit at the latest."""
         self._projection.mark()
         self._next_try = 0.0
-        self._project()
 
     # -- the legacy system -------------------------------------------------------------------
 
@@ -400,7 +419,7 @@ class JsonFilesStore:
         kept = [
             f"{path}: kept bytes of another program ({folder})"
             for folder in ("conflicts", "quarantine")
-            for path in sorted((self._shared.layout.state / folder).glob("*"))
+            for path in sorted((self.shared.layout.state / folder).glob("*"))
         ]
         return (*self._view().problems(), *kept)
 
@@ -421,7 +440,7 @@ class JsonFilesStore:
         return self._view().legacy_state_summary()
 
     def _view(self) -> JsonView:
-        return JsonView(self._shared.layout.workspace, times=self._shared.times)
+        return JsonView(self.shared.layout.workspace, times=self.shared.times)
 
 
 class _Line(NamedTuple):

@@ -13,6 +13,7 @@ import pytest
 
 from backends.admin.cli import main
 from backends.dual_write.steps import cutover, sync
+from backends.json_files.migration.retirement import Retirement
 from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.task.workspace_state import Shared
 from contract_tests import build
@@ -229,7 +230,7 @@ def test_a_late_write_to_the_list_of_tasks_is_reported(workspace, monkeypatch):
         late.close()
         return set()
 
-    monkeypatch.setattr(JsonMigrationSource, "_wait_until_released", write)
+    monkeypatch.setattr(Retirement, "_wait_until_released", write)
     notes = switch(workspace, 4, force="a test").notes
     assert [n.partition(", kept")[0] for n in notes] == [
         "the list of tasks: a late write after archiving"

@@ -839,7 +839,7 @@ def test_a_template_is_kept_in_turn(workspace):
     store = opened(workspace)
     store.load("TASK-1")
     migration_source = find_capability(store, MigrationSource)
-    with migration_source._tasks["TASK-1"]._lock.held(), ThreadPoolExecutor(1) as other:
+    with migration_source._store.task("TASK-1")._files.lock.held(), ThreadPoolExecutor(1) as other:
 
         def prepare():
             with at_most(0.05):
@@ -848,6 +848,32 @@ def test_a_template_is_kept_in_turn(workspace):
         with pytest.raises(Busy):
             other.submit(prepare).result()
     migration_source.prepare_freeze()
+
+
+def test_a_killed_replacement_whose_document_was_removed(workspace, monkeypatch, tmp_path_factory):
+    """The other store's copy is dropped; what the journal has stays readable."""
+    from backends.json_files.task.replacement import Replacement
+
+    class Killed(BaseException):
+        pass
+
+    def die(_):
+        raise Killed
+
+    other = tmp_path_factory.mktemp("other")
+    legacy.write_task(other, "TASK-1", agents=[{"id": "theirs", "type": "x", "status": "running"}])
+    store = opened(workspace)
+    before = store.load("TASK-1")
+    with closing(opened(other)) as theirs, monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Replacement, "_swap_journal", die)
+        with pytest.raises(Killed):
+            find_capability(store, MigrationSource).replace(theirs.load("TASK-1"), [])
+    path_of(workspace).unlink()
+    with closing(opened(workspace)) as again:
+        found = again.load("TASK-1")
+        assert (found.agents, found.revision) == (before.agents, before.revision)
+        assert find_capability(again, MigrationSource).restore() == 1
+        assert [a["id"] for a in document_of(workspace)["agents"]] == ["old"]
 
 
 def test_a_document_that_we_may_not_write_is_read(workspace):

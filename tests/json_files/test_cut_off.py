@@ -59,11 +59,11 @@ def killed_in_fsync(fd):
 
 store = open_store(load_settings(workspace, env={}))
 if where in {"create", "created"}:
-    from backends.json_files.task import task
+    from backends.json_files.task import commit, task_files
     if where == "create":
-        task.TaskFiles._make_folders = lambda self: die()
+        task_files.TaskFiles.make_folders = lambda self: die()
     else:  # the document exists and is empty
-        task.write_in_place = lambda *_, **__: die()
+        commit.write_in_place = lambda *_, **__: die()
     store.commit(replace(build.creating("NEW"), id=uuid.UUID(ids[0]), at=build.T0))
 store.load("TASK-1")
 if where == "pwrite":

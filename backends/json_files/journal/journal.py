@@ -58,7 +58,9 @@ from registry_api.records import (
 )
 from registry_api.workspace import ForkSafeLock, open_owned
 
-__all__ = ["FOREIGN", "Journal", "Recent"]
+__all__ = ["FOREIGN", "History", "Journal", "Recent"]
+
+History = ProgressEntry | Finding
 
 FOREIGN = "foreign"  # the actor of a change that another program made
 

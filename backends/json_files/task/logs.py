@@ -10,8 +10,7 @@ from pathlib import Path
 
 from backends.files import open_regular
 from backends.json_files.journal.intent import AppendedLine
-from backends.json_files.journal.journal import Journal
-from backends.json_files.task.removed_files import History
+from backends.json_files.journal.journal import History, Journal
 from backends.json_files.task.workspace_state import Shared
 from backends.jsonl.append import append_line, open_log
 from backends.jsonl.lines import encode_line, without_id

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.journal import History, Journal
 from backends.json_files.legacy.layout import Layout
 from backends.jsonl.lines import without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines
 from backends.jsonl.times import Times
-from registry_api.records import HISTORIES, Finding, Kind, ProgressEntry, record_key
+from registry_api.records import HISTORIES, Kind, record_key
 
-__all__ = ["History", "missing_lines", "removed_files"]
-
-History = ProgressEntry | Finding
+__all__ = ["missing_lines", "removed_files"]
 
 
 def removed_files(layout: Layout, journal: Journal, times: Times) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from backends.json_files.task.task import TaskFiles
+from backends.json_files.task.task import Task
 
 __all__ = ["TaskCache"]
 
@@ -19,11 +19,11 @@ class TaskCache:
     """
 
     def __init__(self) -> None:
-        self._weights = OrderedDict[TaskFiles, int]()
+        self._weights = OrderedDict[Task, int]()
         self._weight = 0
-        self._last: TaskFiles | None = None
+        self._last: Task | None = None
 
-    def ask_for(self, task: TaskFiles) -> None:
+    def ask_for(self, task: Task) -> None:
         """Note that a task is used; the size of the one used before it is known by now."""
         if task is self._last:
             return
@@ -36,7 +36,7 @@ class TaskCache:
             self._weight -= weight
             oldest.evict()
 
-    def _weigh(self, task: TaskFiles) -> None:
+    def _weigh(self, task: Task) -> None:
         weight = task.journal.weight()
         self._weight += weight - self._weights.pop(task, 0)
         self._weights[task] = weight
