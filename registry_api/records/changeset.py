@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,8 +108,25 @@ class Delete:
 Op: TypeAlias = Put | Delete
 
 
+class _Checked(NamedTuple):
+    """What ``validate_changeset`` found out about a changeset; ``size`` is that of ``text``."""
+
+    digest: str
+    text: str
+    size: int
+    derived: bool
+
+
+class _Checkable:
+    """Room for what is known of a changeset; not a field, so ``replace`` leaves it out."""
+
+    __slots__ = ("_checked",)
+
+    _checked: _Checked
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changeset:
+class Changeset(_Checkable):
     """One atomic change to one task.
 
     ``expected``: 0, the task must not exist; n, it must be at revision n; None, any revision,
@@ -216,10 +232,6 @@ def new_changeset(
 for _cls in (Changeset, Put, Delete):
     setattr(_cls, "__pydantic_config__", ConfigDict(revalidate_instances="always"))  # noqa: B010  (mypy knows no such attribute)
 
-_last = threading.local()
-
-_KEPT = 2**16  # bytes; a larger changeset is not kept in memory but validated again
-
 
 @cache
 def _adapter() -> TypeAdapter[Changeset]:
@@ -235,22 +247,21 @@ def validate_changeset(
     derived from its content; callers' ids are UUIDv7. The digest tells a replay from another change
     under the same id. Raises InvalidChangeset, naming each field that is wrong.
     """
-    last = getattr(_last, "validated", None)
-    # A wrapping store validates too: a changeset that was returned from here is not checked again.
-    if last is not None and last[0].changeset is changeset and last[1:] == (limits, derived):
-        return last[0]  # type: ignore[no-any-return]
-    changeset = _validated(changeset, version=8 if derived else 7)
-    text = dump_changeset(changeset)
-    if len(changeset.ops) > limits.ops or len(text) > limits.changeset_bytes:
+    checked = getattr(changeset, "_checked", None)
+    # A wrapping store validates too, and hands on what it got from here.
+    if checked is None or checked.derived != derived:
+        changeset = _validated(changeset, version=8 if derived else 7)
+        data = dump_changeset(changeset)
+        digest = hashlib.sha256(data).hexdigest()
+        checked = _Checked(digest, data.decode(), len(data), derived)
+    if len(changeset.ops) > limits.ops or checked.size > limits.changeset_bytes:
         raise InvalidChangeset(
-            f"changeset has {len(changeset.ops)} ops and {len(text)} bytes; at most {limits.ops} "
-            f"and {limits.changeset_bytes} are allowed",
+            f"changeset has {len(changeset.ops)} ops and {checked.size} bytes; at most "
+            f"{limits.ops} and {limits.changeset_bytes} are allowed",
             next_step="Split it into several changesets",
         )
-    done = ValidatedChangeset(changeset, hashlib.sha256(text).hexdigest(), text.decode())
-    if len(text) <= _KEPT:
-        _last.validated = done, limits, derived
-    return done
+    object.__setattr__(changeset, "_checked", checked)
+    return ValidatedChangeset(changeset, checked.digest, checked.text)
 
 
 def _validated(changeset: Changeset, *, version: int) -> Changeset:
