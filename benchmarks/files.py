@@ -31,9 +31,9 @@ def json_store(folder: Path, *, quick: bool) -> Iterator[Row]:
                 rounds=5 if quick else 11,
                 each=max(10, (600 if quick else 2000) // agents),
             )
-        goal, defect = (5.0, 2.5) if agents == 1000 else (None, None)
+        goal, defect = (0.2, 0.4) if agents == 1000 else (None, None)
         name = f"json, a report among {agents} agents, against flock + load + dump(indent=2)"
-        yield ratio(name, *found, goal=goal, defect=defect, faster=True)
+        yield ratio(name, *found, goal=goal, defect=defect)
 
 
 def _edit(path: Path, number: int) -> None:

@@ -16,13 +16,13 @@ _HEAD = """# Benchmarks
 
 Written by `make bench` on {machine}, on {day}.
 
-Every figure is measured through the public API. A ratio (`x`) compares this project with a raw
-program, timed in the same run in alternating rounds. For SQLite, `benchmarks/raw.py` writes the
-same rows, feed line and log line into the same tables with `sqlite3`, with the same durability, and
-does nothing else. For the json store, the raw program does what legacy programs do: flock,
-`json.load`, `json.dump(indent=2)`. *figure* is the median of the rounds, *worst* the worst round. A
-figure beyond *defect beyond* is a defect. More is better for `x faster` and where the goal is `≥`;
-otherwise less is better. Machines are noisy: compare ratios, not microseconds.
+Every figure is measured through the public API. A ratio (`x`) is this project / a raw program,
+timed in the same run in alternating rounds: of times, above 1 this project is slower. For SQLite,
+`benchmarks/raw.py` writes the same rows, feed line and log line into the same tables with
+`sqlite3`, with the same durability, and does nothing else. For the json store, the raw program does
+what legacy programs do: flock, `json.load`, `json.dump(indent=2)`. *figure* is the median of the
+rounds, *worst* the worst round. A figure beyond *defect beyond* is a defect. More is better where
+the goal is `≥`, otherwise less is better. Machines are noisy: compare ratios, not microseconds.
 
 | measurement | figure | worst | goal | defect beyond | verdict | ours / raw |
 |---|---|---|---|---|---|---|

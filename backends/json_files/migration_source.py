@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from backends.json_files.journal.journal import History
+from backends.json_files.journal.lines import History
 from backends.json_files.migration.before_freeze import BeforeFreeze
 from backends.json_files.migration.freezing import Freezing
 from backends.json_files.migration.global_list import FrozenList

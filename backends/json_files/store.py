@@ -16,7 +16,9 @@ from typing import NamedTuple
 from backends.json_files.global_file import Projection
 from backends.json_files.journal.feed_counter import FeedNumbers
 from backends.json_files.journal.intent import pending_numbers
-from backends.json_files.journal.journal import Journal, Stand, highest_number
+from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.lines import highest_number
+from backends.json_files.journal.state import Stand
 from backends.json_files.legacy.layout import Layout
 from backends.json_files.read_only_store import JsonView
 from backends.json_files.task.task import Task

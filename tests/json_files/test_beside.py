@@ -379,7 +379,7 @@ def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch
     import threading
 
     from backends.json_files.journal.intent import IntentFile
-    from backends.json_files.journal.journal import Journal
+    from backends.json_files.journal.state import JournalState
     from backends.json_files.store import JsonFilesStore
 
     store = opened(workspace)
@@ -391,7 +391,7 @@ def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch
             build.put(store, build.finding("TASK-1"), expected=None)
 
     writer = threading.Thread(target=commit_twice)
-    take, settled, write = Journal.take, JsonFilesStore._settled_feed, IntentFile.write
+    take, settled, write = JournalState.take, JsonFilesStore._settled_feed, IntentFile.write
     # Each waits only a moment for the other, since they must exclude each other.
     moment = 0.2
 
@@ -414,7 +414,7 @@ def test_a_follower_in_a_thread_moves_no_line_of_a_writer(workspace, monkeypatch
             looked.wait(moment)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "take", slow_take)
+        patched.setattr(JournalState, "take", slow_take)
         patched.setattr(JsonFilesStore, "_settled_feed", start_writer)
         patched.setattr(IntentFile, "write", slow_write)
         store.changes()

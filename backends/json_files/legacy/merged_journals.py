@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backends.json_files.journal.journal import numbers_in
+from backends.json_files.journal.lines import numbers_in
 from backends.json_files.legacy.layout import Layout
 
 __all__ = ["merged_journals"]

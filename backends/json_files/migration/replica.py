@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from backends.json_files.journal.feed_counter import FeedNumbers
-from backends.json_files.journal.journal import History
+from backends.json_files.journal.lines import History
 from backends.json_files.task.task import Task
 from registry_api.records import Change, Commit, TaskSnapshot, commit_of
 

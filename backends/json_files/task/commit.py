@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from backends.json_files.document.text import text_over
 from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.intent import Intent
-from backends.json_files.journal.journal import histories_of
+from backends.json_files.journal.lines import histories_of
 from backends.json_files.task.document_file import in_document
 from backends.json_files.task.foreign_edits import ForeignEdits
 from backends.json_files.task.foreign_lines import ForeignLines

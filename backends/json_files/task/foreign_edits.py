@@ -144,13 +144,14 @@ class ForeignEdits:
 
     def _merge(self, ours: TaskState, theirs: TaskState) -> Merge:
         journal = self._files.journal
-        recent = [(r.state, r.touched) for r in reversed(journal.recent)]
+        recent = journal.recent
+        states = [(r.state, r.touched) for r in recent.newest_first()]
         return merge(
-            nearest(theirs, recent or [(ours, frozenset())]),
+            nearest(theirs, states or [(ours, frozenset())]),
             ours,
             theirs,
             foreign_agents=journal.foreign_agents,
-            sure=journal.is_whole(self._files.shared.now()),
+            sure=recent.is_whole(self._files.shared.now()),
         )
 
     def _whole(self, fd: int, data: bytes, found: str) -> tuple[bytes, str]:

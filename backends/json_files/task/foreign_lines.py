@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 
-from backends.json_files.journal.journal import FOREIGN
+from backends.json_files.journal.lines import FOREIGN
 from backends.json_files.task.task_files import TaskFiles
 from registry_api.records import (
     Limits,

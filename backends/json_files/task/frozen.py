@@ -7,7 +7,7 @@ late write (late_writes.py).
 from __future__ import annotations
 
 from backends.json_files.journal.intent import Intent
-from backends.json_files.journal.journal import histories_of
+from backends.json_files.journal.lines import histories_of
 from backends.json_files.task.recovery import is_known
 from backends.json_files.task.task_files import TaskFiles
 from backends.json_files.task.write_ahead import NO_LOGS
@@ -43,7 +43,7 @@ class Frozen:
         for line in lines:
             changeset = changeset_from(json_text.parse_trusted(line)["cs"])
             keys |= {(KINDS[type(r)], record_key(r)) for r in histories_of(changeset)}
-        logs = b'"logs":' + json_text.dump(files.logs.known_upto(journal, keys))
+        logs = b'"logs":' + json_text.dump(files.logs.known_upto(journal.logs, keys))
         # After a kill between several lines, the first ones are there already.
         rest = b"".join(line for line in lines if not is_known(journal, line))
         journal.append(rest.replace(NO_LOGS, logs, 1))

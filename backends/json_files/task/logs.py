@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.files import open_regular
 from backends.json_files.journal.intent import AppendedLine
-from backends.json_files.journal.journal import History, Journal
+from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.lines import History
 from backends.json_files.task.workspace_state import Shared
 from backends.jsonl.append import append_line, open_log
 from backends.jsonl.lines import encode_line, without_id
@@ -98,40 +99,40 @@ class TaskLogs:
         read = journal.logs
         return any(log.size != read.get(log.generation, 0) for log in self._logs(None))
 
-    def keys_behind(self, journal: Journal) -> set[tuple[Kind, str]]:
-        """Return the ids of all lines that the journal has not read."""
-        return {key for lines in self._behind(journal).values() for _, key in lines.found}
+    def keys_behind(self, read: Mapping[str, int]) -> set[tuple[Kind, str]]:
+        """Return the ids of all lines that are not read; ``read``: how far each log is."""
+        return {key for lines in self._behind(read).values() for _, key in lines.found}
 
-    def known_upto(self, journal: Journal, keys: set[tuple[Kind, str]]) -> dict[str, int]:
+    def known_upto(self, read: Mapping[str, int], keys: set[tuple[Kind, str]]) -> dict[str, int]:
         """Return, per log, how far its unread lines have no other ids than these.
 
         Logs whose first unread line has another id are left out.
         """
         out: dict[str, int] = {}
-        for generation, lines in self._behind(journal).items():
+        for generation, lines in self._behind(read).items():
             for end, key in lines.found:
                 if key not in keys:
                     break
                 out[generation] = end
         return out
 
-    def _behind(self, journal: Journal) -> dict[str, _Behind]:
-        """Return, per log, the lines that the journal has not read.
+    def _behind(self, read: Mapping[str, int]) -> dict[str, _Behind]:
+        """Return, per log, the lines that are not read.
 
         Each line is parsed only once: a rollback asks again for every few hundred changes.
         """
         out: dict[str, _Behind] = {}
         for log in self._logs(None):
-            read = journal.logs.get(log.generation, 0)
+            upto = read.get(log.generation, 0)
             lines = self._unread.get(log.generation)
-            if lines is None or log.size < lines.upto or read < lines.start:
-                lines = _Behind(start=read, upto=read)
+            if lines is None or log.size < lines.upto or upto < lines.start:
+                lines = _Behind(start=upto, upto=upto)
             for end, record in self._lines(log, lines.upto):
                 lines.found.append((end, (log.kind, record_key(record))))
                 lines.upto = end
-            while lines.found and lines.found[0][0] <= read:
+            while lines.found and lines.found[0][0] <= upto:
                 lines.found.popleft()
-            lines.start = max(lines.start, read)
+            lines.start = max(lines.start, upto)
             out[log.generation] = lines
         self._unread = out
         return out

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from backends.json_files.journal.journal import History, Journal
+from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.lines import History
 from backends.json_files.legacy.layout import Layout
 from backends.jsonl.lines import without_id
 from backends.jsonl.reader import find_logs, log_name, read_lines

@@ -13,7 +13,8 @@ from pathlib import Path
 from backends.json_files.document.patch import Patch
 from backends.json_files.document.text import content_hash, read_document
 from backends.json_files.journal.intent import Intent
-from backends.json_files.journal.journal import History, Journal, histories_of
+from backends.json_files.journal.lines import History, histories_of
+from backends.json_files.journal.state import JournalState
 from backends.json_files.task.task_files import TaskFiles
 from backends.json_files.task.write_ahead import WriteAhead
 from registry_api.authoring import forgotten_by
@@ -61,10 +62,10 @@ class Replacement:
         if written is not None:
             document.know(digest, value, written)
 
-    def _fresh(self, snapshot: TaskSnapshot, feed: tuple[Change, ...], digest: str) -> Journal:
-        """Return the journal of the new state, in memory."""
+    def _fresh(self, snapshot: TaskSnapshot, feed: tuple[Change, ...], digest: str) -> JournalState:
+        """Return what the new journal says, but for the histories."""
         now = self._files.journal
-        fresh = Journal(now.path, now.task_id, now.sync, now.sync_folder)
+        fresh = JournalState()
         fresh.lineage, fresh.revision = snapshot.lineage, snapshot.revision
         fresh.held, fresh.hash = TaskState.of(snapshot), digest
         fresh.updated_at = snapshot.updated_at
@@ -76,7 +77,7 @@ class Replacement:
         return fresh
 
     def _append_missing(
-        self, fresh: Journal, histories: Iterable[History], feed: tuple[Change, ...]
+        self, fresh: JournalState, histories: Iterable[History], feed: tuple[Change, ...]
     ) -> list[History]:
         """Append the lines that are in no log, count the histories and note how far logs are read.
 
@@ -90,7 +91,7 @@ class Replacement:
         }
         keys, apart = set[tuple[Kind, str]](), list[History]()
         missing: list[tuple[Changeset | None, History]] = []
-        there = logs.keys_behind(Journal(fresh.path, fresh.task_id, fresh.sync, fresh.sync_folder))
+        there = logs.keys_behind({})
         for record in histories:
             key = KINDS[type(record)], record_key(record)
             keys.add(key)
@@ -101,7 +102,7 @@ class Replacement:
                 missing.append((by_id.get(key), record))
         for changeset, record in missing:
             logs.append(logs.plan(changeset, [record]))
-        fresh.read_upto = logs.known_upto(fresh, keys)
+        fresh.logs = logs.known_upto({}, keys)
         return apart
 
     # -- after a kill ------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from backends.json_files.document.mode import set_writable
 from backends.json_files.document.patch import Patch
 from backends.json_files.document.text import content_hash, read_document
 from backends.json_files.journal.intent import AppendedLine, Intent
-from backends.json_files.journal.journal import History, Journal, histories_of
+from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.lines import History, histories_of
 from backends.json_files.task.frozen import Frozen
 from backends.json_files.task.late_writes import LateWrites
 from backends.json_files.task.live import Live
@@ -146,7 +147,7 @@ class TaskReplica:
     def _missing(self, records: list[tuple[Changeset, History]]) -> tuple[AppendedLine, ...]:
         """Return the lines that are in no log: most were appended when they were committed."""
         logs = self._files.logs
-        there = logs.keys_behind(self._files.journal)
+        there = logs.keys_behind(self._files.journal.logs)
         out: list[AppendedLine] = []
         for changeset, record in records:
             if (KINDS[type(record)], record_key(record)) not in there:

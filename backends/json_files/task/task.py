@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
-from backends.json_files.journal.journal import History, Journal
+from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.lines import History
 from backends.json_files.task.commit import Commits, not_found
 from backends.json_files.task.foreign_edits import ForeignEdits
 from backends.json_files.task.foreign_lines import ForeignLines

@@ -16,7 +16,7 @@ from backends.json_files.document.patch import Patch
 from backends.json_files.document.text import content_hash, read_document
 from backends.json_files.document.writer import write_again, write_in_place
 from backends.json_files.journal.intent import Intent
-from backends.json_files.journal.journal import histories_of
+from backends.json_files.journal.lines import histories_of
 from backends.json_files.task.foreign_lines import ForeignLines
 from backends.json_files.task.task_files import TaskFiles
 from registry_api.errors import OutcomeUnknown, RegistryError, Unavailable
