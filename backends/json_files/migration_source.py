@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from backends.json_files.journal.lines import History
+from backends.json_files.legacy_report import LegacyReport
 from backends.json_files.migration.before_freeze import BeforeFreeze
 from backends.json_files.migration.freezing import Freezing
 from backends.json_files.migration.global_list import FrozenList
@@ -37,9 +38,10 @@ class JsonMigrationSource(StoreWrapper):
         before = BeforeFreeze(store.shared)
         frozen_list = FrozenList(store.shared, before)
         self._store = store
-        self._replica = JsonReplica(store.task, store.shared.numbers)
+        self._replica = JsonReplica(store.tasks.task, store.shared.numbers)
         self._freezing = Freezing(store, before, frozen_list)
         self._late_writes = LateWritesOfAll(store, before, frozen_list)
+        self._legacy = LegacyReport(store.shared)
         self._retirement = Retirement(store, before, frozen_list, self._late_writes)
 
     # -- as a replica ------------------------------------------------------------------------
@@ -171,24 +173,25 @@ class JsonMigrationSource(StoreWrapper):
 
     def stored_counts(self) -> dict[str, int]:
         """See Legacy.stored_counts."""
-        return self._store.stored_counts()
+        self._store.restore_list()
+        return self._legacy.stored_counts()
 
     def problems(self) -> tuple[str, ...]:
         """See Legacy.problems."""
-        return self._store.problems()
+        return self._legacy.problems()
 
     def merged(self) -> str | None:
         """See Legacy.merged."""
-        return self._store.merged()
+        return self._legacy.merged()
 
     def unreadable(self) -> dict[str, str]:
         """See Legacy.unreadable."""
-        return self._store.unreadable()
+        return self._legacy.unreadable()
 
     def legacy_state(self) -> datetime | None:
         """See Legacy.legacy_state."""
-        return self._store.legacy_state()
+        return self._legacy.legacy_state()
 
     def legacy_state_summary(self) -> str | None:
         """See Legacy.legacy_state_summary."""
-        return self._store.legacy_state_summary()
+        return self._legacy.legacy_state_summary()

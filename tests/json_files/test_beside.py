@@ -839,7 +839,10 @@ def test_a_template_is_kept_in_turn(workspace):
     store = opened(workspace)
     store.load("TASK-1")
     migration_source = find_capability(store, MigrationSource)
-    with migration_source._store.task("TASK-1")._files.lock.held(), ThreadPoolExecutor(1) as other:
+    with (
+        migration_source._store.tasks.task("TASK-1")._files.lock.held(),
+        ThreadPoolExecutor(1) as other,
+    ):
 
         def prepare():
             with at_most(0.05):

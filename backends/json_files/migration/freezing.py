@@ -36,7 +36,7 @@ class Freezing:
         self.settle()
         with as_recorded():
             heads = {
-                n: self._store.held_task(n).freezer.head(settle=False) for n in self._present()
+                n: self._store.tasks.held(n).freezer.head(settle=False) for n in self._present()
             }
         return _differing(heads, seen)
 
@@ -45,7 +45,7 @@ class Freezing:
         failed: RegistryError | None = None
         for name in pending_numbers(self._shared.folder("intents")):
             try:
-                self._store.held_task(name).current()
+                self._store.tasks.held(name).current()
             except TaskNotFound:  # an interrupted creation was taken back
                 continue
             except Busy as error:  # may succeed next time, unlike the other errors
@@ -58,7 +58,7 @@ class Freezing:
     def prepare(self) -> None:
         """See MigrationSource.prepare_freeze."""
         record: Record = {"modes": {}, "strangers": {}}
-        for task in self._store.all_tasks():
+        for task in self._store.tasks.all():
             document = task.frozen_document
             mode = document.mode()
             if mode is not None and mode != USUAL_MODE:
@@ -77,13 +77,13 @@ class Freezing:
         """See MigrationSource.freeze."""
         self.settle()
         self._shared.freezing.add(self._shared.epoch())
-        heads = {name: self._store.held_task(name).freezer.freeze() for name in self._present()}
+        heads = {name: self._store.tasks.held(name).freezer.freeze() for name in self._present()}
         self._list.freeze()
         return _differing(heads, seen)
 
     def _present(self) -> list[str]:
         """Return the tasks that have a document; names not seen before are checked first."""
-        new, held = set[str](), self._store.held_names()
+        new, held = set[str](), self._store.tasks.held_names()
         with os.scandir(self._shared.layout.workspace) as entries:
             names = [e.name for e in entries if e.name[0] != "." and not e.is_symlink()]
         if any(name not in held for name in names):
@@ -92,7 +92,7 @@ class Freezing:
 
     def sweep(self) -> dict[str, Head]:
         """See MigrationSource.sweep."""
-        heads = {name: self._store.held_task(name).freezer.sweep() for name in self._present()}
+        heads = {name: self._store.tasks.held(name).freezer.sweep() for name in self._present()}
         return {name: head for name, head in heads.items() if head is not None}
 
     def keep_frozen(self) -> None:
@@ -106,7 +106,7 @@ class Freezing:
             return frozen_without_record(self._shared.layout)
         modes = self._before.read()["modes"]
         found = (
-            (name, self._store.held_task(name).frozen_document.mode())
+            (name, self._store.tasks.held(name).frozen_document.mode())
             for name in self._shared.layout.tasks()
         )
         return sum(

@@ -36,7 +36,7 @@ class LateWritesOfAll:
             with suppress(RegistryError, OSError):
                 if self._is_copy(name):
                     continue
-                task = self._store.held_task(name)
+                task = self._store.tasks.held(name)
                 found = task.late_writes.look(now, stranger=strangers.get(name))
                 if found is not None:
                     out.append(found)
@@ -48,11 +48,11 @@ class LateWritesOfAll:
         task_id = path.partition("/")[0]
         if task_id == "registry":
             return self._list.keep(data)
-        return self._store.held_task(task_id).late_writes.keep(data, now)
+        return self._store.tasks.held(task_id).late_writes.keep(data, now)
 
     def _is_copy(self, name: str) -> bool:
         """Return whether a folder holds another task's frozen document: it was moved or copied."""
-        task = self._store.held_task(name)
+        task = self._store.tasks.held(name)
         task.journal.refresh()
         if not task.journal.is_empty:
             return False
@@ -60,7 +60,7 @@ class LateWritesOfAll:
         named = None if data is None else named_task(data)
         if named is None or named == name or data is None:
             return False
-        original = self._store.held_task(named)
+        original = self._store.tasks.held(named)
         original.journal.refresh()
         return original.journal.hash == content_hash(data)
 
@@ -73,6 +73,6 @@ class LateWritesOfAll:
         """See MigrationSource.frozen_differences."""
         return tuple(
             f"{self._shared.layout.document(task.task_id)}: {what}"
-            for task in self._store.all_tasks()
+            for task in self._store.tasks.all()
             if (what := task.frozen_document.difference()) is not None
         )

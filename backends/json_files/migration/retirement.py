@@ -49,7 +49,7 @@ class Retirement:
         layout = self._shared.layout
         documents = [
             Member(f"{task.task_id}/{DOCUMENT}", task.frozen_document.text)
-            for task in self._store.all_tasks()
+            for task in self._store.tasks.all()
             if task.frozen_document.is_archived()
         ]
         if layout.global_file.exists():
@@ -111,7 +111,7 @@ class Retirement:
         if task_id == "registry":
             there.rename(place)
         else:
-            self._store.held_task(task_id).frozen_document.move_to(place)
+            self._store.tasks.held(task_id).frozen_document.move_to(place)
 
     @staticmethod
     def _wait_until_released(
@@ -146,11 +146,11 @@ class Retirement:
         retired = self._shared.layout.state / "retired"
         aside = {p.name.partition("!")[0]: p for p in retired.glob(f"*!{DOCUMENT}")}
         for name, path in aside.items():
-            self._store.held_task(name).frozen_document.reinstate(path)
+            self._store.tasks.held(name).frozen_document.reinstate(path)
         if archive is not None:
             with suppress(CorruptDocument):  # then the templates or the records are used
                 self._take_back(archive)
-        for task in self._store.all_tasks():
+        for task in self._store.tasks.all():
             task.frozen_document.reinstate(None)
         self._list.reinstate()
         (retired / "registry!GLOBAL_REGISTRY.json").unlink(missing_ok=True)
@@ -162,5 +162,5 @@ class Retirement:
         for path, data in Archive(self._archives() / name, sync=self._shared.sync).read(digest):
             task_id, _, file = path.partition("/")
             if file == DOCUMENT:
-                document = self._store.held_task(task_id).frozen_document
+                document = self._store.tasks.held(task_id).frozen_document
                 document.take_back(data, mode=modes.get(task_id, USUAL_MODE))

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from backends.json_files.journal.journal import Journal
 from backends.json_files.journal.lines import History
+from backends.json_files.journal.state import Stand
 from backends.json_files.task.commit import Commits, not_found
 from backends.json_files.task.foreign_edits import ForeignEdits
 from backends.json_files.task.foreign_lines import ForeignLines
@@ -23,6 +24,7 @@ from backends.json_files.task.restoration import Restoration
 from backends.json_files.task.task_files import TaskFiles
 from backends.json_files.task.workspace_state import Shared
 from backends.json_files.task.write_ahead import WriteAhead
+from registry_api.errors import Unavailable
 from registry_api.records import Change, Commit, Kind, TaskSnapshot, ValidatedChangeset
 
 __all__ = ["Task"]
@@ -68,6 +70,13 @@ class Task:
         """
         self._refresh(self._state)
         return self.journal
+
+    def stand(self) -> Stand:
+        """Return the state as last read, and its revision; raises Unavailable if it is gone."""
+        stand = self.journal.present()
+        if stand is None:  # another thread has just found that the journal is gone
+            raise Unavailable(f"{self.journal.path} was replaced", next_step="Try again")
+        return stand
 
     def _refresh(self, state: Live | Frozen) -> None:
         try:
