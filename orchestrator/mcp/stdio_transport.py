@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
@@ -24,7 +24,10 @@ from mcp.types import (
     PARSE_ERROR,
     ErrorData,
     JSONRPCError,
+    JSONRPCMessage,
     JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
     jsonrpc_message_adapter,
 )
 from pydantic import ValidationError
@@ -35,9 +38,11 @@ from orchestrator.mcp.tools import LARGEST
 from orchestrator.service import Orchestrator
 from registry_api.records import is_text
 
-__all__ = ["refusal_of", "serve_stdio"]
+__all__ = ["serve_stdio"]
 
 _CHUNK = 65_536
+_LAST_ANSWERS = 10.0  # seconds, at most, in which the last requests are answered
+CANCELLED = "notifications/cancelled"
 _BOM = b"\xef\xbb\xbf"
 # The id in a line that cannot be parsed, if the id comes before any nested value.
 _ID = re.compile(rb'[^\[{]*\{[^\[{]*?"id"\s*:\s*(-?\d{1,15}|"[^"\\]{1,100}")\s*[,}]')
@@ -54,18 +59,78 @@ def serve_stdio(service: Orchestrator, *, agent: bool = False) -> None:
 
 
 async def _serve(server: Server) -> None:
-    lines = _Lines()
+    pending = _Pending()
+    lines = _Lines(pending)
     async with stdio_server(stdin=lines) as (read, write):  # type: ignore[arg-type]  # (it only iterates over it)
         lines.answer = write
         lines.ready.set()
         low = server._lowlevel_server  # noqa: SLF001  (the SDK has no public way to use other streams)
-        await low.run(read, write, low.create_initialization_options())
+        answers = _Answers(write, pending)
+        await low.run(read, answers, low.create_initialization_options())
+
+
+class _Pending:
+    """The requests that are not answered yet.
+
+    At the end of the input the SDK cancels them: a client that sent its requests from a file would
+    get no answer to the last ones.
+    """
+
+    def __init__(self) -> None:
+        self._ids = set[str | int]()
+        self._changed = anyio.Event()
+
+    def note(self, message: JSONRPCMessage) -> None:
+        """Note a message that was read: a request, or that one was cancelled."""
+        if isinstance(message, JSONRPCRequest):
+            self._ids.add(message.id)
+        elif isinstance(message, JSONRPCNotification) and message.method == CANCELLED:
+            self._remove((message.params or {}).get("requestId"))
+
+    def answered(self, message: JSONRPCMessage) -> None:
+        """Note a message that was written."""
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            self._remove(message.id)
+
+    def _remove(self, request_id: object) -> None:
+        if isinstance(request_id, str | int):
+            self._ids.discard(request_id)
+        self._changed.set()
+
+    async def wait(self) -> None:
+        """Wait until every request is answered, at most ``_LAST_ANSWERS`` seconds."""
+        with anyio.move_on_after(_LAST_ANSWERS):
+            while self._ids:
+                self._changed = anyio.Event()
+                await self._changed.wait()
+
+
+class _Answers:
+    """The stream to the client; notes which requests are answered."""
+
+    def __init__(self, inner: ContextSendStream[SessionMessage], pending: _Pending) -> None:
+        self._inner = inner
+        self._pending = pending
+
+    async def send(self, item: SessionMessage, /) -> None:
+        await self._inner.send(item)
+        self._pending.answered(item.message)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 class _Lines:
     """The lines of standard input that are messages; other lines get an error answer at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, pending: _Pending) -> None:
+        self._pending = pending
         self.ready = anyio.Event()
         self.answer: ContextSendStream[SessionMessage] | None = None
         # Handlers and child processes get an empty standard input: only this reads the messages.
@@ -80,11 +145,14 @@ class _Lines:
             line = found.removeprefix(_BOM)
             if not line.strip():
                 continue
-            refusal = refusal_of(line)
+            message, refusal = parsed(line)
             if refusal is None:
+                if message is not None:
+                    self._pending.note(message)
                 yield line.decode()
             elif self.answer is not None:
                 await self.answer.send(SessionMessage(refusal))
+        await self._pending.wait()
 
     async def _split(self) -> AsyncIterator[bytes]:
         """Yield lines; of a line that is too long, only the beginning."""
@@ -109,25 +177,27 @@ class _Lines:
         return os.read(self._fd, _CHUNK)
 
 
-def refusal_of(line: bytes) -> JSONRPCError | None:
-    """Return the error answer to a line that is not a message, None for a message.
+def parsed(line: bytes) -> tuple[JSONRPCMessage | None, JSONRPCError | None]:
+    """Return the message in a line, or the error answer to it; neither for a bad response.
 
     The answer has the id of the request if that can be found.
     """
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        return _error(PARSE_ERROR, f"not UTF-8 at byte {error.start}", _id_in(line))
+        return None, _error(PARSE_ERROR, f"not UTF-8 at byte {error.start}", _id_in(line))
     if len(line) > LARGEST:
-        return _error(INVALID_REQUEST, f"a message may have at most {LARGEST} bytes", _id_in(line))
+        too_long = f"a message may have at most {LARGEST} bytes"
+        return None, _error(INVALID_REQUEST, too_long, _id_in(line))
     try:
         message = jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError as error:
-        return _why_not(line, dict(error.errors(include_url=False, include_input=False)[0]))
+        return None, _why_not(line, dict(error.errors(include_url=False, include_input=False)[0]))
     # The SDK takes a request whose id is null for a notification and would not answer it.
     if isinstance(message, JSONRPCNotification) and '"id"' in text and "id" in json.loads(text):
-        return _error(INVALID_REQUEST, "the id of a request must be a string or an integer", None)
-    return None
+        no_id = "the id of a request must be a string or an integer"
+        return None, _error(INVALID_REQUEST, no_id, None)
+    return message, None
 
 
 def _why_not(line: bytes, fault: Mapping[str, Any]) -> JSONRPCError | None:

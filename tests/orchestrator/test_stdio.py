@@ -121,10 +121,21 @@ def test_a_reader_that_goes_away_leaves_no_trace(served):
 
 
 def test_input_from_a_file(tmp_path):
-    """A file, which cannot be waited for, is read; at its end the server ends with 0."""
+    """A file, which cannot be waited for, is read; each request is answered although the input has
+    ended, and then the server ends with 0."""
     conducting.configure(tmp_path, default_kind="external")
-    lines = tmp_path / "lines"
-    lines.write_bytes(json.dumps(HELLO).encode() + b"\n" + LIST)
+    lines, ids = tmp_path / "lines", list(range(2, 22))
+    calls = [
+        {
+            "jsonrpc": "2.0",
+            "id": n,
+            "method": "tools/call",
+            "params": {"name": "create_task", "arguments": {"description": f"task {n}"}},
+        }
+        for n in ids
+    ]
+    requests = b"".join(json.dumps(call).encode() + b"\n" for call in calls)
+    lines.write_bytes(json.dumps(HELLO).encode() + b"\n" + LIST.rstrip() + b"\n" + requests)
     with lines.open("rb") as file:
         done = subprocess.run(
             [sys.executable, "-m", "orchestrator", "serve"],
@@ -135,7 +146,10 @@ def test_input_from_a_file(tmp_path):
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["hello", 1]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["id"] for answer in answers][:1] == ["hello"]
+    assert sorted(answer["id"] for answer in answers[1:]) == [1, *ids]
+    assert not any("error" in answer or answer["result"].get("isError") for answer in answers)
 
 
 def test_an_agents_server_takes_its_secret_from_its_client(tmp_path):
