@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 
 from orchestrator.agents import process_identity
-from orchestrator.service import Orchestrator, ended_by
+from orchestrator.commands.processes import ended_by
+from orchestrator.service import Orchestrator
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import RegistryError, TaskNotFound
 from registry_api.records import ACTIVE_AGENT

@@ -52,8 +52,8 @@ def dead_identity():
 def abandoned(play, monkeypatch, deploy):
     """Run a deployment whose process dies right after the reservation."""
     with monkeypatch.context() as patched:
-        patched.setattr(play.service, "_owner", dead_identity())
-        patched.setattr(play.service, "_start", lambda *_: None)
+        patched.setattr(play.service.processes, "owner", dead_identity())
+        patched.setattr(play.service.processes, "start", lambda *_: None)
         return deploy()
 
 
@@ -66,7 +66,7 @@ def test_two_scans_start_a_reviewer_once(sleeping, monkeypatch):
     abandoned(one, monkeypatch, one.work)
     (reviewer,) = one.review.reviewers
     seen = threading.Event()
-    process, start = other.service.deployment.process, one.service._start_reviewer
+    process, start = other.service.deployment.process, one.service.processes._start_reviewer
 
     def slow_process(agent):
         found = process(agent)
@@ -78,7 +78,7 @@ def test_two_scans_start_a_reviewer_once(sleeping, monkeypatch):
         seen.set()
         return start(agent)
 
-    monkeypatch.setattr(one.service, "_start_reviewer", slow_start)
+    monkeypatch.setattr(one.service.processes, "_start_reviewer", slow_start)
     monkeypatch.setattr(other.service.deployment, "process", slow_process)
     found = other.scan()
     assert seen.is_set()
@@ -391,7 +391,7 @@ def test_a_report_that_meets_a_kill_is_kept(opened, monkeypatch):
     """The report of an agent that is killed between the read and the change is kept."""
     play = opened("memory").create("only")
     agent = play.deploy()
-    only, killed = play.service._only, []
+    only, killed = play.service.transactions.only, []
 
     def kill_after_the_look(task_id, agent_id):
         snapshot = only(task_id, agent_id)
@@ -400,7 +400,7 @@ def test_a_report_that_meets_a_kill_is_kept(opened, monkeypatch):
             play.service.kill(task_id, agent_id, "now")
         return snapshot
 
-    monkeypatch.setattr(play.service, "_only", kill_after_the_look)
+    monkeypatch.setattr(play.service.transactions, "only", kill_after_the_look)
     with pytest.raises(errors.AgentEnded, match="the report is kept"):
         play.done(agent)
     (entry,) = [e for e in play.now.latest if e.agent_id == agent]
@@ -725,8 +725,8 @@ def test_the_exit_of_a_launch_that_never_ran_is_ignored(sleeping, monkeypatch):
     before the reservation was removed, which left the agent on record and a task without phases
     FAILED."""
     play = sleeping().create()
-    noted, take_back = threading.Event(), play.service._take_back
-    note_exit = play.service._note_exit
+    noted, take_back = threading.Event(), play.service.agents._take_back
+    note_exit = play.service.processes._note_exit
 
     def noting(*args):
         note_exit(*args)
@@ -739,8 +739,8 @@ def test_the_exit_of_a_launch_that_never_ran_is_ignored(sleeping, monkeypatch):
     def busy(*_args, **_options):
         raise Busy("somebody writes")
 
-    monkeypatch.setattr(play.service, "_note_exit", noting)
-    monkeypatch.setattr(play.service, "_take_back", after_it_is_noted)
+    monkeypatch.setattr(play.service.processes, "_note_exit", noting)
+    monkeypatch.setattr(play.service.agents, "_take_back", after_it_is_noted)
     monkeypatch.setattr("orchestrator.agents.deployment.transact", busy)
     with pytest.raises(errors.LaunchFailed, match="somebody writes"):
         play.deploy()

@@ -284,8 +284,8 @@ def test_a_reviewer_whose_owner_died_half_way_is_started(running, monkeypatch):
     dead = subprocess.Popen(["true"])
     identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1"
     dead.wait()
-    monkeypatch.setattr(play.service, "_owner", identity)
-    monkeypatch.setattr(play.service, "_start", lambda *_: None)
+    monkeypatch.setattr(play.service.processes, "owner", identity)
+    monkeypatch.setattr(play.service.processes, "start", lambda *_: None)
     play.done(play.deploy())
     monkeypatch.undo()
     (reviewer,) = play.review.reviewers
@@ -304,14 +304,14 @@ def test_a_process_that_dies_between_reserving_and_starting(running, monkeypatch
     dead = subprocess.Popen(["true"])
     identity = process_identity.identity_of(dead.pid) or f"{dead.pid}:1"
     dead.wait()
-    monkeypatch.setattr(play.service, "_owner", identity)
-    monkeypatch.setattr(play.service, "_start", lambda *_: None)
+    monkeypatch.setattr(play.service.processes, "owner", identity)
+    monkeypatch.setattr(play.service.processes, "start", lambda *_: None)
     agent = play.deploy()
     monkeypatch.undo()
     assert play.reading.health().agents[0].process == "abandoned"
     assert play.scan().ended == (agent,)
-    monkeypatch.setattr(play.service, "_owner", identity)
-    monkeypatch.setattr(play.service, "_start", lambda *_: None)
+    monkeypatch.setattr(play.service.processes, "owner", identity)
+    monkeypatch.setattr(play.service.processes, "start", lambda *_: None)
     second = play.deploy("b")
     play.done(second)
     monkeypatch.undo()

@@ -1,0 +1,1 @@
+"""The commands of an orchestrator by what they are about."""
