@@ -84,7 +84,7 @@ class Transactions:
             threading.Thread(target=self.until_done, args=(call,), daemon=True).start()
 
     def until_done(self, call: Callable[[], None]) -> None:
-        """Call until the store can be written to; an error that no retry mends is logged."""
+        """Call until the store can be written to; an error that a retry cannot fix is logged."""
         while True:
             try:
                 return call()
