@@ -17,15 +17,16 @@ from registry_api.authoring import (
     KEEP_CHANGES,
     TRIM_BATCH,
     check_fresh,
+    check_next,
     check_same_content,
     cursor_expired,
     forgotten_by,
+    own_changes,
     select_records,
     select_tasks,
 )
 from registry_api.errors import (
     Conflict,
-    NotNext,
     ReadOnly,
     StoreClosed,
     TaskNotFound,
@@ -259,21 +260,15 @@ class MemoryStore:
         """See MoveTarget.apply."""
         with self._locked():
             held = self._tasks.get(change.changeset.task_id)
-            at = (held.lineage, held.revision) if held else (change.lineage, 0)
             if held is not None:
                 before = _replay(held, change.changeset, change.digest)
                 if before is not None:
                     return before
-            if at != (change.lineage, change.revision - 1):
-                raise NotNext(
-                    f"task {change.changeset.task_id} is at {at}, the change at {change.revision}",
-                    next_step="Replay the source's feed from the replication position",
-                )
+            check_next(
+                change, lineage=held.lineage if held else "", revision=held.revision if held else 0
+            )
             if change.cursor.number <= self._number and self._feed_id != change.cursor.feed_id:
-                raise NotNext(
-                    f"feed number {change.cursor.number} is taken",
-                    next_step="Replicate into a store without changes of its own",
-                )
+                raise own_changes()
             self._feed_id = change.cursor.feed_id
             return self._apply(change, again=True)
 
@@ -286,10 +281,8 @@ class MemoryStore:
                 held = self._tasks.get(task_id)
                 stands = reached.get(task_id, held.revision if held else 0)
                 other = held is not None and held.lineage != change.lineage
-                if other or change.revision > stands + 1:
-                    raise NotNext(
-                        "the changes do not follow each other", next_step="Send them in order"
-                    )
+                if other or change.revision > stands:
+                    check_next(change, lineage=held.lineage if held else "", revision=stands)
                 reached[task_id] = max(stands, change.revision)
             for change in changes:
                 self.apply(change)

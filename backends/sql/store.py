@@ -20,8 +20,10 @@ from registry_api.authoring import (
     KEEP_CHANGES,
     TRIM_BATCH,
     check_fresh,
+    check_next,
     cursor_expired,
     forgotten_by,
+    own_changes,
     page_key,
 )
 from registry_api.errors import (
@@ -399,15 +401,13 @@ class SqlStore:
     def _apply_next(self, execute: Execute, change: Change) -> Commit:
         changeset = change.changeset
         task = read_task_row(execute, changeset.task_id)
-        at = (task.lineage or change.lineage, task.revision)
-        if at != (change.lineage, change.revision - 1):
+        try:
+            check_next(change, lineage=task.lineage, revision=task.revision)
+        except NotNext:
             before = find_replay(execute, changeset, change.digest)
-            if before is not None:
-                return before
-            raise NotNext(
-                f"task {changeset.task_id} is at {at}, the change at {change.revision}",
-                next_step="Replay the source's feed from the replication position",
-            )
+            if before is None:
+                raise
+            return before
         if task.feed is None or task.feed.feed_id != change.cursor.feed_id:
             self._adopt_feed(execute, change.cursor.feed_id)
         if not _add_change(execute, change, dump_changeset(changeset).decode()):
@@ -434,10 +434,7 @@ class SqlStore:
             return
         replicated = _one(execute("read_meta", name="stamp.mirrored"), "")
         if last and not replicated:
-            raise NotNext(
-                "the target has changes of its own",
-                next_step="Replicate into an empty store, or into one that was a replica before",
-            )
+            raise own_changes()
         execute("drop_whole_feed")
         for name, value in (
             ("feed_id", feed_id),

@@ -50,19 +50,7 @@ class System:
                 "contract": info.contract_version,
                 "capabilities": sorted(str(c) for c in info.capabilities),
             },
-            "plugins": [
-                {
-                    "name": p.name,
-                    "distribution": p.distribution,
-                    "version": p.version,
-                    "stores": list(p.schemes),
-                    "broken": p.broken or None,
-                }
-                for p in self._plugins.loaded
-            ],
-            "findings": [
-                {"check": d.check, "what": d.issue.what, "next": d.issue.next_step or None}
-                for d in found
-            ],
+            "plugins": [plugin.to_dict() for plugin in self._plugins.loaded],
+            "findings": [one.to_dict() for one in found],
             "recounted": small,
         }

@@ -1,4 +1,4 @@
-"""For authors of stores: key-value stores, queries in memory, retention."""
+"""For authors of stores: key-value stores, queries in memory, replicas, retention."""
 
 from registry_api.authoring.idempotency import check_same_content
 from registry_api.authoring.in_memory_query import page_key, select_records, select_tasks
@@ -27,6 +27,7 @@ from registry_api.authoring.key_layout import (
     task_lines,
 )
 from registry_api.authoring.key_value_store import Engine, KeyValueStore, View
+from registry_api.authoring.replication import check_next, own_changes
 from registry_api.authoring.retention import (
     KEEP,
     KEEP_CHANGES,
@@ -47,6 +48,7 @@ __all__ = [
     "View",
     "change_from",
     "check_fresh",
+    "check_next",
     "check_same_content",
     "cursor_expired",
     "digits",
@@ -58,6 +60,7 @@ __all__ = [
     "known_in",
     "meta_number",
     "meta_text",
+    "own_changes",
     "page_key",
     "put_change",
     "put_changed",

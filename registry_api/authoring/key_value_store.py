@@ -42,6 +42,7 @@ from registry_api.authoring.key_layout import (
     sure,
     task_lines,
 )
+from registry_api.authoring.replication import check_next, own_changes
 from registry_api.authoring.retention import (
     KEEP,
     KEEP_CHANGES,
@@ -310,26 +311,23 @@ class KeyValueStore:
     def apply(self, change: Change) -> Commit:
         """See MoveTarget.apply."""
         with self._writing() as batch:
-            return self._replicator(batch, change)
+            return self._apply_next(batch, change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
         with self._writing() as batch:
             for change in changes:
-                self._replicator(batch, change)
+                self._apply_next(batch, change)
 
-    def _replicator(self, batch: Batch, change: Change) -> Commit:
+    def _apply_next(self, batch: Batch, change: Change) -> Commit:
         task_id = change.changeset.task_id
         before = replayed(batch, change.changeset, change.digest)
         if before is not None:
             return before
         line = TaskLine.read(batch, task_id)
-        at = (line.lineage, line.revision) if line else (change.lineage, 0)
-        if at != (change.lineage, change.revision - 1):
-            raise NotNext(
-                f"task {task_id} is at {at}, the change is revision {change.revision}",
-                next_step="Replay the source's feed from the replication position",
-            )
+        check_next(
+            change, lineage=line.lineage if line else "", revision=line.revision if line else 0
+        )
         self._adopt_feed(batch, change.cursor.feed_id)
         if batch.get(key_of("change", digits(change.cursor.number))) is not None:
             raise NotNext(
@@ -347,10 +345,7 @@ class KeyValueStore:
         if meta_text(batch, "feed") == feed_id:
             return
         if meta_number(batch, "number") and not meta_text(batch, "mirrored"):
-            raise NotNext(
-                "the target has changes of its own",
-                next_step="Replicate into an empty store, or into one that was a replica before",
-            )
+            raise own_changes()
         drop_feed(batch)
         for name, value in (
             ("feed", feed_id),

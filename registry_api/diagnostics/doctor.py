@@ -45,6 +45,14 @@ class Diagnosis:
     check: str
     issue: Issue
 
+    def to_dict(self) -> dict[str, str | None]:
+        """Return it under the keys of ``doctor --json``."""
+        return {
+            "check": self.check,
+            "what": self.issue.what,
+            "next": self.issue.next_step or None,
+        }
+
 
 def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> list[Diagnosis]:
     """Run all checks except ``without``; returns their issues, those with a next step first."""

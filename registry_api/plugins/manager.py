@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -42,6 +42,16 @@ class LoadedPlugin:
     version: str
     schemes: tuple[str, ...] = ()
     broken: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it under the keys of ``plugins --json``."""
+        return {
+            "name": self.name,
+            "distribution": self.distribution,
+            "version": self.version,
+            "stores": list(self.schemes),
+            "broken": self.broken or None,
+        }
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """KeyValueStore, beyond the contract tests: foreign feeds, close, failures."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_mirror_may_follow_another_source():
     assert target.load("a").agents == first.load("a").agents
     build.put(target, build.report("a"), expected=None)
     assert [c.cursor.number for c in target.changes()] == [1, 2, 3]
+
+
+def test_a_feed_number_is_not_given_to_two_changes():
+    source, target = opened(), opened()
+    for task in ("a", "b"):
+        build.make(source, task)
+    first, second = source.changes()
+    target.apply(first)
+    with pytest.raises(NotNext, match="feed number 1 is taken"):
+        target.apply(replace(second, cursor=first.cursor))
+    assert target.head("b").revision == 0
+    assert target.changes() == (first,)
 
 
 def test_a_history_that_comes_twice_is_refused():

@@ -18,9 +18,6 @@ def doctor(*, workspace: Workspace = None, json: Json = False) -> int:
     from registry_api.diagnostics import examine
 
     context = OpenContext(settings=load_settings(workspace), plugins=load_plugins())
-    issues = [
-        {"check": d.check, "what": d.issue.what, "next": d.issue.next_step or None}
-        for d in examine(context)
-    ]
+    issues = [found.to_dict() for found in examine(context)]
     code = MISMATCH if any(i["next"] for i in issues) else OK
     return answer({"issues": issues}, show_doctor, as_json=json, code=code)

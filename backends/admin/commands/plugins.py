@@ -29,16 +29,7 @@ def plugins(*, json: Json = False) -> int:
     """
     from registry_api import load_plugins
 
-    found = [
-        {
-            "name": p.name,
-            "distribution": p.distribution,
-            "version": p.version,
-            "stores": list(p.schemes),
-            "broken": p.broken or None,
-        }
-        for p in load_plugins().loaded
-    ]
+    found = [plugin.to_dict() for plugin in load_plugins().loaded]
     return answer({"plugins": found}, _show_plugins, as_json=json)
 
 

@@ -14,7 +14,6 @@ from backends.json_files.document.mode import set_writable
 from backends.json_files.document.patch import Patch
 from backends.json_files.document.text import content_hash, read_document
 from backends.json_files.journal.intent import AppendedLine, Intent
-from backends.json_files.journal.journal import Journal
 from backends.json_files.journal.lines import History, histories_of
 from backends.json_files.task.frozen import Frozen
 from backends.json_files.task.late_writes import LateWrites
@@ -22,7 +21,7 @@ from backends.json_files.task.live import Live
 from backends.json_files.task.replacement import Replacement
 from backends.json_files.task.task_files import TaskFiles
 from backends.json_files.task.write_ahead import WriteAhead
-from registry_api.errors import NotNext, RegistryError
+from registry_api.authoring import check_next
 from registry_api.records import (
     KINDS,
     Change,
@@ -60,18 +59,17 @@ class TaskReplica:
         revision = journal.revision
         news = list[Change]()
         for change in changes:
-            if not journal.is_empty and change.lineage != journal.lineage:
-                raise _not_next(change, journal)
-            if change.revision <= revision:
-                known = journal.known_ids().get(change.changeset.id)
-                if not news and (known is None or known[2] != change.digest):
-                    raise _not_next(change, journal)
+            same = journal.is_empty or change.lineage == journal.lineage
+            if same and change.revision <= revision and (news or self._is_applied(change)):
                 continue
-            if change.revision != revision + 1:
-                raise _not_next(change, journal)
+            check_next(change, lineage=journal.lineage, revision=revision)
             news.append(change)
             revision = change.revision
         return news
+
+    def _is_applied(self, change: Change) -> bool:
+        known = self._files.journal.known_ids().get(change.changeset.id)
+        return known is not None and known[2] == change.digest
 
     def apply_all(self, changes: Sequence[Change], state: Live | Frozen) -> None:
         """Apply changes of this task in one write; raises NotNext, Busy or Unavailable."""
@@ -173,11 +171,3 @@ class TaskReplica:
             with files.opened(deadline) as fd:
                 self._late_writes.guard(fd, None, state.finish)
                 yield fd
-
-
-def _not_next(change: Change, journal: Journal) -> RegistryError:
-    return NotNext(
-        f"task {change.changeset.task_id} is at {(journal.lineage, journal.revision)}, the change "
-        f"is {change.revision}",
-        next_step="Replay the other store's feed from the replication position",
-    )
