@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import orjson
 
-from registry_api import AsyncStore, Change, FeedCursor
+from registry_api import AsyncStore, Change, FeedCursor, Put
 from registry_api.errors import CursorExpired, RegistryError
 from registry_api.records import KINDS
 
@@ -63,14 +63,15 @@ def _written(name: str, data: dict[str, Any], cursor: FeedCursor | None = None) 
 
 def _event(change: Change) -> _Event:
     """Encode a change: {task_id, revision, at, actor, kinds, agents (at most 20)}."""
-    records = [op.record for op in change.changeset.ops if hasattr(op, "record")]
+    records = [op.record for op in change.changeset.ops if isinstance(op, Put)]
+    agents = {agent for r in records if (agent := getattr(r, "agent_id", None)) is not None}
     data = {
         "task_id": change.changeset.task_id,
         "revision": change.revision,
         "at": change.changeset.at.isoformat(),
         "actor": change.changeset.actor,
         "kinds": sorted({str(KINDS[type(r)]) for r in records}),
-        "agents": sorted({r.agent_id for r in records if hasattr(r, "agent_id")})[:20],
+        "agents": sorted(agents)[:20],
     }
     return _Event(change.cursor, _written("change", data, change.cursor))
 

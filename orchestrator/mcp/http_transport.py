@@ -18,8 +18,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.agents.callers import CONDUCTOR, Caller, Role, prove
+from orchestrator.mcp.arguments import LARGEST, LONGEST
 from orchestrator.mcp.server import build_server
-from orchestrator.mcp.tools import LARGEST, LONGEST
 from orchestrator.service import Orchestrator
 from registry_api import RegistryStore
 from registry_api.errors import RegistryError, UsageError

@@ -33,8 +33,8 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from orchestrator.agents.callers import caller_of
+from orchestrator.mcp.arguments import LARGEST
 from orchestrator.mcp.server import Server, build_server
-from orchestrator.mcp.tools import LARGEST
 from orchestrator.service import Orchestrator
 from registry_api.records import is_text
 

@@ -19,8 +19,8 @@ import anyio.to_thread
 from mcp.server.mcpserver import Context
 from pydantic import Field
 
+from orchestrator.mcp.arguments import TaskId
 from orchestrator.mcp.tool_offers import EVERYONE, Effect, tool
-from orchestrator.mcp.tools import TaskId
 from orchestrator.queries.answers import WaitAnswer
 from orchestrator.queries.reading import Reading
 from orchestrator.queries.task_view import View, changes_between, is_worked_on, view_of

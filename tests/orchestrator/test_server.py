@@ -17,8 +17,9 @@ from mcp.shared.exceptions import MCPError
 
 from orchestrator.agents.deployment import client_config
 from orchestrator.cli import main
+from orchestrator.mcp.arguments import LARGEST, LONGEST
 from orchestrator.mcp.server import build_server
-from orchestrator.mcp.tools import LARGEST, LONGEST, Tools
+from orchestrator.mcp.tools import Tools
 from orchestrator.settings import AgentKind
 from tests.orchestrator import conducting
 
