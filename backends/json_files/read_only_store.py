@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from backends.files import Problem
+from backends.json_files.lazy import lazy
 from backends.json_files.legacy.handovers import read_handovers
 from backends.json_files.legacy.layout import (
     Layout,
@@ -109,7 +109,7 @@ class JsonView:
         self._lock = threading.Lock()
         self.info = StoreInfo(name="json", location=str(workspace))
 
-    @cached_property
+    @lazy
     def _read(self) -> tuple[dict[str, ReadTask], tuple[Problem, ...]]:
         problems: list[Problem] = []
         tasks = {}

@@ -124,6 +124,7 @@ class MemoryStore:
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
         changeset, digest, _ = validate_changeset(changeset, self.info.limits)
+        changeset = replace(changeset)  # a new object: the feed does not keep its text as well
         if self._read_only:
             raise ReadOnly("the store was opened for reading only", next_step="Open it for writing")
         with self._locked():

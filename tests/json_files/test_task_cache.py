@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import threading
+import time
 from collections import OrderedDict
 from contextlib import closing
 
@@ -12,14 +13,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from backends.json_files.journal import journal
+from backends.json_files.journal.file import JournalFile
 from backends.json_files.journal.journal import Journal
 from backends.json_files.task import task_cache
 from backends.jsonl import reader
 from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.test_model import Machine
-from registry_api import Kind, RecordQuery, load_settings, open_store
-from registry_api.errors import CorruptDocument
+from registry_api import Kind, RecordQuery, find_capability, load_settings, open_store
+from registry_api.capabilities import MigrationSource
+from registry_api.errors import CorruptDocument, RecordExists
 from tests import legacy
 
 TASKS = ["TASK-1", "TASK-2", "TASK-3.x"]
@@ -102,6 +105,53 @@ def test_few_are_held(workspace, monkeypatch):
         held = sum(len(state.agents) for state in states if state)
         assert 0 < held <= 160
     assert store.counts().total_agents == 403
+
+
+def test_quiet_logs_of_evicted_tasks_are_not_read(workspace, restless, monkeypatch):
+    """A look at tasks whose files did not change reads no journal, though they were evicted."""
+    store = opened(workspace)
+    source = find_capability(store, MigrationSource)
+    time.sleep(0.06)  # until then the documents are too young to prove that they did not change
+    heads = source.absorb()
+    monkeypatch.setattr(journal, "read_afresh", None)
+    assert source.absorb() == heads
+
+
+def test_ids_committed_beside_their_first_scan_are_known(workspace, monkeypatch):
+    """One thread reads the ids of a task while another commits: both know the new id."""
+    store = opened(workspace)
+    entry = build.report("TASK-1", "a1")
+    committer = threading.Thread(target=lambda: build.put(store, entry, expected=None))
+    scan = JournalFile.history_ids
+
+    def slow_scan(file, start, end):
+        found = scan(file, start, end)
+        if not committer.ident:
+            committer.start()
+            committer.join(0.3)
+        return found
+
+    monkeypatch.setattr(JournalFile, "history_ids", slow_scan)
+    find_capability(store, MigrationSource).restore(dry_run=True)
+    committer.join()
+    with pytest.raises(RecordExists):
+        build.put(store, entry, expected=None)
+
+
+def test_a_task_that_is_evicted_while_it_is_read_again_is_there(workspace, monkeypatch):
+    store = opened(workspace)
+    store.load("TASK-1")
+    reload, times = Journal._reload, iter(range(3))
+
+    def reload_and_evict(self):
+        reload(self)
+        if next(times, None) is not None:
+            self.evict()
+
+    task = find_capability(store, MigrationSource)._store.tasks.task("TASK-1")
+    task.journal.evict()
+    monkeypatch.setattr(Journal, "_reload", reload_and_evict)
+    assert task.stand().revision == 1
 
 
 def test_readers_never_see_a_task_go(workspace, restless):

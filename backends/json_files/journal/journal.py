@@ -157,11 +157,11 @@ class Journal:
 
     def present(self) -> Stand | None:
         """Return the task's state and revision, None without a task. Needs no lock."""
-        stand = self._known.stand
-        if stand is None and self._evicted:
-            self._reload()
-            stand = self._known.stand
-        return stand
+        while True:
+            stand, evicted = self._known.stand, self._evicted
+            if stand is not None or not evicted:
+                return stand
+            self._reload()  # another thread may evict it again at once
 
     def head(self) -> Head:
         """Return the task's head; the same object as long as it does not change."""
@@ -177,18 +177,25 @@ class Journal:
 
     def known_ids(self) -> KnownIds:
         """Return (revision, feed number, digest) by changeset id; read once per process."""
-        known = self._known
-        ids = known.ids
+        ids = self._known.ids
         if ids is None:
-            ids = known.ids = self._file.changeset_ids(0, known.size, floor=known.floor)
+            with self._lock:  # or what is appended meanwhile would be missing
+                known = self._known
+                ids = known.ids
+                if ids is None:
+                    ids = self._file.changeset_ids(0, known.size, floor=known.floor)
+                    known.ids = ids
         return ids
 
     def history_ids(self) -> set[tuple[Kind, str]]:
         """Return the ids of the task's progress entries and findings, read once per process."""
-        known = self._known
-        ids = known.entry_ids
+        ids = self._known.entry_ids
         if ids is None:
-            ids = known.entry_ids = self._file.history_ids(0, known.size)
+            with self._lock:  # see known_ids
+                known = self._known
+                ids = known.entry_ids
+                if ids is None:
+                    ids = known.entry_ids = self._file.history_ids(0, known.size)
         return ids
 
     def histories(self, kind: Kind) -> Iterator[History]:

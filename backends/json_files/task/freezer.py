@@ -12,7 +12,6 @@ from contextlib import suppress
 from backends.json_files.document.mode import READ_ONLY, set_writable
 from backends.json_files.document.stamp import stamp_of
 from backends.json_files.document.text import content_hash, read_document
-from backends.json_files.task.live import Live
 from backends.json_files.task.task_files import TaskFiles
 from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
 from registry_api.records import Head
@@ -31,13 +30,19 @@ class Freezer:
     ``_at_freeze`` is the task's head at the freeze, None: another process froze it.
     """
 
-    __slots__ = ("_at_freeze", "_current", "_document", "_files", "_journal", "_left", "_live")
+    __slots__ = ("_at_freeze", "_current", "_document", "_files", "_journal", "_left", "_settle")
 
-    def __init__(self, files: TaskFiles, live: Live, current: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        files: TaskFiles,
+        *,
+        current: Callable[[], object],
+        settle: Callable[[float], None],
+    ) -> None:
         self._files = files
         self._document = files.document
         self._journal = files.journal
-        self._live = live
+        self._settle = settle
         self._current = current
         self._left: Known | None = None
         self._at_freeze: Head | None = None
@@ -133,7 +138,7 @@ class Freezer:
         except (FileNotFoundError, Busy):
             return  # whatever the holder of its lock writes is a late write
         with suppress(RegistryError), self._files.lock.held() as deadline:
-            self._live.settle(deadline)
+            self._settle(deadline)
         set_writable(self._document.path, writable=False)
 
     def _is_as_left(self) -> bool:

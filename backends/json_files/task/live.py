@@ -16,7 +16,7 @@ __all__ = ["Live"]
 class Live:
     """Brings the journal up to what is in the files; ``Frozen`` is the other state of a task."""
 
-    __slots__ = ("_edits", "_files", "_quiet", "_recovery", "finish")
+    __slots__ = ("_edits", "_files", "_recovery", "finish")
 
     is_frozen = False
 
@@ -27,8 +27,6 @@ class Live:
         self._edits = edits
         self._recovery = recovery
         self.finish = write_ahead.finish
-        # The journal's inode and the lengths of the logs when the journal last had all lines.
-        self._quiet: tuple[int, bytes] | None = None
 
     def refresh(self) -> None:
         """Bring the journal up to the document's current state.
@@ -47,12 +45,12 @@ class Live:
         """Absorb what other programs appended to the logs; the journal is up to date otherwise."""
         files, journal = self._files, self._files.journal
         quiet = journal.inode, lengths(files.shared.layout.folder(files.task_id))
-        if quiet == self._quiet:
+        if quiet == files.quiet:
             return
         if files.logs.grown(journal):
             with files.lock.held() as deadline:
                 self.settle(deadline, thorough=True)
-        self._quiet = quiet
+        files.quiet = quiet
 
     def settle(self, deadline: float, *, thorough: bool = False) -> None:
         """Settle the task under its side lock; a missing document is settled too.

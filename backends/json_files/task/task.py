@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 
 from backends.json_files.journal.journal import Journal
 from backends.json_files.journal.lines import History
 from backends.json_files.journal.state import Stand
+from backends.json_files.lazy import lazy
 from backends.json_files.task.commit import Commits, not_found
 from backends.json_files.task.foreign_edits import ForeignEdits
 from backends.json_files.task.foreign_lines import ForeignLines
@@ -153,57 +153,60 @@ class Task:
 
     # -- its parts ---------------------------------------------------------------------------
 
-    @cached_property
+    @lazy
     def _lines(self) -> ForeignLines:
         return ForeignLines(self._files)
 
-    @cached_property
+    @lazy
     def _write_ahead(self) -> WriteAhead:
         return WriteAhead(self._files, self._lines)
 
-    @cached_property
+    @lazy
     def _replacement(self) -> Replacement:
         return Replacement(self._files, self._write_ahead)
 
-    @cached_property
+    @lazy
     def _recovery(self) -> Recovery:
         return Recovery(self._files, self._write_ahead, self._replacement)
 
-    @cached_property
+    @lazy
     def _edits(self) -> ForeignEdits:
         return ForeignEdits(self._files, self._lines, self._write_ahead, self._recovery)
 
-    @cached_property
+    @lazy
     def _live(self) -> Live:
         return Live(self._files, self._edits, self._recovery, self._write_ahead)
 
-    @cached_property
+    def _settle(self, deadline: float) -> None:
+        self._live.settle(deadline)
+
+    @lazy
     def _frozen(self) -> Frozen:
         return Frozen(self._files)
 
-    @cached_property
+    @lazy
     def _commits(self) -> Commits:
         return Commits(self._files, self._live, self._edits, self._lines, self._write_ahead)
 
-    @cached_property
+    @lazy
     def _restoration(self) -> Restoration:
         return Restoration(self._files, self._live, self._edits, self._lines)
 
-    @cached_property
+    @lazy
     def late_writes(self) -> LateWrites:
         """What other programs write to the document while it is frozen."""
         return LateWrites(self._files, self._recovery, self._frozen.finish)
 
-    @cached_property
+    @lazy
     def _replica(self) -> TaskReplica:
         return TaskReplica(self._files, self._write_ahead, self._replacement, self.late_writes)
 
-    @cached_property
+    @lazy
     def freezer(self) -> Freezer:
         """What freezes the document; it keeps what it saw, and is never dropped."""
-        return Freezer(self._files, self._live, self.current)
+        return Freezer(self._files, current=self.current, settle=self._settle)
 
-    @cached_property
+    @lazy
     def frozen_document(self) -> FrozenDocument:
         """The document while it is frozen."""
         return FrozenDocument(self._files)

@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 
 from backends.files import open_inside
 from backends.json_files.journal.intent import IntentFile
 from backends.json_files.journal.journal import Journal
+from backends.json_files.lazy import lazy
 from backends.json_files.task.document_file import DocumentFile
 from backends.json_files.task.logs import TaskLogs
 from backends.json_files.task.task_lock import TaskLock, lock_document
@@ -32,10 +32,13 @@ class TaskFiles:
         path = shared.folder("json") / f"{task_id}.journal"
         self.journal = Journal(path, task_id, shared.sync, shared.sync_folder)
         self.document = DocumentFile(shared, self.journal)
+        # The journal's inode and the lengths of the logs when the journal last had all lines. Kept
+        # when the task is evicted: without it each look at quiet logs would read the journal again.
+        self.quiet: tuple[int, bytes] | None = None
 
     # Created on first use, dropped when the task is evicted.
 
-    @cached_property
+    @lazy
     def lock(self) -> TaskLock:
         """The lock of the task and of its document."""
         path, shared = self.journal.path.with_suffix(".lock"), self.shared
@@ -43,13 +46,13 @@ class TaskFiles:
             path, self.document.path, timeout=shared.timeout, read_only=shared.is_read_only
         )
 
-    @cached_property
+    @lazy
     def intent(self) -> IntentFile:
         """What a write is about to do."""
         path, shared = self.shared.folder("intents") / self.task_id, self.shared
         return IntentFile(path, sync=shared.sync, sync_folder=shared.sync_folder)
 
-    @cached_property
+    @lazy
     def logs(self) -> TaskLogs:
         """The logs of progress and findings."""
         return TaskLogs(self.shared, self.task_id)
