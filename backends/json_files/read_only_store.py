@@ -19,7 +19,7 @@ from backends.json_files.legacy.layout import (
     load_document,
     read_file,
 )
-from backends.json_files.legacy.lens.document import decode
+from backends.json_files.legacy.lens.decoder import decode
 from backends.json_files.legacy.merged_journals import merged_journals
 from backends.json_files.legacy.state_database import legacy_state
 from backends.json_files.legacy.stored_counts import listed_tasks, read_stored_counts

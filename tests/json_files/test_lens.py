@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.json_files.legacy.lens.decoder import decode
 from backends.json_files.legacy.lens.dialects import dialect_of
-from backends.json_files.legacy.lens.document import decode, encode
+from backends.json_files.legacy.lens.encoder import encode
 from backends.jsonl.times import Times
 from contract_tests import build
 from contract_tests.test_model import DELETES, records

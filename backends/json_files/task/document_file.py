@@ -15,7 +15,8 @@ from backends.json_files.document.text import content_hash, read_document, text_
 from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.journal import Journal
 from backends.json_files.legacy.layout import load_document
-from backends.json_files.legacy.lens.document import decode, encode
+from backends.json_files.legacy.lens.decoder import decode
+from backends.json_files.legacy.lens.encoder import encode
 from backends.json_files.task.workspace_state import Shared
 from registry_api.errors import Busy, CorruptDocument
 from registry_api.records import TaskState, json_text

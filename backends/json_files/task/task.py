@@ -29,22 +29,6 @@ from registry_api.records import Change, Commit, Kind, TaskSnapshot, ValidatedCh
 
 __all__ = ["Task"]
 
-# Made on first use, and dropped when the task is evicted.
-_PARTS = (
-    "_lines",
-    "_write_ahead",
-    "_replacement",
-    "_recovery",
-    "_edits",
-    "_live",
-    "_frozen",
-    "_commits",
-    "_restoration",
-    "_replica",
-    "late_writes",
-    "frozen_document",
-)
-
 
 class Task:
     """One task; thread-safe, and safe while other processes and legacy programs use the files."""
@@ -210,3 +194,7 @@ class Task:
     def frozen_document(self) -> FrozenDocument:
         """The document while it is frozen."""
         return FrozenDocument(self._files)
+
+
+# All but the freezer are dropped when the task is evicted.
+_PARTS = [n for n, v in vars(Task).items() if isinstance(v, lazy) and n != "freezer"]
