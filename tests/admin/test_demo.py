@@ -11,6 +11,10 @@ from tests import samples
 from tests.proof import PROVING
 from tests.slow_disk import slow_syncs
 
+# A demo has twelve switches under load. The bound is for one that hangs: beside busy loops a demo
+# took more than 300 s that takes 24 s alone.
+pytestmark = pytest.mark.timeout(1200)
+
 
 def demo(capsys, *tokens):
     code = main(["demo", "--writers", "2", "--seconds", "0.2", "--json", *tokens])
