@@ -35,9 +35,7 @@ class Freezing:
         """See MigrationSource.moved."""
         self.settle()
         with as_recorded():
-            heads = {
-                n: self._store.tasks.held(n).freezer.head(settle=False) for n in self._present()
-            }
+            heads = {name: self._store.tasks.held(name).head_in_gate() for name in self._present()}
         return _differing(heads, seen)
 
     def settle(self) -> None:
@@ -59,7 +57,7 @@ class Freezing:
         """See MigrationSource.prepare_freeze."""
         record: Record = {"modes": {}, "strangers": {}}
         for task in self._store.tasks.all():
-            document = task.frozen_document
+            document, _ = task.frozen_document, task.freezer  # made before the gate is held
             mode = document.mode()
             if mode is not None and mode != USUAL_MODE:
                 record["modes"][task.task_id] = mode

@@ -13,7 +13,7 @@ from backends.json_files.document.mode import READ_ONLY, set_writable
 from backends.json_files.document.stamp import stamp_of
 from backends.json_files.document.text import content_hash, read_document
 from backends.json_files.task.task_files import TaskFiles
-from registry_api.errors import Busy, CorruptDocument, RegistryError, TaskNotFound, Unavailable
+from registry_api.errors import Busy, RegistryError
 from registry_api.records import Head
 
 __all__ = ["Freezer"]
@@ -30,42 +30,30 @@ class Freezer:
     ``_at_freeze`` is the task's head at the freeze, None: another process froze it.
     """
 
-    __slots__ = ("_at_freeze", "_current", "_document", "_files", "_journal", "_left", "_settle")
+    __slots__ = (
+        "_at_freeze",
+        "_document",
+        "_files",
+        "_journal",
+        "_left",
+        "_settle",
+        "_settled_head",
+    )
 
     def __init__(
         self,
         files: TaskFiles,
         *,
-        current: Callable[[], object],
+        head: Callable[[], Head],
         settle: Callable[[float], None],
     ) -> None:
         self._files = files
         self._document = files.document
         self._journal = files.journal
         self._settle = settle
-        self._current = current
+        self._settled_head = head
         self._left: Known | None = None
         self._at_freeze: Head | None = None
-
-    def head(self, *, settle: bool) -> Head:
-        """Return the task's head; Head() if there is no readable registry. Raises Busy.
-
-        ``settle``: settle a killed writer's intent first, even if the document's stamp is
-        unchanged.
-        """
-        if not settle:
-            with suppress(FileNotFoundError):
-                if self._document.is_still(os.lstat(self._document.place)):
-                    return self._journal.head()
-        try:
-            self._current()
-        except Busy:
-            raise
-        except (TaskNotFound, CorruptDocument, Unavailable):
-            if self._journal.is_empty:
-                return Head()
-            raise
-        return self._journal.head()
 
     def freeze(self) -> Head:
         """Settle the task and make its document read-only; return the task's head.
@@ -104,7 +92,7 @@ class Freezer:
                     young = found.st_mtime_ns >= time.time_ns() - _YOUNG_NS
                     self._left = None if young else _known(found)
                     return self._journal.head()
-            if not self.head(settle=True).revision:
+            if not self._settled_head().revision:
                 return Head()  # reported by `status`, and left alone
             if not os.path.lexists(self._document.path):
                 return self._journal.head()

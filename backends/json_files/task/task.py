@@ -24,8 +24,8 @@ from backends.json_files.task.restoration import Restoration
 from backends.json_files.task.task_files import TaskFiles
 from backends.json_files.task.workspace_state import Shared
 from backends.json_files.task.write_ahead import WriteAhead
-from registry_api.errors import Unavailable
-from registry_api.records import Change, Commit, Kind, TaskSnapshot, ValidatedChangeset
+from registry_api.errors import Busy, CorruptDocument, TaskNotFound, Unavailable
+from registry_api.records import Change, Commit, Head, Kind, TaskSnapshot, ValidatedChangeset
 
 __all__ = ["Task"]
 
@@ -69,6 +69,25 @@ class Task:
             raise self._files.typed(error) from error
         if self.journal.is_empty:
             raise not_found(self.task_id)
+
+    def head(self) -> Head:
+        """Return the head, settled; Head() if there is no readable registry. Raises Busy."""
+        try:
+            self.current()
+        except Busy:
+            raise
+        except (TaskNotFound, CorruptDocument, Unavailable):
+            if self.journal.is_empty:
+                return Head()
+            raise
+        return self.journal.head()
+
+    def head_in_gate(self) -> Head:
+        """As ``head``, but the intent of a killed writer is left if the document is unchanged.
+
+        This must be fast and makes no parts: writers wait while the gate is held.
+        """
+        return self.journal.head() if self.is_unchanged() else self.head()
 
     def absorb_logs(self, *, current: bool = False) -> None:
         """Absorb what other programs wrote to the document and to the logs.
@@ -188,7 +207,7 @@ class Task:
     @lazy
     def freezer(self) -> Freezer:
         """What freezes the document; it keeps what it saw, and is never dropped."""
-        return Freezer(self._files, current=self.current, settle=self._settle)
+        return Freezer(self._files, head=self.head, settle=self._settle)
 
     @lazy
     def frozen_document(self) -> FrozenDocument:
