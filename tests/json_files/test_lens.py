@@ -1,4 +1,4 @@
-"""backends.json_files.lens: converts documents to records and back without loss."""
+"""The lens over legacy documents: converts documents to records and back without loss."""
 
 import copy
 import json

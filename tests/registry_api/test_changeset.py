@@ -1,6 +1,7 @@
 """A validated changeset is handed on: stores that wrap another do not validate it twice."""
 
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -31,8 +32,12 @@ def test_narrower_limits_hold_for_a_validated_changeset():
         validate_changeset(valid.changeset, Limits(changeset_bytes=1))
 
 
-def test_a_caller_may_not_use_the_id_of_a_derived_changeset():
-    """A store's own changeset, which it derived, is not taken from a caller."""
+def test_a_derived_changeset_is_not_taken_from_a_caller():
+    """What was validated as a store's own changeset is refused as a caller's, and vice versa."""
     caller = build.creating("t")
     with pytest.raises(InvalidChangeset, match="UUIDv8"):
-        validate_changeset(caller, Limits(), derived=True)
+        validate_changeset(validate_changeset(caller, Limits()).changeset, Limits(), derived=True)
+    own = replace(caller, id=UUID(int=caller.id.int & ~(0xF << 76) | 8 << 76))  # a UUIDv8
+    derived = validate_changeset(own, Limits(), derived=True).changeset
+    with pytest.raises(InvalidChangeset, match="UUIDv7"):
+        validate_changeset(derived, Limits())

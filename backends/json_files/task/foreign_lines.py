@@ -63,10 +63,8 @@ class ForeignLines:
         ``before`` and ``after`` are the document's hashes, ``logs`` how far the logs are then read.
         """
         change = self.changeset(ops, expected=expected, before=before, after=after)
-        files, journal, numbers = self._files, self._files.journal, self._files.shared.numbers
-        with numbers.locked():
-            number = numbers.draw()
-            files.intent.reserve(number)
+        files, journal = self._files, self._files.journal
+        number = files.draw_number()
         line = journal.change_line(
             change.changeset,
             digest=change.digest,

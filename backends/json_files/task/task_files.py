@@ -57,6 +57,14 @@ class TaskFiles:
         """The logs of progress and findings."""
         return TaskLogs(self.shared, self.task_id)
 
+    def draw_number(self) -> int:
+        """Draw a feed number, reserved in the intent while nobody else can draw one."""
+        numbers = self.shared.numbers
+        with numbers.locked():
+            number = numbers.draw()
+            self.intent.reserve(number)
+        return number
+
     def evict(self) -> bool:
         """Drop what can be reloaded, unless another thread works on the task; return whether."""
         with self.lock.idle() as idle:

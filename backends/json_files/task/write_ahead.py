@@ -74,7 +74,7 @@ class WriteAhead:
         """Make the intent durable and reserve space for the journal line; nothing else begins."""
         files, journal, shared = self._files, self._files.journal, self._files.shared
         lines = files.logs.plan(change.changeset, histories_of(change.changeset))
-        number = self._reserve()
+        number = files.draw_number()
         after = before if data is None else content_hash(data)
         line = journal.change_line(
             change.changeset,
@@ -102,13 +102,6 @@ class WriteAhead:
         except OSError as error:
             self._give_up(replace(intent, lines=()), error)
         return intent
-
-    def _reserve(self) -> int:
-        numbers = self._files.shared.numbers
-        with numbers.locked():
-            number = numbers.draw()
-            self._files.intent.reserve(number)
-        return number
 
     def put_document(self, fd: int, intent: Intent) -> None:
         """Write the document in place; raises as ``write``."""
