@@ -12,8 +12,10 @@ from typing import Protocol, TypeGuard, TypeVar
 from registry_api.records.changeset import Change, Commit
 from registry_api.records.models import Finding, ProgressEntry
 from registry_api.records.snapshot import Head, TaskSnapshot
+from registry_api.roles import RoleStamp
 
 __all__ = [
+    "ForeignWriters",
     "LateWrite",
     "Legacy",
     "Logged",
@@ -21,6 +23,7 @@ __all__ = [
     "MoveTarget",
     "Reconciled",
     "Replica",
+    "Stamps",
     "find_capability",
     "provides",
 ]
@@ -103,89 +106,32 @@ class LateWrite:
 
 
 class MigrationSource(Replica, Protocol):
-    """Capability MIGRATION_SOURCE: a store over files that programs outside the contract may edit.
+    """Capability MIGRATION_SOURCE: a store that a move can leave, and take back.
 
-    It can be retired as the source of a move, and brought back: while frozen, it is a Replica of
-    the store that took over.
+    While another store is the writer of record it is fenced; for a rollback it becomes a Replica of
+    that store. A store that keeps a role stamp (``Stamps``) is fenced by it.
     """
 
-    def absorb(self) -> tuple[tuple[str, Head], ...]:
-        """Absorb foreign edits of documents and logs; return the head of every task."""
-
     def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """Return the recorded heads of the tasks that changed since ``seen``.
+        """Return the heads of the tasks that changed since ``seen``.
 
-        Writes of killed processes are settled, foreign edits are left for ``absorb``. Fast, since
-        it runs while the gate is held.
+        Fast, since it runs while the gate is held. Foreign edits are left for ``absorb``; the
+        writes of killed processes are settled.
         """
 
-    def settle(self) -> None:
-        """Finish or undo the writes of killed processes; called while no process of ours writes.
+    def fence(self, stamp: RoleStamp, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """Refuse every commit from now on, durably; return the heads of the tasks that changed
+        since ``seen``, as they are behind the fence.
 
-        Raises Busy, or CorruptDocument or Unavailable if a task cannot be settled. Once the phase
-        has changed, the next operation drops a remaining intent.
+        Called while no process of ours writes: a process that by-passes the gate is refused by the
+        fence. Raises Busy.
         """
 
-    def as_recorded(self) -> AbstractContextManager[None]:
-        """Return a context in which this thread's reads do not absorb foreign edits.
-
-        They answer from what is recorded: a switch that holds the gate must not wait for other
-        programs.
-        """
-
-    def prepare_freeze(self) -> None:
-        """Save, while writers continue, what a thaw and a rollback will need."""
-
-    def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """Make every document read-only, each settled and under its lock.
-
-        Called while no process of ours writes. Returns the heads of the tasks that changed since
-        ``seen``. Raises Busy.
-        """
-
-    def sweep(self) -> dict[str, Head]:
-        """Read every frozen document again; return the heads of the tasks that changed.
-
-        Absorbs the write of a legacy program that waited for a document's lock while other
-        documents were being frozen.
-        """
-
-    def keep_frozen(self) -> None:
-        """Make documents read-only that an interrupted update of a frozen store left writable."""
-
-    def frozen_documents(self) -> int:
-        """Return how many documents are read-only that were writable before the freeze."""
-
-    def thaw(self) -> None:
-        """Let legacy programs write the documents again; also after an interrupted freeze."""
-
-    def restore(self, *, dry_run: bool = False) -> int:
-        """Write removed documents and log lines again; return how many.
-
-        Does nothing while the store is frozen. ``dry_run``: only count them.
-        """
-
-    def project(self) -> None:
-        """Update the legacy programs' list of all tasks, as far as possible without waiting."""
-
-    def late_writes(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[LateWrite, ...]:
-        """Keep new late writes in ``.registry/conflicts``, restore the frozen text, return reports.
-
-        A document that is created while the store is frozen is a late write too. ``now`` returns a
-        task's state in the store that took over.
-        """
-
-    def kept_late_writes(self) -> tuple[str, ...]:
-        """Return the reports of late writes that nobody has dealt with yet; changes nothing."""
-
-    def frozen_differences(self) -> tuple[str, ...]:
-        """Return where the frozen documents, or their archive, differ from what was recorded."""
-
-    def holders(self) -> tuple[str, ...]:
-        """Return which other processes have a document open: ``pid (name): path``."""
+    def unfence(self, stamp: RoleStamp) -> None:
+        """Accept commits again; also after an interrupted ``fence``."""
 
     def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
-        """Write all documents to a new archive, durably, and read it back.
+        """Write a copy of the fenced store to a new archive, durably, and read it back.
 
         Returns its name and SHA-256, separated by a blank. Raises CorruptDocument if it does not
         read back as written.
@@ -203,22 +149,85 @@ class MigrationSource(Replica, Protocol):
         now: Callable[[str], TaskSnapshot | None],
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[LateWrite, ...]:
-        """Remove the archived documents; return the late writes to them, which are kept.
+        """Remove what was archived; return the late writes to it, which are kept.
 
-        They are renamed first and deleted when ``wait`` seconds have passed and nobody has them
-        open. Idempotent. Documents that cannot be deleted within ``patience`` seconds are left for
-        the next call.
+        Files are renamed first and deleted when ``wait`` seconds have passed and no process has
+        them open. Idempotent. Those that cannot be deleted within ``patience`` seconds are left for
+        the next call. ``now`` returns a task's state in the store that took over. The store may be
+        closed afterwards.
         """
 
     def retiring(self) -> int:
-        """Return how many removed documents are pending deletion."""
+        """Return how many removed files are pending deletion."""
 
     def reinstate(self, archive: str | None) -> None:
-        """Put missing documents back, frozen. Idempotent.
+        """Put the removed store back, fenced. Idempotent.
 
-        Byte for byte if the removed document, its template or the archive is still there, otherwise
-        from the records.
+        From what was removed, or the archive. Where neither can be used, a rollback fills the store
+        from the one that took over.
         """
+
+
+class ForeignWriters(Protocol):
+    """A store over files that programs outside the contract edit, also while it is fenced."""
+
+    def absorb(self) -> tuple[tuple[str, Head], ...]:
+        """Absorb foreign edits of documents and logs; return the head of every task."""
+
+    def settle(self) -> None:
+        """Finish or undo the writes of killed processes; called while no process of ours writes.
+
+        Raises Busy, or CorruptDocument or Unavailable if a task cannot be settled. Once the phase
+        has changed, the next operation drops a remaining intent.
+        """
+
+    def as_recorded(self) -> AbstractContextManager[None]:
+        """Return a context in which this thread's reads do not absorb foreign edits.
+
+        They answer from what is recorded: a switch that holds the gate must not wait for other
+        programs.
+        """
+
+    def prepare_fence(self) -> None:
+        """Save, while writers continue, what ``unfence`` and a rollback will need."""
+
+    def sweep(self) -> dict[str, Head]:
+        """Read every fenced document again; return the heads of the tasks that changed.
+
+        Absorbs the write of a legacy program that waited for a document's lock while other
+        documents were being fenced.
+        """
+
+    def keep_fenced(self) -> None:
+        """Make documents read-only that an interrupted update of a fenced store left writable."""
+
+    def frozen_documents(self) -> int:
+        """Return how many documents are read-only that were writable before the cut-over."""
+
+    def restore(self, *, dry_run: bool = False) -> int:
+        """Write removed documents and log lines again; return how many.
+
+        Does nothing while the store is fenced. ``dry_run``: only count them.
+        """
+
+    def project(self) -> None:
+        """Update the legacy programs' list of all tasks, as far as possible without waiting."""
+
+    def late_writes(self, now: Callable[[str], TaskSnapshot | None]) -> tuple[LateWrite, ...]:
+        """Keep new late writes in ``.registry/conflicts``, restore the fenced text, return reports.
+
+        A document that is created while the store is fenced is a late write too. ``now`` returns a
+        task's state in the store that took over.
+        """
+
+    def kept_late_writes(self) -> tuple[str, ...]:
+        """Return the reports of late writes that nobody has dealt with yet; changes nothing."""
+
+    def frozen_differences(self) -> tuple[str, ...]:
+        """Return where the fenced documents, or their archive, differ from what was recorded."""
+
+    def holders(self) -> tuple[str, ...]:
+        """Return which other processes have a document open: ``pid (name): path``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,14 +280,22 @@ class Legacy(Protocol):
         """Return where that database is and what it counts, None without one."""
 
 
-class MoveTarget(Replica, Protocol):
+class Stamps(Protocol):
+    """A store that keeps texts for a move: its role (``registry_api.roles``), epoch and phase.
+
+    It checks its role in each transaction that writes: ``commit`` calls ``check_commit``;
+    ``apply``, ``apply_all`` and ``replace`` call ``check_replication``.
+    """
+
+    def read_stamp(self, name: str) -> str | None:
+        """Return a text kept for the move, or None."""
+
+    def write_stamp(self, name: str, value: str) -> None:
+        """Store a text for the move, durably."""
+
+
+class MoveTarget(Replica, Stamps, Protocol):
     """Capability MOVE_TARGET: a store that can be the target of a move.
 
     ``apply_all`` is one transaction, as ``replace`` is.
     """
-
-    def read_stamp(self, name: str) -> str | None:
-        """Return a text kept for the move (epoch, phase, lineage of the source), or None."""
-
-    def write_stamp(self, name: str, value: str) -> None:
-        """Store a text for the move, durably."""

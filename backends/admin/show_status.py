@@ -13,8 +13,6 @@ from registry_api.client import headline
 
 __all__ = ["show_status"]
 
-_PHASES = ("JSON", "1", "2", "3", "4")
-
 
 def show_status(status: dict[str, Any], console: Console) -> None:
     """Print what ``backends.admin.status.collect`` returned."""
@@ -39,11 +37,19 @@ def show_status(status: dict[str, Any], console: Console) -> None:
 
 def _phase_line(migration: dict[str, Any]) -> Text:
     phase = migration["phase"]
-    if phase is None:
-        return Text(f"Store      {migration['writer_of_record']}, no move recorded")
-    markers = [f"{'●' if n == phase else '○'} {name}" for n, name in enumerate(_PHASES)]
-    markers[0] = f"0 JSON {'●' if phase == 0 else '○'}"
-    return Text(f"Phase      {'──'.join(markers)}   ({migration['name']})")
+    if phase is None or migration["target"] is None:
+        done = migration["completed"]
+        last = f"; the last move, {done[-1]['source']} -> {done[-1]['target']}, is complete"
+        return Text(f"Store      {migration['writer_of_record']}, no move{last if done else ''}")
+    markers = [f"{'●' if n == phase else '○'} {n}" for n in range(1, 5)]
+    first = f"0 {_name(migration['source'])} {'●' if phase == 0 else '○'}"
+    line = "──".join([first, *markers])
+    return Text(f"Phase      {line} {_name(migration['target'])}   ({migration['name']})")
+
+
+def _name(place: str) -> str:
+    """Return the name of a store without its location."""
+    return place.partition("://")[0]
 
 
 def _headline(status: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,7 +41,7 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
     return {
         "workspace": str(settings.workspace),
         "store": store.info.name,
-        "migration": _migration(store, settings, move),
+        "migration": _migration(store, settings, move, legacy=legacy is not None),
         "counts": {
             "tasks": {
                 "total": counts.total_tasks,
@@ -65,7 +66,7 @@ def collect(store: RegistryStore, settings: Settings) -> dict[str, Any]:
         "stragglers": list(move.late_writes) if move else [],
         "warnings": _legacy_warnings(legacy, move) + _warnings(legacy, move),
         "older_state_written": written.isoformat() if written else None,
-        "next": _next(settings, move, legacy=store.info.name == "json"),
+        "next": _next(settings, move, legacy=legacy is not None),
     }
 
 
@@ -100,6 +101,8 @@ def _next(settings: Settings, move: MoveStatus | None, *, legacy: bool) -> str |
     if move.dirty:
         return "registry-backend reconcile"
     phase = move.record.phase
+    if not move.record.target:
+        return None  # no move is under way
     if settings.phase is not None and settings.phase != phase:
         return f"registry-backend plan {settings.phase}"
     return f"registry-backend {'plan next' if phase < _LAST else 'verify'}"
@@ -141,10 +144,12 @@ def _silent_agent(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _migration(store: RegistryStore, settings: Settings, move: MoveStatus | None) -> dict[str, Any]:
+def _migration(
+    store: RegistryStore, settings: Settings, move: MoveStatus | None, *, legacy: bool
+) -> dict[str, Any]:
     if move is not None:
         record = move.record
-    elif store.info.name == "json":
+    elif legacy:
         record = PhaseRecord()
     else:
         record = None
@@ -153,7 +158,10 @@ def _migration(store: RegistryStore, settings: Settings, move: MoveStatus | None
         "phase": record.phase if record else None,
         "name": record.phase.name if record else None,
         "epoch": record.epoch if record else 0,
+        "source": record.source if record else store.info.name,
+        "target": record.target or None if record else None,
         "writer_of_record": record.writer if record else store.info.name,
+        "completed": [asdict(move) for move in record.completed] if record else [],
         "verified": record.verified if record else None,
         "dirty": move.dirty if move else 0,
         "wish": target_phase if record is None or target_phase != record.phase else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.dual_write.completion import complete
 from backends.dual_write.history import read_history
 from backends.dual_write.reconcile import reconcile
 from backends.dual_write.recovery import recover
@@ -18,6 +19,7 @@ from registry_api.migration import (
     Mismatch,
     MoveStatus,
     PhaseFile,
+    PhaseRecord,
     Progress,
     SwitchReport,
     VerifyReport,
@@ -48,6 +50,7 @@ class Move:
         leave_unreadable: bool = False,
         only_from_epoch: int | None = None,
         force: str | None = None,
+        target: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """See Migration.switch."""
@@ -57,6 +60,7 @@ class Move:
                 to,
                 json_is_truth=json_is_truth,
                 leave_unreadable=leave_unreadable,
+                target=target,
             )
         return switch(
             self._session,
@@ -67,8 +71,13 @@ class Move:
             leave_unreadable=leave_unreadable,
             only_from_epoch=only_from_epoch,
             force=force,
+            target=target,
             progress=progress,
         )
+
+    def complete(self, *, actor: str) -> PhaseRecord:
+        """See Migration.complete."""
+        return complete(self._session, actor=actor)
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """See Migration.verify."""

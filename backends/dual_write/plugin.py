@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 
 from backends.dual_write.health import check_move
 from backends.dual_write.history import keep_mismatches
 from backends.dual_write.move import Move
+from backends.dual_write.open_stores import OpenStores
+from backends.dual_write.role_stamps import Roles
 from backends.dual_write.stamp import refuse_lost
 from backends.dual_write.store import DualWriteStore
-from registry_api.capabilities import Legacy, find_capability
+from registry_api.capabilities import ForeignWriters, Legacy, find_capability, provides
 from registry_api.errors import BackendMismatch
-from registry_api.migration import Migration, PhaseFile, PhaseRecord
+from registry_api.migration import Migration, MigrationPhase, PhaseFile, PhaseRecord
 from registry_api.opening import keep_logs
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
@@ -47,22 +48,25 @@ def registry_register_health_checks(register: RegisterCheck) -> None:
 
 def _open(context: OpenContext) -> RegistryStore:
     control = _control(context)
+    record = control.current()
     if context.read_only:
-        record = control.current()
         store = _inner(context, record.writer, record)
         refuse_lost(store, record)
         if control.read() is None:
             _refuse_frozen(store, control)
         return store
-    if control.read() is None:
-        with closing(_inner(context, control.current().source, control.current())) as source:
-            _refuse_frozen(source, control)
-    zone = context.settings.legacy_tz or machine_zone()
-    if zone is not None:
-        control.settle_zone(zone)
     store = _store(context, control)
-    store.record()
-    store.catch_up_for(1.0)
+    try:
+        if control.read() is None:
+            _refuse_frozen(store.source, control)
+        zone = context.settings.legacy_tz or machine_zone()
+        if zone is not None and provides(store.stores.get(record.writer, record), ForeignWriters):
+            control.settle_zone(zone)
+        _ = store.info  # opens the writer of record: a store that cannot be used is refused here
+        store.catch_up_for(1.0)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -89,19 +93,29 @@ def _refuse_frozen(source: RegistryStore, control: PhaseFile) -> None:
 
 
 def _control(context: OpenContext) -> PhaseFile:
+    """Return the phase file; without a record, ``context.location`` names the store in use."""
     settings = context.settings
-    born = PhaseRecord(source=settings.source, target=settings.target)
+    source = context.location or settings.source
+    foreign = source.partition("://")[0] == "json"
+    given = "target" in settings.model_fields_set
+    born = PhaseRecord(
+        source=source,
+        target=settings.target if foreign or given else "",
+        foreign_writers=foreign,
+    )
     return PhaseFile(context.workspace / STATE_DIR, unrecorded=born)
 
 
 def _store(context: OpenContext, control: PhaseFile) -> DualWriteStore:
-    record = control.current()
     folder = context.workspace / STATE_DIR
     return DualWriteStore(
-        _inner(context, record.source, record),
-        lambda now: _inner(context, now.target, now),
+        OpenStores(
+            lambda place, now: _inner(context, place, now),
+            lambda store, now: keep_logs(store, _zoned(context, now)),
+            context.opened,
+        ),
         control,
-        keep_logs=lambda store, now: keep_logs(store, _zoned(context, now)),
+        Roles(context.workspace),
         compare=context.settings.compare,
         on_mismatch=lambda found: keep_mismatches(folder / "mismatches.jsonl", found),
         count=context.process.count if context.process else None,
@@ -112,7 +126,10 @@ def _store(context: OpenContext, control: PhaseFile) -> DualWriteStore:
 def _inner(context: OpenContext, url: str, record: PhaseRecord) -> RegistryStore:
     """Open one store of the move by name or URL; a recorded time zone overrides the settings."""
     name, _, location = usable(url, context.settings.places()).partition("://")
-    return context.plugins.factory(name)(replace(_zoned(context, record), location=location))
+    removed = record.phase is MigrationPhase.CLEANUP and url == record.source
+    return context.plugins.factory(name)(
+        replace(_zoned(context, record), location=location, removed=removed)
+    )
 
 
 def _zoned(context: OpenContext, record: PhaseRecord) -> OpenContext:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+from backends.dual_write.recovery import inside_gate
 from backends.dual_write.session import Session
-from registry_api.capabilities import Logged, MigrationSource, Reconciled, provides
+from registry_api.capabilities import (
+    ForeignWriters,
+    Logged,
+    Reconciled,
+    find_capability,
+    provides,
+)
 from registry_api.migration import (
     MigrationPhase,
     Progress,
@@ -19,18 +27,23 @@ def reconcile(
 ) -> Reconciled:
     """See Migration.reconcile."""
     if session.record().phase >= MigrationPhase.WRITE_CUTOVER:
-        logged = session.store.logged(session.replicator().target)
-        with session.gate.passing():
+        logged = session.store.logged_target()
+        with inside_gate(session):
             if provides(logged, Logged):
                 return logged.reconcile(dry_run=dry_run)
             return Reconciled()
-    with session.gate.passing():
+    with inside_gate(session):
         source = session.store.source
-        written = source.restore(dry_run=dry_run) if provides(source, MigrationSource) else 0
-        found = Reconciled(written=written)
+        found = Reconciled()
+        logs = find_capability(session.store, Logged)
+        if provides(source, ForeignWriters):
+            found = Reconciled(written=source.restore(dry_run=dry_run))
+        elif logs is not None:
+            found = logs.reconcile(dry_run=dry_run)
         task_ids = session.task_ids()
-    if session.record().phase is MigrationPhase.JSON_ONLY:
+    if session.record().phase is MigrationPhase.SOURCE_ONLY:
         return found
     if dry_run:
         return replace(found, caught_up=len(session.replicator().lagging(task_ids)))
-    return replace(found, caught_up=session.catch_up(task_ids, progress))
+    caught_up = session.catch_up(task_ids, progress, inside=partial(inside_gate, session))
+    return replace(found, caught_up=caught_up)

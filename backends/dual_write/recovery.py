@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from backends.dual_write.session import Session
@@ -14,7 +16,22 @@ from registry_api.migration import (
     Progress,
 )
 
-__all__ = ["recover", "recover_switch"]
+__all__ = ["inside_gate", "recover", "recover_switch"]
+
+
+@contextmanager
+def inside_gate(session: Session) -> Iterator[None]:
+    """Pass the gate for one operation; a switch that was interrupted in it is recovered first.
+
+    Raises Busy while another process recovers it.
+    """
+    while True:
+        with session.gate.passing():
+            if session.context.read_only or not session.journal.is_inside():
+                yield
+                return
+        with alone(session):
+            recover_switch(session, wait=False)
 
 
 def recover(session: Session, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
@@ -57,13 +74,15 @@ def recover_switch(
                 session.journal.write(replace(died, inside=False))
             if committed:
                 step.clean_up(record)
-        elif died.epoch < 0 and record.phase is MigrationPhase.READ_MIGRATION:
-            # A power loss destroyed the journal: it may have been a switch to phase 3, or back.
+        elif died.epoch < 0 and record.phase is not MigrationPhase.SOURCE_ONLY:
+            # A power loss destroyed the journal: it may have been any switch.
             with session.gate.closed():
-                context.migration_source.thaw()
+                context.settle_roles()
+                if record.phase is MigrationPhase.READ_MIGRATION:
+                    context.migration_source.unfence(context.writer_stamp())
     finally:
         context.throttle.end()
-    if record.phase is not MigrationPhase.JSON_ONLY:
+    if record.phase is not MigrationPhase.SOURCE_ONLY:
         session.stamp(record)
     session.journal.clear()
     return (
@@ -76,13 +95,15 @@ def _delete_pending(
     session: Session, record: PhaseRecord, *, dry_run: bool, wait: bool
 ) -> tuple[str, ...]:
     """Delete what an earlier switch to 4 left pending deletion."""
+    if record.phase is not MigrationPhase.CLEANUP:
+        return ()
     source = session.store.source
-    if record.phase is not MigrationPhase.CLEANUP or not provides(source, MigrationSource):
+    if not provides(source, MigrationSource):
         return ()
     left = source.retiring()
     if not left or dry_run:
         return (
-            (f"{left} removed document(s) are pending deletion; `recover` deletes them",)
+            (f"{left} removed file(s) are pending deletion; `recover` deletes them",)
             if left
             else ()
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
 from backends.dual_write.best_effort import answering_target
@@ -20,6 +21,7 @@ from registry_api.migration import (
     PhaseRecord,
     Progress,
     SwitchJournal,
+    move_id,
 )
 from registry_api.opening import keep_logs
 from registry_api.plugins import OpenContext
@@ -41,11 +43,22 @@ class Session:
             make_state_folder(self.folder)
         self.gate = Gate(self.folder, timeout=context.settings.lock_timeout)
         self.journal = SwitchJournal(self.folder)
+        self._begun: PhaseRecord | None = None
         self._filling: Replicator | None = None
 
     def record(self) -> PhaseRecord:
-        """Return the move as it is recorded now."""
-        return self.store.record()
+        """Return the move as it is recorded now; in phase 0, as the next switch begins it."""
+        record = self.store.record()
+        if record.phase is not MigrationPhase.SOURCE_ONLY:
+            return record
+        if self._begun is None or self._begun.epoch != record.epoch:
+            self._begun = replace(record, move=move_id(self.folder, record))
+        return self._begun
+
+    def aim_at(self, target: str) -> None:
+        """Take another target for the move that begins in phase 0; nothing is recorded."""
+        record = replace(self.store.record(), target=target)
+        self._begun = replace(record, move=move_id(self.folder, record))
 
     def replicator(self) -> Replicator:
         """Return the replicator, also in phase 0: a switch to 1 fills the target beforehand."""
@@ -62,10 +75,16 @@ class Session:
             return list(target_heads(self.replicator().target))
         return [task_id for task_id, _ in self.store.heads()]
 
-    def catch_up(self, task_ids: list[str], progress: Progress | None) -> int:
+    def catch_up(
+        self,
+        task_ids: list[str],
+        progress: Progress | None,
+        *,
+        inside: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> int:
         """Let tasks of the target catch up while writers continue; returns how many were behind."""
         return self.replicator().catch_up_in_batches(
-            task_ids, what="catch up", progress=progress, inside=self.gate.passing
+            task_ids, what="catch up", progress=progress, inside=inside or self.gate.passing
         )
 
     def step_context(
@@ -74,7 +93,9 @@ class Session:
         """Return what the steps of one command work on."""
         retire_seconds = self.context.settings.retire_seconds
         return StepContext(
-            source=self.store.source,
+            open_source=lambda: self.store.source,
+            record=self.record,
+            roles=self.store.roles,
             open_replicator=self.replicator,
             throttle=Throttle(self.gate.slow_down),
             keep_logs=self.with_logs,
@@ -91,7 +112,7 @@ class Session:
         """Return the target with its logs, even if the settings turn them off."""
         settings, record = self.context.settings, self.record()
         if settings.logs != "off":
-            return self.store.logged(target)
+            return self.store.logged_target()
         wanted = {"logs": "jsonl", "legacy_tz": record.zone or settings.legacy_tz}
         context = replace(self.context, settings=settings.model_copy(update=wanted))
         return keep_logs(target, context)
@@ -102,9 +123,6 @@ class Session:
             stamp_target(self.replicator().target, record)
 
     def close(self) -> None:
-        """Close both stores and the gate; a target that fails or hangs is left."""
+        """Close both stores and the gate; a store that fails or hangs is left."""
         self.store.close()
-        if self._filling is not None:
-            with suppress(RegistryError), answering_target():
-                self._filling.target.close()
         self.gate.close()

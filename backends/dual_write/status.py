@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from backends.dual_write.best_effort import answering_target
+from backends.dual_write.recovery import inside_gate
 from backends.dual_write.session import Session
-from registry_api.capabilities import MigrationSource, provides
 from registry_api.errors import Busy, RegistryError, Unavailable
 from registry_api.migration import (
     MigrationPhase,
@@ -23,7 +23,7 @@ def read_status(session: Session) -> MoveStatus:
     with ExitStack() as stack:
         try:
             # Reading the status absorbs what legacy programs wrote.
-            stack.enter_context(session.gate.passing())
+            stack.enter_context(inside_gate(session))
         except Busy:
             raise
         except Unavailable:
@@ -38,7 +38,7 @@ def _status(session: Session) -> MoveStatus:
     records = {record.source: dict(session.store.source.counts().records)}
     dirty: int | None = 0
     notes: tuple[str, ...] = ()
-    if record.phase is not MigrationPhase.JSON_ONLY:
+    if record.phase is not MigrationPhase.SOURCE_ONLY:
         try:
             task_ids = session.task_ids()
             with answering_target():
@@ -53,7 +53,7 @@ def _status(session: Session) -> MoveStatus:
 
 def _status_taken_over(session: Session, record: PhaseRecord) -> MoveStatus:
     """Return the status if the target is the writer of record, and keep new late writes."""
-    context, source = session.step_context(), session.store.source
+    context = session.step_context()
     records = dict[str, dict[Kind, int]]()
     try:
         if not session.context.read_only:
@@ -61,5 +61,5 @@ def _status_taken_over(session: Session, record: PhaseRecord) -> MoveStatus:
         records = {record.target: dict(session.replicator().target.counts().records)}
     except (Unavailable, OSError) as error:  # a disk that is read-only, or full
         context.notes.append(f"cannot check for late writes: {error}")
-    kept = source.kept_late_writes() if provides(source, MigrationSource) else ()
+    kept = context.foreign.kept_late_writes() if context.foreign is not None else ()
     return MoveStatus(record=record, records=records, notes=tuple(context.notes), late_writes=kept)

@@ -13,13 +13,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from backends.dual_write.best_effort import BackingOff, BackOff, BestEffort
 from backends.dual_write.comparison import compare_snapshots
+from backends.dual_write.open_stores import OpenStores
 from backends.dual_write.replicator import Replicator
+from backends.dual_write.role_stamps import Roles
 from backends.dual_write.stamp import refuse_lost, stamp_target
-from registry_api.capabilities import MigrationSource, provides
+from registry_api.capabilities import ForeignWriters, MigrationSource, provides
 from registry_api.client import all_tasks
 from registry_api.errors import (
     TaskNotFound,
@@ -52,43 +55,60 @@ __all__ = ["DualWriteStore"]
 
 T = TypeVar("T")
 
+_REPLICATED = {MigrationPhase.PARALLEL_WRITE, MigrationPhase.READ_MIGRATION}
+
+_OF_A_MOVE = {
+    Capability.MULTI_PROCESS,
+    Capability.PERSISTENT,
+    Capability.DURABLE,
+    Capability.LOGGED,
+}
+
 
 class DualWriteStore:
     """A source and a target behind one contract; every operation reads the phase again."""
 
     def __init__(
         self,
-        source: RegistryStore,
-        open_target: Callable[[PhaseRecord], RegistryStore],
+        stores: OpenStores,
         control: PhaseFile,
+        roles: Roles,
         *,
-        keep_logs: Callable[[RegistryStore, PhaseRecord], RegistryStore] = lambda store, _: store,
         compare: float,
         on_mismatch: Callable[[list[Mismatch]], None],
         count: Callable[[str, int], None] | None = None,
         observe: Callable[[str, float, str], None] = lambda *_: None,
     ) -> None:
-        self.source = source
+        self.stores = stores
+        self.roles = roles
         self.followed = Counter[str]()  # event counts since the store was opened: procs.COUNTS
         self._publish = count
         self._observe = observe
-        self.open_target = open_target
-        self._keep_logs = keep_logs
         self._control = control
         self._compare = compare
         self._on_mismatch = on_mismatch
         self._replicator: Replicator | None = None
-        self._logged: RegistryStore | None = None
         self._lock = threading.Lock()
         self._back_off = BackOff()
-        both = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.DURABLE}
-        both.add(Capability.LOGGED)
-        self.info = StoreInfo(
-            name="dual",
-            location=source.info.location,
-            capabilities=source.info.capabilities & both,
-            limits=source.info.limits,
-        )
+        self._noticed: PhaseRecord | None = None
+        self._target_checked: PhaseRecord | None = None
+        self._info: tuple[PhaseRecord, StoreInfo] | None = None
+
+    @property
+    def info(self) -> StoreInfo:
+        """The writer of record's description; named ``dual`` where a move is under way, or where
+        programs outside the contract edit the files of the source.
+        """
+        record = self._current()
+        if self._info is None or self._info[0] is not record:
+            logged, store = self._writer(record), self._reader(record)
+            info = store.info
+            if record.move or provides(store, ForeignWriters):
+                info = replace(info, name="dual", capabilities=info.capabilities & _OF_A_MOVE)
+            if logged is not store:
+                info = replace(info, capabilities=info.capabilities | {Capability.LOGGED})
+            self._info = record, info
+        return self._info[1]
 
     def _count(self, what: str, n: int = 1) -> None:
         self.followed[what] += n
@@ -96,13 +116,47 @@ class DualWriteStore:
             self._publish(what, n)
 
     @property
-    def inner(self) -> RegistryStore:
-        """Return the source: ``find_capability`` asks it about the legacy system."""
-        return self.source
+    def inner(self) -> RegistryStore | None:
+        """Return the source: ``find_capability`` asks it about the legacy system and the logs.
+
+        None where a move has removed it.
+        """
+        record = self._current()
+        if _is_removed(record):
+            return None
+        return self.stores.logged(record.source, record)
 
     def record(self) -> PhaseRecord:
         """Return the move as it is recorded now."""
         return self._control.current()
+
+    def _current(self) -> PhaseRecord:
+        """Return the record, and close what it no longer names; called by every operation.
+
+        An operation runs inside the gate: none still uses a store that a later record has left.
+        """
+        record = self._control.current()
+        if record is not self._noticed:
+            with self._lock:
+                if self._noticed is not None and self._noticed.move != record.move:
+                    self._replicator = None
+                places = {record.target} if _is_removed(record) else {record.source, record.target}
+                self.stores.keep_only(places)
+                self._noticed = record
+        return record
+
+    @property
+    def source(self) -> RegistryStore:
+        """The source of the recorded move."""
+        record = self.record()
+        return self.stores.get(record.source, record)
+
+    def open_target(self, record: PhaseRecord) -> RegistryStore:
+        """Return the record's target; refuse one that was lost, or belongs to another registry."""
+        target = self.stores.get(record.target, record)
+        refuse_lost(target, record)
+        self.roles.refuse_stranger(target, record, record.target)
+        return target
 
     def replicator(self) -> Replicator | None:
         """Return the replicator, None in phase 0.
@@ -111,7 +165,7 @@ class DualWriteStore:
         failure.
         """
         record = self.record()
-        if record.phase is MigrationPhase.JSON_ONLY:
+        if record.phase is MigrationPhase.SOURCE_ONLY:
             return None
         return self._replicated(record)
 
@@ -125,30 +179,38 @@ class DualWriteStore:
         with self._lock:
             if self._replicator is None:
                 target = self.open_target(record)
-                refuse_lost(target, record)
-                self._replicator = Replicator(self.source, target)
+                source = self.stores.get(record.source, record)
+                self._replicator = Replicator(source, target)
                 stamp_target(target, record)
             return self._replicator
 
-    def logged(self, target: RegistryStore) -> RegistryStore:
+    def logged_target(self) -> RegistryStore:
         """Return the target, wrapped so that it continues the logs that the source has kept."""
-        if self._logged is None:
-            self._logged = self._keep_logs(target, self.record())
-        return self._logged
-
-    def _taken_over(self) -> RegistryStore | None:
-        """Return the target if it is the writer of record, else None."""
         record = self.record()
-        if record.phase < MigrationPhase.WRITE_CUTOVER:
-            return None
-        return self._logged or self.logged(self._replicated(record).target)
+        self.open_target(record)
+        return self.stores.logged(record.target, record)
+
+    def _writer(self, record: PhaseRecord) -> RegistryStore:
+        """Return the writer of record, with its logs."""
+        if record.phase >= MigrationPhase.WRITE_CUTOVER:
+            if self._target_checked is not record:
+                self.open_target(record)
+                self._target_checked = record
+            return self.stores.logged(record.target, record)
+        return self.stores.logged(record.source, record)
+
+    def _reader(self, record: PhaseRecord) -> RegistryStore:
+        """Return the writer of record without its logs, which only commits write."""
+        if record.phase >= MigrationPhase.WRITE_CUTOVER:
+            self._writer(record)
+        return self.stores.get(record.writer, record)
 
     def catch_up_for(self, seconds: float) -> None:
         """Let lagging tasks catch up for at most ``seconds``; the others do when they are used."""
         end = time.monotonic() + seconds
         with self._best_effort():
             replicator = self.replicator()
-            if replicator is None or self._taken_over() is not None:
+            if replicator is None or self.record().phase not in _REPLICATED:
                 return
             for task_id, _ in self.heads():
                 if time.monotonic() > end:
@@ -165,10 +227,10 @@ class DualWriteStore:
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit: the source's commit decides, then the target follows."""
-        taken_over = self._taken_over()
-        if taken_over is not None:
-            return taken_over.commit(changeset)
-        commit = self.source.commit(changeset)
+        record = self._current()
+        commit = self._writer(record).commit(changeset)
+        if record.phase not in _REPLICATED:
+            return commit
         with self._best_effort():
             self._follow(changeset, commit)
             return commit
@@ -182,7 +244,7 @@ class DualWriteStore:
         if commit.replayed:
             self._count("healed", replicator.catch_up(commit.task_id))
             return
-        change = validate_changeset(changeset, self.info.limits)
+        change = validate_changeset(changeset, self.source.info.limits)
         replicator.apply(
             Change(
                 cursor=commit.cursor,
@@ -198,17 +260,14 @@ class DualWriteStore:
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         """See RegistryStore.load."""
-        record = self.record()
-        if record.phase >= MigrationPhase.WRITE_CUTOVER:
-            taken_over = self._taken_over()
-            assert taken_over is not None
-            return taken_over.load(task_id, only=only)
+        record = self._current()
         if record.phase is not MigrationPhase.READ_MIGRATION:
-            snapshot = self.source.load(task_id, only=only)
-            if self._is_sampled():
+            snapshot = self._reader(record).load(task_id, only=only)
+            if record.phase in _REPLICATED and self._is_sampled():
                 self._compared("load", snapshot, lambda s: s.load(task_id, only=only), task_id)
             return snapshot
-        head = self.source.head(task_id)
+        source = self.stores.get(record.source, record)
+        head = source.head(task_id)
         with self._best_effort():
             replicator = self._replicated(record)
             for _ in range(2):
@@ -223,9 +282,9 @@ class DualWriteStore:
                         self._compared("load", found, lambda s: s.load(task_id, only=only), task_id)
                     return found
                 self._count("healed", replicator.catch_up(task_id))
-                head = self.source.head(task_id)
+                head = source.head(task_id)
         self._count("fallbacks")
-        return self.source.load(task_id, only=only)
+        return source.load(task_id, only=only)
 
     # -- comparing a sample ------------------------------------------------------------------
 
@@ -267,22 +326,20 @@ class DualWriteStore:
 
     def _list(self, op: str, task_id: str | None, ask: Callable[[RegistryStore], T]) -> T:
         """Ask the target if it is up to date for the tasks asked for, else the source."""
-        taken_over = self._taken_over()
-        if taken_over is not None:
-            return ask(taken_over)
-        if self._reads_target():
+        record = self._current()
+        reader = self._reader(record)
+        if record.phase is MigrationPhase.READ_MIGRATION:
             with self._best_effort():
-                replicator = self.replicator()
-                assert replicator is not None
+                replicator = self._replicated(record)
                 if self._follows(replicator, task_id):
                     found = ask(replicator.target)
                     if self._is_sampled():
                         self._compared(op, found, ask, task_id)
                     return found
             self._count("fallbacks")
-            return ask(self.source)
-        found = ask(self.source)
-        if self._is_sampled():
+            return ask(reader)
+        found = ask(reader)
+        if record.phase in _REPLICATED and self._is_sampled():
             self._compared(op, found, ask, task_id)
         return found
 
@@ -303,14 +360,16 @@ class DualWriteStore:
         """Return the heads of the source's tasks, after absorbing foreign edits."""
         if task_id is not None:
             return [(task_id, self.source.head(task_id))]
-        if provides(self.source, MigrationSource):
-            return self.source.absorb()
-        tasks = all_tasks(self.source, TaskQuery())
-        return [(t.task_id, self.source.head(t.task_id)) for t in tasks]
+        source = self.source
+        if provides(source, ForeignWriters):
+            return source.absorb()
+        if provides(source, MigrationSource):
+            return source.moved({}).items()
+        return [(t.task_id, source.head(t.task_id)) for t in all_tasks(source, TaskQuery())]
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
-        return (self._taken_over() or self.source).head(task_id)
+        return self._reader(self._current()).head(task_id)
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -345,16 +404,19 @@ class DualWriteStore:
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes: the writer of record serves the feed."""
-        return (self._taken_over() or self.source).changes(after, task_id=task_id, limit=limit)
+        return self._reader(self._current()).changes(after, task_id=task_id, limit=limit)
 
     def close(self) -> None:
         """See RegistryStore.close."""
-        self.source.close()
-        if self._logged is not None:
-            self._logged.close()
-        if self._replicator is not None:
-            with self._best_effort():
-                self._replicator.target.close()
+        self.stores.close()
+
+
+def _is_removed(record: PhaseRecord) -> bool:
+    """Return whether the move has removed its source: opening it would create another one.
+
+    Files that other programs edit are looked at in phase 4 too.
+    """
+    return record.phase is MigrationPhase.CLEANUP and not record.foreign_writers
 
 
 def _named(op: str, task_id: str | None, mine: object, other: object) -> list[Mismatch]:

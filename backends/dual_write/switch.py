@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 
-from backends.dual_write.best_effort import answering_target
 from backends.dual_write.history import note_switch, now
 from backends.dual_write.preflight import (
     check_legacy_state,
@@ -21,8 +20,9 @@ from backends.dual_write.session import Session
 from backends.dual_write.steps.base import Step
 from backends.dual_write.steps.order import step_between
 from backends.dual_write.switch_lock import alone
-from registry_api.capabilities import MigrationSource, provides
-from registry_api.errors import Busy, PreflightFailed, RegistryError, SwitchTimedOut, Unavailable
+from backends.dual_write.target_check import check_target
+from registry_api.capabilities import ForeignWriters, provides
+from registry_api.errors import Busy, PreflightFailed, RegistryError, SwitchTimedOut
 from registry_api.migration import (
     MigrationPhase,
     PhaseRecord,
@@ -31,8 +31,7 @@ from registry_api.migration import (
     SwitchReport,
     SwitchStep,
 )
-from registry_api.store import Capability
-from registry_api.workspace import at_most, within
+from registry_api.workspace import at_most, same_place, within
 from registry_api.workspace.time_zone import machine_zone
 
 __all__ = ["plan", "switch"]
@@ -42,15 +41,22 @@ _LONGEST_MOMENT = 0.2  # at most; on a slow host as long as an operation takes t
 
 
 def plan(
-    session: Session, to: MigrationPhase, *, json_is_truth: bool, leave_unreadable: bool
+    session: Session,
+    to: MigrationPhase,
+    *,
+    json_is_truth: bool,
+    leave_unreadable: bool,
+    target: str | None,
 ) -> SwitchReport:
     """Check the first step and list all steps; changes nothing."""
+    _aim(session, target)
     start, notes = session.record().phase, tuple[str, ...]()
     steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(start, to))
     if steps:
         _preflight(session, start, steps[0].to_phase, json_is_truth=json_is_truth)
         _unreadable(session, start, steps[0].to_phase, leave=leave_unreadable)
-        notes += _unreached(session, start, steps[0].to_phase)
+        unreached = check_target(session, start, steps[0].to_phase)
+        notes += (unreached,) if unreached else ()
     if session.journal.path.exists():
         notes += ("a switch is in progress or interrupted",)
     return SwitchReport(steps=steps, dry_run=True, notes=notes)
@@ -66,11 +72,13 @@ def switch(
     leave_unreadable: bool = False,
     only_from_epoch: int | None = None,
     force: str | None = None,
+    target: str | None = None,
     progress: Progress | None = None,
 ) -> SwitchReport:
     """See Migration.switch."""
     with alone(session):
         notes = recover_switch(session, progress=progress)
+        _aim(session, target)
         steps: list[SwitchStep] = []
         if only_from_epoch not in {None, session.record().epoch}:
             return SwitchReport(notes=(*notes, "nothing done: the phase was changed meanwhile"))
@@ -79,12 +87,11 @@ def switch(
                 before = session.record().phase
                 _preflight(session, before, phase, json_is_truth=json_is_truth)
                 left = _unreadable(session, before, phase, leave=leave_unreadable)
-                if unreached := _unreached(session, before, phase):
+                if unreached := check_target(session, before, phase):
                     raise PreflightFailed(
-                        unreached[0],
+                        unreached,
                         next_step="Start the target or correct REGISTRY_TARGET, then try again",
                     )
-                _check_target(session, before)
                 step, said = _step(
                     session,
                     before,
@@ -105,35 +112,29 @@ def switch(
     return SwitchReport(steps=tuple(steps), notes=notes)
 
 
+def _aim(session: Session, target: str | None) -> None:
+    """Take a target for the move that begins; refuse another one for a move under way."""
+    record = session.record()
+    if target is None or same_place(target, record.target):
+        return
+    if record.phase is not MigrationPhase.SOURCE_ONLY:
+        raise PreflightFailed(
+            f"the move {record.source} -> {record.target} is under way, in phase {record.phase:d}",
+            next_step="Step back to phase 0, or reach phase 4 and run registry-backend complete",
+        )
+    session.aim_at(target)
+
+
 def _preflight(
     session: Session, before: MigrationPhase, after: MigrationPhase, *, json_is_truth: bool
 ) -> None:
     if after < before:
         return
     check_place(session.context.workspace)
-    if before is MigrationPhase.JSON_ONLY:
+    if before is MigrationPhase.SOURCE_ONLY:
         check_merged(session.store.source, session.folder)
     recorded = session.record().json_is_truth
     check_legacy_state(session.store.source, json_is_truth=json_is_truth or recorded)
-
-
-def _unreached(session: Session, before: MigrationPhase, after: MigrationPhase) -> tuple[str, ...]:
-    """Return a message if the next step needs a target that cannot be reached.
-
-    Checked for third-party stores only: ours is created by the step itself. Opened for reading
-    only, a target without data yet may also be unavailable.
-    """
-    record, plugins = session.record(), session.context.plugins
-    scheme = record.target.partition("://")[0]
-    if after < before or before > MigrationPhase.PARALLEL_WRITE or plugins.is_ours(scheme):
-        return ()
-    try:
-        with answering_target(), closing(session.store.open_target(record)) as target:
-            target.counts()
-    except Unavailable as error:
-        empty = ", or has no data yet" if session.context.read_only else ""
-        return (f"the target {record.target} cannot be reached{empty}: {error.message}",)
-    return ()
 
 
 def _unreadable(
@@ -148,16 +149,6 @@ def _unreadable(
     if after < before or before >= MigrationPhase.WRITE_CUTOVER:
         return left
     return check_unreadable(session.store.source, left=left, leave=leave)
-
-
-def _check_target(session: Session, before: MigrationPhase) -> None:
-    if before is MigrationPhase.JSON_ONLY:
-        target = session.replicator().target
-        if Capability.MOVE_TARGET not in target.info.capabilities:
-            raise PreflightFailed(
-                f"the store {target.info.name!r} cannot be the target of a move",
-                next_step="Name a store that declares the capability move_target",
-            )
 
 
 def _step(
@@ -184,6 +175,9 @@ def _step(
             copied = step.prepare()
         new = replace(
             record,
+            foreign_writers=context.foreign is not None
+            if before is MigrationPhase.SOURCE_ONLY
+            else record.foreign_writers,
             phase=after,
             epoch=record.epoch + 1,
             stepped_back=not forward,
@@ -252,8 +246,9 @@ def _try_closed(
     moment: float,
 ) -> int | None:
     """Run ``final_sync`` while the gate is held; return None if a lock was taken: try again."""
-    if step.touches_files:
-        session.journal.write(replace(under_way, inside=True), durable=False)
+    if step.is_marked:
+        # Durable: after a power loss the roles must be finished, or nobody could write.
+        session.journal.write(replace(under_way, inside=True))
     try:
         with within(moment):
             caught_up = step.final_sync()
@@ -261,7 +256,7 @@ def _try_closed(
     except BaseException as error:
         if session.control.current().epoch == new.epoch - 1:
             step.undo()
-        if step.touches_files:
+        if step.is_marked:
             session.journal.write(under_way, durable=False)
         if not isinstance(error, Busy):
             raise
@@ -273,15 +268,17 @@ def _try_closed(
         return None
     # The switch is committed. If the rest fails, the next recovery does it.
     step.finalize()
-    if step.touches_files:
+    if step.is_marked:
         session.journal.write(under_way, durable=False)
     return caught_up
 
 
 def _project(session: Session, before: MigrationPhase, after: MigrationPhase) -> None:
     """After a step back, bring the list of all tasks up to date for legacy programs."""
+    if not before > after < MigrationPhase.WRITE_CUTOVER:
+        return
     source = session.store.source
-    if before > after < MigrationPhase.WRITE_CUTOVER and provides(source, MigrationSource):
+    if provides(source, ForeignWriters):
         with suppress(RegistryError, OSError), session.gate.passing():
             source.project()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from backends.dual_write.comparison import compare_task, surplus_tasks, verify_tasks
 from backends.dual_write.history import now
+from backends.dual_write.recovery import inside_gate
 from backends.dual_write.session import Session
 from registry_api.migration import (
     MigrationPhase,
@@ -19,13 +21,13 @@ __all__ = ["diff", "verify"]
 
 def verify(session: Session, *, progress: Progress | None = None) -> VerifyReport:
     """See Migration.verify."""
-    if session.record().phase is MigrationPhase.JSON_ONLY:
+    if session.record().phase is MigrationPhase.SOURCE_ONLY:
         counts = session.store.source.counts()
         return VerifyReport(tasks=counts.total_tasks, records=sum(counts.records.values()))
     if session.record().phase >= MigrationPhase.WRITE_CUTOVER:
         return _verify_taken_over(session, progress)
     epoch = session.record().epoch
-    replicator, inside = session.replicator(), session.gate.passing
+    replicator, inside = session.replicator(), partial(inside_gate, session)
     with inside():
         task_ids = session.task_ids()
     report = verify_tasks(replicator, task_ids, inside=inside, progress=progress)
@@ -37,25 +39,23 @@ def verify(session: Session, *, progress: Progress | None = None) -> VerifyRepor
 
 
 def _verify_taken_over(session: Session, progress: Progress | None) -> VerifyReport:
-    """Compare the frozen documents with their recorded hashes, or check the archive.
+    """Compare frozen documents with their recorded hashes, or check the archive.
 
-    Tasks that the target has not written since the cut-over are compared with the documents.
+    Tasks that the target has not written since the cut-over are compared with the source.
     """
     record, context = session.record(), session.step_context()
-    with session.gate.passing():
+    with inside_gate(session):
         context.set_late_writes_aside()
         gone = record.phase is MigrationPhase.CLEANUP
-        differing = () if gone else context.migration_source.frozen_differences()
+        foreign = None if gone else context.foreign
+        differing = () if foreign is None else foreign.frozen_differences()
         if gone and record.archive is not None:
             context.migration_source.check_archive(record.archive)
     replicator = session.replicator()
-    still = [
-        t for t in session.task_ids() if replicator.source.head(t) == replicator.target.head(t)
-    ]
+    source, target = replicator.source, replicator.target
+    still = [] if gone else [t for t in session.task_ids() if source.head(t) == target.head(t)]
     back = replicator.reversed()
-    report = verify_tasks(
-        back, [] if gone else still, inside=session.gate.passing, progress=progress
-    )
+    report = verify_tasks(back, still, inside=partial(inside_gate, session), progress=progress)
     found = [Mismatch(task_id="", pointer=d, source="frozen", target=None) for d in differing]
     counts = replicator.target.counts()
     return replace(
@@ -68,14 +68,14 @@ def _verify_taken_over(session: Session, progress: Progress | None) -> VerifyRep
 
 def diff(session: Session, task_id: str) -> list[Mismatch]:
     """See Migration.diff."""
-    with session.gate.passing():
+    with inside_gate(session):
         if session.record().phase >= MigrationPhase.WRITE_CUTOVER:
             replicator = session.replicator()
             replicator.target.load(task_id)
             found = compare_task(replicator.reversed(), task_id, catch_up=False)[1]
             return [_turned(m) for m in found]
         session.store.source.load(task_id)
-        if session.record().phase is MigrationPhase.JSON_ONLY:
+        if session.record().phase is MigrationPhase.SOURCE_ONLY:
             return []
         return compare_task(session.replicator(), task_id)[1]
 

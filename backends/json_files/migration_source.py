@@ -16,7 +16,6 @@ from backends.json_files.legacy_report import LegacyReport
 from backends.json_files.migration.before_freeze import BeforeFreeze
 from backends.json_files.migration.freezing import Freezing
 from backends.json_files.migration.global_list import FrozenList
-from backends.json_files.migration.holders import open_elsewhere
 from backends.json_files.migration.late_writes import LateWritesOfAll
 from backends.json_files.migration.replica import JsonReplica
 from backends.json_files.migration.retirement import Counted, Retirement
@@ -25,13 +24,15 @@ from backends.json_files.task.late_writes import Now
 from backends.json_files.task.workspace_state import as_recorded
 from registry_api.capabilities import LateWrite
 from registry_api.records import Change, Commit, Head, TaskSnapshot
+from registry_api.roles import RoleStamp
+from registry_api.workspace import open_elsewhere
 from registry_api.wrappers import StoreWrapper
 
 __all__ = ["JsonMigrationSource"]
 
 
 class JsonMigrationSource(StoreWrapper):
-    """A JsonFilesStore with the methods of MigrationSource, Replica and Legacy."""
+    """A JsonFilesStore with the methods of MigrationSource, ForeignWriters and Legacy."""
 
     def __init__(self, store: JsonFilesStore) -> None:
         super().__init__(store)
@@ -67,19 +68,19 @@ class JsonMigrationSource(StoreWrapper):
     # -- while it is the writer of record ------------------------------------------------------
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
-        """See MigrationSource.absorb."""
+        """See ForeignWriters.absorb."""
         return self._store.absorb()
 
     def as_recorded(self) -> AbstractContextManager[None]:
-        """See MigrationSource.as_recorded."""
+        """See ForeignWriters.as_recorded."""
         return as_recorded()
 
     def restore(self, *, dry_run: bool = False) -> int:
-        """See MigrationSource.restore."""
+        """See ForeignWriters.restore."""
         return self._store.restore(dry_run=dry_run)
 
     def project(self) -> None:
-        """See MigrationSource.project."""
+        """See ForeignWriters.project."""
         self._store.project()
 
     def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
@@ -87,51 +88,51 @@ class JsonMigrationSource(StoreWrapper):
         return self._freezing.moved(seen)
 
     def settle(self) -> None:
-        """See MigrationSource.settle."""
+        """See ForeignWriters.settle."""
         self._freezing.settle()
 
     # -- freezing ----------------------------------------------------------------------------
 
-    def prepare_freeze(self) -> None:
-        """See MigrationSource.prepare_freeze."""
+    def prepare_fence(self) -> None:
+        """See ForeignWriters.prepare_fence."""
         self._freezing.prepare()
 
-    def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """See MigrationSource.freeze."""
+    def fence(self, stamp: RoleStamp, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See MigrationSource.fence: the phase record holds the role, the documents are frozen."""
         return self._freezing.freeze(seen)
 
     def sweep(self) -> dict[str, Head]:
-        """See MigrationSource.sweep."""
+        """See ForeignWriters.sweep."""
         return self._freezing.sweep()
 
-    def keep_frozen(self) -> None:
-        """See MigrationSource.keep_frozen."""
+    def keep_fenced(self) -> None:
+        """See ForeignWriters.keep_fenced."""
         self._freezing.keep_frozen()
 
     def frozen_documents(self) -> int:
-        """See MigrationSource.frozen_documents."""
+        """See ForeignWriters.frozen_documents."""
         return self._freezing.frozen_documents()
 
-    def thaw(self) -> None:
-        """See MigrationSource.thaw."""
+    def unfence(self, stamp: RoleStamp) -> None:
+        """See MigrationSource.unfence."""
         self._freezing.thaw()
 
     # -- late writes -------------------------------------------------------------------------
 
     def late_writes(self, now: Now) -> tuple[LateWrite, ...]:
-        """See MigrationSource.late_writes."""
+        """See ForeignWriters.late_writes."""
         return self._late_writes.keep_new(now)
 
     def kept_late_writes(self) -> tuple[str, ...]:
-        """See MigrationSource.kept_late_writes."""
+        """See ForeignWriters.kept_late_writes."""
         return self._late_writes.kept()
 
     def frozen_differences(self) -> tuple[str, ...]:
-        """See MigrationSource.frozen_differences."""
+        """See ForeignWriters.frozen_differences."""
         return self._late_writes.differences()
 
     def holders(self) -> tuple[str, ...]:
-        """See MigrationSource.holders."""
+        """See ForeignWriters.holders."""
         layout = self._store.shared.layout
         paths = [layout.document(n) for n in layout.tasks()]
         paths.append(layout.global_file)

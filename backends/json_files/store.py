@@ -271,7 +271,7 @@ class JsonFilesStore:
         self.shared.numbers.close()
 
     def absorb(self) -> tuple[tuple[str, Head], ...]:
-        """See MigrationSource.absorb."""
+        """See ForeignWriters.absorb."""
         out = []
         for task in self.tasks.readable():
             task.absorb_logs(current=True)
@@ -281,7 +281,7 @@ class JsonFilesStore:
     # -- files for legacy programs -------------------------------------------------------------
 
     def restore(self, *, dry_run: bool = False) -> int:
-        """See MigrationSource.restore."""
+        """See ForeignWriters.restore."""
         if self.shared.frozen():
             return 0
         if dry_run:
@@ -291,7 +291,7 @@ class JsonFilesStore:
         return written
 
     def project(self) -> None:
-        """See MigrationSource.project."""
+        """See ForeignWriters.project."""
         if self.shared.frozen():
             return
         self.list_is_outdated()

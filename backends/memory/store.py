@@ -62,6 +62,7 @@ from registry_api.records import (
     record_key,
     validate_changeset,
 )
+from registry_api.roles import ROLE, check_commit, check_replication
 from registry_api.store import Capability, StoreInfo
 
 History: TypeAlias = ProgressEntry | Finding
@@ -128,6 +129,7 @@ class MemoryStore:
         if self._read_only:
             raise ReadOnly("the store was opened for reading only", next_step="Open it for writing")
         with self._locked():
+            check_commit(self._stamps.get(ROLE))
             held = self._tasks.get(changeset.task_id)
             if held is not None:
                 before = _replay(held, changeset, digest)
@@ -260,6 +262,7 @@ class MemoryStore:
     def apply(self, change: Change) -> Commit:
         """See MoveTarget.apply."""
         with self._locked():
+            check_replication(self._stamps.get(ROLE))
             held = self._tasks.get(change.changeset.task_id)
             if held is not None:
                 before = _replay(held, change.changeset, change.digest)
@@ -276,6 +279,7 @@ class MemoryStore:
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
         with self._locked():
+            check_replication(self._stamps.get(ROLE))
             reached: dict[str, int] = {}
             for change in changes:
                 task_id = change.changeset.task_id
@@ -298,6 +302,7 @@ class MemoryStore:
         """See MoveTarget.replace."""
         streamed = {(KINDS[type(h)], record_key(h)): h for h in histories}
         with self._locked():
+            check_replication(self._stamps.get(ROLE))
             held = self._tasks.get(snapshot.task.task_id)
             if (
                 held is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from backends.sql.health import check_sqlite
 from backends.sql.sqlite.engine import SqliteEngine
+from backends.sql.sqlite.retirement import SqliteRetirement
 from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
@@ -38,10 +39,12 @@ def _open(context: OpenContext) -> RegistryStore:
         timeout=settings.lock_timeout,
         durable=settings.durable,
         read_only=context.read_only,
+        create=not context.removed,
     )
     return SqlStore(
         engine,
         name="sqlite",
+        retirement=SqliteRetirement(engine, context.workspace / STATE_DIR / "archive", context.now),
         statements=STATEMENTS,
         fragments=FRAGMENTS,
         now=context.now,

@@ -7,12 +7,14 @@ from typing import Any
 STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SELECT max(feed.number) AS max_1 FROM feed '
          'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor FROM tasks WHERE '
          'tasks.task_id = :task_id',
+ 'positions': 'SELECT tasks.task_id, tasks.lineage, tasks.revision FROM tasks',
  'task_state': 'SELECT tasks.lineage, tasks.revision, tasks.status, tasks.recorded_status, '
                'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before, (SELECT '
                "meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, (SELECT "
                "meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, (SELECT "
                "meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, (SELECT "
-               'max(feed.number) AS max_1 FROM feed) AS anon_4 FROM tasks WHERE tasks.task_id '
+               "meta.value FROM meta WHERE meta.name = 'stamp.role') AS anon_4, (SELECT "
+               'max(feed.number) AS max_1 FROM feed) AS anon_5 FROM tasks WHERE tasks.task_id '
                '= :task_id',
  'put_task': 'INSERT INTO tasks (task_id, description, recorded_status, created_at, priority, '
              'workspace, workspace_base, client_cwd, current_phase_index, max_agents, '
@@ -102,7 +104,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'feed_state': "SELECT (SELECT meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, "
-               '(SELECT max(feed.number) AS max_1 FROM feed) AS anon_4',
+               "(SELECT meta.value FROM meta WHERE meta.name = 'stamp.role') AS anon_4, "
+               '(SELECT max(feed.number) AS max_1 FROM feed) AS anon_5',
  'task_floor': 'SELECT tasks.feed_floor FROM tasks WHERE tasks.task_id = :task_id',
  'add_change': 'INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, '
                'at, changeset) VALUES (:number, :task_id, :lineage, :revision, :changeset_id, '

@@ -83,6 +83,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
             .scalar_subquery(),
             tasks.c.feed_floor,
         ).where(_is(tasks, "task_id")),
+        "positions": select(tasks.c.task_id, tasks.c.lineage, tasks.c.revision),
         "task_state": select(
             tasks.c.lineage,
             tasks.c.revision,
@@ -183,7 +184,8 @@ def _meta_value(name: str) -> Any:
 
 def _feed_state() -> tuple[Any, ...]:
     newest = select(func.max(schema.feed.c.number)).scalar_subquery()
-    return (*map(_meta_value, ("feed_id", "feed_floor", "last_number")), newest)
+    names = ("feed_id", "feed_floor", "last_number", "stamp.role")
+    return (*map(_meta_value, names), newest)
 
 
 def _is_as(table: Table, **names: str) -> ColumnElement[bool]:

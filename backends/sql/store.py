@@ -26,6 +26,7 @@ from registry_api.authoring import (
     own_changes,
     page_key,
 )
+from registry_api.capabilities import LateWrite
 from registry_api.errors import (
     Conflict,
     InvalidQuery,
@@ -71,6 +72,7 @@ from registry_api.records import (
     unstamp,
     validate_changeset,
 )
+from registry_api.roles import ROLE, RoleStamp, check_commit, check_replication
 from registry_api.store import Capability, StoreInfo
 
 __all__ = ["Engine", "SqlStore"]
@@ -91,6 +93,32 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+
+
+class Retirement(Protocol):
+    """How a database is archived, removed and taken back; see MigrationSource."""
+
+    def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
+        """Return the name of a verified copy and its SHA-256."""
+
+    def check(self, archive: str) -> object:
+        """Raise CorruptDocument unless the archive is as it was written."""
+
+    def retire(
+        self,
+        archive: str,
+        *,
+        wait: float,
+        patience: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Remove the database; close the store."""
+
+    def retiring(self) -> int:
+        """Return how many removed databases are pending deletion."""
+
+    def reinstate(self, archive: str) -> None:
+        """Fill an empty database from an archive."""
 
 
 class _Session:
@@ -123,6 +151,7 @@ class SqlStore:
         engine: Engine,
         *,
         name: str,
+        retirement: Retirement,
         statements: Mapping[str, str],
         fragments: Mapping[str, Mapping[str, Any]],
         now: Callable[[], datetime],
@@ -130,12 +159,18 @@ class SqlStore:
         read_only: bool,
     ) -> None:
         self._engine = engine
+        self._retirement = retirement
         self._statements = statements
         self._fragments = fragments
         self._now = now
         self._read_only = read_only
         self._oldest: dict[str, datetime] = {}
-        capabilities = {Capability.MULTI_PROCESS, Capability.PERSISTENT, Capability.MOVE_TARGET}
+        capabilities = {
+            Capability.MULTI_PROCESS,
+            Capability.PERSISTENT,
+            Capability.MOVE_TARGET,
+            Capability.MIGRATION_SOURCE,
+        }
         if durable:
             capabilities.add(Capability.DURABLE)
         self.info = StoreInfo(
@@ -217,6 +252,8 @@ class SqlStore:
         changeset, digest, text = validate_changeset(changeset, self.info.limits)
         with self._writing() as execute:
             task = read_task_row(execute, changeset.task_id)
+            feed = task.feed or self._feed(execute)
+            check_commit(feed.role)
             try:
                 self._check(changeset, task)
             except RegistryError:
@@ -224,7 +261,6 @@ class SqlStore:
                 if before is not None:
                     return before
                 raise
-            feed = task.feed or self._feed(execute)
             change = Change(
                 cursor=FeedCursor(feed_id=feed.feed_id, number=feed.last + 1),
                 lineage=task.lineage or str(uuid.uuid4()),
@@ -368,7 +404,7 @@ class SqlStore:
         if after is not None and not 0 <= after.number <= SAFE_INT:
             raise InvalidQuery(f"{after.number} is not a feed number")
         with self._reading() as execute:
-            feed_id, floor, _ = self._feed(execute)
+            feed_id, floor, *_ = self._feed(execute)
             if task_id is not None:
                 row = execute("task_floor", task_id=task_id).fetchone()
                 floor = row[0] if row else 0
@@ -401,6 +437,8 @@ class SqlStore:
     def _apply_next(self, execute: Execute, change: Change) -> Commit:
         changeset = change.changeset
         task = read_task_row(execute, changeset.task_id)
+        feed = task.feed or self._feed(execute)
+        check_replication(feed.role)
         try:
             check_next(change, lineage=task.lineage, revision=task.revision)
         except NotNext:
@@ -408,7 +446,7 @@ class SqlStore:
             if before is None:
                 raise
             return before
-        if task.feed is None or task.feed.feed_id != change.cursor.feed_id:
+        if feed.feed_id != change.cursor.feed_id:
             self._adopt_feed(execute, change.cursor.feed_id)
         if not _add_change(execute, change, dump_changeset(changeset).decode()):
             before = find_replay(execute, changeset, change.digest)
@@ -429,7 +467,7 @@ class SqlStore:
         Lines of an earlier feed of the source are dropped: their numbers have no meaning in the new
         feed, and the source knows their ids.
         """
-        now, _, last = self._feed(execute)
+        now, _, last, _ = self._feed(execute)
         if now == feed_id:
             return
         replicated = _one(execute("read_meta", name="stamp.mirrored"), "")
@@ -454,12 +492,13 @@ class SqlStore:
         """See MoveTarget.replace."""
         task_id = snapshot.task.task_id
         with self._writing() as execute:
+            check_replication(self._feed(execute).role)
             old = read_task_row(execute, task_id)
             if old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
                 return
             if feed:
                 self._adopt_feed(execute, feed[-1].cursor.feed_id)
-            last = self._feed(execute)[2]
+            last = self._feed(execute).last
             writing = Writing(execute, task_id, old)
             self._clear(execute, writing)
             writing.create(snapshot.task, lineage=snapshot.lineage)
@@ -491,6 +530,58 @@ class SqlStore:
         """See MoveTarget.write_stamp."""
         with self._writing() as execute:
             execute("write_meta", name=f"stamp.{name}", value=value)
+
+    # -- a move's source ---------------------------------------------------------------------
+
+    def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See MigrationSource.moved."""
+        out: dict[str, Head] = {}
+        with self._reading() as execute:
+            for task_id, lineage, revision in execute("positions").fetchall():
+                known = seen.get(task_id)
+                if known is None or known.position != (lineage, revision):
+                    row = execute("head", task_id=task_id).fetchone()
+                    out[task_id] = Head(lineage=row[0], revision=row[1], number=row[2] or row[3])
+        return out
+
+    def fence(self, stamp: RoleStamp, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See MigrationSource.fence."""
+        self.write_stamp(ROLE, stamp.dump())
+        return self.moved(seen)
+
+    def unfence(self, stamp: RoleStamp) -> None:
+        """See MigrationSource.unfence."""
+        self.write_stamp(ROLE, stamp.dump())
+
+    def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
+        """See MigrationSource.archive."""
+        return self._retirement.archive(progress=progress)
+
+    def check_archive(self, archive: str) -> None:
+        """See MigrationSource.check_archive."""
+        self._retirement.check(archive)
+
+    def retire(
+        self,
+        archive: str,
+        *,
+        wait: float,
+        patience: float,
+        now: Callable[[str], TaskSnapshot | None],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[LateWrite, ...]:
+        """See MigrationSource.retire: closes the store."""
+        self._retirement.retire(archive, wait=wait, patience=patience, progress=progress)
+        return ()
+
+    def retiring(self) -> int:
+        """See MigrationSource.retiring."""
+        return self._retirement.retiring()
+
+    def reinstate(self, archive: str | None) -> None:
+        """See MigrationSource.reinstate."""
+        if archive is not None:
+            self._retirement.reinstate(archive)
 
 
 def _one(cursor: Any, default: str) -> str:

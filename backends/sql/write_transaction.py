@@ -71,17 +71,20 @@ class TaskRow:
 
 
 class Feed(NamedTuple):
-    """The state of the feed: its id, the number below which lines were dropped, the last number."""
+    """The state of the feed: its id, the number below which lines were dropped, the last number;
+    and the store's role stamp, which is read together with it.
+    """
 
     feed_id: str
     floor: int
     last: int
+    role: str | None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Feed:
         """Build it from the columns of the statement ``feed_state``."""
-        feed_id, floor, last, newest = row
-        return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0))
+        feed_id, floor, last, role, newest = row
+        return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0), role)
 
 
 def read_task_row(execute: Execute, task_id: str) -> TaskRow:

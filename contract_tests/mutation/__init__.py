@@ -8,6 +8,7 @@ from contract_tests.mutation import (
     idempotency,
     move_targets,
     queries,
+    roles,
     statuses,
     values,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "idempotency",
     "move_targets",
     "queries",
+    "roles",
     "statuses",
     "values",
 ]

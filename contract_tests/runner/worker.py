@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from contract_tests import build
@@ -13,7 +14,7 @@ def main(verb: str, task_id: str, argument: str) -> None:
     """Run ``bump TASK ROUNDS`` (count with transact) or ``report TASK NAME`` (until killed)."""
     from contract_tests.test_race import bump  # noqa: PLC0415  (needs pytest, which report does not)
 
-    store = open_store()
+    store = open_store(gated="REGISTRY_PHASE" in os.environ)  # as the harness opens it
     if verb == "bump":
         with amplified_races():
             for _ in range(int(argument)):

@@ -127,7 +127,7 @@ async def verify(request: Request, settings: Configured, asked: Nothing) -> Even
     def work(progress: Progress) -> dict[str, Any]:
         # Read directly: the status of the migration would count all records.
         record = PhaseFile(settings.workspace / STATE_DIR).read()
-        compared = record is not None and record.phase is not MigrationPhase.JSON_ONLY
+        compared = record is not None and record.phase is not MigrationPhase.SOURCE_ONLY
         with closing(open_migration(settings)) as migration:
             report = migration.verify(progress=progress)
         return {

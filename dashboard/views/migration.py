@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from dashboard.answers import sendable
@@ -78,6 +79,7 @@ def _to_dict(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any
         "epoch": record.epoch,
         "source": record.source,
         "target": record.target,
+        "completed": [asdict(done) for done in record.completed],
         "writer_of_record": record.writer,
         "verified": record.verified,
         "dirty": status.dirty,

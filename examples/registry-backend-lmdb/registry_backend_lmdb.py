@@ -15,7 +15,7 @@ from registry_api import Capability, OpenContext, RegistryStore, hookimpl
 from registry_api.authoring import KeyValueStore
 from registry_api.errors import Unavailable
 from registry_api.plugins import RegisterStore
-from registry_api.workspace import ForkSafeLock
+from registry_api.workspace import STATE_DIR, ForkSafeLock
 
 _CAPABILITIES = frozenset(
     {
@@ -23,6 +23,7 @@ _CAPABILITIES = frozenset(
         Capability.DURABLE,
         Capability.MULTI_PROCESS,
         Capability.MOVE_TARGET,
+        Capability.MIGRATION_SOURCE,
     }
 )
 _MAP = 2**36  # bytes of address space, not of disk: the file grows with its data
@@ -54,6 +55,7 @@ def _open(context: OpenContext) -> RegistryStore:
         capabilities=_CAPABILITIES,
         now=context.now,
         read_only=context.read_only,
+        archives=context.workspace / STATE_DIR / "archive",
     )
 
 

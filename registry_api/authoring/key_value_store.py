@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
@@ -42,6 +43,7 @@ from registry_api.authoring.key_layout import (
     sure,
     task_lines,
 )
+from registry_api.authoring.key_value_archive import KeyValueArchives, entries
 from registry_api.authoring.replication import check_next, own_changes
 from registry_api.authoring.retention import (
     KEEP,
@@ -51,9 +53,11 @@ from registry_api.authoring.retention import (
     cursor_expired,
     forgotten_by,
 )
+from registry_api.capabilities import LateWrite
 from registry_api.errors import (
     Conflict,
     NotNext,
+    NotSupported,
     OutcomeUnknown,
     ReadOnly,
     RegistryError,
@@ -86,10 +90,13 @@ from registry_api.records.query import (
 from registry_api.records.snapshot import Head, RegistryCounts, TaskSnapshot, TaskSummary
 from registry_api.records.status import AgentStatus, TaskStatus
 from registry_api.records.task_state import TaskState, exists
+from registry_api.roles import ROLE, RoleStamp, check_commit, check_replication
 from registry_api.store import Capability, StoreInfo
 from registry_api.workspace.store_location import public
 
 __all__ = ["Batch", "Engine", "KeyValueStore", "View"]
+
+_AT_ONCE = 1000  # keys in one batch of a removal or a reinstatement
 
 
 class Engine(Protocol):
@@ -125,8 +132,11 @@ class KeyValueStore:
         capabilities: frozenset[Capability] = frozenset(),
         now: Callable[[], datetime],
         read_only: bool = False,
+        archives: Path | None = None,
     ) -> None:
+        """``archives``: the folder for archives, which a store with MIGRATION_SOURCE needs."""
         self.engine = engine
+        self._archives = None if archives is None else KeyValueArchives(archives, name, now)
         self._now = now
         self._read_only = read_only
         self._closed = False
@@ -232,6 +242,7 @@ class KeyValueStore:
         changeset, digest, _ = validate_changeset(changeset, self.info.limits)
         task_id = changeset.task_id
         with self._writing() as batch:
+            check_commit(_role(batch))
             line = TaskLine.read(batch, task_id)
             before = replayed(batch, changeset, digest)
             if before is not None:
@@ -311,11 +322,13 @@ class KeyValueStore:
     def apply(self, change: Change) -> Commit:
         """See MoveTarget.apply."""
         with self._writing() as batch:
+            check_replication(_role(batch))
             return self._apply_next(batch, change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
         with self._writing() as batch:
+            check_replication(_role(batch))
             for change in changes:
                 self._apply_next(batch, change)
 
@@ -365,6 +378,7 @@ class KeyValueStore:
         """See MoveTarget.replace."""
         task_id = snapshot.task.task_id
         with self._writing() as batch:
+            check_replication(_role(batch))
             old = TaskLine.read(batch, task_id)
             if old and old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
                 return
@@ -395,13 +409,85 @@ class KeyValueStore:
     def read_stamp(self, name: str) -> str | None:
         """See MoveTarget.read_stamp."""
         with self._reading() as view:
-            raw = view.get(key_of("stamp", name))
-        return None if raw is None else raw.decode()
+            return _stamp(view, name)
 
     def write_stamp(self, name: str, value: str) -> None:
         """See MoveTarget.write_stamp."""
         with self._writing() as batch:
             batch.put(key_of("stamp", name), value.encode())
+
+    # -- a move's source ---------------------------------------------------------------------
+
+    def moved(self, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See MigrationSource.moved."""
+        out: dict[str, Head] = {}
+        with self._reading() as view:
+            for line in task_lines(view):
+                assert line.summary is not None
+                head = Head(lineage=line.lineage, revision=line.revision, number=line.number)
+                known = seen.get(line.summary.task_id)
+                if known is None or known.position != head.position:
+                    out[line.summary.task_id] = head
+        return out
+
+    def fence(self, stamp: RoleStamp, seen: Mapping[str, Head]) -> dict[str, Head]:
+        """See MigrationSource.fence."""
+        self.write_stamp(ROLE, stamp.dump())
+        return self.moved(seen)
+
+    def unfence(self, stamp: RoleStamp) -> None:
+        """See MigrationSource.unfence."""
+        self.write_stamp(ROLE, stamp.dump())
+
+    def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
+        """See MigrationSource.archive."""
+        with self._reading() as view:
+            return self._kept().write(view)
+
+    def check_archive(self, archive: str) -> None:
+        """See MigrationSource.check_archive."""
+        self._kept().check(archive)
+
+    def retire(
+        self,
+        archive: str,
+        *,
+        wait: float,
+        patience: float,
+        now: Callable[[str], TaskSnapshot | None],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[LateWrite, ...]:
+        """See MigrationSource.retire: every key but the stamps is deleted, a few at a time."""
+        self.check_archive(archive)
+        while True:
+            with self._writing() as batch:
+                some = [key for key, _ in islice(entries(batch), _AT_ONCE)]
+                for key in some:
+                    batch.delete(key)
+            if len(some) < _AT_ONCE:
+                return ()
+
+    def retiring(self) -> int:
+        """See MigrationSource.retiring: nothing is left for later."""
+        return 0
+
+    def reinstate(self, archive: str | None) -> None:
+        """See MigrationSource.reinstate."""
+        if archive is None:
+            return
+        found = self._kept().read(archive)
+        while some := list(islice(found, _AT_ONCE)):
+            with self._writing() as batch:
+                for key, value in some:
+                    batch.put(key, value)
+
+    def _kept(self) -> KeyValueArchives:
+        if self._archives is None:
+            raise NotSupported(
+                f"the store {self.info.name!r} was opened without a folder for archives",
+                next_step="Stay in phase 3, or let its plugin pass archives=",
+            )
+        return self._archives
 
     # -- the engine --------------------------------------------------------------------------
 
@@ -446,6 +532,15 @@ class KeyValueStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
+
+
+def _stamp(view: View, name: str) -> str | None:
+    raw = view.get(key_of("stamp", name))
+    return None if raw is None else raw.decode()
+
+
+def _role(view: View) -> str | None:
+    return _stamp(view, ROLE)
 
 
 def _not_found(task_id: str) -> TaskNotFound:

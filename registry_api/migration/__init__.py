@@ -1,8 +1,8 @@
 """A move between two stores: its phase and record, the gate, the switch journal."""
 
 from registry_api.migration.gate import Gate
-from registry_api.migration.phase import MigrationPhase, PhaseRecord
-from registry_api.migration.phase_file import PhaseFile
+from registry_api.migration.phase import CompletedMove, MigrationPhase, PhaseRecord
+from registry_api.migration.phase_file import PhaseFile, move_id
 from registry_api.migration.protocol import (
     Migration,
     Mismatch,
@@ -15,6 +15,7 @@ from registry_api.migration.protocol import (
 from registry_api.migration.switch_journal import Switching, SwitchJournal
 
 __all__ = [
+    "CompletedMove",
     "Gate",
     "Migration",
     "MigrationPhase",
@@ -28,4 +29,5 @@ __all__ = [
     "SwitchStep",
     "Switching",
     "VerifyReport",
+    "move_id",
 ]

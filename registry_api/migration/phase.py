@@ -11,18 +11,19 @@ from pydantic import TypeAdapter
 
 from registry_api.workspace.store_location import public
 
-__all__ = ["MigrationPhase", "PhaseRecord"]
+__all__ = ["CompletedMove", "MigrationPhase", "PhaseRecord"]
 
 
 class MigrationPhase(IntEnum):
     """The phase of a move.
 
-    0: only the source is used. 1: writes go to both stores. 2: reads come from the target too.
-    3: the target is the writer of record, the source is frozen. 4: the source's registries are
-    removed.
+    0: only the source is used; a registry that no move has touched is in phase 0, too. 1: writes go
+    to both stores. 2: reads come from the target too. 3: the target is the writer of record, the
+    source is fenced. 4: the source is removed.
     """
 
-    JSON_ONLY = 0
+    SOURCE_ONLY = 0
+    JSON_ONLY = SOURCE_ONLY  # its name in version 0.1
     PARALLEL_WRITE = 1
     READ_MIGRATION = 2
     WRITE_CUTOVER = 3
@@ -33,8 +34,29 @@ _KEYS = {"target_phase": "wish"}  # field: key in the file, where they differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompletedMove:
+    """A move that was completed: its target is the workspace's store from then on.
+
+    ``move`` is its id, ``epoch`` that of the record that completed it; ``at`` and ``by`` say when
+    and by whom. ``source`` and ``target`` are names or URLs without credentials.
+    """
+
+    move: str
+    source: str
+    target: str
+    epoch: int
+    archive: str | None = None
+    at: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRecord:
-    """The state of a move; every switch increments ``epoch`` by one.
+    """The state of a workspace's move; every switch and every completion increments ``epoch``.
+
+    ``move`` is the id of the move under way, empty before its first switch. ``target`` is empty
+    where none was named yet. ``completed`` are the moves before this one, oldest first.
+    ``foreign_writers``: programs outside the contract edit the source's files.
 
     ``target_phase`` is the last ``REGISTRY_PHASE`` that was acted on. ``zone`` is the time zone in
     which the timestamps of legacy programs are read. ``verified`` is when both stores were last
@@ -43,10 +65,13 @@ class PhaseRecord:
     ``source`` and ``target`` are names or URLs without credentials.
     """
 
-    phase: MigrationPhase = MigrationPhase.JSON_ONLY
+    phase: MigrationPhase = MigrationPhase.SOURCE_ONLY
     epoch: int = 0
     source: str = "json"
     target: str = "sqlite"
+    move: str = ""
+    completed: tuple[CompletedMove, ...] = ()
+    foreign_writers: bool = True
     target_phase: int | None = None
     stepped_back: bool = False
     zone: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +14,25 @@ from typing import Any
 import orjson
 
 from registry_api.errors import BackendMismatch, Conflict, CorruptDocument, Unavailable
-from registry_api.migration.phase import PhaseRecord
+from registry_api.migration.phase import MigrationPhase, PhaseRecord
 from registry_api.workspace.durable_files import replace_file
 from registry_api.workspace.file_lock import Flock
-from registry_api.workspace.instance import make_state_folder
+from registry_api.workspace.instance import make_state_folder, registry_id
 
-__all__ = ["PhaseFile"]
+__all__ = ["PhaseFile", "move_id"]
+
+
+_SPACE = uuid.UUID("6f0dbb1f-4f0c-4a3a-9d6a-5b0a1f7a2c11")
+
+
+def move_id(folder: Path, record: PhaseRecord) -> str:
+    """Return the id of a record's move; ``folder`` is ``.registry``.
+
+    The same for the same move, so that a target which a refused switch has stamped is accepted by
+    the next one, and so that a record of version 0.1 has an id, too.
+    """
+    parts = (registry_id(folder), str(len(record.completed)), record.source, record.target)
+    return uuid.uuid5(_SPACE, "\n".join(parts)).hex
 
 
 class PhaseFile:
@@ -57,6 +71,8 @@ class PhaseFile:
                 next_step="Restore it: the last line of .registry/history.jsonl shows the move",
                 path=str(self.path),
             ) from None
+        if record.phase is not MigrationPhase.SOURCE_ONLY and not record.move:
+            record = replace(record, move=move_id(self.path.parent, record))
         self._seen = (key, record)
         return record
 

@@ -100,6 +100,7 @@ class Migration(Protocol):
         leave_unreadable: bool = False,
         only_from_epoch: int | None = None,
         force: str | None = None,
+        target: str | None = None,
         progress: Progress | None = None,
     ) -> SwitchReport:
         """Switch to a phase, one step at a time, each verified before it commits.
@@ -108,9 +109,17 @@ class Migration(Protocol):
         operations take long. ``leave_unreadable``: continue although files of the source cannot be
         read; recorded. ``only_from_epoch``: do nothing unless the record has this epoch. ``force``:
         the reason to continue although late writes or foreign holders forbid it; recorded.
+        ``target``: name or URL of the target of the move that begins in phase 0.
 
         Raises Busy (another switch runs), SwitchTimedOut (the gate did not become free),
         PreflightFailed or VerificationFailed; only the completed steps have changed anything.
+        """
+
+    def complete(self, *, actor: str) -> PhaseRecord:
+        """End a move in phase 4: its target is the workspace's store from then on, in phase 0.
+
+        The next move begins with a switch to phase 1. Raises PreflightFailed in another phase, or
+        while removed files are pending deletion or late writes are not resolved.
         """
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:

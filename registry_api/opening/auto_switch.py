@@ -26,7 +26,7 @@ def act_on_target_phase(context: OpenContext) -> None:
     control = PhaseFile(context.workspace / STATE_DIR)
     record = control.read() or PhaseRecord()
     target_phase = settings.phase
-    if target_phase is None or target_phase == record.phase:
+    if target_phase is None or target_phase == record.phase or not _has_target(context, control):
         return
     if settings.auto_switch and target_phase > record.phase and target_phase != record.target_phase:
         other = [
@@ -56,6 +56,14 @@ def act_on_target_phase(context: OpenContext) -> None:
         record.phase,
         target_phase,
     )
+
+
+def _has_target(context: OpenContext, control: PhaseFile) -> bool:
+    """Return whether the move has a target: a registry that no move has touched has none."""
+    record = control.read()
+    if record is not None:
+        return bool(record.target)
+    return not context.opened or "target" in context.settings.model_fields_set
 
 
 def _switch_to_target_phase(

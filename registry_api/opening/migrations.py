@@ -7,12 +7,13 @@ from dataclasses import replace
 from registry_api.errors import BackendMismatch
 from registry_api.migration.phase_file import PhaseFile
 from registry_api.migration.protocol import Migration
-from registry_api.opening.resolve import choose_store
+from registry_api.opening.resolve import choose_store, has_registry
 from registry_api.plugins.context import OpenContext
 from registry_api.plugins.manager import Plugins, load_plugins
 from registry_api.settings import Settings, load_settings
 from registry_api.typed_errors import typed_errors
 from registry_api.workspace.paths import STATE_DIR, has_legacy_registry
+from registry_api.workspace.store_location import public
 
 __all__ = ["open_migration"]
 
@@ -37,12 +38,17 @@ def open_migration(
 def _opened_migration(context: OpenContext) -> Migration:
     settings, plugins = context.settings, context.plugins
     control = PhaseFile(settings.workspace / STATE_DIR)
-    if control.read() is None and not has_legacy_registry(settings.workspace):
+    if control.read() is None and not has_registry(context):
         raise BackendMismatch(
             f"{settings.workspace} holds no registry that could be moved",
             next_step="Name a workspace with --workspace",
         )
-    choose_store(replace(context, settings=settings.model_copy(update={"backend": "auto"})))
+    recorded = control.read() is not None
+    if recorded or settings.backend == "dual" or has_legacy_registry(settings.workspace):
+        settings = settings.model_copy(update={"backend": "auto"})
+    name, location = choose_store(replace(context, settings=settings))
+    if name != "dual":
+        context = replace(context, location=public(f"{name}://{location}" if location else name))
     found: Migration | None = plugins.manager.hook.registry_open_migration(context=context)
     if found is None:
         raise BackendMismatch("no plugin can move registries", next_step="Install registry-backend")

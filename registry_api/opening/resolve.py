@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from registry_api.capabilities import MoveTarget, find_capability
+from registry_api.capabilities import MoveTarget, Stamps, find_capability
 from registry_api.errors import BackendMismatch, SettingsError, Unavailable
 from registry_api.migration.phase import MigrationPhase, PhaseRecord
 from registry_api.migration.phase_file import PhaseFile, refuse_missing
 from registry_api.plugins.context import OpenContext
+from registry_api.roles import ROLE, check_commit
 from registry_api.settings import Settings
 from registry_api.store import RegistryStore
 from registry_api.workspace.paths import SQLITE_FILE, STATE_DIR, has_legacy_registry
 from registry_api.workspace.store_location import public, same_place
 
-__all__ = ["choose_store", "refuse_second_registry"]
+__all__ = ["choose_store", "has_registry", "refuse_role", "refuse_second_registry"]
 
 log = logging.getLogger("registry_backend")
 
@@ -28,7 +29,8 @@ def choose_store(context: OpenContext) -> tuple[str, str]:
     record = control.read()
     if record is not None:
         _warn_of_other_stores(settings, record)
-        if name in {"auto", "dual"} or (name == record.source and record.phase == 0):
+        alone = record.phase == 0 and same_place(settings.backend, record.source)
+        if name in {"auto", "dual"} or alone:
             return "dual", ""
         sides = (record.source, record.target)
         one = name in sides or any(same_place(settings.backend, side) for side in sides)
@@ -70,10 +72,19 @@ def choose_store(context: OpenContext) -> tuple[str, str]:
                 source=settings.source,
                 target=settings.target,
                 target_phase=settings.phase,
+                foreign_writers=settings.source.partition("://")[0] == "json",
             )
             control.advance(0, born)
         return "dual", ""
     return name, location
+
+
+def has_registry(context: OpenContext) -> bool:
+    """Return whether the workspace, or the store that the settings name, holds a registry."""
+    workspace = context.workspace
+    if has_legacy_registry(workspace) or (workspace / STATE_DIR / SQLITE_FILE).exists():
+        return True
+    return context.settings.backend.partition("://")[0] not in {"auto", "dual", "json", "memory"}
 
 
 def _warn_of_other_stores(settings: Settings, record: PhaseRecord) -> None:
@@ -109,6 +120,13 @@ def _held_by_sqlite(context: OpenContext) -> int:
         return 0 if stamped.read_stamp("mirrored") else target.counts().total_tasks
     finally:
         target.close()
+
+
+def refuse_role(store: RegistryStore, context: OpenContext, name: str) -> None:
+    """Refuse a store that a move has left, or that is the replica of another store."""
+    stamped = None if name == "dual" else find_capability(store, Stamps)
+    if stamped is not None and not context.read_only:
+        check_commit(stamped.read_stamp(ROLE))
 
 
 def refuse_second_registry(store: RegistryStore, context: OpenContext, name: str) -> None:

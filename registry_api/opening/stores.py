@@ -15,7 +15,7 @@ from registry_api.migration.gate import Gate
 from registry_api.migration.switch_journal import SwitchJournal
 from registry_api.opening.auto_switch import act_on_target_phase
 from registry_api.opening.migrations import open_migration
-from registry_api.opening.resolve import choose_store, refuse_second_registry
+from registry_api.opening.resolve import choose_store, refuse_role, refuse_second_registry
 from registry_api.plugins.context import OpenContext
 from registry_api.plugins.manager import Plugins, load_plugins
 from registry_api.settings import Settings, load_settings
@@ -24,7 +24,7 @@ from registry_api.typed_errors import typed_errors
 from registry_api.workspace.instance import make_state_folder
 from registry_api.workspace.paths import STATE_DIR
 from registry_api.workspace.processes import Process
-from registry_api.workspace.store_location import usable
+from registry_api.workspace.store_location import public, usable
 from registry_api.wrappers.border import Border
 from registry_api.wrappers.events import observed
 from registry_api.wrappers.gated import GatedStore
@@ -44,6 +44,7 @@ def open_store(
     *,
     plugins: Plugins | None = None,
     read_only: bool = False,
+    gated: bool = True,
     now: Callable[[], datetime] = _now,
 ) -> RegistryStore:
     """Open the configured store; close it when done.
@@ -52,15 +53,18 @@ def open_store(
     registries and no record opens the move json -> sqlite in phase 0; an empty one opens
     ``sqlite``. Naming one store of a recorded move, or a store that would start empty next to an
     existing registry, is refused (BackendMismatch). ``read_only`` changes no registry.
+
+    A persistent store is opened with the gate, so that a move can begin while this process runs.
+    ``gated=False`` opens the named store itself, for tests of a store.
     """
     settings = settings or load_settings()
     plugins = plugins or load_plugins()
     context = OpenContext(settings=settings, plugins=plugins, read_only=read_only, now=now)
     with typed_errors():
-        return Border(_opened(context))
+        return Border(_opened(context, gated=gated))
 
 
-def _opened(context: OpenContext) -> RegistryStore:
+def _opened(context: OpenContext, *, gated: bool) -> RegistryStore:
     plugins, read_only = context.plugins, context.read_only
     name, location = choose_store(context)
     context = replace(context, location=location)
@@ -69,12 +73,16 @@ def _opened(context: OpenContext) -> RegistryStore:
     store = plugins.factory(name)(replace(context, location=_usable(context, name, location)))
     try:
         refuse_second_registry(store, context, name)
+        refuse_role(store, context, name)
     except BaseException:
         store.close()
         raise
-    if not read_only and Capability.PERSISTENT in store.info.capabilities:
-        context = _counted(context)
-    return _wrapped(store, context)
+    if read_only or Capability.PERSISTENT not in store.info.capabilities:
+        return _wrapped(store, context)
+    if not gated:
+        return _wrapped(store, _counted(context))
+    place = public(f"{name}://{location}" if location else name)
+    return _wrapped(*_open_move(replace(context, location=place, opened={place: store})))
 
 
 def _usable(context: OpenContext, name: str, location: str) -> str:
@@ -112,6 +120,8 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
             store = context.plugins.factory("dual")(context)
     except BaseException:
         process.close()
+        for opened in context.opened.values():
+            opened.close()
         raise
     journal = SwitchJournal(folder)
 

@@ -2,6 +2,7 @@
 
 from registry_api.workspace.durable_files import make_whole, replace_file, sync_folder, write_file
 from registry_api.workspace.file_lock import Flock, ForkSafeLock, acquire_within, holders_in_words
+from registry_api.workspace.holders import open_elsewhere, wait_until_released
 from registry_api.workspace.instance import (
     boot,
     copied_from,
@@ -9,6 +10,7 @@ from registry_api.workspace.instance import (
     machine,
     make_state_folder,
     place_of,
+    registry_id,
 )
 from registry_api.workspace.lock_timeout import (
     answering,
@@ -51,6 +53,7 @@ __all__ = [
     "make_state_folder",
     "make_whole",
     "note_wait",
+    "open_elsewhere",
     "open_owned",
     "operator_token",
     "patience",
@@ -58,10 +61,12 @@ __all__ = [
     "public",
     "quantile",
     "reader_token",
+    "registry_id",
     "replace_file",
     "same_place",
     "sync_folder",
     "usable",
+    "wait_until_released",
     "within",
     "write_file",
 ]

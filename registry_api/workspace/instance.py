@@ -21,7 +21,15 @@ import orjson
 from registry_api.workspace.durable_files import make_whole
 from registry_api.workspace.ownership import make_folder
 
-__all__ = ["boot", "copied_from", "instance_of", "machine", "make_state_folder", "place_of"]
+__all__ = [
+    "boot",
+    "copied_from",
+    "instance_of",
+    "machine",
+    "make_state_folder",
+    "place_of",
+    "registry_id",
+]
 
 _NAME = "instance.json"
 
@@ -73,6 +81,11 @@ def instance_of(folder: Path) -> str:
     except OSError:
         return ""
     return _digest(f"{_read(folder).get('id', '')} {sorted(place.items())}")
+
+
+def registry_id(folder: Path) -> str:
+    """Return the id of this registry, which its copies share; "" if there is none yet."""
+    return str(_read(folder).get("id", ""))
 
 
 def place_of(workspace: Path) -> str:

@@ -72,7 +72,7 @@ def test_the_summary_for_people(tmp_path, capsys):
     code, out, _ = run(capsys, "--workspace", workspace)
     assert code == 0
     assert "Nothing is running. 1 task is marked active but silent since 17 October 2025." in out
-    assert "0 JSON ●──○ 1──○ 2" in out
+    assert "0 json ●──○ 1──○ 2" in out
     assert "jsonl_architecture_planner-215640-c3f469" in out
 
 

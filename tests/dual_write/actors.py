@@ -169,7 +169,7 @@ def _watch_calls(stops, kind, names):
 def _watch_switch(stops):
     _watch_calls(stops, SwitchJournal, ("write", "clear"))
     _watch_calls(stops, PhaseFile, ("advance",))
-    _watch_calls(stops, JsonMigrationSource, ("freeze", "sweep", "thaw"))
+    _watch_calls(stops, JsonMigrationSource, ("fence", "sweep", "unfence"))
 
 
 def _watch_target(stops, *, reads):

@@ -105,7 +105,7 @@ def test_real_registries_move_there_and_back(tmp_path, capsys, name, records):
     _, found = cli(capsys, "status", "--json", "--workspace", workspace)
     assert found["migration"] | {"verified": None} == {
         "phase": 0,
-        "name": "JSON_ONLY",
+        "name": "SOURCE_ONLY",
         "epoch": 4,
         "writer_of_record": "json",
         "verified": None,

@@ -846,11 +846,11 @@ def test_a_template_is_kept_in_turn(workspace):
 
         def prepare():
             with at_most(0.05):
-                migration_source.prepare_freeze()
+                migration_source.prepare_fence()
 
         with pytest.raises(Busy):
             other.submit(prepare).result()
-    migration_source.prepare_freeze()
+    migration_source.prepare_fence()
 
 
 def test_a_killed_replacement_whose_document_was_removed(workspace, monkeypatch, tmp_path_factory):

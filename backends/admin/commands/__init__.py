@@ -4,6 +4,7 @@ Importing them registers them with ``backends.admin.app``.
 """
 
 from backends.admin.commands import (
+    complete,
     demo,
     diff,
     doctor,
@@ -19,6 +20,7 @@ from backends.admin.commands import (
 )
 
 __all__ = [
+    "complete",
     "demo",
     "diff",
     "doctor",

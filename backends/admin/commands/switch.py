@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from typing import Annotated
 
@@ -17,8 +16,12 @@ from registry_api.errors import (
 
 @app.command
 def switch(
-    to: str | None = None,
+    phase: str | None = None,
+    /,
     *,
+    to: Annotated[
+        str | None, Parameter(help="the target of the move that begins: a store's name or URL")
+    ] = None,
     workspace: Workspace = None,
     json: Json = False,
     dry_run: Annotated[
@@ -44,13 +47,14 @@ def switch(
 ) -> int:
     """Move to another migration phase: 0 to 4, a name, next or back; default: REGISTRY_PHASE.
 
+    A switch from phase 0 begins a move to the store of --to, else of REGISTRY_TARGET.
+
     Each step fills and verifies the target while writers continue, then makes them wait briefly
     while the phase changes. If a check fails, nothing is changed. With --guard it steps back by
     itself if calls fail, answers differ or latency rises, and exits 3.
 
     Example: registry-backend switch next --guard 10m
     """
-    import getpass
     from dataclasses import asdict, replace
 
     from backends.admin.guard import Guard, seconds_of
@@ -69,26 +73,27 @@ def switch(
         )
     watched = None if guard is None else seconds_of(guard)
     settings, code = load_settings(workspace), OK
-    if to is None:
+    if phase is None:
         if settings.phase is None:
             raise UsageError(
                 "no phase was given, and REGISTRY_PHASE is not set",
                 next_step="registry-backend switch next, or set REGISTRY_PHASE",
             )
-        to = str(settings.phase)
+        phase = str(settings.phase)
     with closing(open_migration(settings, read_only=dry_run)) as migration:
         # Not from migration.status(), which counts records and waits for every locked document.
-        phase = phase_named(to, (recorded_move(settings) or PhaseRecord()).phase)
+        aim = phase_named(phase, (recorded_move(settings) or PhaseRecord()).phase)
         watch = None if watched is None or dry_run else Guard(settings)
         with progress_shown() as progress:
             report = migration.switch(
-                phase,
-                actor=_user(getpass.getuser),
+                aim,
+                actor=user(),
                 dry_run=dry_run,
                 timeout=timeout,
                 json_is_truth=json_is_truth,
                 leave_unreadable=leave_unreadable,
                 force=reason,
+                target=to,
                 progress=progress,
             )
             if watch is not None and report.steps:
@@ -109,17 +114,22 @@ def switch(
     return answer(found, show_switch, as_json=json, code=code)
 
 
-def _user(name: Callable[[], str]) -> str:
+def user() -> str:
+    """Return the name of the user who runs the command."""
+    import getpass
+
     try:
-        return name()
+        return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "unknown"  # a container may have no passwd entry for its user
 
 
 @app.command
 def plan(
-    to: str,
+    phase: str,
+    /,
     *,
+    to: Annotated[str | None, Parameter(help="as for switch")] = None,
     workspace: Workspace = None,
     json: Json = False,
     json_is_truth: Annotated[bool, Parameter(negative="", help="as for switch")] = False,
@@ -130,7 +140,8 @@ def plan(
     Example: registry-backend plan 2
     """
     return switch(
-        to,
+        phase,
+        to=to,
         workspace=workspace,
         json=json,
         dry_run=True,

@@ -84,7 +84,7 @@ def run_demo(
                 rows.append(_switched(migration, MigrationPhase(phase), rows[-1], progress))
                 if phase == MigrationPhase.READ_MIGRATION:
                     legacy_programs.start()
-                if phase == MigrationPhase.JSON_ONLY:
+                if phase == MigrationPhase.SOURCE_ONLY:
                     # Back in phase 0: everything must be in the documents and logs alone.
                     _count(workspace, acks, "json", rows, lost_only=True)
             _load(rows[-1], seconds, acks, say)

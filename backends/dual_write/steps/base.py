@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from backends.dual_write.replicator import Replicator
+from backends.dual_write.role_stamps import Roles
 from backends.dual_write.throttle import Throttle
-from registry_api.capabilities import LateWrite, MigrationSource, provides
+from registry_api.capabilities import ForeignWriters, LateWrite, MigrationSource, provides
 from registry_api.errors import (
     CorruptDocument,
     PreflightFailed,
     TaskNotFound,
 )
-from registry_api.migration import PhaseRecord, Progress, VerifyReport
+from registry_api.migration import MigrationPhase, PhaseRecord, Progress, VerifyReport
 from registry_api.records import Head, TaskSnapshot
+from registry_api.roles import Role, RoleStamp
 from registry_api.store import RegistryStore
 
 __all__ = ["BaseStep", "Step", "StepContext"]
@@ -30,12 +32,15 @@ __all__ = ["BaseStep", "Step", "StepContext"]
 class StepContext:
     """The stores, settings and notes of a step.
 
-    ``heads`` returns the source's heads. ``keep_logs`` wraps the target so that it writes the logs,
-    even if the settings turn them off: after a rollback they are the record. Only steps that need
+    ``record`` returns the phase record as it is now. ``heads`` returns the source's heads.
+    ``keep_logs`` wraps the target so that it writes the logs, even if the settings turn them off:
+    after a rollback they are the record of a source that keeps logs. Only steps that need
     the target open it, so that a rollback from a broken target works.
     """
 
-    source: RegistryStore
+    open_source: Callable[[], RegistryStore]
+    record: Callable[[], PhaseRecord]
+    roles: Roles
     open_replicator: Callable[[], Replicator]
     throttle: Throttle
     keep_logs: Callable[[RegistryStore], RegistryStore]
@@ -58,14 +63,50 @@ class StepContext:
     @property
     def migration_source(self) -> MigrationSource:
         """Return the source; raise PreflightFailed if it is not a MigrationSource."""
-        # Opens the target too: no step that changes documents may begin if the target is lost.
+        # Opens the target too: no step that changes the source may begin if the target is lost.
         source = self.replicator.source
         if not provides(source, MigrationSource):
             raise PreflightFailed(
-                f"the store {source.info.name!r} cannot be frozen and retired as a source",
+                f"the store {source.info.name!r} cannot be fenced and retired as a source",
                 next_step="Stay in phase 2: only a store that implements MigrationSource can",
             )
         return source
+
+    @property
+    def foreign(self) -> ForeignWriters | None:
+        """Return the source if programs outside the contract edit its files, else None."""
+        if (
+            self.record().phase >= MigrationPhase.WRITE_CUTOVER
+            and not self.record().foreign_writers
+        ):
+            return None  # known without opening a source that the move has removed
+        source = self.source
+        return source if provides(source, ForeignWriters) else None
+
+    @property
+    def source(self) -> RegistryStore:
+        """The source of the move."""
+        return self.open_source()
+
+    def fence_stamp(self) -> RoleStamp:
+        """Return the stamp of a store that is fenced while the switch is not committed."""
+        return self.roles.stamp(self.record(), Role.FENCED)
+
+    def writer_stamp(self) -> RoleStamp:
+        """Return the stamp of the writer of record."""
+        return self.roles.stamp(self.record(), Role.WRITER)
+
+    def settle_roles(self) -> None:
+        """Give both stores the roles that the phase record says; close the old writer first."""
+        record = self.record()
+        target, writer = self.replicator.target, record.writer
+        if record.phase >= MigrationPhase.WRITE_CUTOVER:
+            if record.phase is MigrationPhase.WRITE_CUTOVER:
+                self.roles.give(self.source, record, Role.FENCED, writer=writer)
+            self.roles.give(target, record, Role.WRITER)
+        else:
+            self.roles.give(target, record, Role.REPLICA, writer=writer)
+            self.roles.give(self.source, record, Role.WRITER)
 
     def now(self, task_id: str) -> TaskSnapshot | None:
         """Return the task's state in the target, None if it has none."""
@@ -75,14 +116,16 @@ class StepContext:
             return None
 
     def set_late_writes_aside(self) -> None:
-        """Keep late writes to frozen documents in conflicts/, with a note for each."""
-        found = self.migration_source.late_writes(self.now)
+        """Keep late writes to the fenced source in conflicts/, with a note for each."""
+        if self.foreign is None:
+            return
+        found = self.foreign.late_writes(self.now)
         self.notes += [
             f"{_name(s)}: a late write after the cut-over, kept: {s.kept}" for s in found
         ]
 
     def retire(self, archive: str | None) -> None:
-        """Remove the archived documents; nothing to do if None (a workspace created in phase 4)."""
+        """Remove what was archived; nothing to do if None (a workspace created in phase 4)."""
         if archive is None:
             return
         progress = self.progress
@@ -97,13 +140,13 @@ class StepContext:
         except CorruptDocument as error:
             # The switch is committed: keep the documents rather than block the whole registry.
             again = "to make another archive: registry-backend switch 3, then 4"
-            self.notes.append(f"no document was removed: {error.message}; {again}")
+            self.notes.append(f"nothing was removed: {error.message}; {again}")
             return
         self.notes += [f"{_name(s)}: a late write after archiving, kept: {s.kept}" for s in found]
         left = self.migration_source.retiring()
         if left:
             self.notes.append(
-                f"{left} removed document(s) are pending deletion; `recover` deletes them"
+                f"{left} removed file(s) are pending deletion; `recover` deletes them"
             )
 
 
@@ -115,7 +158,7 @@ class Step(Protocol):
     """One step between adjacent phases."""
 
     verified: VerifyReport | None
-    touches_files: bool  # while the gate is held: an interruption must be recovered first
+    is_marked: bool  # it changes files or roles while the gate is held: recovered first
 
     def prepare(self) -> int:
         """Do the long part while writers continue; returns how many tasks were copied."""
@@ -142,7 +185,7 @@ class BaseStep:
 
     context: StepContext
     verified: VerifyReport | None = None
-    touches_files: bool = False
+    is_marked: bool = False
 
     def prepare(self) -> int:
         """See Step.prepare."""

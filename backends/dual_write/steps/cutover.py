@@ -1,4 +1,4 @@
-"""2 to 3: the documents are frozen and the target becomes the writer of record."""
+"""2 to 3: the source is fenced and the target becomes the writer of record."""
 
 from __future__ import annotations
 
@@ -14,32 +14,39 @@ _MOMENT = 0.05  # seconds to wait for a locked document while all callers wait
 
 @dataclass(slots=True)
 class CutOver(Sync):
-    """2 to 3: the documents are frozen, the target becomes the writer of record."""
+    """2 to 3: the source is fenced, the target becomes the writer of record."""
 
-    touches_files: bool = True
+    is_marked: bool = True
 
     def prepare(self) -> int:
         """See Step.prepare."""
         context = self.context
-        context.notes += [
-            f"open in another process: {h}" for h in context.migration_source.holders()
-        ]
-        context.migration_source.prepare_freeze()
+        _ = context.migration_source
+        if context.foreign is not None:
+            context.notes += [f"open in another process: {h}" for h in context.foreign.holders()]
+            context.foreign.prepare_fence()
         # dataclass(slots=True) makes a new class, which super() without arguments does not know.
         return Sync.prepare(self)
 
     def final_sync(self) -> int:
-        """See Step.final_sync."""
-        return self._settle(self.context.migration_source.freeze(self.seen))
+        """See Step.final_sync: fence first, so that nothing is committed after the comparison."""
+        context = self.context
+        return self._settle(context.migration_source.fence(context.fence_stamp(), self.seen))
 
     def undo(self) -> None:
         """See Step.undo."""
-        self.context.migration_source.thaw()
+        context = self.context
+        context.migration_source.unfence(context.writer_stamp())
 
     def finalize(self) -> None:
         """See Step.finalize."""
-        # A legacy program that waited for a document's lock may have written while the other
-        # documents were being frozen.
-        with at_most(_MOMENT):  # a write to a locked document becomes a late write
-            moved = self.context.migration_source.sweep()
-        self.context.replicator.catch_up_all(moved)
+        context = self.context
+        if context.roles.is_writer(context.replicator.target, context.record()):
+            return  # finalized before: writers have committed since
+        if context.foreign is not None:
+            # A legacy program that waited for a document's lock may have written while the other
+            # documents were being fenced.
+            with at_most(_MOMENT):  # a write to a locked document becomes a late write
+                moved = context.foreign.sweep()
+            context.replicator.catch_up_all(moved)
+        context.settle_roles()

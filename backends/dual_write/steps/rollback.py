@@ -1,4 +1,4 @@
-"""Steps back: 3 to 2 brings the documents up to date; 2 to 1 and 1 to 0 need no target."""
+"""Steps back: 3 to 2 brings the source up to date; 2 to 1 and 1 to 0 need no target."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from backends.dual_write.comparison import verify_tasks
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.steps.base import BaseStep
 from backends.dual_write.steps.sync import narrow, require_equal, settle
-from registry_api.capabilities import Logged, MigrationSource, provides
+from registry_api.capabilities import Logged, provides
 from registry_api.client import all_tasks
 from registry_api.errors import (
     Busy,
     RegistryError,
 )
 from registry_api.records import Head, TaskQuery
+from registry_api.roles import Role
 from registry_api.store import RegistryStore
 
 __all__ = ["Rollback", "StepDown"]
@@ -26,10 +27,10 @@ class StepDown(BaseStep):
 
     def final_sync(self) -> int:
         """See Step.final_sync."""
-        source = self.context.source
-        if provides(source, MigrationSource):
+        foreign = self.context.foreign
+        if foreign is not None:
             try:
-                source.settle()
+                foreign.settle()
             except Busy:
                 raise
             except RegistryError as error:
@@ -42,9 +43,9 @@ class StepDown(BaseStep):
 
 @dataclass(slots=True)
 class Rollback(BaseStep):
-    """3 to 2: the frozen documents are brought up to the target's revisions, then thawed."""
+    """3 to 2: the source catches up with the target, and becomes the writer of record again."""
 
-    touches_files: bool = True
+    is_marked: bool = True
     seen: dict[str, Head] = field(default_factory=dict)
 
     def _replicator(self) -> Replicator:
@@ -55,10 +56,11 @@ class Rollback(BaseStep):
 
     def prepare(self) -> int:
         """See Step.prepare."""
-        context, replicator = self.context, self._replicator()
+        context, replicator, record = self.context, self._replicator(), self.context.record()
         context.set_late_writes_aside()
         # A missing document could not be written in phase 2.
         context.migration_source.reinstate(None)
+        context.roles.give(context.source, record, Role.REPLICA, writer=record.writer)
         logged = context.keep_logs(context.replicator.target)
         if provides(logged, Logged):
             logged.reconcile()
@@ -78,8 +80,9 @@ class Rollback(BaseStep):
         return len(behind)
 
     def final_sync(self) -> int:
-        """See Step.final_sync."""
-        replicator = self._replicator()
+        """See Step.final_sync: fence first, so that nothing is committed after the comparison."""
+        context, replicator = self.context, self._replicator()
+        context.roles.give(context.replicator.target, context.record(), Role.FENCED)
         nowhere = Head()
         moved = [
             task.task_id
@@ -90,11 +93,15 @@ class Rollback(BaseStep):
 
     def undo(self) -> None:
         """See Step.undo."""
-        self.context.migration_source.keep_frozen()
+        if self.context.foreign is not None:
+            self.context.foreign.keep_fenced()
+        self.context.settle_roles()
 
     def finalize(self) -> None:
         """See Step.finalize."""
-        self.context.migration_source.thaw()
+        context, record = self.context, self.context.record()
+        context.roles.give(context.replicator.target, record, Role.REPLICA, writer=record.writer)
+        context.migration_source.unfence(context.writer_stamp())
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:

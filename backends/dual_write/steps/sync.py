@@ -35,6 +35,7 @@ class Sync(BaseStep):
     def prepare(self) -> int:
         """See Step.prepare."""
         context, replicator = self.context, self.context.replicator
+        context.settle_roles()
         task_ids = list(context.heads())
         done = context.catch_up(task_ids, context.progress)
         seen = context.heads()
@@ -55,8 +56,8 @@ class Sync(BaseStep):
         )
 
     def _settle(self, moved: dict[str, Head]) -> int:
-        replicator, source = self.context.replicator, self.context.source
-        with source.as_recorded() if provides(source, MigrationSource) else nullcontext():
+        replicator, foreign = self.context.replicator, self.context.foreign
+        with foreign.as_recorded() if foreign is not None else nullcontext():
             return settle(replicator, list(moved), self.seen)
 
 

@@ -39,7 +39,7 @@ class Freezing:
         return _differing(heads, seen)
 
     def settle(self) -> None:
-        """See MigrationSource.settle."""
+        """See ForeignWriters.settle."""
         failed: RegistryError | None = None
         for name in pending_numbers(self._shared.folder("intents")):
             try:
@@ -54,7 +54,7 @@ class Freezing:
             raise failed
 
     def prepare(self) -> None:
-        """See MigrationSource.prepare_freeze."""
+        """See ForeignWriters.prepare_fence."""
         record: Record = {"modes": {}, "strangers": {}}
         for task in self._store.tasks.all():
             document, _ = task.frozen_document, task.freezer  # made before the gate is held
@@ -72,7 +72,7 @@ class Freezing:
         self._before.write(record)
 
     def freeze(self, seen: Mapping[str, Head]) -> dict[str, Head]:
-        """See MigrationSource.freeze."""
+        """See MigrationSource.fence."""
         self.settle()
         self._shared.freezing.add(self._shared.epoch())
         heads = {name: self._store.tasks.held(name).freezer.freeze() for name in self._present()}
@@ -89,17 +89,17 @@ class Freezing:
         return sorted({n for n in names if n in held} | new)
 
     def sweep(self) -> dict[str, Head]:
-        """See MigrationSource.sweep."""
+        """See ForeignWriters.sweep."""
         heads = {name: self._store.tasks.held(name).freezer.sweep() for name in self._present()}
         return {name: head for name, head in heads.items() if head is not None}
 
     def keep_frozen(self) -> None:
-        """See MigrationSource.keep_frozen."""
+        """See ForeignWriters.keep_fenced."""
         for name in self._present():
             set_writable(self._shared.layout.document(name), writable=False)
 
     def frozen_documents(self) -> int:
-        """See MigrationSource.frozen_documents."""
+        """See ForeignWriters.frozen_documents."""
         if not self._before.path.exists():
             return frozen_without_record(self._shared.layout)
         modes = self._before.read()["modes"]
@@ -113,7 +113,7 @@ class Freezing:
         )
 
     def thaw(self) -> None:
-        """See MigrationSource.thaw."""
+        """See MigrationSource.unfence."""
         modes = self._before.read()["modes"]
         for name in self._present():
             mode = modes.get(name, USUAL_MODE)

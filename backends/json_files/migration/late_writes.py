@@ -30,7 +30,7 @@ class LateWritesOfAll:
         self._list = frozen_list
 
     def keep_new(self, now: Now) -> tuple[LateWrite, ...]:
-        """See MigrationSource.late_writes."""
+        """See ForeignWriters.late_writes."""
         out, strangers = [], self._before.read()["strangers"]
         for name in self._shared.layout.tasks():
             with suppress(RegistryError, OSError):
@@ -65,12 +65,12 @@ class LateWritesOfAll:
         return original.journal.hash == content_hash(data)
 
     def kept(self) -> tuple[str, ...]:
-        """See MigrationSource.kept_late_writes."""
+        """See ForeignWriters.kept_late_writes."""
         folder = self._shared.layout.state / "conflicts"
         return tuple(str(p) for p in sorted(folder.glob("*straggler-*.report")))
 
     def differences(self) -> tuple[str, ...]:
-        """See MigrationSource.frozen_differences."""
+        """See ForeignWriters.frozen_differences."""
         return tuple(
             f"{self._shared.layout.document(task.task_id)}: {what}"
             for task in self._store.tasks.all()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from backends.json_files.document.text import content_hash
 from backends.json_files.legacy.layout import DOCUMENT
 from backends.json_files.migration.before_freeze import USUAL_MODE, BeforeFreeze
 from backends.json_files.migration.global_list import FrozenList, read_file
-from backends.json_files.migration.holders import open_elsewhere
 from backends.json_files.migration.late_writes import LateWritesOfAll
 from backends.json_files.store import JsonFilesStore
 from backends.json_files.task.late_writes import Now
 from registry_api.capabilities import LateWrite
 from registry_api.errors import CorruptDocument
+from registry_api.workspace import wait_until_released
 
 __all__ = ["Counted", "Retirement"]
 
@@ -89,7 +88,7 @@ class Retirement:
         for path in manifest:
             self._set_aside(path, retired)
         aside = {path: retired / path.replace("/", "!") for path in manifest}
-        held = self._wait_until_released(aside.values(), wait, patience, progress)
+        held = wait_until_released(aside.values(), wait=wait, patience=patience, progress=progress)
         for path, place in aside.items():
             data = None if place in held else read_file(place)
             if data is None:
@@ -112,27 +111,6 @@ class Retirement:
             there.rename(place)
         else:
             self._store.tasks.held(task_id).frozen_document.move_to(place)
-
-    @staticmethod
-    def _wait_until_released(
-        paths: Iterable[Path], wait: float, patience: float, progress: Counted | None
-    ) -> set[Path]:
-        """Wait until the files were moved ``wait`` seconds ago and nobody has them open.
-
-        Waits at most ``patience`` seconds; returns the files that must not be removed yet.
-        """
-        start = time.monotonic()
-        # Renaming a file sets its ctime.
-        ages = {p: time.time() - p.stat().st_ctime for p in paths if p.exists()}
-        while True:
-            passed = time.monotonic() - start
-            held = {p for p, age in ages.items() if age + passed < wait}
-            held |= {path for _, path in open_elsewhere(ages.keys() - held)}
-            if not held or passed >= patience:
-                return held
-            if progress is not None:
-                progress(min(int(passed), int(wait)), int(wait))
-            time.sleep(max(0.0, min(0.5, patience - passed)))
 
     def retiring(self) -> int:
         """See MigrationSource.retiring."""

@@ -24,7 +24,7 @@ _AS_RECORDED = ContextVar("as_recorded", default=False)
 
 @contextmanager
 def as_recorded() -> Iterator[None]:
-    """See MigrationSource.as_recorded."""
+    """See ForeignWriters.as_recorded."""
     token = _AS_RECORDED.set(True)
     try:
         yield

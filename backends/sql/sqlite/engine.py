@@ -65,7 +65,10 @@ class SqliteEngine:
     checkpoint that resets the log during another connection's commit can lose that commit.
     """
 
-    def __init__(self, path: Path, *, timeout: float, durable: bool, read_only: bool) -> None:
+    def __init__(
+        self, path: Path, *, timeout: float, durable: bool, read_only: bool, create: bool = True
+    ) -> None:
+        """``create=False``: the file is neither opened nor created before ``prepare`` is called."""
         self._idle: deque[Connection] = deque()
         # The files of a store that was never closed must not stay open until the process ends. Not
         # by __del__: in a reference cycle the collector may finalize the connections first.
@@ -83,7 +86,8 @@ class SqliteEngine:
         self._unsynced = False
         _engines.add(self)
         try:
-            self._prepare()
+            if create:
+                self.prepare()
         except BaseException:
             self.close()
             raise
@@ -235,6 +239,21 @@ class SqliteEngine:
             raise
         self._give_back(connection)
 
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Give a connection without a transaction while no other process of ours writes."""
+        connection = self._borrow()
+        try:
+            with self._writer_queue.taken(patience(self._timeout)):
+                yield connection
+        except sqlite3.Error as error:
+            self._discard(connection)
+            raise self._translated(error) from error
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
+
     def _begin(self, connection: Connection, deadline: float) -> None:
         """Begin a write transaction; wait until the deadline for a program that does not queue.
 
@@ -311,7 +330,7 @@ class SqliteEngine:
 
     # -- the file ----------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Create an empty database, upgrade an older one, refuse a newer one."""
         try:
             if not self._read_only:

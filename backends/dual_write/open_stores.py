@@ -1,0 +1,63 @@
+"""The open stores of a workspace: opened when first needed, closed when a move has left them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+from backends.dual_write.best_effort import answering_target
+from registry_api.errors import RegistryError
+from registry_api.migration import PhaseRecord
+from registry_api.store import RegistryStore
+
+__all__ = ["OpenStores"]
+
+Open = Callable[[str, PhaseRecord], RegistryStore]
+Log = Callable[[RegistryStore, PhaseRecord], RegistryStore]
+
+
+class OpenStores:
+    """The open stores by name or URL, each also with the logs that are kept for it."""
+
+    def __init__(
+        self, open_store: Open, keep_logs: Log, opened: Mapping[str, RegistryStore] | None = None
+    ) -> None:
+        self._open = open_store
+        self._keep_logs = keep_logs
+        self._lock = threading.RLock()
+        self._stores: dict[str, RegistryStore] = dict(opened or {})
+        self._logged: dict[str, RegistryStore] = {}
+
+    def get(self, place: str, record: PhaseRecord) -> RegistryStore:
+        """Return the store of a name or URL; raises what opening it raises."""
+        found = self._stores.get(place)
+        if found is not None:
+            return found
+        with self._lock:
+            if place not in self._stores:
+                self._stores[place] = self._open(place, record)
+            return self._stores[place]
+
+    def logged(self, place: str, record: PhaseRecord) -> RegistryStore:
+        """Return the store, wrapped so that its commits are logged, where logs are kept."""
+        found = self._logged.get(place)
+        if found is not None:
+            return found
+        with self._lock:
+            if place not in self._logged:
+                self._logged[place] = self._keep_logs(self.get(place, record), record)
+            return self._logged[place]
+
+    def keep_only(self, places: Collection[str]) -> None:
+        """Close the stores of other places; one that fails to close, or hangs, is left."""
+        with self._lock:
+            gone = [place for place in self._stores if place not in places]
+            for place in gone:
+                self._logged.pop(place, None)
+                with suppress(RegistryError, OSError), answering_target():
+                    self._stores.pop(place).close()
+
+    def close(self) -> None:
+        """Close every store."""
+        self.keep_only(())
