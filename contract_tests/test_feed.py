@@ -114,3 +114,35 @@ def test_follow_misses_nothing_and_repeats_nothing(harness: Harness) -> None:
     for task in ("t1", "t2"):
         revisions = [c.revision for c in seen if c.changeset.task_id == task]
         assert revisions == list(range(1, 32))
+
+
+def test_a_reader_of_the_feed_sees_every_new_task(harness: Harness) -> None:
+    """Semantics 6: while others create tasks, a reader that goes on from its last cursor sees each
+    creation.
+    """
+    store, seen, done = harness.open(), list[Change](), threading.Event()
+
+    def create(name: str) -> None:
+        for n in range(20):
+            build.make(store, f"{name}{n}")
+
+    def read() -> None:
+        after: FeedCursor | None = None
+        while True:
+            ended = done.is_set()
+            while page := store.changes(after):
+                seen.extend(page)
+                after = page[-1].cursor
+            if ended:
+                return
+
+    reader = threading.Thread(target=read)
+    threads = [threading.Thread(target=create, args=(f"{w}-",)) for w in "abc"]
+    for thread in (reader, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    reader.join()
+    assert [c.cursor for c in seen] == [c.cursor for c in store.changes(limit=1000)]
+    assert len(seen) == 60

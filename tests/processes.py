@@ -83,11 +83,13 @@ def lost(workspace, acks, *, where="json"):
 # -- programs ------------------------------------------------------------------------------------
 
 
-def write(workspace, acks, name, tasks, options=None):
-    """Report, add findings, spawn agents and create tasks without a pause, until killed."""
+def write(workspace, acks, name, tasks, options=None, *, pause=0.0):
+    """Report, add findings, spawn agents and create tasks, until killed; ``pause``: seconds between
+    two writes."""
     store, rng = opened(workspace, **(options or {})), random.Random(name)
     with Path(acks).open("a", buffering=1) as out:
         for n in range(10**9):
+            time.sleep(pause)
             kind, task, key = _write_once(store, rng.choice(tasks), name, n)
             out.write(f"{kind} {task} {key} {time.monotonic()}\n")
 

@@ -218,10 +218,14 @@ class JsonFilesStore:
         check_limit(limit)
         self.tasks.check_open()
         if task_id is None:
-            tasks = list(self.tasks.readable())
+            for _ in self.tasks.readable():
+                pass  # settles each task and absorbs foreign edits
             feed_id, below = self._settled_feed()
+            # Every number below the bound is in a journal by now. The tasks are listed again: one
+            # that was created since then has such a number, too.
+            tasks = list(self.tasks.all())
             for task in tasks:
-                task.journal.refresh()  # every number below the bound is in a journal by now
+                task.journal.refresh()
         else:
             # One journal is in order by itself: what is in it is committed, whatever others write.
             tasks = self._one(task_id)

@@ -33,6 +33,7 @@ GROUPS = {
     "test_feed": "feed",
     "test_pages": "read and list",
     "test_move_target": "move target",
+    "test_role": "role",
     "test_race": "race",
     "test_process": "process",
     "test_crash": "crash",

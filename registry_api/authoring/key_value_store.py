@@ -264,12 +264,25 @@ class KeyValueStore:
             return self._apply(batch, line, change)
 
     def _apply(
-        self, batch: Batch, line: TaskLine | None, change: Change, *, again: bool = False
+        self,
+        batch: Batch,
+        line: TaskLine | None,
+        change: Change,
+        *,
+        again: bool = False,
+        states: dict[str, TaskState] | None = None,
     ) -> Commit:
-        """Apply a change; with ``again``, an append whose exact record is stored counts as done."""
+        """Apply a change; with ``again``, an append whose exact record is stored counts as done.
+
+        ``states`` holds the tasks' states within a batch of many changes: reading one takes as long
+        as the task is large.
+        """
         changeset = change.changeset
         task_id = changeset.task_id
-        state = state_of(batch, task_id) if line else TaskState.created_by(changeset)
+        states = {} if states is None else states
+        if task_id not in states:
+            states[task_id] = state_of(batch, task_id) if line else TaskState.created_by(changeset)
+        state = states[task_id]
         before = state.copy()
         line = line or TaskLine(lineage=change.lineage)
 
@@ -329,10 +342,13 @@ class KeyValueStore:
         """See MoveTarget.apply_all."""
         with self._writing() as batch:
             check_replication(_role(batch))
+            states: dict[str, TaskState] = {}
             for change in changes:
-                self._apply_next(batch, change)
+                self._apply_next(batch, change, states)
 
-    def _apply_next(self, batch: Batch, change: Change) -> Commit:
+    def _apply_next(
+        self, batch: Batch, change: Change, states: dict[str, TaskState] | None = None
+    ) -> Commit:
         task_id = change.changeset.task_id
         before = replayed(batch, change.changeset, change.digest)
         if before is not None:
@@ -347,7 +363,8 @@ class KeyValueStore:
                 f"feed number {change.cursor.number} is taken",
                 next_step="Bring the task up to date with replace",
             )
-        return self._apply(batch, TaskLine.read(batch, task_id), change, again=True)
+        line = TaskLine.read(batch, task_id)
+        return self._apply(batch, line, change, again=True, states=states)
 
     def _adopt_feed(self, batch: Batch, feed_id: str) -> None:
         """Continue the source's feed.
