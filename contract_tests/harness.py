@@ -16,6 +16,7 @@ from typing import Self
 from contract_tests.call_recorder import History, recorded_calls
 from registry_api import (
     Capability,
+    OpenContext,
     Plugins,
     RegistryStore,
     StoreInfo,
@@ -96,6 +97,16 @@ class Harness:
     def open_for_reading(self) -> RegistryStore:
         """Return a store that refuses commits; needs PERSISTENT."""
         return self._open(read_only=True)
+
+    def open_removed(self) -> RegistryStore:
+        """Return the store itself as a move opens a source that it has removed."""
+        settings = load_settings(self.workspace, env=self.environment())
+        name, _, location = settings.backend.partition("://")
+        context = OpenContext(
+            settings=settings, plugins=_plugins(), location=location, removed=True
+        )
+        store = _plugins().factory(name)(context)
+        return recorded_calls(self._stack.enter_context(closing(store)), self.history)
 
     def spawn(self, module: str, *args: str) -> subprocess.Popen[str]:
         """Start ``python -m module args`` on the same registry."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry_api import errors
 from registry_api.capabilities import (
+    ForeignWriters,
     Legacy,
     Logged,
     MigrationSource,
@@ -80,6 +81,7 @@ __all__ = [
     "Delete",
     "FeedCursor",
     "Finding",
+    "ForeignWriters",
     "Handover",
     "Head",
     "Kind",

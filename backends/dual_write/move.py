@@ -12,6 +12,7 @@ from backends.dual_write.session import Session
 from backends.dual_write.status import read_status
 from backends.dual_write.store import DualWriteStore
 from backends.dual_write.switch import plan, switch
+from backends.dual_write.take_over import take_over
 from backends.dual_write.verify import diff, verify
 from registry_api.capabilities import Reconciled
 from registry_api.migration import (
@@ -94,6 +95,10 @@ class Move:
     def recover(self, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
         """See Migration.recover."""
         return recover(self._session, dry_run=dry_run, wait=wait)
+
+    def take_over(self) -> tuple[str, ...]:
+        """See Migration.take_over."""
+        return take_over(self._session)
 
     def history(self) -> list[dict[str, Any]]:
         """See Migration.history."""

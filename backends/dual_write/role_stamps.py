@@ -61,19 +61,19 @@ class Roles:
         A store inside the workspace was copied with it, and is the copy's own.
         """
         stamp = self.of(store)
-        if stamp is None or not stamp.registry:
+        inside = Path(store.info.location or "").is_relative_to(self._workspace)
+        if stamp is None or not stamp.registry or inside:
             return
         if stamp.registry != registry_id(self._folder):
             raise BackendMismatch(
                 f"{place} belongs to the registry in {stamp.workspace} (it is its {stamp.role})",
                 next_step="Name another store; to use that one, end the move of its registry first",
             )
-        inside = Path(store.info.location or "").is_relative_to(self._workspace)
-        if stamp.instance != instance_of(self._folder) and not inside:
+        if stamp.instance != instance_of(self._folder):
             raise BackendMismatch(
                 f"{self._workspace} is a copy of {stamp.workspace}: both would use {place}",
-                next_step="Use only one of them; if the original is gone: registry-backend "
-                "doctor --take-over",
+                next_step="Use only one of them; if the original is no longer used: "
+                "registry-backend recover --take-over",
             )
 
     def refuse_target(self, store: RegistryStore, record: PhaseRecord) -> None:

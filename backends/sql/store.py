@@ -117,8 +117,8 @@ class Retirement(Protocol):
     def retiring(self) -> int:
         """Return how many removed databases are pending deletion."""
 
-    def reinstate(self, archive: str) -> None:
-        """Fill an empty database from an archive."""
+    def reinstate(self, archive: str | None) -> None:
+        """Create the database if it is missing; fill an empty one from an archive."""
 
 
 class _Session:
@@ -580,8 +580,7 @@ class SqlStore:
 
     def reinstate(self, archive: str | None) -> None:
         """See MigrationSource.reinstate."""
-        if archive is not None:
-            self._retirement.reinstate(archive)
+        self._retirement.reinstate(archive)
 
 
 def _one(cursor: Any, default: str) -> str:

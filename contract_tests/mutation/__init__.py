@@ -9,6 +9,7 @@ from contract_tests.mutation import (
     move_targets,
     queries,
     roles,
+    sources,
     statuses,
     values,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "move_targets",
     "queries",
     "roles",
+    "sources",
     "statuses",
     "values",
 ]

@@ -34,6 +34,7 @@ GROUPS = {
     "test_pages": "read and list",
     "test_move_target": "move target",
     "test_role": "role",
+    "test_source": "source",
     "test_race": "race",
     "test_process": "process",
     "test_crash": "crash",

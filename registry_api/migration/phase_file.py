@@ -92,6 +92,13 @@ class PhaseFile:
                 self._replace(record)
         return record
 
+    def record_store(self, place: str) -> None:
+        """Record which store the workspace uses, unless something is recorded."""
+        if self.read() is None:
+            with self._alone():
+                if self.read() is None:
+                    self._replace(PhaseRecord(source=place, target="", foreign_writers=False))
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Serialise writers of the record: none replaces a record that it has not read."""

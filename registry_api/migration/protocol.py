@@ -142,6 +142,14 @@ class Migration(Protocol):
         that it needs by itself. Raises Busy while a switch runs.
         """
 
+    def take_over(self) -> tuple[str, ...]:
+        """Make this workspace the owner of its move's stores, each with the role of its phase.
+
+        For a copy of a workspace whose original is no longer used, and for a store that was
+        restored from a backup of another phase. Raises BackendMismatch if a store belongs to
+        another registry.
+        """
+
     def history(self) -> list[dict[str, Any]]:
         """Return the switches made, oldest first."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from registry_api.errors import Busy, RegistryError
 from registry_api.migration.gate import Gate
+from registry_api.migration.phase_file import PhaseFile
 from registry_api.migration.switch_journal import SwitchJournal
 from registry_api.opening.auto_switch import act_on_target_phase
 from registry_api.opening.migrations import open_migration
@@ -82,6 +83,9 @@ def _opened(context: OpenContext, *, gated: bool) -> RegistryStore:
     if not gated:
         return _wrapped(store, _counted(context))
     place = public(f"{name}://{location}" if location else name)
+    if place != "sqlite":
+        # Else a program without this setting would start another registry in the workspace.
+        PhaseFile(context.workspace / STATE_DIR).record_store(place)
     return _wrapped(*_open_move(replace(context, location=place, opened={place: store})))
 
 

@@ -1,5 +1,6 @@
 """Moves between any pair of stores, one after the other, under running writers."""
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -8,6 +9,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from backends.admin.cli import main
 from contract_tests import build
 from registry_api import Kind, TaskQuery, load_settings, open_migration, open_store
 from registry_api.errors import BackendMismatch, PreflightFailed
@@ -279,3 +281,69 @@ def test_a_completed_move_cannot_be_stepped_back(tmp_path):
     switch(tmp_path, 1, target="sqlite")
     with pytest.raises(PreflightFailed, match="is under way"):
         switch(tmp_path, 2, target="lmdb:///elsewhere")
+
+
+def test_a_damaged_archive_does_not_bar_the_way_back(tmp_path):
+    """With the archive of a removed source damaged, the steps 4 to 3 to 2 fill the source again
+    from the store that took over."""
+    with closing(open_store(settings(tmp_path))) as store:
+        build.make(store, "t", build.agent("t"))
+        switch(tmp_path, 4, target="lmdb")
+        build.put(store, build.report("t"), expected=None)
+        (archive,) = (tmp_path / ".registry" / "archive").iterdir()
+        archive.write_bytes(b"damaged")
+        assert "is empty until a step back to 2" in " ".join(switch(tmp_path, 3).notes)
+        switch(tmp_path, 2)
+        build.put(store, build.report("t"), expected=None)
+        with moved(tmp_path) as migration:
+            assert migration.verify().mismatches == ()
+        switch(tmp_path, 0)
+        assert store.load("t").revision == 3
+        assert [c.revision for c in store.changes()] == [1, 2, 3]
+
+
+def test_reading_creates_no_removed_store(tmp_path, capsys):
+    """In phase 4 no command that reads, and no program, creates the removed source again."""
+    with closing(open_store(settings(tmp_path))) as store:
+        build.make(store, "t")
+    switch(tmp_path, 4, target="lmdb")
+    for command in ("status", "verify", "doctor", "plan 3", "reconcile", "recover", "history"):
+        main([*command.split(), "--workspace", str(tmp_path)])
+    with closing(open_store(settings(tmp_path))) as store:
+        build.put(store, build.agent("t"), expected=1)
+    with closing(open_store(settings(tmp_path), read_only=True)) as store:
+        assert store.load("t").revision == 2
+    assert not (tmp_path / ".registry" / "registry.sqlite3").exists()
+    capsys.readouterr()
+
+
+def test_a_copy_of_a_workspace_does_not_use_the_originals_target(tmp_path, capsys):
+    """A copy is refused the target outside it that the original uses; ``recover --take-over`` gives
+    it the target, and refuses the original from then on."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    with closing(open_store(settings(original))) as store:
+        build.make(store, "t")
+    switch(original, 3, target=f"lmdb://{tmp_path / 'outside.lmdb'}")
+    shutil.copytree(original, copy)
+    with pytest.raises(BackendMismatch, match="recover --take-over"):
+        open_store(settings(copy))
+    assert main(["recover", "--take-over", "--workspace", str(copy)]) == 0
+    with closing(open_store(settings(copy))) as store:
+        build.put(store, build.agent("t"), expected=1)
+    with pytest.raises(BackendMismatch, match="is a copy of"):
+        open_store(settings(original))
+    capsys.readouterr()
+
+
+def test_the_store_of_a_url_is_recorded(tmp_path):
+    """A workspace that uses a store by URL keeps its name: a program without that
+    setting opens the same store, one that names another store is refused."""
+    place = f"lmdb://{tmp_path / 'mine.lmdb'}"
+    with closing(open_store(settings(tmp_path, REGISTRY_BACKEND=place))) as store:
+        build.make(store, "t")
+    with closing(open_store(settings(tmp_path))) as store:
+        assert store.head("t").revision == 1
+    assert not (tmp_path / ".registry" / "registry.sqlite3").exists()
+    with pytest.raises(BackendMismatch, match="is not the store in use"):
+        open_store(settings(tmp_path, REGISTRY_BACKEND="sqlite"))

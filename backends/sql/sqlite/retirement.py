@@ -123,9 +123,13 @@ class SqliteRetirement:
         """See MigrationSource.retiring."""
         return int(self._retired()[0].exists())
 
-    def reinstate(self, archive: str) -> None:
-        """Fill the store, unless it holds a registry, from an archive; raises CorruptDocument."""
+    def reinstate(self, archive: str | None) -> None:
+        """Create the file again, and fill it from an archive unless it holds a registry; raises
+        CorruptDocument.
+        """
         self._engine.prepare()
+        if archive is None:
+            return
         with self._engine.reading() as connection:
             if connection.execute("SELECT 1 FROM tasks LIMIT 1").fetchone():
                 return
