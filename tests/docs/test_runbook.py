@@ -51,7 +51,23 @@ PLAYED = {
         "dual_write/test_switch_killed.py",
         "test_killed_at_every_write",
     ),
-    '"removed document(s)': (
+    '"the store is fenced"': (
+        "dual_write/test_chain.py",
+        "test_a_store_opened_around_the_gate_is_fenced",
+    ),
+    '"a switch … is under way, which': (
+        "dual_write/test_chain.py",
+        "test_a_store_fenced_by_a_dead_switch_is_free_after_recover",
+    ),
+    '"the target … is not empty"': (
+        "dual_write/test_chain.py",
+        "test_targets_that_are_refused",
+    ),
+    '"… is a copy of': (
+        "dual_write/test_chain.py",
+        "test_a_copy_of_a_workspace_does_not_use_the_originals_target",
+    ),
+    '"removed file(s)': (
         "dual_write/test_late_writes.py",
         "test_an_open_document_is_not_removed_unseen",
     ),

@@ -11,9 +11,18 @@ import pytest
 
 from backends.admin.cli import main
 from contract_tests import build
-from registry_api import Kind, TaskQuery, load_settings, open_migration, open_store
-from registry_api.errors import BackendMismatch, PreflightFailed
-from registry_api.migration import MigrationPhase, PhaseFile
+from registry_api import (
+    Kind,
+    TaskQuery,
+    find_capability,
+    load_settings,
+    open_migration,
+    open_store,
+)
+from registry_api.capabilities import Stamps
+from registry_api.errors import BackendMismatch, PreflightFailed, Unavailable
+from registry_api.migration import MigrationPhase, PhaseFile, Switching, SwitchJournal
+from registry_api.roles import ROLE, Role, RoleStamp
 from tests import legacy, lmdb_plugin, processes
 
 ENV = {"REGISTRY_RETIRE_SECONDS": "0.1"}
@@ -264,6 +273,29 @@ def test_targets_that_are_refused(tmp_path):
                 switch(tmp_path, 1, target=target, dry_run=dry_run)
             assert caught.value.next_step
     assert PhaseFile(tmp_path / ".registry").read() is None
+
+
+def test_a_store_fenced_by_a_dead_switch_is_free_after_recover(tmp_path):
+    """A program around the gate gets Unavailable from a store that a killed switch has fenced;
+    after ``recover`` in the workspace it can write again."""
+    with closing(open_store(settings(tmp_path))) as store:
+        build.make(store, "t")
+    around = open_store(settings(tmp_path, REGISTRY_BACKEND="sqlite"), gated=False)
+    switch(tmp_path, 2, target="lmdb")
+    record = PhaseFile(tmp_path / ".registry").read()
+    with closing(around):
+        stamped = find_capability(around, Stamps)
+        fenced = RoleStamp(role=Role.FENCED, workspace=str(tmp_path), epoch=record.epoch)
+        stamped.write_stamp(ROLE, fenced.dump())
+        under_way = Switching(
+            before=MigrationPhase(2), after=MigrationPhase(3), epoch=record.epoch, inside=True
+        )
+        SwitchJournal(tmp_path / ".registry").write(under_way)
+        with pytest.raises(Unavailable, match="registry-backend recover"):
+            build.put(around, build.agent("t"), expected=1)
+        with moved(tmp_path) as migration:
+            assert migration.recover()
+        assert build.put(around, build.agent("t"), expected=1).revision == 2
 
 
 def test_a_completed_move_cannot_be_stepped_back(tmp_path):
