@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from contextlib import ExitStack, closing
@@ -78,11 +79,15 @@ class Harness:
     def environment(self) -> dict[str, str]:
         """Return the environment variables that select this store, here and in other processes.
 
-        ``dual1`` is the move json -> sqlite in a workspace that starts in phase 1.
+        ``dual1`` is the move json -> sqlite in a workspace that starts in phase 1,
+        ``dual1:sqlite+lmdb`` another move.
         """
-        if self.name in {f"dual{n}" for n in range(5)}:
-            return {"REGISTRY_PHASE": self.name.removeprefix("dual")}
-        return {"REGISTRY_BACKEND": self.name}
+        found = re.fullmatch(r"dual([0-4])(?::(.+)\+(.+))?", self.name)
+        if found is None:
+            return {"REGISTRY_BACKEND": self.name}
+        phase, source, target = found.groups()
+        pair = {"REGISTRY_SOURCE": source, "REGISTRY_TARGET": target} if source else {}
+        return {"REGISTRY_PHASE": phase, **pair}
 
     def _open(self, *, read_only: bool = False) -> RegistryStore:
         settings = load_settings(self.workspace, env=self.environment())

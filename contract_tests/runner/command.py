@@ -37,6 +37,9 @@ def contract(
     harness: Annotated[
         str | None, Parameter(help="module:Class that sets up the store, e.g. its server")
     ] = None,
+    pair: Annotated[
+        str | None, Parameter(help="source and target of dual's move, e.g. sqlite,yours")
+    ] = None,
     bound: Annotated[
         float, Parameter(help="time limit of each test in seconds; a test that exceeds it fails")
     ] = BOUND,
@@ -46,8 +49,8 @@ def contract(
 ) -> int:
     """Run the contract tests on a store, named as in REGISTRY_BACKEND.
 
-    dual stands for the move json -> sqlite in each of the phases 0 to 4. Exits with 3 if the store
-    does not reach the level. Works in a temporary folder.
+    dual stands for the move json -> sqlite, or that of --pair, in each of the phases 0 to 4. Exits
+    with 3 if the store does not reach the level. Works in a temporary folder.
 
     Example: registry-backend contract sqlite --json
     """
@@ -100,6 +103,7 @@ def contract(
             first=first,
             seed=seed,
             harness=harness,
+            pair=pair,
             bound=bound,
             partly=partly,
             progress=lambda what, n, of: bar.update(shown, description=what, completed=n, total=of),

@@ -184,9 +184,17 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _stores_of(name: str) -> list[str]:
-    """Return the stores that a name stands for; ``dual``: the move json -> sqlite in each phase."""
-    return [f"dual{n}" for n in range(5)] if name == "dual" else [name]
+def _stores_of(name: str, pair: str | None) -> list[str]:
+    """Return the stores that a name stands for; ``dual``: the move of a pair in each phase."""
+    if name != "dual":
+        if pair is not None:
+            raise UsageError("--pair is for dual", next_step="registry-backend contract dual")
+        return [name]
+    source, comma, target = (pair or "").partition(",")
+    if pair is not None and not (source and comma and target):
+        raise UsageError(f"--pair {pair} is not two stores", next_step="e.g. --pair sqlite,yours")
+    move = f":{source}+{target}" if pair else ""
+    return [f"dual{n}{move}" for n in range(5)]
 
 
 def check(
@@ -196,6 +204,7 @@ def check(
     first: bool = False,
     seed: int | None = None,
     harness: str | None = None,
+    pair: str | None = None,
     bound: float = BOUND,
     soonest: frozenset[str] = frozenset(),
     progress: Progress,
@@ -203,11 +212,11 @@ def check(
 ) -> dict[str, Any]:
     """Run the suite on a store and return the report in the form of ``--json``.
 
-    ``first`` stops at the first failure. ``harness`` names the class that sets up the store. A test
-    that does not end within ``bound`` seconds fails. The tests in ``soonest``, named
-    ``module::function``, run before the others. ``partly`` is called after each test with the
-    report so far; if its second argument is true, a test could not be ended, no further call
-    follows, and ``partly`` must end the process.
+    ``first`` stops at the first failure. ``harness`` names the class that sets up the store and
+    ``pair`` the source and target of ``dual``. A test that takes more than ``bound`` seconds fails.
+    The tests in ``soonest``, named ``module::function``, run before the others. ``partly`` is
+    called after each test with the report so far; if its second argument is true, a test could not
+    be ended, no further call follows, and ``partly`` must end the process.
 
     Raises UnknownBackend if no plugin offers the store, and UsageError if ``harness`` does not name
     a harness or ``name`` has a location but no harness.
@@ -250,7 +259,7 @@ def check(
     run.progress = told
     with tempfile.TemporaryDirectory(prefix="registry-contract-") as folder:
         set_hypothesis_home_dir(folder)  # or it writes into the user's folder
-        places = {s: Path(folder) / s.replace("/", "_") for s in _stores_of(name)}
+        places = {s: Path(folder) / s.replace("/", "_") for s in _stores_of(name, pair)}
         stores += [_described(kind(store, place)) for store, place in places.items()]
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")  # not the user's own
         options = ["-c", f"{folder}/pytest.ini", f"--rootdir={folder}"]

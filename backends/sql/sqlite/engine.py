@@ -332,6 +332,10 @@ class SqliteEngine:
 
     def prepare(self) -> None:
         """Create an empty database, upgrade an older one, refuse a newer one."""
+        if self.path.exists() and not self.path.is_file():  # e.g. a device, whose mode we would set
+            raise Unavailable(
+                f"{self.path} is not a file", next_step="Name a file, or a path without one"
+            )
         try:
             if not self._read_only:
                 make_folder(self.path.parent, mode=0o700, parents=True)
