@@ -8,8 +8,15 @@ from pathlib import Path
 from registry_api.capabilities import Legacy, find_capability
 from registry_api.errors import PreflightFailed
 from registry_api.store import RegistryStore
+from registry_api.workspace import living
 
-__all__ = ["check_legacy_state", "check_merged", "check_place", "check_unreadable"]
+__all__ = [
+    "check_legacy_state",
+    "check_merged",
+    "check_place",
+    "check_processes",
+    "check_unreadable",
+]
 
 # flock and SQLite's WAL need guarantees that these file systems do not give between hosts.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
@@ -62,6 +69,17 @@ def check_unreadable(
             next_step="Repair or move away each file, or switch without them: --leave-unreadable",
         )
     return tuple(sorted(found))
+
+
+def check_processes(state: Path) -> None:
+    """Raise PreflightFailed if a live process may use the source without passing the gate."""
+    pids = [str(process.pid) for process in living(state) if not process.gated]
+    if pids:
+        raise PreflightFailed(
+            f"process(es) of an earlier version use the registry: {', '.join(pids)}; they would "
+            "not follow the move",
+            next_step="End them, start them again with this version, then try again",
+        )
 
 
 def check_merged(source: RegistryStore, state: Path) -> None:

@@ -138,8 +138,7 @@ class DualWriteStore:
         record = self._control.current()
         if record is not self._noticed:
             with self._lock:
-                if self._noticed is not None and self._noticed.move != record.move:
-                    self._replicator = None
+                self._replicator = None  # it may hold a store that is closed now
                 places = {record.target} if _is_removed(record) else {record.source, record.target}
                 self.stores.keep_only(places)
                 self._noticed = record

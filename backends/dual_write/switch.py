@@ -13,6 +13,7 @@ from backends.dual_write.preflight import (
     check_legacy_state,
     check_merged,
     check_place,
+    check_processes,
     check_unreadable,
 )
 from backends.dual_write.recovery import recover_switch
@@ -132,6 +133,7 @@ def _preflight(
         return
     check_place(session.context.workspace)
     if before is MigrationPhase.SOURCE_ONLY:
+        check_processes(session.folder)
         check_merged(session.store.source, session.folder)
     recorded = session.record().json_is_truth
     check_legacy_state(session.store.source, json_is_truth=json_is_truth or recorded)

@@ -118,6 +118,7 @@ class Process:
                 "pid": os.getpid(),
                 "at": datetime.now(UTC).isoformat(),
                 "wish": self._target_phase,
+                "gated": True,
             }
             file = Flock(path)
             if not file.try_acquire():
@@ -172,7 +173,8 @@ class Process:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Living:
     """A live process and its counters: ``counts`` by COUNTS and PER_OPERATION, ``times`` by TIMES
-    (buckets); ``slow``: 99th percentile of the seconds its recent operations were inside the gate.
+    (buckets); ``slow``: 99th percentile of the seconds its recent operations were inside the gate;
+    ``gated``: it passes the gate whatever store it uses, which version 0.1 did in a move only.
     """
 
     name: str
@@ -182,6 +184,7 @@ class Living:
     counts: Mapping[str, int]
     times: Mapping[str, Sequence[int]]
     slow: float = 0.0
+    gated: bool = True
 
 
 def living(folder: Path) -> list[Living]:
@@ -199,6 +202,7 @@ def living(folder: Path) -> list[Living]:
                         pid=head["pid"],
                         at=head["at"],
                         target_phase=head["wish"],
+                        gated=head.get("gated", False),
                         counts={name: cells[n] for name, n in _PLACE.items() if name != "slow"},
                         times={n: cells[s : s + _BUCKETS].tolist() for n, s in _START.items()},
                         slow=cells[_PLACE["slow"]] / 1e6 if _is_fresh(path) else 0.0,

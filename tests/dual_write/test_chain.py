@@ -1,5 +1,6 @@
 """Moves between any pair of stores, one after the other, under running writers."""
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -23,7 +24,9 @@ from registry_api.capabilities import Stamps
 from registry_api.errors import BackendMismatch, PreflightFailed, Unavailable
 from registry_api.migration import MigrationPhase, PhaseFile, Switching, SwitchJournal
 from registry_api.roles import ROLE, Role, RoleStamp
+from registry_api.workspace import processes as processes_of
 from tests import legacy, lmdb_plugin, processes
+from tests.dual_write.unwrap import dual
 
 ENV = {"REGISTRY_RETIRE_SECONDS": "0.1"}
 TASKS = [f"TASK-{n}" for n in range(3)]
@@ -170,6 +173,9 @@ def test_a_registry_born_in_sqlite_moves_under_its_writers(tmp_path):
             revision += 1
             assert store.load("t").revision == revision
             assert store.info.name == "dual"
+            build.make(store, f"new{revision}")
+            assert store.load(f"new{revision}").revision == 1
+            assert dual(store).followed["lagging"] == dual(store).followed["fallbacks"] == 0
         complete(tmp_path)
         build.put(store, build.report("t"), expected=None)
         assert store.info.name == "lmdb"
@@ -296,6 +302,24 @@ def test_a_store_fenced_by_a_dead_switch_is_free_after_recover(tmp_path):
         with moved(tmp_path) as migration:
             assert migration.recover()
         assert build.put(around, build.agent("t"), expected=1).revision == 2
+
+
+def test_a_process_of_an_earlier_version_stops_the_first_switch(tmp_path, monkeypatch):
+    """A live process whose entry does not say that it passes the gate is named by pid; nothing is
+    changed. Without it the switch is made."""
+    settled = processes_of.Flock.write
+    monkeypatch.setattr(
+        processes_of.Flock,
+        "write",
+        lambda self, data, at: settled(self, data.replace(b'"gated":true', b'"other":true'), at),
+    )
+    with closing(open_store(settings(tmp_path))) as store:
+        monkeypatch.undo()
+        build.make(store, "t")
+        with pytest.raises(PreflightFailed, match=f"use the registry: {os.getpid()}"):
+            switch(tmp_path, 1, target=f"sqlite://{tmp_path / 'other.sqlite3'}")
+    assert PhaseFile(tmp_path / ".registry").read() is None
+    switch(tmp_path, 1, target=f"sqlite://{tmp_path / 'other.sqlite3'}")
 
 
 def test_a_completed_move_cannot_be_stepped_back(tmp_path):
