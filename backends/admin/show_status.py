@@ -39,8 +39,11 @@ def _phase_line(migration: dict[str, Any]) -> Text:
     phase = migration["phase"]
     if phase is None or migration["target"] is None:
         done = migration["completed"]
-        last = f"; the last move, {done[-1]['source']} -> {done[-1]['target']}, is complete"
-        return Text(f"Store      {migration['writer_of_record']}, no move{last if done else ''}")
+        last = "".join(
+            f"; the last move, {move['source']} -> {move['target']}, is complete"
+            for move in done[-1:]
+        )
+        return Text(f"Store      {migration['writer_of_record']}, no move{last}")
     markers = [f"{'●' if n == phase else '○'} {n}" for n in range(1, 5)]
     first = f"0 {_name(migration['source'])} {'●' if phase == 0 else '○'}"
     line = "──".join([first, *markers])

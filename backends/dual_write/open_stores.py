@@ -21,9 +21,15 @@ class OpenStores:
     """The open stores by name or URL, each also with the logs that are kept for it."""
 
     def __init__(
-        self, open_store: Open, keep_logs: Log, opened: Mapping[str, RegistryStore] | None = None
+        self,
+        open_store: Open,
+        keep_logs: Log,
+        look_at: Open,
+        opened: Mapping[str, RegistryStore] | None = None,
     ) -> None:
+        """``look_at`` opens a store for reading only."""
         self._open = open_store
+        self.look_at = look_at
         self._keep_logs = keep_logs
         self._lock = threading.RLock()
         self._stores: dict[str, RegistryStore] = dict(opened or {})
@@ -54,9 +60,13 @@ class OpenStores:
         with self._lock:
             gone = [place for place in self._stores if place not in places]
             for place in gone:
-                self._logged.pop(place, None)
+                store = self._stores.pop(place)
                 with suppress(RegistryError, OSError), answering_target():
-                    self._stores.pop(place).close()
+                    self._logged.pop(place, store).close()
+
+    def drop(self, place: str) -> None:
+        """Close one store: what it was opened on has been removed."""
+        self.keep_only(self._stores.keys() - {place})
 
     def close(self) -> None:
         """Close every store."""

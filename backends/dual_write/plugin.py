@@ -112,6 +112,7 @@ def _store(context: OpenContext, control: PhaseFile) -> DualWriteStore:
         OpenStores(
             lambda place, now: _inner(context, place, now),
             lambda store, now: keep_logs(store, _zoned(context, now)),
+            lambda place, now: _inner(replace(context, read_only=True), place, now),
             context.opened,
         ),
         control,

@@ -38,6 +38,11 @@ def recover(session: Session, *, dry_run: bool = False, wait: bool = True) -> tu
     """See Migration.recover."""
     with alone(session):
         notes = recover_switch(session, dry_run=dry_run, wait=wait)
+        if session.record().phase is not MigrationPhase.SOURCE_ONLY and not dry_run:
+            with (
+                session.gate.closed()
+            ):  # stamps that disagree: a journal was lost, a store restored
+                session.step_context().settle_roles()
         task_ids = session.task_ids()  # settles what dead processes left unfinished
         if session.record().phase in {
             MigrationPhase.PARALLEL_WRITE,
@@ -78,8 +83,11 @@ def recover_switch(
             # A power loss destroyed the journal: it may have been any switch.
             with session.gate.closed():
                 context.settle_roles()
-                if record.phase is MigrationPhase.READ_MIGRATION:
-                    context.migration_source.unfence(context.writer_stamp())
+                source = context.source
+                if record.phase is MigrationPhase.READ_MIGRATION and provides(
+                    source, MigrationSource
+                ):
+                    source.unfence(context.writer_stamp())
     finally:
         context.throttle.end()
     if record.phase is not MigrationPhase.SOURCE_ONLY:

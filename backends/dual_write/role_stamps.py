@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry_api.capabilities import MoveTarget, Stamps, provides
-from registry_api.errors import BackendMismatch
+from registry_api.capabilities import Stamps, provides
+from registry_api.errors import BackendMismatch, CorruptDocument
 from registry_api.migration import PhaseRecord
 from registry_api.roles import ROLE, Role, RoleStamp
 from registry_api.store import RegistryStore
@@ -60,9 +60,21 @@ class Roles:
 
         A store inside the workspace was copied with it, and is the copy's own.
         """
-        stamp = self.of(store)
-        inside = Path(store.info.location or "").is_relative_to(self._workspace)
-        if stamp is None or not stamp.registry or inside:
+        location = store.info.location
+        path = Path(location).resolve() if location.startswith("/") else None
+        if path is not None and path.is_relative_to(self._workspace.resolve()):
+            return
+        owner = next((p for p in path.parents if p.name == STATE_DIR), None) if path else None
+        if owner is not None:
+            raise BackendMismatch(
+                f"{place} is inside the registry in {owner.parent}",
+                next_step="Name a store outside of other workspaces",
+            )
+        try:
+            stamp = self.of(store)
+        except CorruptDocument:
+            return  # whose it is cannot be told; it refuses writes until ``recover``
+        if stamp is None or not stamp.registry:
             return
         if stamp.registry != registry_id(self._folder):
             raise BackendMismatch(
@@ -76,23 +88,19 @@ class Roles:
                 "registry-backend recover --take-over",
             )
 
-    def refuse_target(self, store: RegistryStore, record: PhaseRecord) -> None:
+    def refuse_target(self, store: RegistryStore, record: PhaseRecord, *, was_target: bool) -> None:
         """Raise BackendMismatch unless a store can become the target of the record's move.
 
-        It is empty and nobody's, or was this move's target before.
+        It is empty and nobody's, or was this move's target before (``was_target``: as recorded).
         """
         self.refuse_stranger(store, record, record.target)
         tasks, stamp = store.counts().total_tasks, self.of(store)
         if not tasks or (stamp is not None and stamp.move == record.move):
             return
-        if stamp is None and provides(store, MoveTarget) and _was_target(store):
-            return  # stamped by version 0.1
+        if stamp is None and was_target:
+            return  # of version 0.1, which gave no roles
         whose = f", as the {stamp.role} of another move of this registry" if stamp else ""
         raise BackendMismatch(
             f"the target {record.target} is not empty: it holds {tasks} task(s){whose}",
             next_step="Name an empty store with --to, or move that one away",
         )
-
-
-def _was_target(store: MoveTarget) -> bool:
-    return store.read_stamp("epoch") is not None or store.read_stamp("mirrored") is not None

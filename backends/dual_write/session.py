@@ -44,7 +44,7 @@ class Session:
         self.gate = Gate(self.folder, timeout=context.settings.lock_timeout)
         self.journal = SwitchJournal(self.folder)
         self._begun: PhaseRecord | None = None
-        self._filling: Replicator | None = None
+        self._filling: tuple[str, Replicator] | None = None
 
     def record(self) -> PhaseRecord:
         """Return the move as it is recorded now; in phase 0, as the next switch begins it."""
@@ -55,8 +55,13 @@ class Session:
             self._begun = replace(record, move=move_id(self.folder, record))
         return self._begun
 
-    def aim_at(self, target: str) -> None:
-        """Take another target for the move that begins in phase 0; nothing is recorded."""
+    def aim_at(self, target: str | None) -> None:
+        """Take another target for the move that begins in phase 0, None: the recorded one; nothing
+        is recorded.
+        """
+        self._begun = None
+        if target is None:
+            return
         record = replace(self.store.record(), target=target)
         self._begun = replace(record, move=move_id(self.folder, record))
 
@@ -65,9 +70,11 @@ class Session:
         replicator = self.store.replicator()
         if replicator is not None:
             return replicator
-        if self._filling is None:
-            self._filling = Replicator(self.store.source, self.store.open_target(self.record()))
-        return self._filling
+        record = self.record()
+        if self._filling is None or self._filling[0] != record.move:
+            filling = Replicator(self.store.open_source(record), self.store.open_target(record))
+            self._filling = record.move, filling
+        return self._filling[1]
 
     def task_ids(self) -> list[str]:
         """Return the tasks of the writer of record."""
@@ -93,7 +100,8 @@ class Session:
         """Return what the steps of one command work on."""
         retire_seconds = self.context.settings.retire_seconds
         return StepContext(
-            open_source=lambda: self.store.source,
+            open_source=lambda: self.store.open_source(self.record()),
+            drop_source=self.store.drop_source,
             record=self.record,
             roles=self.store.roles,
             open_replicator=self.replicator,

@@ -24,9 +24,7 @@ from backends.dual_write.role_stamps import Roles
 from backends.dual_write.stamp import refuse_lost, stamp_target
 from registry_api.capabilities import ForeignWriters, MigrationSource, provides
 from registry_api.client import all_tasks
-from registry_api.errors import (
-    TaskNotFound,
-)
+from registry_api.errors import BackendMismatch, TaskNotFound
 from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, PhaseRecord
 from registry_api.records import (
     ALL,
@@ -49,6 +47,7 @@ from registry_api.records import (
     check_tasks,
     validate_changeset,
 )
+from registry_api.roles import Role
 from registry_api.store import Capability, RegistryStore, StoreInfo
 
 __all__ = ["DualWriteStore"]
@@ -87,7 +86,7 @@ class DualWriteStore:
         self._control = control
         self._compare = compare
         self._on_mismatch = on_mismatch
-        self._replicator: Replicator | None = None
+        self._replicator: tuple[str, Replicator] | None = None  # and the move that it is for
         self._lock = threading.Lock()
         self._back_off = BackOff()
         self._noticed: PhaseRecord | None = None
@@ -138,8 +137,17 @@ class DualWriteStore:
         record = self._control.current()
         if record is not self._noticed:
             with self._lock:
+                before = self._noticed
+                if before is not None and _is_another_registry(before, record):
+                    raise BackendMismatch(
+                        f"this process uses {before.source}, but the move of its workspace is "
+                        f"{record.source} -> {record.target}",
+                        next_step="Give this process a workspace of its own",
+                    )
                 self._replicator = None  # it may hold a store that is closed now
                 places = {record.target} if _is_removed(record) else {record.source, record.target}
+                if before is not None and record.epoch > before.epoch + 1:
+                    places = set()  # a store of that name may have been removed and made again
                 self.stores.keep_only(places)
                 self._noticed = record
         return record
@@ -156,6 +164,16 @@ class DualWriteStore:
         refuse_lost(target, record)
         self.roles.refuse_stranger(target, record, record.target)
         return target
+
+    def look_at(self, place: str) -> RegistryStore:
+        """Open a store for reading only, apart from the others; its caller closes it."""
+        return self.stores.look_at(place, self.record())
+
+    def open_source(self, record: PhaseRecord) -> RegistryStore:
+        """Return the record's source; refuse one that belongs to another registry."""
+        source = self.stores.get(record.source, record)
+        self.roles.refuse_stranger(source, record, record.source)
+        return source
 
     def replicator(self) -> Replicator | None:
         """Return the replicator, None in phase 0.
@@ -176,12 +194,19 @@ class DualWriteStore:
                 next_step="registry-backend status",
             )
         with self._lock:
-            if self._replicator is None:
+            if self._replicator is None or self._replicator[0] != record.move:
                 target = self.open_target(record)
-                source = self.stores.get(record.source, record)
-                self._replicator = Replicator(source, target)
+                self._replicator = record.move, Replicator(self.open_source(record), target)
                 stamp_target(target, record)
-            return self._replicator
+                if follows and self.roles.of(target) is None:  # lost, and made again
+                    self.roles.give(target, record, Role.REPLICA, writer=record.writer)
+            return self._replicator[1]
+
+    def drop_source(self) -> None:
+        """Close the source, which was removed; it is opened again when it is needed."""
+        with self._lock:
+            self._replicator = None
+            self.stores.drop(self.record().source)
 
     def logged_target(self) -> RegistryStore:
         """Return the target, wrapped so that it continues the logs that the source has kept."""
@@ -408,6 +433,12 @@ class DualWriteStore:
     def close(self) -> None:
         """See RegistryStore.close."""
         self.stores.close()
+
+
+def _is_another_registry(before: PhaseRecord, record: PhaseRecord) -> bool:
+    """Return whether a first record is about another store than the one that was opened."""
+    known = {record.source, *(move.source for move in record.completed)}
+    return before.epoch == 0 and before.source not in known
 
 
 def _is_removed(record: PhaseRecord) -> bool:

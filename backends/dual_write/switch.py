@@ -56,7 +56,7 @@ def plan(
     if steps:
         _preflight(session, start, steps[0].to_phase, json_is_truth=json_is_truth)
         _unreadable(session, start, steps[0].to_phase, leave=leave_unreadable)
-        unreached = check_target(session, start, steps[0].to_phase)
+        unreached = check_target(session, start, steps[0].to_phase, dry_run=True)
         notes += (unreached,) if unreached else ()
     if session.journal.path.exists():
         notes += ("a switch is in progress or interrupted",)
@@ -115,6 +115,7 @@ def switch(
 
 def _aim(session: Session, target: str | None) -> None:
     """Take a target for the move that begins; refuse another one for a move under way."""
+    session.aim_at(None)
     record = session.record()
     if target is None or same_place(target, record.target):
         return

@@ -25,7 +25,9 @@ def take_over(session: Session) -> tuple[str, ...]:
             for place, role in _roles(record.phase, record.source, record.target).items():
                 store = stores.get(place, record)
                 stamp = roles.of(store)
-                if stamp is not None and stamp.registry not in {"", registry_id(session.folder)}:
+                ours = {"", registry_id(session.folder)}
+                here = stamp is None or stamp.workspace == str(session.context.workspace)
+                if stamp is not None and stamp.registry not in ours and not here:
                     raise BackendMismatch(
                         f"{place} belongs to the registry in {stamp.workspace}, of which this "
                         "workspace is no copy",

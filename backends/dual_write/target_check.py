@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing
+from pathlib import Path
 
 from backends.dual_write.best_effort import answering_target
 from backends.dual_write.session import Session
@@ -13,23 +14,28 @@ from registry_api.workspace import same_place
 
 __all__ = ["check_target"]
 
+_NEEDED = {Capability.MOVE_TARGET, Capability.PERSISTENT}
 
-def check_target(session: Session, before: MigrationPhase, after: MigrationPhase) -> str | None:
+
+def check_target(
+    session: Session, before: MigrationPhase, after: MigrationPhase, *, dry_run: bool = False
+) -> str | None:
     """Raise PreflightFailed or BackendMismatch unless the next step's target can be used.
 
-    Returns a message if it cannot be reached; opened for reading only, a store without data yet may
-    also be unavailable.
+    Opened for reading only, so that a refusal creates nothing. Returns a message if it cannot be
+    reached; in a plan, a store without data yet may also be unavailable.
     """
     if after < before or before > MigrationPhase.PARALLEL_WRITE:
         return None
     record = session.record()
     if before is MigrationPhase.SOURCE_ONLY:
         _check_name(record)
-    unreached = _unreached(session, record)
-    if unreached is None and before is MigrationPhase.SOURCE_ONLY:
-        with suppress(Unavailable):  # ours, and it has no file yet: opened for reading only
-            _check_store(session, record, session.replicator().target)
-    return unreached
+        try:
+            with answering_target(), closing(session.store.look_at(record.target)) as target:
+                _check_store(session, record, target)
+        except Unavailable:
+            pass  # down, or it has no data yet
+    return _unreached(session, record, looking=dry_run or session.context.read_only)
 
 
 def _check_name(record: PhaseRecord) -> None:
@@ -37,6 +43,10 @@ def _check_name(record: PhaseRecord) -> None:
         raise PreflightFailed(
             f"the move from {record.source} has no target",
             next_step="registry-backend switch 1 --to URL, or set REGISTRY_TARGET",
+        )
+    if record.target.partition("://")[0] in {"auto", "dual"}:
+        raise PreflightFailed(
+            f"{record.target} is not one store", next_step="Name a store with --to"
         )
     if same_place(record.source, record.target):
         raise _same(record)
@@ -49,26 +59,44 @@ def _same(record: PhaseRecord) -> PreflightFailed:
     )
 
 
-def _unreached(session: Session, record: PhaseRecord) -> str | None:
+def _unreached(session: Session, record: PhaseRecord, *, looking: bool) -> str | None:
     """Return a message if a third-party target cannot be reached; ours is created by the step."""
     if session.context.plugins.is_ours(record.target.partition("://")[0]):
         return None
     try:
         with answering_target():
-            session.replicator().target.counts()
+            if looking:
+                with closing(session.store.look_at(record.target)) as target:
+                    target.counts()
+            else:
+                session.replicator().target.counts()
     except Unavailable as error:
-        empty = ", or has no data yet" if session.context.read_only else ""
+        empty = ", or has no data yet" if looking else ""
         return f"the target {record.target} cannot be reached{empty}: {error.message}"
     return None
 
 
 def _check_store(session: Session, record: PhaseRecord, target: RegistryStore) -> None:
     source = session.store.source.info
-    if (source.name, source.location) == (target.info.name, target.info.location):
+    if source.name == target.info.name and _is_one_file(source.location, target.info.location):
         raise _same(record)
-    if Capability.MOVE_TARGET not in target.info.capabilities:
+    missing = _NEEDED - target.info.capabilities
+    if missing:
         raise PreflightFailed(
-            f"the store {target.info.name!r} cannot be the target of a move",
-            next_step="Name a store that declares the capability move_target",
+            f"the store {target.info.name!r} cannot be the target of a move: it does not declare "
+            f"{', '.join(sorted(missing))}",
+            next_step="Name a store that does",
         )
-    session.store.roles.refuse_target(target, record)
+    recorded = session.control.read()
+    was_target = recorded is not None and recorded.epoch > 0 and recorded.target == record.target
+    session.store.roles.refuse_target(target, record, was_target=was_target)
+
+
+def _is_one_file(one: str, other: str) -> bool:
+    """Return whether two locations are the same file, by whatever path."""
+    if one == other:
+        return True
+    try:
+        return Path(one).resolve() == Path(other).resolve() or Path(one).samefile(other)
+    except (OSError, ValueError):
+        return False

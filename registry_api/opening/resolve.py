@@ -45,6 +45,11 @@ def choose_store(context: OpenContext) -> tuple[str, str]:
     if name == "auto" and location:
         raise SettingsError("auto takes no location", next_step="Name the store, e.g. sqlite://…")
     held = _held_by_sqlite(context) if ours else 0
+    if not legacy and not held and (workspace / STATE_DIR / "history.jsonl").exists():
+        raise BackendMismatch(
+            f"{control.path} is missing, but a move was made here",
+            next_step="Restore it: the last line of .registry/history.jsonl shows the move",
+        )
     if name == "auto" and not legacy and (ours or settings.phase is None):
         return "sqlite", ""
     if held and legacy and name in {"auto", "json", "dual"}:

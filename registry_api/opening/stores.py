@@ -23,7 +23,7 @@ from registry_api.settings import Settings, load_settings
 from registry_api.store import Capability, RegistryStore
 from registry_api.typed_errors import typed_errors
 from registry_api.workspace.instance import make_state_folder
-from registry_api.workspace.paths import STATE_DIR
+from registry_api.workspace.paths import SQLITE_FILE, STATE_DIR
 from registry_api.workspace.processes import Process
 from registry_api.workspace.store_location import public, usable
 from registry_api.wrappers.border import Border
@@ -83,7 +83,7 @@ def _opened(context: OpenContext, *, gated: bool) -> RegistryStore:
     if not gated:
         return _wrapped(store, _counted(context))
     place = public(f"{name}://{location}" if location else name)
-    if place != "sqlite":
+    if place != "sqlite" and not (context.workspace / STATE_DIR / SQLITE_FILE).exists():
         # Else a program without this setting would start another registry in the workspace.
         PhaseFile(context.workspace / STATE_DIR).record_store(place)
     return _wrapped(*_open_move(replace(context, location=place, opened={place: store})))

@@ -8,18 +8,16 @@ that it is finished (``finalize`` while the gate is held, then ``clean_up``); bo
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from backends.dual_write.best_effort import answering_target
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.role_stamps import Roles
 from backends.dual_write.throttle import Throttle
 from registry_api.capabilities import ForeignWriters, LateWrite, MigrationSource, provides
-from registry_api.errors import (
-    CorruptDocument,
-    PreflightFailed,
-    TaskNotFound,
-)
+from registry_api.errors import CorruptDocument, PreflightFailed, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, PhaseRecord, Progress, VerifyReport
 from registry_api.records import Head, TaskSnapshot
 from registry_api.roles import Role, RoleStamp
@@ -39,6 +37,7 @@ class StepContext:
     """
 
     open_source: Callable[[], RegistryStore]
+    drop_source: Callable[[], None]
     record: Callable[[], PhaseRecord]
     roles: Roles
     open_replicator: Callable[[], Replicator]
@@ -99,14 +98,16 @@ class StepContext:
     def settle_roles(self) -> None:
         """Give both stores the roles that the phase record says; close the old writer first."""
         record = self.record()
-        target, writer = self.replicator.target, record.writer
+        writer = record.writer
         if record.phase >= MigrationPhase.WRITE_CUTOVER:
             if record.phase is MigrationPhase.WRITE_CUTOVER:
                 self.roles.give(self.source, record, Role.FENCED, writer=writer)
-            self.roles.give(target, record, Role.WRITER)
-        else:
-            self.roles.give(target, record, Role.REPLICA, writer=writer)
-            self.roles.give(self.source, record, Role.WRITER)
+            self.roles.give(self.replicator.target, record, Role.WRITER)
+            return
+        # A source that can be written again must not depend on a target that may be lost.
+        with suppress(RegistryError, OSError), answering_target():
+            self.roles.give(self.replicator.target, record, Role.REPLICA, writer=writer)
+        self.roles.give(self.source, record, Role.WRITER)
 
     def now(self, task_id: str) -> TaskSnapshot | None:
         """Return the task's state in the target, None if it has none."""
@@ -124,8 +125,11 @@ class StepContext:
             f"{_name(s)}: a late write after the cut-over, kept: {s.kept}" for s in found
         ]
 
-    def retire(self, archive: str | None) -> None:
-        """Remove what was archived; nothing to do if None (a workspace created in phase 4)."""
+    def retire(self, archive: str | None, *, at_once: bool = False) -> None:
+        """Remove what was archived; nothing to do if None (a workspace created in phase 4).
+
+        ``at_once``: only move it away; a later call deletes it.
+        """
         if archive is None:
             return
         progress = self.progress
@@ -133,7 +137,7 @@ class StepContext:
             found = self.migration_source.retire(
                 archive,
                 wait=self.retire_seconds,
-                patience=self.patience,
+                patience=0.0 if at_once else self.patience,
                 now=self.now,
                 progress=None if progress is None else lambda n, of: progress("wait", n, of),
             )
@@ -144,6 +148,7 @@ class StepContext:
             return
         self.notes += [f"{_name(s)}: a late write after archiving, kept: {s.kept}" for s in found]
         left = self.migration_source.retiring()
+        self.drop_source()
         if left:
             self.notes.append(
                 f"{left} removed file(s) are pending deletion; `recover` deletes them"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.dual_write.steps.sync import Sync
+from registry_api.capabilities import MigrationSource, provides
 from registry_api.workspace import at_most
 
 __all__ = ["CutOver"]
@@ -35,8 +36,9 @@ class CutOver(Sync):
 
     def undo(self) -> None:
         """See Step.undo."""
-        context = self.context
-        context.migration_source.unfence(context.writer_stamp())
+        context, source = self.context, self.context.source  # the target may be lost
+        if provides(source, MigrationSource):
+            source.unfence(context.writer_stamp())
 
     def finalize(self) -> None:
         """See Step.finalize."""

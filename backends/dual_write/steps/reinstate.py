@@ -30,4 +30,4 @@ class Reinstate(BaseStep):
 
     def undo(self) -> None:
         """See Step.undo."""
-        self.context.retire(self.context.archive)
+        self.context.retire(self.context.archive, at_once=True)

@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from backends.dual_write.comparison import compare_tail, verify_tasks
+from backends.dual_write.comparison import compare_tail, surplus_tasks, verify_tasks
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.steps.base import BaseStep
 from backends.dual_write.throttle import Throttle
@@ -40,6 +40,9 @@ class Sync(BaseStep):
         done = context.catch_up(task_ids, context.progress)
         seen = context.heads()
         self.verified = verify_tasks(replicator, task_ids, progress=context.progress)
+        surplus = surplus_tasks(replicator, set(seen))
+        if surplus:
+            self.verified = replace(self.verified, mismatches=(*self.verified.mismatches, *surplus))
         require_equal(self.verified)
         # Tasks that kept changing are compared from their start, still while writers continue.
         self.seen = {t: h for t, h in seen.items() if t not in self.verified.in_flight}

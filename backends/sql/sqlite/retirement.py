@@ -121,7 +121,7 @@ class SqliteRetirement:
 
     def retiring(self) -> int:
         """See MigrationSource.retiring."""
-        return int(self._retired()[0].exists())
+        return sum(path.exists() for path in (self._path, self._retired()[0]))
 
     def reinstate(self, archive: str | None) -> None:
         """Create the file again, and fill it from an archive unless it holds a registry; raises
