@@ -85,7 +85,7 @@ def _check_store(session: Session, record: PhaseRecord, target: RegistryStore) -
         raise PreflightFailed(
             f"the store {target.info.name!r} cannot be the target of a move: it does not declare "
             f"{', '.join(sorted(missing))}",
-            next_step="Name a store that does",
+            next_step="Name a store that declares them",
         )
     recorded = session.control.read()
     was_target = recorded is not None and recorded.epoch > 0 and recorded.target == record.target

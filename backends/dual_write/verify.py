@@ -88,7 +88,8 @@ def diff(session: Session, task_id: str) -> list[Mismatch]:
         if session.record().phase >= MigrationPhase.WRITE_CUTOVER:
             replicator = session.replicator()
             replicator.target.load(task_id)
-            if session.record().phase is MigrationPhase.CLEANUP:
+            record = session.record()
+            if record.phase is MigrationPhase.CLEANUP and not record.foreign_writers:
                 return []  # the source is removed
             found = compare_task(replicator.reversed(), task_id, catch_up=False)[1]
             return [_turned(m) for m in found]
