@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 from contract_tests.mutation.base import mutant
 from registry_api import (
     Capability,
     Refs,
+    RegistryStore,
     StoreInfo,
     TaskSnapshot,
     errors,
@@ -30,6 +32,11 @@ class UntypedError(StoreWrapper):
 @mutant
 class DeclaresTooMuch(StoreWrapper):
     """Declares a capability that it does not have."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        names = [name for name in vars(RegistryStore) if not name.startswith("_")]
+        only = SimpleNamespace(**{name: getattr(inner, name) for name in names})
+        super().__init__(cast(RegistryStore, only))
 
     @property
     def info(self) -> StoreInfo:

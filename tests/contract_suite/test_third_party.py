@@ -48,7 +48,8 @@ def test_the_example_reaches_full(python, tmp_path):
     report = json.loads(said[said.index("{") :])
     assert (code, report["level"], report["failed"]) == (0, "full", [])
     (store,) = report["stores"]
-    assert store["capabilities"] == ["durable", "move_target", "multi_process", "persistent"]
+    declared = ["durable", "movable", "move_target", "multi_process", "persistent"]
+    assert store["capabilities"] == declared
     assert [s for s in report["skipped"] if s["store"] == "lmdb"] == []
     assert store["groups"]["engine"]["passed"] == 4
 

@@ -116,10 +116,10 @@ def test_a_registry_that_is_in_no_move(tmp_path):
     """A registry created in SQLite: the page says so, a switch is refused with a next step."""
     open_store(load_settings(tmp_path, env={})).close()
     with serving(tmp_path) as served:
-        assert "This registry is not being migrated." in served.get("/migration").text
+        assert "No move is under way." in served.get("/migration").text
         name, job = act(served, "switch", {"to": 1})
-        assert (name, job["answer"]["code"]) == ("failed", "backend_mismatch")
-        assert job["answer"]["next_step"]
+        assert (name, job["answer"]["code"]) == ("failed", "preflight")
+        assert "--to" in job["answer"]["next_step"]
 
 
 def test_one_at_a_time_and_everybody_sees_it(workspace):
