@@ -14,6 +14,7 @@ GROUPS = ("commit", "feed", "idempotency", "counts", "process", "crash")
 NAMES = ["dual1:sqlite+lmdb", "dual2:sqlite+lmdb", "dual3:sqlite+lmdb", "dual4:lmdb+sqlite"]
 
 
+@pytest.mark.timeout(1200)  # four stores, in one process
 def test_a_pair_keeps_the_contract_in_every_phase(tmp_path, monkeypatch):
     """sqlite -> lmdb keeps the contract in phases 1, 2 and 3, lmdb -> sqlite in phase 4."""
     pytest.importorskip("lmdb", reason="lmdb is not installed")

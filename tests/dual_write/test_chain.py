@@ -27,6 +27,7 @@ from registry_api.roles import ROLE, Role, RoleStamp
 from registry_api.workspace import processes as processes_of
 from tests import legacy, lmdb_plugin, processes
 from tests.dual_write.unwrap import dual
+from tests.proof import PROVING
 
 ENV = {"REGISTRY_RETIRE_SECONDS": "0.1"}
 TASKS = [f"TASK-{n}" for n in range(3)]
@@ -119,10 +120,11 @@ def writers(workspace, tmp_path, number):
             process.join()
 
 
+@pytest.mark.timeout(1200)  # 36 switches under load: 10 s here, a minute beside busy loops
 def test_a_chain_of_moves_under_load(tmp_path):
-    """json -> sqlite -> lmdb -> sqlite, back and forth in each move, while eight processes write
-    that were started before the first switch: no acknowledged write is lost, a subscriber sees
-    each change once and in order, and a page cursor taken in json is good in the last sqlite.
+    """json -> sqlite -> lmdb -> sqlite, back and forth in each move, while processes write that
+    were started before the first switch: no acknowledged write is lost, a subscriber sees each
+    change once and in order, and a page cursor taken in json is good in the last sqlite.
     """
     workspace = tmp_path / "workspace"
     for task in TASKS:
@@ -130,7 +132,7 @@ def test_a_chain_of_moves_under_load(tmp_path):
         legacy.write_task(workspace, task, agents=agents)
     with closing(open_store(settings(workspace))) as store:
         page = store.list_tasks(TaskQuery(), limit=1)
-    with subscriber(workspace) as seen, writers(workspace, tmp_path, 8) as acks:
+    with subscriber(workspace) as seen, writers(workspace, tmp_path, 8 if PROVING else 4) as acks:
         walk(workspace, THERE_AND_BACK)
         complete(workspace)
         walk(workspace, THERE_AND_BACK, target="lmdb")

@@ -401,3 +401,13 @@ def test_a_disk_too_full_for_the_turns_note_leaves_no_turn_taken(tmp_path, store
     other = opened(tmp_path, lock_timeout=1.0)
     assert build.put(other, build.report("t"), expected=None).revision == 4
     other.close()
+
+
+def test_a_device_is_no_registry(tmp_path):
+    """A path that is not a file is refused, and its mode stays: root would set that of a device."""
+    place = tmp_path / "folder"
+    place.mkdir(mode=0o755)
+    for path in (place, "/dev/null"):
+        with pytest.raises(Unavailable, match="is not a file"):
+            open_store(load_settings(tmp_path, env={}, backend=f"sqlite://{path}"), gated=False)
+    assert place.stat().st_mode & 0o777 == 0o755
