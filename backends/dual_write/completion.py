@@ -48,7 +48,7 @@ def complete(session: Session, *, actor: str) -> PhaseRecord:
             at=done.at,
             by=actor,
         )
-        session.store.drop_source()  # a next move may make a store of that name
+        session.drop_source()  # a next move may make a store of that name
         with session.gate.closed():
             new = session.control.advance(record.epoch, new)
     step = SwitchStep(from_phase=record.phase, to_phase=new.phase)

@@ -76,6 +76,11 @@ class Session:
             self._filling = record.move, filling
         return self._filling[1]
 
+    def drop_source(self) -> None:
+        """Close the source, which was removed; it is opened again when it is needed."""
+        self._filling = None
+        self.store.drop_source()
+
     def task_ids(self) -> list[str]:
         """Return the tasks of the writer of record."""
         if self.record().phase >= MigrationPhase.WRITE_CUTOVER:
@@ -101,7 +106,7 @@ class Session:
         retire_seconds = self.context.settings.retire_seconds
         return StepContext(
             open_source=lambda: self.store.open_source(self.record()),
-            drop_source=self.store.drop_source,
+            drop_source=self.drop_source,
             record=self.record,
             roles=self.store.roles,
             open_replicator=self.replicator,

@@ -221,6 +221,8 @@ def test_one_migration_makes_several_moves(workspace, tmp_path):
         for phase, target in ((1, first), (0, None), (3, second), (2, None), (4, None)):
             migration.switch(MigrationPhase(phase), actor="test", target=target)
             add(store, f"a{phase}")
+        migration.switch(MigrationPhase(0), actor="test")
+        migration.switch(MigrationPhase(4), actor="test")  # filled again, from the source put back
         migration.complete(actor="test")
         migration.switch(MigrationPhase(4), actor="test", target="sqlite")
         add(store, "last")
