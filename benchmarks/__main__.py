@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import commands, files, move, orchestrating, reads, record_progress, watching
+from benchmarks import commands, files, gate, move, orchestrating, reads, record_progress, watching
 from benchmarks.measure import Row
 from benchmarks.report import line, write
 
@@ -18,6 +18,7 @@ Case = Callable[..., Iterator[Row]]
 CASES: dict[str, Case] = {
     "alone": record_progress.alone,
     "together": record_progress.together,
+    "gate": gate.gate,
     "load": reads.load,
     "registry": reads.registry,
     "json": files.json_store,

@@ -115,6 +115,13 @@ def show_recovered(found: dict[str, Any]) -> None:
         sys.stdout.write("Nothing to recover.\n")
 
 
+def _what(line: dict[str, Any]) -> str:
+    """Return how long the pause of a switch was, or that the move was completed."""
+    if line.get("target") == "":
+        return f"move complete: {line['source']} is the store"
+    return f"pause {line['pause_ms']:.1f} ms"
+
+
 def show_history(found: dict[str, Any]) -> None:
     """Print the switches made."""
     if not found["switches"]:
@@ -122,5 +129,5 @@ def show_history(found: dict[str, Any]) -> None:
     for line in found["switches"]:
         sys.stdout.write(
             f"{line['at']}  phase {line['phase']}  epoch {line['epoch']}  by {line['by']}"
-            f"  pause {line['pause_ms']:.1f} ms\n"
+            f"  {_what(line)}\n"
         )

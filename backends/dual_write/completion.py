@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from backends.dual_write.history import note_switch, now
 from backends.dual_write.recovery import recover_switch
 from backends.dual_write.session import Session
@@ -53,7 +51,7 @@ def complete(session: Session, *, actor: str) -> PhaseRecord:
             new = session.control.advance(record.epoch, new)
     step = SwitchStep(from_phase=record.phase, to_phase=new.phase)
     note_switch(session, new, step)
-    return replace(new)
+    return new
 
 
 def _refuse_unfinished(session: Session) -> None:

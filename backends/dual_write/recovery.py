@@ -38,11 +38,13 @@ def recover(session: Session, *, dry_run: bool = False, wait: bool = True) -> tu
     """See Migration.recover."""
     with alone(session):
         notes = recover_switch(session, dry_run=dry_run, wait=wait)
-        if session.record().phase is not MigrationPhase.SOURCE_ONLY and not dry_run:
-            with (
-                session.gate.closed()
-            ):  # stamps that disagree: a journal was lost, a store restored
-                session.step_context().settle_roles()
+        context = session.step_context()
+        moving = session.record().phase is not MigrationPhase.SOURCE_ONLY
+        # They differ where switch.json was lost, or a store was restored from a backup.
+        if moving and not dry_run and context.roles_differ():
+            with session.gate.closed():
+                context.settle_roles()
+            notes += ("the roles of the stores did not fit the phase and were set",)
         task_ids = session.task_ids()  # settles what dead processes left unfinished
         if session.record().phase in {
             MigrationPhase.PARALLEL_WRITE,

@@ -10,12 +10,24 @@ from pathlib import Path
 
 from registry_api.capabilities import Stamps, provides
 from registry_api.errors import BackendMismatch, CorruptDocument
-from registry_api.migration import PhaseRecord
+from registry_api.migration import MigrationPhase, PhaseRecord
 from registry_api.roles import ROLE, Role, RoleStamp
 from registry_api.store import RegistryStore
 from registry_api.workspace import STATE_DIR, instance_of, registry_id
 
-__all__ = ["Roles"]
+__all__ = ["Roles", "roles_in"]
+
+
+def roles_in(record: PhaseRecord) -> dict[str, Role]:
+    """Return the role of each store in a move, by its name or URL; the one to be closed is first.
+
+    A source that phase 4 has removed has none.
+    """
+    if record.phase is MigrationPhase.CLEANUP:
+        return {record.target: Role.WRITER}
+    if record.phase is MigrationPhase.WRITE_CUTOVER:
+        return {record.source: Role.FENCED, record.target: Role.WRITER}
+    return {record.target: Role.REPLICA, record.source: Role.WRITER}
 
 
 class Roles:
@@ -49,6 +61,14 @@ class Roles:
     def of(self, store: RegistryStore) -> RoleStamp | None:
         """Return the stamp of a store, None without one; raises CorruptDocument."""
         return RoleStamp.load(store.read_stamp(ROLE)) if provides(store, Stamps) else None
+
+    def has(self, store: RegistryStore, role: Role) -> bool:
+        """Return whether a store has a role, or keeps none; not if its stamp is damaged."""
+        try:
+            stamp = self.of(store)
+        except CorruptDocument:
+            return False
+        return not provides(store, Stamps) or (stamp is not None and stamp.role is role)
 
     def is_writer(self, store: RegistryStore, record: PhaseRecord) -> bool:
         """Return whether a store has been made the writer of record in the record's epoch."""

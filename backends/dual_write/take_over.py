@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backends.dual_write.role_stamps import roles_in
 from backends.dual_write.session import Session
 from backends.dual_write.switch_lock import alone
 from registry_api.errors import BackendMismatch, PreflightFailed
@@ -22,7 +23,7 @@ def take_over(session: Session) -> tuple[str, ...]:
                 next_step="registry-backend status",
             )
         with session.gate.closed():
-            for place, role in _roles(record.phase, record.source, record.target).items():
+            for place, role in roles_in(record).items():
                 store = stores.get(place, record)
                 stamp = roles.of(store)
                 ours = {"", registry_id(session.folder)}
@@ -36,12 +37,3 @@ def take_over(session: Session) -> tuple[str, ...]:
                 writer = "" if role is Role.WRITER else record.writer
                 roles.give(store, record, role, writer=writer)
     return (f"the stores of the move belong to {session.context.workspace} now",)
-
-
-def _roles(phase: MigrationPhase, source: str, target: str) -> dict[str, Role]:
-    """Return the roles of a phase, that of the store to be closed first."""
-    if phase is MigrationPhase.CLEANUP:
-        return {target: Role.WRITER}
-    if phase is MigrationPhase.WRITE_CUTOVER:
-        return {source: Role.FENCED, target: Role.WRITER}
-    return {target: Role.REPLICA, source: Role.WRITER}

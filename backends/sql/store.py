@@ -6,12 +6,12 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
+from backends.sql.engine import Engine, Retirement
 from backends.sql.replays import find_replay
 from backends.sql.rows import TABLES, codec
 from backends.sql.write_transaction import Execute, Feed, TaskRow, Writing, read_task_row
@@ -75,50 +75,9 @@ from registry_api.records import (
 from registry_api.roles import ROLE, RoleStamp, check_commit, check_replication
 from registry_api.store import Capability, StoreInfo
 
-__all__ = ["Engine", "SqlStore"]
+__all__ = ["SqlStore"]
 
 _APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded separately
-
-
-class Engine(Protocol):
-    """What differs between databases: connections, transactions, schema."""
-
-    path: Path
-
-    def reading(self) -> AbstractContextManager[Any]:
-        """Give a connection whose reads all see one state."""
-
-    def writing(self) -> AbstractContextManager[Any]:
-        """Give a connection in a write transaction that is committed at the end."""
-
-    def close(self) -> None:
-        """Close every connection."""
-
-
-class Retirement(Protocol):
-    """How a database is archived, removed and taken back; see MigrationSource."""
-
-    def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
-        """Return the name of a verified copy and its SHA-256."""
-
-    def check(self, archive: str) -> object:
-        """Raise CorruptDocument unless the archive is as it was written."""
-
-    def retire(
-        self,
-        archive: str,
-        *,
-        wait: float,
-        patience: float,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Remove the database; close the store."""
-
-    def retiring(self) -> int:
-        """Return how many removed databases are pending deletion."""
-
-    def reinstate(self, archive: str | None) -> None:
-        """Create the database if it is missing; fill an empty one from an archive."""
 
 
 class _Session:

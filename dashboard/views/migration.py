@@ -104,6 +104,7 @@ def _switch(line: Any) -> dict[str, Any] | None:
         "by": str(line.get("by", "")),
         "pause_ms": float(pause),
         "stepped_back": line.get("stepped_back") is True,
+        "completed": line.get("target") == "",
     }
 
 

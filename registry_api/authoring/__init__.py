@@ -1,5 +1,6 @@
 """For authors of stores: key-value stores, queries in memory, replicas, retention."""
 
+from registry_api.authoring.archive_files import ArchiveFiles, corrupt_archive
 from registry_api.authoring.idempotency import check_same_content
 from registry_api.authoring.in_memory_query import page_key, select_records, select_tasks
 from registry_api.authoring.key_layout import (
@@ -41,6 +42,7 @@ __all__ = [
     "KEEP",
     "KEEP_CHANGES",
     "TRIM_BATCH",
+    "ArchiveFiles",
     "Batch",
     "Engine",
     "KeyValueStore",
@@ -50,6 +52,7 @@ __all__ = [
     "check_fresh",
     "check_next",
     "check_same_content",
+    "corrupt_archive",
     "cursor_expired",
     "digits",
     "drop_change",

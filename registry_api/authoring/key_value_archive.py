@@ -7,18 +7,14 @@ it is, and stay in it.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import struct
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from registry_api.authoring.archive_files import ArchiveFiles, corrupt_archive
 from registry_api.authoring.key_layout import View, span_of
-from registry_api.errors import CorruptDocument, Unavailable
-from registry_api.workspace.durable_files import sync_folder
-from registry_api.workspace.ownership import make_folder, open_owned
 
 __all__ = ["KeyValueArchives", "entries"]
 
@@ -41,59 +37,33 @@ class KeyValueArchives:
     """The archives of a store in a folder."""
 
     def __init__(self, folder: Path, name: str, now: Callable[[], datetime]) -> None:
-        self._folder, self._name, self._now = folder, name, now
+        self._files = ArchiveFiles(folder, name, ".kv", now)
 
     def write(self, view: View) -> str:
         """Write an archive durably and read it back; return its name and its SHA-256."""
-        path = self._folder / f"{self._name}-{self._now():%Y%m%dT%H%M%S%f}.kv"
-        written = hashlib.sha256()
-        try:
-            make_folder(self._folder, mode=0o700, parents=True)
-            fd = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-            with open(fd, "wb") as file:  # noqa: PTH123  (an open descriptor)
-                for piece in _pieces(view):
-                    file.write(piece)
-                    written.update(piece)
-                file.flush()
-                os.fsync(fd)
-            sync_folder(self._folder)
-            archive = f"{path.name} {written.hexdigest()}"
+        with self._files.new() as path:
+            with path.open("wb") as file:
+                file.writelines(_pieces(view))
+            archive = self._files.finished(path)
             self.check(archive)
-        except BaseException as error:
-            path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and not isinstance(error, Unavailable):
-                raise Unavailable(
-                    f"{path} cannot be written: {error.strerror}", next_step="Free disk space"
-                ) from error
-            raise
         return archive
 
-    def check(self, archive: str) -> Path:
-        """Return the path of an archive; raise CorruptDocument if it is not as it was written."""
-        name, _, digest = archive.partition(" ")
-        path = self._folder / name
-        if Path(name).name != name:
-            raise _corrupt(path, "it is outside the folder of archives")
-        try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise _corrupt(path, "its SHA-256 is not the recorded one")
-        except OSError as error:
-            raise _corrupt(path, str(error.strerror)) from error
-        for _ in self.read(archive, checked=path):
+    def check(self, archive: str) -> None:
+        """Read an archive back; raises CorruptDocument if it is not as it was written."""
+        for _ in self.read(archive):
             pass
-        return path
 
-    def read(self, archive: str, *, checked: Path | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def read(self, archive: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entries of an archive; raises CorruptDocument."""
-        path = checked or self.check(archive)
+        path = self._files.checked(archive)
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise _corrupt(path, "it is not an archive of a key-value store")
+                raise corrupt_archive(path, "it is not an archive of a key-value store")
             while head := file.read(_LENGTHS.size):
                 if len(head) != _LENGTHS.size:
-                    raise _corrupt(path, "it ends within an entry")
-                yield tuple(_exactly(file, length, path) for length in _LENGTHS.unpack(head))  # type: ignore[misc]
+                    raise corrupt_archive(path, "it ends within an entry")
+                key, value = (_exactly(file, length, path) for length in _LENGTHS.unpack(head))
+                yield key, value
 
 
 def _pieces(view: View) -> Iterator[bytes]:
@@ -105,13 +75,5 @@ def _pieces(view: View) -> Iterator[bytes]:
 def _exactly(file: BinaryIO, length: int, path: Path) -> bytes:
     data = file.read(length) if length <= _LONGEST else b""
     if len(data) != length:
-        raise _corrupt(path, "it ends within an entry")
+        raise corrupt_archive(path, "it ends within an entry")
     return data
-
-
-def _corrupt(path: Path, what: str) -> CorruptDocument:
-    return CorruptDocument(
-        f"the archive {path} cannot be used: {what}",
-        next_step="Restore the archive from a backup",
-        path=str(path),
-    )

@@ -289,3 +289,5 @@ def test_the_status_of_a_registry_that_no_move_touched(workspace, capsys):
     capsys.readouterr()
     assert main(["status", "--workspace", str(workspace)]) == 0
     assert "lmdb, no move; the last move, sqlite -> lmdb, is complete" in capsys.readouterr().out
+    assert main(["history", "--workspace", str(workspace)]) == 0
+    assert capsys.readouterr().out.endswith("move complete: lmdb is the store\n")

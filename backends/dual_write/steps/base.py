@@ -7,14 +7,14 @@ that it is finished (``finalize`` while the gate is held, then ``clean_up``); bo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from backends.dual_write.best_effort import answering_target
 from backends.dual_write.replicator import Replicator
-from backends.dual_write.role_stamps import Roles
+from backends.dual_write.role_stamps import Roles, roles_in
 from backends.dual_write.throttle import Throttle
 from registry_api.capabilities import ForeignWriters, LateWrite, MigrationSource, provides
 from registry_api.errors import CorruptDocument, PreflightFailed, RegistryError, TaskNotFound
@@ -98,16 +98,28 @@ class StepContext:
     def settle_roles(self) -> None:
         """Give both stores the roles that the phase record says; close the old writer first."""
         record = self.record()
-        writer = record.writer
-        if record.phase >= MigrationPhase.WRITE_CUTOVER:
-            if record.phase is MigrationPhase.WRITE_CUTOVER:
-                self.roles.give(self.source, record, Role.FENCED, writer=writer)
-            self.roles.give(self.replicator.target, record, Role.WRITER)
-            return
-        # A source that can be written again must not depend on a target that may be lost.
+        for place, role in roles_in(record).items():
+            writer = "" if role is Role.WRITER else record.writer
+            # A source that can be written again must not depend on a target that may be lost.
+            with self._best_effort() if role is Role.REPLICA else nullcontext():
+                self.roles.give(self._store(place), record, role, writer=writer)
+
+    def roles_differ(self) -> bool:
+        """Return whether a store's role is not the one that the phase record says."""
+        for place, role in roles_in(self.record()).items():
+            with self._best_effort() if role is Role.REPLICA else nullcontext():
+                if not self.roles.has(self._store(place), role):
+                    return True
+        return False
+
+    def _store(self, place: str) -> RegistryStore:
+        return self.source if place == self.record().source else self.replicator.target
+
+    @staticmethod
+    @contextmanager
+    def _best_effort() -> Iterator[None]:
         with suppress(RegistryError, OSError), answering_target():
-            self.roles.give(self.replicator.target, record, Role.REPLICA, writer=writer)
-        self.roles.give(self.source, record, Role.WRITER)
+            yield
 
     def now(self, task_id: str) -> TaskSnapshot | None:
         """Return the task's state in the target, None if it has none."""

@@ -22,7 +22,7 @@ class CutOver(Sync):
     def prepare(self) -> int:
         """See Step.prepare."""
         context = self.context
-        _ = context.migration_source
+        _ = context.migration_source  # refused before anything is copied
         if context.foreign is not None:
             context.notes += [f"open in another process: {h}" for h in context.foreign.holders()]
             context.foreign.prepare_fence()

@@ -247,12 +247,9 @@ class SqliteEngine:
             with self._writer_queue.taken(patience(self._timeout)):
                 yield connection
         except sqlite3.Error as error:
-            self._discard(connection)
             raise self._translated(error) from error
-        except BaseException:
-            self._give_back(connection)
-            raise
-        self._give_back(connection)
+        finally:
+            self._discard(connection)
 
     def _begin(self, connection: Connection, deadline: float) -> None:
         """Begin a write transaction; wait until the deadline for a program that does not queue.

@@ -8,7 +8,6 @@ SHA-256 of the copy. The file in use is never opened otherwise: that would drop 
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.sql.sqlite.engine import SqliteEngine
-from registry_api.errors import CorruptDocument, RegistryError, Unavailable
-from registry_api.workspace import make_folder, open_owned, sync_folder, wait_until_released
+from registry_api.authoring import ArchiveFiles, corrupt_archive
+from registry_api.errors import RegistryError
+from registry_api.workspace import sync_folder, wait_until_released
 
 __all__ = ["SqliteRetirement"]
 
@@ -34,61 +34,31 @@ class SqliteRetirement:
     def __init__(self, engine: SqliteEngine, folder: Path, now: Callable[[], datetime]) -> None:
         self._engine = engine
         self._path = engine.path
-        self._folder = folder
-        self._now = now
+        self._files = ArchiveFiles(folder, engine.path.stem, ".sqlite3", now)
 
     def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
-        """See MigrationSource.archive: the name of the copy and its SHA-256."""
-        path = self._folder / f"{self._path.stem}-{self._now():%Y%m%dT%H%M%S%f}.sqlite3"
-        try:
-            make_folder(self._folder, mode=0o700, parents=True)
-            os.close(open_owned(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+        """See MigrationSource.archive."""
+        with self._files.new() as path:
             with self._engine.reading() as source, closing(sqlite3.connect(path)) as copy:
                 source.backup(copy, pages=_PAGES, progress=_counted(progress))
                 copy.execute("PRAGMA journal_mode=DELETE")
                 if _digest(copy) != _digest(source):
-                    raise self._corrupt(path, "its rows are not those of the store")
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            sync_folder(self._folder)
-            self.check(f"{path.name} {digest}")
-        except BaseException as error:
-            path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and not isinstance(error, RegistryError):
-                raise Unavailable(
-                    f"{path} cannot be written: {error.strerror}", next_step="Free disk space"
-                ) from error
-            raise
-        return f"{path.name} {digest}"
+                    raise corrupt_archive(path, "its rows are not those of the store")
+            archive = self._files.finished(path)
+            self.check(archive)
+        return archive
 
     def check(self, archive: str) -> Path:
         """See MigrationSource.check_archive; returns the path of the archive."""
-        name, _, digest = archive.partition(" ")
-        path = self._folder / name
-        if Path(name).name != name:
-            raise self._corrupt(path, "it is outside the folder of archives")
+        path = self._files.checked(archive)
         try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise self._corrupt(path, "its SHA-256 is not the recorded one")
             with closing(_opened(path)) as copy:
                 (found,) = copy.execute("PRAGMA integrity_check").fetchone()
-        except OSError as error:
-            raise self._corrupt(path, str(error.strerror)) from error
         except sqlite3.Error as error:
-            raise self._corrupt(path, str(error)) from error
+            raise corrupt_archive(path, str(error)) from error
         if found != "ok":
-            raise self._corrupt(path, str(found))
+            raise corrupt_archive(path, str(found))
         return path
-
-    @staticmethod
-    def _corrupt(path: Path, what: str) -> CorruptDocument:
-        return CorruptDocument(
-            f"the archive {path} cannot be used: {what}",
-            next_step="Restore the archive from a backup",
-            path=str(path),
-        )
 
     def retire(
         self,
