@@ -122,6 +122,24 @@ def test_a_registry_that_is_in_no_move(tmp_path):
         assert "--to" in job["answer"]["next_step"]
 
 
+def test_a_completed_move_is_named(tmp_path):
+    """After ``complete`` the page says that no move is under way, and which one is complete; in the
+    next move the history names the completion."""
+    env = {"REGISTRY_RETIRE_SECONDS": "0"}
+    settings = load_settings(tmp_path, env=env)
+    open_store(settings).close()
+    with closing(open_migration(settings)) as migration:
+        migration.switch(MigrationPhase(4), actor="x", target=f"sqlite://{tmp_path}/b.sqlite3")
+        migration.complete(actor="x")
+        with serving(tmp_path) as served:
+            page = served.get("/migration").text
+        assert "No move is under way." in page
+        assert f"sqlite → sqlite://{tmp_path}/b.sqlite3" in page
+        migration.switch(MigrationPhase(1), actor="x", target=f"sqlite://{tmp_path}/c.sqlite3")
+    with serving(tmp_path) as served:
+        assert "(move complete)" in served.get("/migration").text
+
+
 def test_one_at_a_time_and_everybody_sees_it(workspace):
     """A second job is refused while the first runs; the first continues when its client leaves."""
     with serving(workspace) as served, stream(served) as following:
