@@ -42,6 +42,7 @@ def pytest_runtest_makereport(
         text = getattr(item.obj, "__doc__", "") or ""  # type: ignore[attr-defined]
         report.sections.append(("line of the contract", " ".join(text.split())))
         report.sections += [("last calls to the store", str(h.history)) for h in made]
+        report.sections += [("errors of other processes", h.said()) for h in made]
         report.sections.append(("seed", _seed_of(item.config)))
     return report
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from contract_tests.call_recorder import History, recorded_calls
+from contract_tests.faults.cut_proxy import CutProxy
 from registry_api import (
     Capability,
     OpenContext,
@@ -29,14 +30,18 @@ from registry_api.errors import UsageError
 
 __all__ = ["Harness", "harness_class"]
 
+_SAID = 20_000  # characters of other processes' errors in a report
+
 
 class Harness:
     """The store under test in a workspace of its own, opened by name as a user would open it.
 
     For a store that needs a server or a database, derive a class, implement ``set_up``,
     ``tear_down`` and ``environment``, and name it: ``--harness package.module:Class``. Each test
-    gets a new instance. Without PERSISTENT every ``open`` returns the same store, since a second
-    one would be a different registry.
+    gets a new instance. If clients reach the server over TCP, connect them to the address that
+    ``through`` returns; if a test may kill the server, implement ``crash_server``: each adds tests.
+    Without PERSISTENT every ``open`` returns the same store, since a second one would be a
+    different registry.
     """
 
     def __init__(self, name: str, workspace: Path) -> None:
@@ -46,6 +51,8 @@ class Harness:
         workspace.mkdir(parents=True, exist_ok=True)
         self._stack = ExitStack()
         self._only: RegistryStore | None = None
+        self.proxy: CutProxy | None = None
+        self.errors = workspace.with_name(f"{workspace.name}.stderr")  # of other processes
         self._stack.callback(self.tear_down)  # also if set_up fails half-way
         try:
             self.set_up()
@@ -75,6 +82,29 @@ class Harness:
 
     def tear_down(self) -> None:
         """Remove what ``set_up`` created; called after all stores were closed."""
+
+    def through(self, host: str, port: int) -> tuple[str, int]:
+        """Return the address of a proxy to the server; tests cut its connections."""
+        if self.proxy is None:
+            self.proxy = CutProxy(host, port)
+            self._stack.callback(self.proxy.close)
+        return self.proxy.address
+
+    def crash_server(self) -> None:
+        """Kill the server as a crash would (``kill -9``), and start it again at the same address.
+
+        Called while clients write. A store without a server of its own leaves it out.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_server(self) -> bool:
+        """Whether ``crash_server`` is implemented."""
+        return type(self).crash_server is not Harness.crash_server
+
+    def stored(self) -> object:
+        """Return what the server holds, in any form that can be compared; None: not known."""
+        return None
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that select this store, here and in other processes.
@@ -118,15 +148,23 @@ class Harness:
         env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         env |= {"REGISTRY_WORKSPACE": str(self.workspace), **self.environment()}
         self.history.note("another process", module, args, "started")
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *args],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with self.errors.open("ab") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *args],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         self._stack.callback(process.kill)  # a failed test leaves no process running
         return process
+
+    def said(self) -> str:
+        """Return the last lines that other processes wrote to their standard error."""
+        if not self.errors.exists():
+            return ""
+        return self.errors.read_text(errors="replace")[-_SAID:]
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from registry_api import (
     open_store,
 )
 from registry_api.workspace import STATE_DIR
+
+_FILES = Path("/proc/self/fd")
 
 PROTOCOLS = {
     Capability.MOVE_TARGET: MoveTarget,
@@ -85,6 +89,31 @@ def test_what_was_written_is_there_when_it_is_opened_anew(harness: Harness) -> N
     store.close()
     again = harness.open()
     assert (again.load("t"), again.changes(), again.counts()) == left
+
+
+@pytest.mark.needs(Capability.PERSISTENT)
+@pytest.mark.skipif(not _FILES.exists(), reason="does not declare: this system has no /proc")
+def test_close_releases_every_file(harness: Harness) -> None:
+    """Stores that were opened, used by two threads and closed leave no file and no thread open."""
+
+    def use() -> None:
+        store = harness.open()
+        store.load("t")
+        other = threading.Thread(target=store.load, args=("t",))
+        other.start()
+        other.join()
+        build.put(store, build.report("t"), expected=None)
+        store.close()
+
+    build.make(harness.open(), "t", build.agent("t"))
+    use()
+    gc.collect()
+    before = len(list(_FILES.iterdir())), threading.active_count()
+    for _ in range(10):
+        use()
+    after = len(list(_FILES.iterdir())), threading.active_count()
+    # A store's own rest is noise, one for each open is a leak.
+    assert (after[0] < before[0] + 8, after[1] < before[1] + 8) == (True, True), (before, after)
 
 
 @pytest.mark.needs(Capability.PERSISTENT)

@@ -10,12 +10,23 @@ import pytest
 from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.test_counts import assert_true
-from registry_api import Capability, Change, FeedCursor, RegistryStore
+from registry_api import (
+    Capability,
+    Change,
+    FeedCursor,
+    Kind,
+    RecordQuery,
+    RegistryStore,
+    all_records,
+    record_key,
+)
 
 
 @pytest.mark.needs(Capability.PERSISTENT)
 def test_what_was_acknowledged_survives_a_kill(harness: Harness) -> None:
-    """Semantics 10: after kill -9 every commit that returned is there, and the store works."""
+    """Semantics 10: after kill -9 every commit that returned is there, no record is there without
+    its feed line, and the store works.
+    """
     store = harness.open()
     build.make(store, "t", build.agent("t"))
     for n in range(3):
@@ -33,6 +44,10 @@ def test_what_was_acknowledged_survives_a_kill(harness: Harness) -> None:
         assert whole <= {c.changeset.id.hex for c in all_changes(store)}
     build.put(store, build.finding("t"), expected=None)
     assert_true(store)
+    in_feed = {record_key(op.record) for c in all_changes(store) for op in c.changeset.ops}  # type: ignore[union-attr]
+    for kind in (Kind.PROGRESS, Kind.FINDING):
+        there = {record_key(r) for r in all_records(store, kind, RecordQuery())}
+        assert there <= in_feed
     revisions = [c.revision for c in all_changes(store)]
     assert revisions == list(range(1, len(revisions) + 1))
 

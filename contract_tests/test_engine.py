@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 import pytest
@@ -61,6 +62,22 @@ def test_a_scan_is_in_the_order_of_the_bytes(
         assert [key for key, _ in some] == [b"check\x0010", b"check\x009", b"check\0A"]
         assert view.get(b"check\0a") == b"of check\0a"
         assert view.get(b"check\0nothing") is None
+
+
+def test_a_long_scan_is_whole(engine: Engine) -> None:
+    """A scan returns all of 5,000 keys, also in a batch that has changed some of them, and stops
+    where the caller stops.
+    """
+    keys = [b"check\0%04d" % n for n in range(5000)]
+    _fill(engine, keys)
+    with engine.read() as view:
+        assert [key for key, _ in _all(view)] == keys
+        assert [key for key, _ in islice(view.scan(_FIRST, _LAST), 3)] == keys[:3]
+    with engine.write() as batch:
+        for key in keys[::2]:
+            batch.delete(key)
+        batch.put(b"check\09999", b"last")
+        assert [key for key, _ in _all(batch)] == [*keys[1::2], b"check\09999"]
 
 
 def test_a_batch_sees_itself(engine: Engine) -> None:

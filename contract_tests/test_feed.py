@@ -27,6 +27,23 @@ def test_every_commit_is_in_the_feed(harness: Harness) -> None:
     assert store.changes(task_id="none") == ()
 
 
+def test_a_head_names_the_newest_line(harness: Harness) -> None:
+    """Semantics 6: `head` gives the number of the task's newest line in the feed, also when other
+    tasks have written since.
+    """
+    store = harness.open()
+    for task in ("t", "u"):
+        build.make(store, task, build.agent(task))
+    for n in range(6):
+        commit = build.put(store, build.report("tu"[n % 2]), expected=None)
+        assert store.head("tu"[n % 2]).number == commit.cursor.number
+        for task in ("t", "u"):
+            newest = store.changes(task_id=task)[-1]
+            head = store.head(task)
+            assert (head.revision, head.number) == (newest.revision, newest.cursor.number)
+            assert head.lineage == newest.lineage
+
+
 def test_the_feed_resumes_from_any_cursor(harness: Harness) -> None:
     """Semantics 6: after any cursor exactly the later changes follow, whatever the page size."""
     store = harness.open()

@@ -6,14 +6,15 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from contract_tests import build
 from contract_tests.faults.lossy_store import LostAnswers
 from contract_tests.harness import Harness
-from contract_tests.test_race import bump
-from registry_api import Capability, Put, commit_with_retry, errors, new_changeset, transact
+from contract_tests.test_race import at_once, bump
+from registry_api import Capability, Kind, Put, commit_with_retry, errors, new_changeset, transact
 
 
 def test_the_same_changeset_again_is_a_replay(harness: Harness) -> None:
@@ -80,6 +81,36 @@ def test_nothing_is_counted_twice_when_answers_are_lost(harness: Harness) -> Non
     assert failures == []
     snapshot = store.load("t")
     assert (snapshot.agents[0].progress, snapshot.revision) == (24, 25)
+
+
+def test_one_of_several_threads_applies_a_changeset(harness: Harness) -> None:
+    """Semantics 3: threads that send the same changeset at the same time all get the same commit;
+    one of them applies it, the others replay it.
+    """
+    store = harness.open()
+    build.make(store, "t", build.agent("t"))
+    for n in range(2, 12):
+        changeset = new_changeset("t", [Put(build.report("t", progress=n))], expected=None)
+        commits = at_once(partial(store.commit, changeset))
+        assert sorted(c.replayed for c in commits) == [False, True, True, True]
+        assert {(c.revision, c.cursor) for c in commits} == {(n, commits[0].cursor)}
+    assert [c.revision for c in store.changes(task_id="t")] == list(range(1, 12))
+    assert len(store.list_records(Kind.PROGRESS).items) == 10
+
+
+def test_an_id_is_known_as_long_as_its_line(harness: Harness) -> None:
+    """Semantics 3: an id is a replay after more than a thousand later commits too, since the feed
+    still has its line.
+    """
+    store = harness.open()
+    first = store.commit(build.creating("t", build.agent("t")))
+    changeset = new_changeset("t", [Put(build.report("t"))], expected=None)
+    second = store.commit(changeset)
+    for _ in range(1010):
+        build.put(store, build.report("t"), expected=None)
+    assert (first.revision, second.revision, store.head("t").revision) == (1, 2, 1012)
+    assert store.commit(changeset) == replace(second, replayed=True)
+    assert store.head("t").revision == 1012
 
 
 def test_other_content_under_a_known_id_is_refused(harness: Harness) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Phases
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import engine
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from contract_tests import build
@@ -36,6 +38,9 @@ from registry_api import (
     Verdict,
     new_changeset,
 )
+
+# Seconds for which a failing history is shortened. Hypothesis takes up to 300 and has no setting.
+_SHRINKING = 30
 
 TASKS = st.sampled_from(["t1", "T1", "t-2"])
 AGENTS = st.sampled_from(["a1", "A1", "b.2"])
@@ -229,15 +234,16 @@ def test_a_random_history_has_the_same_outcome(
     class Here(Machine):
         make = staticmethod(lambda: make_harness(tmp_path / str(next(count))))
 
-    run_state_machine_as_test(
-        Here,
-        settings=settings(
-            # Without the explain phase, which traces every line and takes minutes.
-            phases=[p for p in settings().phases if p is not Phases.explain],
-            database=None,
-            max_examples=40,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    with mock.patch.object(engine, "MAX_SHRINKING_SECONDS", _SHRINKING):
+        run_state_machine_as_test(
+            Here,
+            settings=settings(
+                # Without the explain phase, which traces every line and takes minutes.
+                phases=[p for p in settings().phases if p is not Phases.explain],
+                database=None,
+                max_examples=40,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

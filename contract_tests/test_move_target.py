@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.test_counts import assert_true
+from contract_tests.test_race import at_once
 from registry_api import (
     AgentStatus,
     Capability,
@@ -77,6 +79,18 @@ def test_a_replayed_feed_gives_the_same_store(harness: Harness, source: Registry
         assert commit.cursor == change.cursor
         again = into(target).apply(change)
         assert again == replace(commit, replayed=True)
+    assert_equal(source, target)
+
+
+def test_one_of_several_threads_applies_a_change(harness: Harness, source: RegistryStore) -> None:
+    """Threads that apply the same change at the same time, as processes of a move do, all get its
+    commit; it is applied once.
+    """
+    target = harness.open()
+    for change in source.changes():
+        commits = at_once(partial(into(target).apply, change))
+        assert sorted(c.replayed for c in commits) == [False, True, True, True]
+        assert {(c.revision, c.cursor) for c in commits} == {(change.revision, change.cursor)}
     assert_equal(source, target)
 
 

@@ -172,6 +172,26 @@ def test_records_are_filtered_and_paged(
     assert got == expected
 
 
+def test_long_lists_are_whole(harness: Harness) -> None:
+    """Semantics 6 and 7: thousands of records are listed once each, in order, and loaded, however
+    an engine cuts its answers.
+    """
+    store = harness.open()
+    agents = [build.agent("t", f"a{n:04}") for n in range(1200)]
+    build.make(store, "t", *agents)
+    for first in range(0, 5000, 1000):
+        some = (f"f{n:04}" for n in range(first, first + 1000))
+        build.put(store, *(build.finding("t", finding_id=i) for i in some), expected=None)
+    listed = [record_key(r) for r in all_records(store, Kind.FINDING, RecordQuery())]
+    assert listed == [f"f{n:04}" for n in range(5000)]
+    of_task = all_records(store, Kind.FINDING, RecordQuery(task_id="t", newest_first=True))
+    assert [record_key(r) for r in of_task] == listed[::-1]
+    assert store.load("t").agents == tuple(agents)
+    assert list(all_records(store, Kind.AGENT, RecordQuery())) == agents
+    assert store.counts().records == {Kind.TASK: 1, Kind.AGENT: 1200, Kind.FINDING: 5000}
+    assert sum(len(c.changeset.ops) for c in store.changes()) == 6201
+
+
 def test_queries_that_make_no_sense_are_refused(harness: Harness) -> None:
     """Semantics 7: a filter that a kind does not have, a bad limit and an invented cursor raise
     InvalidQuery.

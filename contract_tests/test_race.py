@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
@@ -13,11 +16,29 @@ from registry_api import Agent, Kind, Op, Put, RecordQuery, TaskSnapshot, errors
 
 WORKERS, ROUNDS = 4, 25
 
+T = TypeVar("T")
+
 
 def bump(snapshot: TaskSnapshot) -> list[Op]:
     """Return the op that adds one to the progress of the first agent."""
     agent = snapshot.agents[0]
     return [Put(build.agent(agent.task_id, agent.agent_id, progress=agent.progress + 1))]
+
+
+def at_once(call: Callable[[], T], threads: int = 4) -> list[T]:
+    """Run a call in several threads that start together; return their answers, in any order.
+
+    Raises the first error that one of them raised.
+    """
+    start = threading.Barrier(threads)
+
+    def wait_and_call() -> T:
+        start.wait()
+        return call()
+
+    with amplified_races(), ThreadPoolExecutor(threads) as pool:
+        answers = [pool.submit(wait_and_call) for _ in range(threads)]
+        return [answer.result() for answer in answers]
 
 
 def test_threads_lose_no_update(harness: Harness) -> None:
@@ -48,7 +69,7 @@ def test_threads_lose_no_update(harness: Harness) -> None:
 
 def test_readers_never_see_a_torn_state(harness: Harness) -> None:
     """Semantics 1: a reader never sees two records of different revisions that are always written
-    together, nor one record with fields of different revisions.
+    together, nor one record with fields of different revisions, in one task or in a list of all.
     """
     store = harness.open()
     build.make(store, "t", *_pair(1))
@@ -60,9 +81,11 @@ def test_readers_never_see_a_torn_state(harness: Harness) -> None:
             while not done.is_set():
                 snapshot = store.load("t")
                 listed = store.list_records(Kind.AGENT, RecordQuery(task_id="t")).items
+                everywhere = store.list_records(Kind.AGENT).items
                 for revision, agents in (
                     (snapshot.revision, snapshot.agents),
                     (listed[0].progress, listed),  # type: ignore[union-attr]
+                    (everywhere[0].progress, everywhere),  # type: ignore[union-attr]
                 ):
                     if agents != _pair(revision):
                         found = ", ".join(f"{a.agent_id}: {a.type}" for a in agents)  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -66,3 +67,14 @@ class OpenAfterClose(StoreWrapper):
 
     def close(self) -> None:
         pass
+
+
+@mutant
+class FileKeptOpen(StoreWrapper):
+    """Leaves a file open whenever it is closed."""
+
+    _files: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        super().close()
+        self._files.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))

@@ -10,6 +10,7 @@ from registry_api import (
     Changeset,
     Commit,
     FeedCursor,
+    Head,
     Put,
     errors,
 )
@@ -94,3 +95,13 @@ class RefusalInFeed(StoreWrapper):
                 task = Put(self.inner.load(changeset.task_id).task)
                 self.inner.commit(_again(changeset, ops=[task], expected=conflict.actual))
             raise
+
+
+@mutant
+class HeadOfTheWholeFeed(StoreWrapper):
+    """Gives as a head's number that of the newest line of all tasks."""
+
+    def head(self, task_id: str) -> Head:
+        found = self.inner.head(task_id)
+        newest = self.inner.changes(limit=1000)
+        return replace(found, number=newest[-1].cursor.number) if newest else found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from contract_tests.mutation.base import _again, mutant
 from registry_api import (
     Changeset,
@@ -70,3 +72,35 @@ class AnyContent(StoreWrapper):
         except errors.IdempotencyMismatch:
             head = self.inner.head(changeset.task_id)
             return self.inner.commit(_again(changeset, expected=head.revision))
+
+
+@mutant
+class ReplayLookedUpFirst(StoreWrapper):
+    """Looks a changeset id up before the write, not together with it: the same changeset, sent by
+    two threads at once, is applied by both.
+    """
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._sent = list[object]()
+
+    def commit(self, changeset: Changeset) -> Commit:
+        twin = changeset.id in self._sent
+        self._sent.append(changeset.id)
+        try:
+            time.sleep(0.001)
+            return self.inner.commit(_again(changeset) if twin else changeset)
+        finally:
+            self._sent.remove(changeset.id)
+
+
+@mutant
+class ShortMemory(StoreWrapper):
+    """Knows only the ids of a task's last thousand changesets."""
+
+    def commit(self, changeset: Changeset) -> Commit:
+        done = self.inner.commit(changeset)
+        newest = self.inner.head(changeset.task_id).revision
+        if done.replayed and done.revision < newest - 1000:
+            raise errors.ChangesetExpired("it is too old", next_step="Look whether it is there")
+        return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -131,3 +132,23 @@ class StampsInMemory(_Target):
 
     def write_stamp(self, name: str, value: str) -> None:
         self._stamps[name] = value
+
+
+@mutant
+class ApplyInTurnOnly(_Target):
+    """Refuses a change that another thread is applying."""
+
+    def __init__(self, inner: RegistryStore) -> None:
+        super().__init__(inner)
+        self._applied = list[object]()
+
+    def apply(self, change: Change) -> Commit:
+        twin = change.changeset.id in self._applied
+        self._applied.append(change.changeset.id)
+        try:
+            time.sleep(0.001)
+            if twin:
+                raise errors.NotNext("another thread applies it", next_step="Try again")
+            return super().apply(change)
+        finally:
+            self._applied.remove(change.changeset.id)

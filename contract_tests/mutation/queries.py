@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -116,3 +117,39 @@ class PartIsWhole(StoreWrapper):
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:
         return replace(self.inner.load(task_id), partial=only is not None)
+
+
+@mutant
+class ListOfTwoReads(StoreWrapper):
+    """Assembles a list over all tasks from two separate reads."""
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        first = self.inner.list_records(kind, query, after=after, limit=limit)
+        if query.task_id is not None or len(first.items) < 2:
+            return first
+        time.sleep(0.002)
+        second = self.inner.list_records(kind, query, after=after, limit=limit)
+        return replace(second, items=(*first.items[:1], *second.items[1:]))
+
+
+@mutant
+class ListCutOff(StoreWrapper):
+    """Ends a list after a page of the largest size."""
+
+    def list_records(
+        self,
+        kind: Kind,
+        query: RecordQuery = ALL_RECORDS,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Record]:
+        found = self.inner.list_records(kind, query, after=after, limit=limit)
+        return replace(found, next=None) if len(found.items) >= 1000 else found

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from contract_tests.runner.bound import BOUND
 from registry_api.errors import UsageError
+from registry_api.store import Capability
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["contract"]
 
 _KEPT, _BROKEN = 0, 3
+_MISSING = {
+    Capability.PERSISTENT: "its data ends with the process",
+    Capability.MULTI_PROCESS: "only one process may open it",
+    Capability.MOVE_TARGET: "a registry cannot move to it (registry_api.MoveTarget)",
+    Capability.MIGRATION_SOURCE: "a registry cannot move from it (registry_api.MigrationSource; "
+    "a KeyValueStore needs archives=, a folder, and persistent)",
+}
 _COLUMNS = ("passed", "failed", "skipped", "seconds")
 
 
@@ -125,10 +133,7 @@ def _show(report: dict[str, Any], console: Console) -> None:
             table.add_row(group, *(str(found[c]) for c in _COLUMNS))
         console.print(table)
     for failure in report["failed"]:
-        console.print(f"\n{failure['test']}", style="bold", markup=False)
-        console.print(f"{failure['semantics']}\n{failure['error']}", markup=False)
-        if failure["history"]:
-            console.print(f"last calls to the store:\n{failure['history']}", markup=False)
+        _show_failure(failure, console)
     reasons = sorted({s["reason"].removeprefix("Skipped: ") for s in report["skipped"]})
     for reason in reasons:
         console.print(f"skipped: {reason}")
@@ -136,6 +141,10 @@ def _show(report: dict[str, Any], console: Console) -> None:
         figures = ", ".join(f"{n:g} {what}" for what, n in store["speed"].items())
         if figures:
             console.print(f"{store['name']}: {figures}")
+    for store in report["stores"]:
+        for capability, meaning in _MISSING.items():
+            if capability not in store["capabilities"]:
+                console.print(f"{store['name']} does not declare {capability}: {meaning}")
     for warning in report["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     console.print(
@@ -143,3 +152,12 @@ def _show(report: dict[str, Any], console: Console) -> None:
         f"{report['suite']}, Python {report['python']}, seed {report['seed']}, "
         f"{report['seconds']} s"
     )
+
+
+def _show_failure(failure: dict[str, Any], console: Console) -> None:
+    console.print(f"\n{failure['test']}", style="bold", markup=False)
+    console.print(f"{failure['semantics']}\n{failure['error']}", markup=False)
+    if failure["processes"]:
+        console.print(f"errors of other processes:\n{failure['processes']}", markup=False)
+    if failure["history"]:
+        console.print(f"last calls to the store:\n{failure['history']}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,12 +38,15 @@ GROUPS = {
     "test_source": "source",
     "test_race": "race",
     "test_process": "process",
+    "test_server": "server",
     "test_crash": "crash",
     "test_model": "model",
     "test_equivalence": "equivalence",
     "test_speed": "speed",
 }
 Progress = Callable[[str, int, int], None]
+
+_FRAMES = re.compile(r"/(_pytest|pytest|pluggy|hypothesis)/[^\"]*\"|/conftest\.py\"|/runner/")
 
 
 @dataclass(slots=True, eq=False)  # eq=False: pytest keeps its plugins in sets
@@ -139,7 +143,8 @@ class _Run:
                     "test": test,
                     "semantics": self.semantics[report.nodeid],
                     "after": round(time.monotonic() - self.start, 1),
-                    "error": _writable(report.longreprtext),
+                    "error": _writable(_shortened(report.longreprtext)),
+                    "processes": _section(report, "errors of other processes"),
                     "history": _section(report, "last calls to the store"),
                     "seed": _section(report, "seed"),
                 }
@@ -171,12 +176,25 @@ def _name(item: pytest.Item) -> str:
 
 def _not_run(what: str, error: str) -> dict[str, Any]:
     """Return the failure entry of a part of the suite that could not run."""
-    empty = dict.fromkeys(("store", "group", "semantics", "history", "seed"), "")
+    empty = dict.fromkeys(("store", "group", "semantics", "history", "processes", "seed"), "")
     return {"test": what or "the suite", "after": None, "error": error, **empty}
 
 
 def _section(report: pytest.TestReport, name: str) -> str:
     return _writable("\n".join(text for title, text in report.sections if title == name))
+
+
+def _shortened(text: str) -> str:
+    """Return a traceback without the frames of pytest, pluggy and hypothesis."""
+    kept, skipping = list[str](), False
+    for line in text.splitlines():
+        if line.startswith("  File "):
+            skipping = _FRAMES.search(line) is not None
+        elif not line.startswith("    "):
+            skipping = False
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _writable(text: str) -> str:

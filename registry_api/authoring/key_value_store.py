@@ -1,6 +1,6 @@
 """A complete store over any ordered key-value engine: its author writes get, scan, put, delete.
 
-``keyspace.py`` defines the keys and values.
+``key_layout.py`` defines the keys and values.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from registry_api.plugins import RegisterStore
 
 # What the engine below can do. Add PERSISTENT if yours keeps data, DURABLE if it syncs to disk
 # (fsync), MULTI_PROCESS if several processes may use it at once. MOVE_TARGET: a registry can be
-# moved to this store while it is in use.
+# moved to this store while it is in use; MIGRATION_SOURCE: it can be moved from it, if the store
+# also gets ``archives=`` (a folder for the archive of what a move removes) and keeps its data.
 CAPABILITIES = frozenset({Capability.MOVE_TARGET})
 
 
