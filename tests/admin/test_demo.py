@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from backends.admin.cli import main
-from tests import samples
+from tests import lmdb_plugin, samples
 from tests.proof import PROVING
 from tests.slow_disk import slow_syncs
 
@@ -29,6 +29,24 @@ def test_nothing_is_lost(capsys):
     assert code == 0
     assert len(steps) == 13
     assert all(s["acknowledged"] >= 100 and s["lost"] == s["mismatches"] == 0 for s in steps)
+
+
+@pytest.mark.parametrize("pair", ["sqlite,lmdb", "lmdb,sqlite", "json,lmdb"])
+def test_nothing_is_lost_between_other_stores(pair, tmp_path, monkeypatch, capsys):
+    """--pair: twelve switches between other stores; each end has every acknowledged write."""
+    pytest.importorskip("lmdb", reason="lmdb is not installed")
+    lmdb_plugin.install(tmp_path, monkeypatch)
+    code, steps = demo(capsys, "--pair", pair)
+    assert code == 0
+    assert len(steps) == 13
+    assert all(s["acknowledged"] >= 100 and s["lost"] == s["mismatches"] == 0 for s in steps)
+
+
+@pytest.mark.parametrize("tokens", [("--pair", "sqlite"), ("--pair", "sqlite,sqlite")])
+def test_a_pair_that_is_none(tokens, capsys):
+    """One store, or the same twice: a usage error that says what to write."""
+    assert main(["demo", *tokens]) == 2
+    assert "--pair" in capsys.readouterr().err
 
 
 def test_sabotage_is_found_out(capsys):

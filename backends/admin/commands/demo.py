@@ -31,14 +31,19 @@ def demo(
         bool,
         Parameter(negative="", help="drop one write in 500 on purpose; the check must detect it"),
     ] = False,
+    pair: Annotated[
+        str | None, Parameter(help="source and target, names or URLs; default: json,sqlite")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Move a live registry from phase 0 to 4, to 0 and to 4 again; exit 3 if a write was lost.
 
     Creates a legacy workspace with stale counters and torn files, starts writer processes and two
-    legacy programs, and looks for every acknowledged write with plain json and sqlite3.
+    legacy programs, and looks for every acknowledged write with plain json and sqlite3. With
+    --pair and another source than json it creates the tasks there and starts no legacy programs.
 
     Example: registry-backend demo --writers 8 --seconds 5
+    Example: registry-backend demo --pair sqlite,lmdb
     """
     import tempfile
 
@@ -52,6 +57,14 @@ def demo(
         raise UsageError(
             "--seconds is 0 to 3600, --writers 1 to 100", next_step="registry-backend demo --help"
         )
+    source, comma, target = (pair or "json,sqlite").partition(",")
+    if not (source and comma and target) or source == target:
+        raise UsageError(f"--pair {pair} is not two stores", next_step="e.g. --pair sqlite,lmdb")
+    if workspace is not None and source != "json":
+        raise UsageError(
+            "--workspace is a copy of a legacy workspace, so the source must be json",
+            next_step=f"--pair json,{target}, or omit --workspace",
+        )
     if workspace is not None and not has_legacy_registry(workspace):
         raise UsageError(
             f"{workspace} holds no registry of the legacy orchestrator",
@@ -60,7 +73,7 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="registry-demo-") as folder:
         if workspace is None:
             workspace = Path(folder) / "workspace"
-            make_workspace(workspace)
+            make_workspace(workspace) if source == "json" else workspace.mkdir()
         if not json:
             _said(f"Moving {workspace} under load from {writers} writers …")
         with warnings_kept() as left, progress_shown() as progress:
@@ -71,6 +84,7 @@ def demo(
                 sabotage=sabotage,
                 say=lambda step: None if json else _said(f"  {step}"),
                 progress=None if json else progress,
+                pair=(source, target),
             )
     lost, mismatches = sum(r.lost for r in rows), sum(r.mismatches for r in rows)
     found = {

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from registry_api import load_settings, open_migration
+from backends.admin.demo.workspace import make_tasks
+from registry_api import Settings, load_settings, open_migration
 from registry_api.errors import VerificationFailed
 from registry_api.migration import Migration, MigrationPhase, Progress
 from registry_api.workspace import STATE_DIR
@@ -56,11 +59,14 @@ def run_demo(
     sabotage: bool,
     say: Callable[[str], None],
     progress: Progress | None = None,
+    pair: tuple[str, str] = ("json", "sqlite"),
 ) -> list[Row]:
-    """Run the writers, the legacy programs and the move; return the table.
+    """Run the writers, the legacy programs and the move of a pair of stores; return the table.
 
-    Raises RegistryError if a program or a switch failed.
+    Legacy programs run where the source is json. Raises RegistryError if a program or a switch
+    failed.
     """
+    source, target = pair
     slow = _slowness(workspace)
     if slow:
         say(f"this host is slow now ({slow}), so each step takes longer")
@@ -71,9 +77,17 @@ def run_demo(
         [f"{_HERE}.writer", str(workspace), str(acks / n), n, "yes" if sabotage else "no"]
         for n in names
     ]
-    settings = load_settings(workspace, retire_seconds=_RETIRE)
-    with _running(commands), closing(open_migration(settings)) as migration:
-        legacy_programs = _LegacyPrograms(workspace, acks)
+    # The pair as settings: credentials come from the environment, as everywhere.
+    chosen: dict[str, Any] = {"source": source, "target": target, "retire_seconds": _RETIRE}
+    if source != "json":
+        chosen["backend"] = source
+    settings = load_settings(workspace, **chosen)
+    environment = {"REGISTRY_SOURCE": source, "REGISTRY_TARGET": target}
+    if source != "json":
+        environment["REGISTRY_BACKEND"] = source
+        settings = _begun(settings)
+    with _running(commands, environment), closing(open_migration(settings)) as migration:
+        legacy_programs = _LegacyPrograms(workspace, acks, _LEGACY if source == "json" else 0)
         with legacy_programs:
             _wait_for(acks, [*names, *legacy_programs.names])
             rows = [Row(step=f"phase {migration.status().record.phase:d}", since=time.monotonic())]
@@ -86,14 +100,23 @@ def run_demo(
                     legacy_programs.start()
                 if phase == MigrationPhase.SOURCE_ONLY:
                     # Back in phase 0: everything must be in the documents and logs alone.
-                    _count(workspace, acks, "json", rows, lost_only=True)
+                    _count(workspace, acks, source, rows, lost_only=True)
             _load(rows[-1], seconds, acks, say)
             rows[-1].seconds = time.monotonic() - rows[-1].since
     with closing(open_migration(settings)) as migration:
         migration.reconcile()
         rows[-1].mismatches += len(migration.verify().mismatches)
-    _count(workspace, acks, "sqlite", rows)
+    _count(workspace, acks, target, rows)
     return rows
+
+
+def _begun(settings: Settings) -> Settings:
+    """Create the tasks in the source of a move, and return the settings once a move is recorded."""
+    make_tasks(settings)
+    with closing(open_migration(settings)) as migration:
+        migration.switch(MigrationPhase.PARALLEL_WRITE, actor="demo", target=settings.target)
+        migration.switch(MigrationPhase.SOURCE_ONLY, actor="demo")
+    return settings.model_copy(update={"backend": "auto"})
 
 
 def _slowness(workspace: Path) -> str:
@@ -132,8 +155,8 @@ def _switched(
 class _LegacyPrograms:
     """The legacy programs of the demo: they may write in phases 0 to 2."""
 
-    def __init__(self, workspace: Path, acks: Path) -> None:
-        self._workspace, self._acks = workspace, acks
+    def __init__(self, workspace: Path, acks: Path, number: int) -> None:
+        self._workspace, self._acks, self._number = workspace, acks, number
         self._stack: ExitStack | None = None
         self.names: list[str] = []
 
@@ -142,7 +165,7 @@ class _LegacyPrograms:
         if self._stack is not None:
             return
         first = len(self.names)
-        new = [f"legacy{first + n}" for n in range(_LEGACY)]
+        new = [f"legacy{first + n}" for n in range(self._number)]
         self.names += new
         place = str(self._workspace)
         self._stack = ExitStack()
@@ -164,9 +187,13 @@ class _LegacyPrograms:
 
 
 @contextmanager
-def _running(commands: list[list[str]]) -> Iterator[None]:
+def _running(
+    commands: list[list[str]], environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
     processes = [
-        subprocess.Popen([sys.executable, "-m", *c], stdin=subprocess.PIPE)  # noqa: S603  (ours)
+        subprocess.Popen(  # noqa: S603  (ours)
+            [sys.executable, "-m", *c], stdin=subprocess.PIPE, env={**os.environ, **environment}
+        )
         for c in commands
     ]
     try:
@@ -205,7 +232,8 @@ def _load(row: Row, seconds: float, acks: Path, say: Callable[[str], None]) -> N
 def _count(
     workspace: Path, acks: Path, where: str, rows: list[Row], *, lost_only: bool = False
 ) -> None:
-    """Look for every write acknowledged so far, with a program that uses plain json and sqlite3.
+    """Look for every write acknowledged so far, with a program that uses plain json and sqlite3;
+    other stores it opens by themselves, without the move.
 
     ``lost_only``: only count missing writes; acknowledged ones are counted by the last check.
     """

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-__all__ = ["make_workspace"]
+from registry_api import Agent, Put, Settings, Task, new_changeset, open_store
+
+__all__ = ["make_tasks", "make_workspace"]
 
 TASKS, AGENTS = 43, 97
+_TASKS_OF_A_PAIR = 10
 _START = datetime(2026, 1, 4, 9, 0, 0)  # noqa: DTZ001  (legacy programs write no time zone)
+
+
+def make_tasks(settings: Settings) -> None:
+    """Create tasks with agents in the store that the settings name."""
+    with closing(open_store(settings)) as store:
+        for n in range(_TASKS_OF_A_PAIR):
+            task_id = f"TASK-20260104-09{n:02}00-{n:08x}"
+            now = datetime.now(UTC)
+            task = Task(task_id=task_id, description=f"task {n}", created_at=now)
+            agent = Agent(task_id=task_id, agent_id=f"builder-{n}", type="builder", started_at=now)
+            ops = [Put(task), Put(agent)]
+            store.commit(new_changeset(task_id, ops, expected=0, actor="demo"))
 
 
 def make_workspace(root: Path) -> None:
