@@ -60,8 +60,8 @@ def _same(record: PhaseRecord) -> PreflightFailed:
 
 
 def _unreached(session: Session, record: PhaseRecord, *, looking: bool) -> str | None:
-    """Return a message if a third-party target cannot be reached; ours is created by the step."""
-    if session.context.plugins.is_ours(record.target.partition("://")[0]):
+    """Return a message if a target that has a server, or is a third party's, cannot be reached."""
+    if not session.context.plugins.may_be_away(record.target.partition("://")[0]):
         return None
     try:
         with answering_target():

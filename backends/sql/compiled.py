@@ -12,16 +12,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.statements import Flavour, ddl, fragments, statements
 
-__all__ = ["render", "sqlite_flavour"]
+__all__ = ["FLAVOURS", "render"]
 
 
 def sqlite_flavour() -> Flavour:
     """Return SQLite's flavour."""
-    return Flavour(sqlite.dialect(paramstyle="named"), sqlite.insert, "instr")
+    return Flavour(sqlite.dialect(paramstyle="named"), sqlite.insert, "instr", "LIMIT :limit")
+
+
+def postgresql_flavour() -> Flavour:
+    """Return PostgreSQL's flavour, with the parameters of psycopg."""
+    dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+    dialect._bind_typing_render_casts = False  # noqa: SLF001  (no setting; psycopg types integers)
+    return Flavour(dialect, postgresql.insert, "strpos", "LIMIT %(limit)s")
 
 
 def render(flavour: Flavour) -> str:
@@ -38,7 +45,7 @@ def render(flavour: Flavour) -> str:
     parts = {
         "STATEMENTS": compile_one(statements(flavour)),
         "FRAGMENTS": compile_one(fragments(flavour)),
-        "DDL": [compile_one(s) for s in ddl()],
+        "DDL": [compile_one(s) for s in ddl(flavour)],
     }
     types = {
         "STATEMENTS": "dict[str, str]",
@@ -56,5 +63,8 @@ def render(flavour: Flavour) -> str:
     return head + body + "\n"
 
 
+FLAVOURS = {"sqlite_sql.py": sqlite_flavour, "postgresql_sql.py": postgresql_flavour}
+
 if __name__ == "__main__":
-    Path(__file__).with_name("sqlite_sql.py").write_text(render(sqlite_flavour()))
+    for name, flavour in FLAVOURS.items():
+        Path(__file__).with_name(name).write_text(render(flavour()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Protocol
 
 __all__ = ["Engine", "Retirement"]
@@ -13,13 +12,25 @@ __all__ = ["Engine", "Retirement"]
 class Engine(Protocol):
     """The connections and transactions of one database."""
 
-    path: Path
+    location: str  # without credentials
 
     def reading(self) -> AbstractContextManager[Any]:
         """Give a connection whose reads all see one state."""
 
-    def writing(self) -> AbstractContextManager[Any]:
-        """Give a connection in a write transaction that is committed at the end."""
+    def writing(self, *task_ids: str, alone: bool = False) -> AbstractContextManager[Any]:
+        """Give a connection in a write transaction that is committed at the end.
+
+        No other transaction changes ``task_ids`` meanwhile; ``alone``: none changes anything.
+        """
+
+    def next_number(self, execute: Callable[..., Any], last: int) -> int:
+        """Return the next number of the feed; ``last`` is the highest one in use."""
+
+    def open_writers(self) -> frozenset[str]:
+        """Return what identifies each open transaction that may have taken a number of the feed."""
+
+    def counter_of(self, task_id: str) -> str:
+        """Return the suffix of the counters that a task's commits change; empty: all share one."""
 
     def close(self) -> None:
         """Close every connection."""

@@ -1,4 +1,4 @@
-"""The plugin: registers the store ``sqlite``, in the workspace or at a path."""
+"""The plugin: registers ``sqlite``, in the workspace or at a path, and ``postgresql``, by URL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from backends.sql.sqlite.engine import SqliteEngine
 from backends.sql.sqlite.retirement import SqliteRetirement
 from backends.sql.sqlite_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
+from registry_api.errors import SettingsError
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
 from registry_api.workspace import SQLITE_FILE, STATE_DIR, make_state_folder
@@ -18,8 +19,9 @@ __all__ = ["registry_register_stores"]
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Register the store ``sqlite`` (``sqlite:///absolute/path`` names another file)."""
-    register("sqlite", _open)
+    """Register ``sqlite`` (``sqlite:///absolute/path`` names another file) and ``postgresql``."""
+    register("sqlite", _open_sqlite)
+    register("postgresql", _open_postgresql)
 
 
 @hookimpl
@@ -28,7 +30,44 @@ def registry_register_health_checks(register: RegisterCheck) -> None:
     register("sqlite", check_sqlite)
 
 
-def _open(context: OpenContext) -> RegistryStore:
+def _open_postgresql(context: OpenContext) -> RegistryStore:
+    if not context.location:
+        raise SettingsError(
+            "postgresql needs a URL", next_step="postgresql://user@host/database?passfile=…"
+        )
+    try:
+        # Imported only here: most programs do not use PostgreSQL.
+        from backends.sql.postgresql.archive import PostgresRetirement  # noqa: PLC0415
+        from backends.sql.postgresql.engine import PostgresEngine  # noqa: PLC0415
+        from backends.sql.postgresql_sql import FRAGMENTS, STATEMENTS  # noqa: PLC0415
+    except ImportError as error:
+        raise SettingsError(
+            f"the store postgresql needs {error.name}",
+            next_step="pip install 'registry-backend[postgres]'",
+        ) from error
+    settings = context.settings
+    engine = PostgresEngine(
+        f"postgresql://{context.location}",
+        timeout=settings.lock_timeout,
+        durable=settings.durable,
+        read_only=context.read_only,
+        create=not context.removed,
+    )
+    return SqlStore(
+        engine,
+        name="postgresql",
+        retirement=PostgresRetirement(
+            engine, context.workspace / STATE_DIR / "archive", context.now
+        ),
+        statements=STATEMENTS | engine.statements,
+        fragments=FRAGMENTS,
+        now=context.now,
+        durable=settings.durable,
+        read_only=context.read_only,
+    )
+
+
+def _open_sqlite(context: OpenContext) -> RegistryStore:
     default = context.workspace / STATE_DIR / SQLITE_FILE
     if not context.location and not context.read_only:
         make_state_folder(context.workspace / STATE_DIR)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    Sequence,
     Table,
     Text,
     UniqueConstraint,
@@ -239,6 +240,11 @@ feed = Table(
     Index("idx_feed_task", "task_id", "number"),
 )
 
+# Where several transactions write at the same time, it gives out the numbers of the feed.
+feed_number = Sequence("feed_number", data_type=BigInteger())
+
+# ``kind`` ends with ``/N`` where several transactions write at the same time: several counters of
+# one kind and status, whose sum counts.
 counters = Table(
     "counters",
     metadata,

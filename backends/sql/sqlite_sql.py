@@ -285,6 +285,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
                     'tasks.recorded_status, tasks.priority, tasks.created_at, '
                     'tasks.updated_at, tasks.revision, tasks.phases, '
                     'tasks.current_phase_index, tasks.agents, tasks.active_agents FROM tasks',
+          'limit': 'LIMIT :limit',
           'order': {'oldest': 'tasks.created_at, tasks.task_id',
                     'newest': 'tasks.created_at DESC, tasks.task_id DESC'},
           'after': {'oldest': '(tasks.created_at, tasks.task_id) > (:after_0, :after_1)',
@@ -300,6 +301,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
                      'phases.description, phases.status, phases.created_at, phases.started_at, '
                      'phases.completed_at, phases.revision_round, phases.max_revision_rounds, '
                      'phases.revision_ready, phases.active_review_id, phases.extra FROM phases',
+           'limit': 'LIMIT :limit',
            'order': {'oldest': 'phases.phase_index, phases.task_id',
                      'newest': 'phases.phase_index DESC, phases.task_id DESC'},
            'after': {'oldest': '(phases.phase_index, phases.task_id) > (:after_0, :after_1)',
@@ -317,6 +319,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
                      'agents.depth, agents.started_at, agents.completed_at, '
                      'agents.last_update, agents.tmux_session, agents.pid, agents.review_id, '
                      'agents.final_verdict, agents.prompt, agents.extra FROM agents',
+           'limit': 'LIMIT :limit',
            'order': {'oldest': 'agents.agent_id, agents.task_id',
                      'newest': 'agents.agent_id DESC, agents.task_id DESC'},
            'after': {'oldest': '(agents.agent_id, agents.task_id) > (:after_0, :after_1)',
@@ -333,6 +336,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
  'progress': {'select': 'SELECT progress.task_id, progress.entry_id, progress.agent_id, '
                         'progress.timestamp, progress.status, progress.message, '
                         'progress.progress, progress."foreign", progress.extra FROM progress',
+              'limit': 'LIMIT :limit',
               'order': {'oldest': 'progress.timestamp, progress.task_id, progress.entry_id',
                         'newest': 'progress.timestamp DESC, progress.task_id DESC, '
                                   'progress.entry_id DESC'},
@@ -352,6 +356,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
                        'findings.timestamp, findings.finding_type, findings.severity, '
                        'findings.message, findings.data, findings.phase_index, '
                        'findings."foreign", findings.extra FROM findings',
+             'limit': 'LIMIT :limit',
              'order': {'oldest': 'findings.timestamp, findings.task_id, findings.finding_id',
                        'newest': 'findings.timestamp DESC, findings.task_id DESC, '
                                  'findings.finding_id DESC'},
@@ -373,6 +378,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
                       'reviews.phase_id, reviews.status, reviews.verdict, '
                       'reviews.num_reviewers, reviews.reviewers, reviews.created_at, '
                       'reviews.completed_at, reviews.notes, reviews.extra FROM reviews',
+            'limit': 'LIMIT :limit',
             'order': {'oldest': 'reviews.created_at, reviews.task_id, reviews.review_id',
                       'newest': 'reviews.created_at DESC, reviews.task_id DESC, '
                                 'reviews.review_id DESC'},
@@ -392,6 +398,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
  'verdict': {'select': 'SELECT verdicts.task_id, verdicts.verdict_id, verdicts.review_id, '
                        'verdicts.reviewer_id, verdicts.verdict, verdicts.findings, '
                        'verdicts.notes, verdicts.submitted_at, verdicts.extra FROM verdicts',
+             'limit': 'LIMIT :limit',
              'order': {'oldest': 'verdicts.submitted_at, verdicts.task_id, verdicts.verdict_id',
                        'newest': 'verdicts.submitted_at DESC, verdicts.task_id DESC, '
                                  'verdicts.verdict_id DESC'},
@@ -412,6 +419,7 @@ FRAGMENTS: dict[str, dict[str, Any]] = {'task': {'select': 'SELECT tasks.task_id
                         'handovers.summary, handovers.key_findings, handovers.blockers, '
                         'handovers.recommendations, handovers.artifacts, handovers.created_at, '
                         'handovers.extra FROM handovers',
+              'limit': 'LIMIT :limit',
               'order': {'oldest': 'handovers.created_at, handovers.task_id, '
                                   'handovers.handover_id',
                         'newest': 'handovers.created_at DESC, handovers.task_id DESC, '

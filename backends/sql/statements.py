@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable
 
 from backends.sql import schema
 from backends.sql.rows import TABLES, codec
@@ -38,6 +38,7 @@ class Flavour:
     dialect: Dialect
     insert: Callable[[Table], Any]
     position: str  # the function that returns a substring's position, 0 if none
+    limit: str  # the clause that bounds a page
 
 
 def table_of(kind: Kind) -> Table:
@@ -269,6 +270,7 @@ def _fragments(flavour: Flavour, kind: Kind) -> dict[str, Any]:
     columns = [table.c[n] for n in SUMMARY] if kind is Kind.TASK else _columns(kind)
     out: dict[str, Any] = {
         "select": select(*columns),
+        "limit": flavour.limit,
         "order": {
             "oldest": ", ".join(f"{table.name}.{p.name}" for p in places),
             "newest": ", ".join(f"{table.name}.{p.name} DESC" for p in places),
@@ -297,9 +299,11 @@ def _fragments(flavour: Flavour, kind: Kind) -> dict[str, Any]:
     return out
 
 
-def ddl() -> list[Any]:
+def ddl(flavour: Flavour) -> list[Any]:
     """Return the statements that create the schema ``schema.VERSION`` in an empty database."""
     out: list[Any] = []
+    if flavour.dialect.supports_sequences:  # SQLite has one writer, who counts
+        out.append(CreateSequence(schema.feed_number))
     for table in schema.metadata.sorted_tables:
         out.append(CreateTable(table))
         out += [CreateIndex(i) for i in sorted(table.indexes, key=lambda i: str(i.name))]

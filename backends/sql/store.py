@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import orjson
 
 from backends.sql.engine import Engine, Retirement
+from backends.sql.feed_reader import FeedPage, read_settled
 from backends.sql.replays import find_replay
 from backends.sql.rows import TABLES, codec
 from backends.sql.write_transaction import Execute, Feed, TaskRow, Writing, read_task_row
@@ -77,7 +80,22 @@ from registry_api.store import Capability, StoreInfo
 
 __all__ = ["SqlStore"]
 
+_CAPABILITIES = frozenset(
+    {
+        Capability.MULTI_PROCESS,
+        Capability.PERSISTENT,
+        Capability.MOVE_TARGET,
+        Capability.MIGRATION_SOURCE,
+    }
+)
+
+_PATIENCE = 5.0  # seconds for which a reader of the feed waits for open transactions
+
 _APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded separately
+
+
+class _NewFeed(Exception):
+    """A change is of a feed that must be adopted first."""
 
 
 class _Session:
@@ -116,7 +134,9 @@ class SqlStore:
         now: Callable[[], datetime],
         durable: bool,
         read_only: bool,
+        capabilities: frozenset[Capability] = frozenset(),
     ) -> None:
+        """``capabilities``: those that only some databases have."""
         self._engine = engine
         self._retirement = retirement
         self._statements = statements
@@ -124,17 +144,10 @@ class SqlStore:
         self._now = now
         self._read_only = read_only
         self._oldest: dict[str, datetime] = {}
-        capabilities = {
-            Capability.MULTI_PROCESS,
-            Capability.PERSISTENT,
-            Capability.MOVE_TARGET,
-            Capability.MIGRATION_SOURCE,
-        }
+        capabilities |= _CAPABILITIES
         if durable:
-            capabilities.add(Capability.DURABLE)
-        self.info = StoreInfo(
-            name=name, location=str(engine.path), capabilities=frozenset(capabilities)
-        )
+            capabilities |= {Capability.DURABLE}
+        self.info = StoreInfo(name=name, location=engine.location, capabilities=capabilities)
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -151,12 +164,12 @@ class SqlStore:
     def _reading(self) -> _Session:
         return _Session(self._engine.reading(), self._bind)
 
-    def _writing(self) -> _Session:
+    def _writing(self, *task_ids: str, alone: bool = False) -> _Session:
         if self._read_only:
             raise ReadOnly(
                 "the store was opened for reading only", next_step="Open it without read_only"
             )
-        return _Session(self._engine.writing(), self._bind)
+        return _Session(self._engine.writing(*task_ids, alone=alone), self._bind)
 
     # -- one task ----------------------------------------------------------------------------
 
@@ -209,7 +222,7 @@ class SqlStore:
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
         changeset, digest, text = validate_changeset(changeset, self.info.limits)
-        with self._writing() as execute:
+        with self._writing(changeset.task_id) as execute:
             task = read_task_row(execute, changeset.task_id)
             feed = task.feed or self._feed(execute)
             check_commit(feed.role)
@@ -220,8 +233,9 @@ class SqlStore:
                 if before is not None:
                     return before
                 raise
+            number = self._engine.next_number(execute, feed.last)
             change = Change(
-                cursor=FeedCursor(feed_id=feed.feed_id, number=feed.last + 1),
+                cursor=FeedCursor(feed_id=feed.feed_id, number=number),
                 lineage=task.lineage or str(uuid.uuid4()),
                 revision=task.revision + 1,
                 changeset=changeset,
@@ -251,7 +265,7 @@ class SqlStore:
         Returns the time of the task's oldest feed line, None if it was not read.
         """
         changeset = change.changeset
-        writing = Writing(execute, changeset.task_id, task, again=again)
+        writing = self._of_task(execute, changeset.task_id, task, again=again)
         if task.revision == 0:
             writing.create(TaskState.created_by(changeset).task, lineage=change.lineage)
         for op in changeset.ops:
@@ -262,6 +276,11 @@ class SqlStore:
         young = kept is not None and kept >= now - KEEP
         few = change.revision <= KEEP_CHANGES or change.revision % TRIM_BATCH
         return None if young and few else writing.trim(now - KEEP, now)
+
+    def _of_task(
+        self, execute: Execute, task_id: str, task: TaskRow, *, again: bool = False
+    ) -> Writing:
+        return Writing(execute, task_id, task, again=again, shard=self._engine.counter_of(task_id))
 
     def _note_oldest(self, task_id: str, oldest: datetime | None) -> None:
         if oldest is not None:
@@ -335,7 +354,7 @@ class SqlStore:
             where.append(parts["after"][direction + inside])
             given |= {f"after_{n}": value for n, value in enumerate(start)}
         text = parts["select"] + (f" WHERE {' AND '.join(where)}" if where else "")
-        text += f" ORDER BY {parts['order'][direction]} LIMIT :limit"
+        text += f" ORDER BY {parts['order'][direction]} {parts['limit']}"
         with self._engine.reading() as connection:
             rows: list[Any] = connection.execute(text, given | {"limit": limit + 1}).fetchall()
         return rows
@@ -344,9 +363,13 @@ class SqlStore:
         """See RegistryStore.counts."""
         with self._reading() as execute:
             rows = execute("counts").fetchall()
-        tasks = {TaskStatus(s): n for kind, s, n in rows if kind == "status"}
-        agents = {AgentStatus(s): n for kind, s, n in rows if kind == "agent"}
-        records = {Kind(kind): n for kind, s, n in rows if s == ""}
+        found = Counter[tuple[str, str]]()
+        for kind, status, n in rows:
+            found[kind.partition("/")[0], status] += n
+        counts = [(kind, status, n) for (kind, status), n in found.items() if n]
+        tasks = {TaskStatus(s): n for kind, s, n in counts if kind == "status"}
+        agents = {AgentStatus(s): n for kind, s, n in counts if kind == "agent"}
+        records = {Kind(kind): n for kind, s, n in counts if s == ""}
         if agents:
             records[Kind.AGENT] = sum(agents.values())
         return RegistryCounts(
@@ -362,6 +385,18 @@ class SqlStore:
         check_limit(limit)
         if after is not None and not 0 <= after.number <= SAFE_INT:
             raise InvalidQuery(f"{after.number} is not a feed number")
+
+        def read() -> FeedPage:
+            return self._read_feed(after, task_id, limit)
+
+        if task_id is not None:  # the commits of one task are one after the other
+            page = read()
+        else:
+            deadline = time.monotonic() + _PATIENCE
+            page = read_settled(read, self._engine.open_writers, deadline=deadline)
+        return tuple(_change(page.feed_id, row) for row in page.rows)
+
+    def _read_feed(self, after: FeedCursor | None, task_id: str | None, limit: int) -> FeedPage:
         with self._reading() as execute:
             feed_id, floor, *_ = self._feed(execute)
             if task_id is not None:
@@ -380,7 +415,7 @@ class SqlStore:
                 rows = execute(
                     "task_changes", task_id=task_id, number=start, limit=limit
                 ).fetchall()
-        return tuple(_change(feed_id, row) for row in rows)
+        return FeedPage(feed_id, start, rows)
 
     def close(self) -> None:
         """See RegistryStore.close."""
@@ -390,8 +425,17 @@ class SqlStore:
 
     def apply(self, change: Change) -> Commit:
         """See MoveTarget.apply."""
-        with self._writing() as execute:
-            return self._apply_next(execute, change)
+        return self._replicate([change])[0]
+
+    def _replicate(self, changes: Sequence[Change]) -> list[Commit]:
+        tasks = [change.changeset.task_id for change in changes]
+        with suppress(_NewFeed), self._writing(*tasks) as execute:
+            return [self._apply_next(execute, change) for change in changes]
+        with self._writing(alone=True) as execute:
+            check_replication(self._feed(execute).role)
+            self._adopt_feed(execute, changes[0].cursor.feed_id)
+        with self._writing(*tasks) as execute:
+            return [self._apply_next(execute, change) for change in changes]
 
     def _apply_next(self, execute: Execute, change: Change) -> Commit:
         changeset = change.changeset
@@ -406,7 +450,7 @@ class SqlStore:
                 raise
             return before
         if feed.feed_id != change.cursor.feed_id:
-            self._adopt_feed(execute, change.cursor.feed_id)
+            raise _NewFeed
         if not _add_change(execute, change, dump_changeset(changeset).decode()):
             before = find_replay(execute, changeset, change.digest)
             assert before is not None
@@ -416,9 +460,8 @@ class SqlStore:
 
     def apply_all(self, changes: Sequence[Change]) -> None:
         """See MoveTarget.apply_all."""
-        with self._writing() as execute:
-            for change in changes:
-                self._apply_next(execute, change)
+        if changes:
+            self._replicate(changes)
 
     def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
         """Continue the source's feed.
@@ -450,15 +493,16 @@ class SqlStore:
     ) -> None:
         """See MoveTarget.replace."""
         task_id = snapshot.task.task_id
-        with self._writing() as execute:
-            check_replication(self._feed(execute).role)
+        if feed:
+            self._check_feed(feed[-1].cursor.feed_id)
+        with self._writing(task_id) as execute:
+            known = self._feed(execute)
+            check_replication(known.role)
             old = read_task_row(execute, task_id)
             if old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
                 return
-            if feed:
-                self._adopt_feed(execute, feed[-1].cursor.feed_id)
-            last = self._feed(execute).last
-            writing = Writing(execute, task_id, old)
+            last = known.last
+            writing = self._of_task(execute, task_id, old)
             self._clear(execute, writing)
             writing.create(snapshot.task, lineage=snapshot.lineage)
             writing.fill(snapshot, histories)
@@ -470,6 +514,16 @@ class SqlStore:
             )
             # Lines were dropped: their numbers must not be used again.
             execute("write_meta", name="last_number", value=str(last))
+
+    def _check_feed(self, feed_id: str) -> None:
+        """Adopt the feed of a source unless it was adopted before."""
+        with self._reading() as execute:
+            known = self._feed(execute)
+        check_replication(known.role)
+        if known.feed_id != feed_id:
+            with self._writing(alone=True) as execute:
+                check_replication(self._feed(execute).role)
+                self._adopt_feed(execute, feed_id)
 
     def _clear(self, execute: Execute, writing: Writing) -> None:
         if writing.task.revision:
@@ -487,7 +541,7 @@ class SqlStore:
 
     def write_stamp(self, name: str, value: str) -> None:
         """See MoveTarget.write_stamp."""
-        with self._writing() as execute:
+        with self._writing(alone=name == ROLE) as execute:
             execute("write_meta", name=f"stamp.{name}", value=value)
 
     # -- a move's source ---------------------------------------------------------------------

@@ -117,6 +117,7 @@ class Writing:
     task_id: str
     task: TaskRow
     again: bool = False
+    shard: str = ""  # see Engine.counter_of
     counted: dict[tuple[str, str], int] = field(default_factory=dict)
     unsettled: bool = False  # whether the derived status may have changed
     _before: tuple[Any, ...] = ()
@@ -296,10 +297,13 @@ class Writing:
         self.flush_counts()
 
     def flush_counts(self) -> None:
-        """Write the collected changes of the counters."""
-        for (kind, status), n in self.counted.items():
+        """Write the collected changes of the counters.
+
+        In one order, since other transactions may change the same ones.
+        """
+        for (kind, status), n in sorted(self.counted.items()):
             if n:
-                self.execute("count", kind=kind, status=status, n=n)
+                self.execute("count", kind=kind + self.shard, status=status, n=n)
         self.counted.clear()
 
     def set_expired(self, floor: int, expired_before: datetime | None) -> None:

@@ -196,7 +196,7 @@ class Deployment:
             if isinstance(error, AgentEnded) or not isinstance(error, Exception):
                 raise
             raise LaunchFailed(
-                f"agent {agent_id} could not be started: {error}",
+                f"agent {agent_id} could not be started: {str(error) or repr(error)}",
                 next_step="Fix what the message names, then deploy_agent again",
             ) from error
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedPlugin", "Plugins", "load_plugins"]
 
 _OURS = "registry-backend"
+_WITH_SERVER = frozenset({"postgresql"})  # of ours; all others are files of this host
 
 log = logging.getLogger("registry_backend")
 
@@ -66,6 +67,10 @@ class Plugins:
     def is_ours(self, scheme: str) -> bool:
         """Return whether a store comes with this distribution."""
         return self.owners.get(scheme) in {None, _OURS}
+
+    def may_be_away(self, scheme: str) -> bool:
+        """Return whether a store may have a server that cannot be reached."""
+        return not self.is_ours(scheme) or scheme in _WITH_SERVER
 
     def factory(self, scheme: str) -> StoreFactory:
         """Return the factory of a scheme; raises UnknownBackend, naming the known ones.

@@ -73,7 +73,7 @@ class SqliteEngine:
         # The files of a store that was never closed must not stay open until the process ends. Not
         # by __del__: in a reference cycle the collector may finalize the connections first.
         weakref.finalize(self, _close_all, self._idle)
-        self.path = path
+        self.path, self.location = path, str(path)
         self._timeout = timeout
         self._wal = path.with_name(path.name + "-wal")
         self._durable = durable
@@ -202,9 +202,10 @@ class SqliteEngine:
         self._give_back(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *task_ids: str, alone: bool = False) -> Iterator[Connection]:
         """Give a connection in a write transaction that is committed at the end or has no effect.
 
+        Only one is open at a time, whatever it changes.
         Raises Busy if the wait in the writer queue is too long, Unavailable if nothing happened,
         and OutcomeUnknown if the commit itself failed half-way.
         """
@@ -250,6 +251,18 @@ class SqliteEngine:
             raise self._translated(error) from error
         finally:
             self._discard(connection)
+
+    def next_number(self, execute: object, last: int) -> int:
+        """Return the next number of the feed: nobody else writes."""
+        return last + 1
+
+    def open_writers(self) -> frozenset[str]:
+        """Return nothing: numbers are committed in their order."""
+        return frozenset()
+
+    def counter_of(self, task_id: str) -> str:
+        """Return no suffix: nobody waits for a counter."""
+        return ""
 
     def _begin(self, connection: Connection, deadline: float) -> None:
         """Begin a write transaction; wait until the deadline for a program that does not queue.
@@ -420,7 +433,7 @@ class SqliteEngine:
         from backends.sql.upgrade import upgrade  # noqa: PLC0415  (Alembic costs 0.7 s)
 
         self._close_idle()
-        upgrade("sqlite", self.path)
+        upgrade(self.path)
 
     def _translated(self, error: sqlite3.Error) -> RegistryError:
         name = _name(error)

@@ -4,6 +4,7 @@ Its statements stand here as they were, so that a later change of ``schema.py`` 
 its own: a test compares what all migrations make with the current schema.
 """
 
+import re
 import uuid
 
 import sqlalchemy as sa
@@ -151,9 +152,24 @@ _STATEMENTS = [
 ]
 
 
+_WITHOUT_ROWID = re.compile(r"\s+WITHOUT\s+ROWID")
+
+
+def _for_postgresql(statement: str) -> str:
+    """Return a statement with PostgreSQL's types: texts are compared as bytes, as in SQLite."""
+    statement = _WITHOUT_ROWID.sub("", statement).replace("number INTEGER", "number BIGINT")
+    return re.sub(r"\bTEXT\b", 'TEXT COLLATE "C"', statement)
+
+
 def upgrade() -> None:
-    """Create every table, and the id of the feed."""
+    """Create every table, and the id of the feed; in PostgreSQL also the sequence of its numbers.
+
+    ``counters.kind`` is the text before a slash there: several rows count one kind.
+    """
+    postgresql = op.get_bind().dialect.name == "postgresql"
+    if postgresql:
+        op.execute("CREATE SEQUENCE feed_number AS BIGINT")
     for statement in _STATEMENTS:
-        op.execute(statement)
+        op.execute(_for_postgresql(statement) if postgresql else statement)
     meta = sa.table("meta", sa.column("name"), sa.column("value"))
     op.execute(meta.insert().values(name="feed_id", value=str(uuid.uuid4())))

@@ -1,0 +1,1 @@
+"""The PostgreSQL engine, its errors and its archives."""

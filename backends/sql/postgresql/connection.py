@@ -1,0 +1,121 @@
+"""A connection to PostgreSQL whose every wait is bounded, also for a server that hangs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import Int8Dumper
+
+from registry_api.errors import NotSupported, SettingsError
+from registry_api.workspace.store_location import public
+
+__all__ = ["Connection", "connect", "connection_parameters"]
+
+T = TypeVar("T")
+
+_OLDEST = 140000  # server versions as PostgreSQL numbers them
+_GRACE = 5.0  # seconds after the server's own time limit until a connection is given up
+_STATEMENT = 30_000  # ms a statement may take
+_IDLE = 600_000  # ms between two statements of a transaction: a whole task may be read meanwhile
+
+# What the URL leaves open. A lost network is noticed by tcp_user_timeout, a lost primary is left
+# for the host of the URL that takes writes.
+_DEFAULTS = {
+    "application_name": "registry-backend",
+    "connect_timeout": "5",
+    "tcp_user_timeout": "15000",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "client_encoding": "UTF8",
+}
+
+# One round trip: time limits that neither the URL nor the role sets, and what the engine must know.
+_PREPARE = """
+SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'),
+  current_setting('server_encoding'),
+  CASE WHEN current_setting('statement_timeout') = '0'
+    THEN set_config('statement_timeout', %(statement)s, false) END,
+  CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
+    THEN set_config('idle_in_transaction_session_timeout', %(idle)s, false) END,
+  CASE WHEN %(fast)s THEN set_config('synchronous_commit', 'off', false) END
+"""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that gives up a server that does not answer, and that knows its process.
+
+    ``patience``: seconds that a statement may take, None for no bound. ``warnings``: the notices
+    that the server has sent since the list was last cleared.
+    """
+
+    patience: float | None = None
+    pid = 0
+    _limit: float | None = None  # of this use of the connection
+
+    def answer_within(self, seconds: float | None) -> None:
+        """Let each statement until the next call take at most so long, None: ``patience``."""
+        self._limit = seconds
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """See psycopg: wait for an answer. A connection that waited in vain is closed."""
+        try:
+            bound = self.patience if self._limit is None else self._limit
+            return super().wait(gen, interval, bound if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+
+def connection_parameters(url: str, *, read_only: bool) -> dict[str, Any]:
+    """Return libpq's parameters of a URL, with our defaults; raises SettingsError."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise SettingsError(
+            f"{public(url)} is not a URL of PostgreSQL: {str(error).strip()}",
+            next_step="e.g. postgresql://user@host:5432/database?passfile=/path/of/mode-0600",
+        ) from None
+    several = {} if read_only else {"target_session_attrs": "read-write"}
+    return {**_DEFAULTS, **several, **given}
+
+
+def connect(parameters: dict[str, Any], *, durable: bool) -> Connection:
+    """Open a connection and set its time limits; raises psycopg.Error and NotSupported."""
+    connection = Connection.connect(**parameters, autocommit=True)
+    try:
+        connection.pid = os.getpid()
+        connection.patience = _STATEMENT / 1000 + _GRACE
+        # One type for all integers: else each width would be a statement of its own to the server.
+        connection.adapters.register_dumper(int, Int8Dumper)
+        values = {"statement": str(_STATEMENT), "idle": str(_IDLE), "fast": not durable}
+        row = connection.execute(_PREPARE, values).fetchone()
+        assert row is not None
+        limit, encoding = int(row[0]), row[1]
+        connection.patience = (limit or _STATEMENT) / 1000 + _GRACE
+        _check_server(connection, encoding)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_server(connection: Connection, encoding: str) -> None:
+    version = connection.info.server_version
+    if version < _OLDEST:
+        raise NotSupported(
+            f"PostgreSQL {version // 10000} is too old: this store needs {_OLDEST // 10000} or "
+            "later",
+            next_step="Upgrade the server, or name another one",
+        )
+    if encoding != "UTF8":
+        raise NotSupported(
+            f"the database has the encoding {encoding}, this store needs UTF8",
+            next_step="CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and name that one",
+        )

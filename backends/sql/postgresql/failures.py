@@ -1,0 +1,91 @@
+"""Errors of PostgreSQL, translated into those of the contract by their SQLSTATE.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html lists the codes.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from registry_api.errors import (
+    Busy,
+    CorruptDocument,
+    InvalidInput,
+    NotPermitted,
+    OutcomeUnknown,
+    RegistryError,
+    SettingsError,
+    Unavailable,
+)
+
+__all__ = ["failed", "failed_commit", "is_lost"]
+
+# Classes of codes after which a transaction was certainly not committed: bad data, a constraint, a
+# conflict with another transaction, no resources, a syntax or privilege error, a lock not obtained.
+_NOTHING_HAPPENED = ("22", "23", "25", "40", "42", "53", "55")
+
+_DATABASE = "Check the database and the role in the URL; docs/postgresql.md shows how to make them"
+
+_BY_CODE: dict[str, tuple[type[RegistryError], str]] = {
+    "28P01": (SettingsError, "Correct the password, or the file that ?passfile= names"),
+    "28000": (SettingsError, _DATABASE),
+    "3D000": (SettingsError, _DATABASE),
+    "42501": (NotPermitted, "Grant the role what docs/postgresql.md lists, or use its owner"),
+    "42P01": (CorruptDocument, "registry-backend schema upgrade, or restore the database"),
+    "53300": (Unavailable, "Close other connections or raise max_connections, then try again"),
+    "53100": (Unavailable, "Free disk space on the server, then try again"),
+    "53200": (Unavailable, "The server is out of memory: try again when it has less to do"),
+    "55P03": (Busy, "Try again"),
+    "57014": (Unavailable, "Try again; if it takes too long again, raise statement_timeout"),
+    "40001": (Busy, "Try again"),
+    "40P01": (Busy, "Try again"),
+    "25006": (Unavailable, "Name a host that takes writes; a standby must be promoted first"),
+    "23505": (InvalidInput, "Use each id only once"),
+}
+
+
+def failed(error: psycopg.Error, location: str) -> RegistryError:
+    """Return the contract's error for one after which nothing has happened."""
+    code = error.sqlstate or _said(error)
+    kind, step = _BY_CODE.get(code, (Unavailable, "Try again"))
+    if not code:
+        step = "Make sure that the server runs and can be reached, then try again"
+    elif code.startswith("42") and code not in _BY_CODE:
+        step = "The tables are not as this version makes them: registry-backend doctor"
+    return kind(f"{location}: {_text(error)}", next_step=step)
+
+
+def failed_commit(error: psycopg.Error, location: str) -> RegistryError:
+    """Return the contract's error for a COMMIT that raised one."""
+    if error.sqlstate is not None and error.sqlstate.startswith(_NOTHING_HAPPENED):
+        return failed(error, location)
+    return OutcomeUnknown(
+        f"{location}: the answer to a commit was lost: {_text(error)}",
+        next_step="Commit the same changeset again: a replay is recognised",
+    )
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Return whether the connection is gone, or the server is shutting down."""
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+
+
+def _said(error: psycopg.Error) -> str:
+    """Return the code of an error at connecting, which libpq passes on as text only."""
+    text = str(error)
+    known = {
+        "password authentication failed": "28P01",
+        "no password supplied": "28P01",
+        "no pg_hba.conf entry": "28000",
+        "too many clients": "53300",
+        "remaining connection slots": "53300",
+    }
+    found = next((code for words, code in known.items() if words in text), "")
+    if not found and "does not exist" in text:
+        return "3D000"
+    return found
+
+
+def _text(error: psycopg.Error) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Tests on real PostgreSQL servers, which the test run starts itself."""
