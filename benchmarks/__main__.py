@@ -10,7 +10,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import commands, files, gate, move, orchestrating, reads, record_progress, watching
+from benchmarks import (
+    commands,
+    files,
+    gate,
+    move,
+    orchestrating,
+    postgresql,
+    reads,
+    record_progress,
+    watching,
+)
 from benchmarks.measure import Row
 from benchmarks.report import line, write
 
@@ -38,6 +48,7 @@ CASES: dict[str, Case] = {
     "log": watching.log,
     "paint": watching.paint,
     "seen": watching.seen,
+    "postgresql": postgresql.postgresql,
 }
 
 

@@ -21,14 +21,17 @@ __all__ = ["FLAVOURS", "render"]
 
 def sqlite_flavour() -> Flavour:
     """Return SQLite's flavour."""
-    return Flavour(sqlite.dialect(paramstyle="named"), sqlite.insert, "instr", "LIMIT :limit")
+    return Flavour(
+        sqlite.dialect(paramstyle="named"), sqlite.insert, "instr", "LIMIT :limit", "NULL"
+    )
 
 
 def postgresql_flavour() -> Flavour:
     """Return PostgreSQL's flavour, with the parameters of psycopg."""
     dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
     dialect._bind_typing_render_casts = False  # noqa: SLF001  (no setting; psycopg types integers)
-    return Flavour(dialect, postgresql.insert, "strpos", "LIMIT %(limit)s")
+    drawn = "(SELECT last_value FROM feed_number)"
+    return Flavour(dialect, postgresql.insert, "strpos", "LIMIT %(limit)s", drawn)
 
 
 def render(flavour: Flavour) -> str:

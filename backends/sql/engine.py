@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+
+from backends.sql.write_transaction import Feed
 
 __all__ = ["Engine", "Retirement"]
 
@@ -14,8 +16,15 @@ class Engine(Protocol):
 
     location: str  # without credentials
 
-    def reading(self) -> AbstractContextManager[Any]:
-        """Give a connection whose reads all see one state."""
+    # Whether statements are sent without waiting for their answers. Then an answer that is not read
+    # at once must be read later from the result, of which each statement has its own.
+    pipelined: bool
+
+    def bind(self, connection: Any, statements: Mapping[str, str]) -> Callable[..., Any]:
+        """Return a function that runs a named statement with its parameters."""
+
+    def reading(self, *, once: bool = False) -> AbstractContextManager[Any]:
+        """Give a connection whose reads all see one state; ``once``: for a single statement."""
 
     def writing(self, *task_ids: str, alone: bool = False) -> AbstractContextManager[Any]:
         """Give a connection in a write transaction that is committed at the end.
@@ -23,8 +32,11 @@ class Engine(Protocol):
         No other transaction changes ``task_ids`` meanwhile; ``alone``: none changes anything.
         """
 
-    def next_number(self, execute: Callable[..., Any], last: int) -> int:
-        """Return the next number of the feed; ``last`` is the highest one in use."""
+    def write_something(self, execute: Callable[..., Any]) -> None:
+        """Let the transaction wait for the disk when it is committed, also if it writes nothing."""
+
+    def next_number(self, execute: Callable[..., Any], feed: Feed) -> int | None:
+        """Return the next number of the feed, None if the feed line gets it when it is added."""
 
     def open_writers(self) -> frozenset[str]:
         """Return what identifies each open transaction that may have taken a number of the feed."""

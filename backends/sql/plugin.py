@@ -59,7 +59,7 @@ def _open_postgresql(context: OpenContext) -> RegistryStore:
         retirement=PostgresRetirement(
             engine, context.workspace / STATE_DIR / "archive", context.now
         ),
-        statements=STATEMENTS | engine.statements,
+        statements={**STATEMENTS, **engine.statements},
         fragments=FRAGMENTS,
         now=context.now,
         durable=settings.durable,

@@ -39,6 +39,7 @@ class Flavour:
     insert: Callable[[Table], Any]
     position: str  # the function that returns a substring's position, 0 if none
     limit: str  # the clause that bounds a page
+    drawn: str  # the last number that the feed's sequence has given out, NULL without one
 
 
 def table_of(kind: Kind) -> Table:
@@ -94,7 +95,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
             tasks.c.agents,
             tasks.c.active_agents,
             tasks.c.expired_before,
-            *_feed_state(),
+            *_feed_state(flavour),
         ).where(_is(tasks, "task_id")),
         "put_task": _upsert(flavour, tasks),
         "set_task": update(tasks)
@@ -153,9 +154,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "replayed": select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest).where(
             _is(feed, "task_id", "changeset_id")
         ),
-        "feed_state": select(*_feed_state()),
+        "feed_state": select(*_feed_state(flavour)),
         "task_floor": select(tasks.c.feed_floor).where(_is(tasks, "task_id")),
-        "add_change": _insert_new(flavour, feed, "task_id", "changeset_id"),
+        "add_change": _add_change(flavour),
         "changes": _feed_page(feed.c.number > bindparam("number")),
         "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
         "drop_change": delete(feed).where(_is(feed, "number")),
@@ -175,7 +176,22 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
     }
     for kind, name in TABLES.items():
         out |= _of_kind(flavour, kind, name)
+    if flavour.dialect.supports_sequences:
+        parts = (out["add_progress"], out["put_latest"], out["report_again"])
+        out["report"] = _at_once(*parts)
     return out
+
+
+def _at_once(add: Any, put_latest: Any, again: Any) -> Executable:
+    """Return one statement for a report: it returns how many rows were added, and were updated.
+
+    Only for a database behind a network: a statement costs more there than its work.
+    """
+    added = add.returning(literal_column("1")).cte("added")
+    latest = put_latest.cte("latest")
+    agent = again.returning(literal_column("1")).cte("agent")
+    counted = (select(func.count()).select_from(part).scalar_subquery() for part in (added, agent))
+    return select(*counted).add_cte(latest)
 
 
 def _meta_value(name: str) -> Any:
@@ -183,10 +199,22 @@ def _meta_value(name: str) -> Any:
     return select(meta.c.value).where(meta.c.name == literal_column(f"'{name}'")).scalar_subquery()
 
 
-def _feed_state() -> tuple[Any, ...]:
+def _add_change(flavour: Flavour) -> Executable:
+    """Insert a feed line; without a number it gets the next one of the sequence, and returns it."""
+    if not flavour.dialect.supports_sequences:
+        return _insert_new(flavour, schema.feed, "task_id", "changeset_id")
+    row: dict[str, Any] = {c.name: bindparam(c.name) for c in schema.feed.columns}
+    row["number"] = func.coalesce(row["number"], schema.feed_number.next_value())
+    put = flavour.insert(schema.feed).values(row)
+    put = put.on_conflict_do_nothing(index_elements=["task_id", "changeset_id"])
+    statement: Executable = put.returning(schema.feed.c.number)
+    return statement
+
+
+def _feed_state(flavour: Flavour) -> tuple[Any, ...]:
     newest = select(func.max(schema.feed.c.number)).scalar_subquery()
     names = ("feed_id", "feed_floor", "last_number", "stamp.role")
-    return (*map(_meta_value, names), newest)
+    return (*map(_meta_value, names), newest, literal_column(flavour.drawn))
 
 
 def _is_as(table: Table, **names: str) -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -98,6 +99,10 @@ class _NewFeed(Exception):
     """A change is of a feed that must be adopted first."""
 
 
+class _Replayed(Exception):
+    """The task has a feed line of this changeset already."""
+
+
 class _Session:
     """A transaction of the engine in which named statements run."""
 
@@ -152,17 +157,10 @@ class SqlStore:
     # -- transactions ------------------------------------------------------------------------
 
     def _bind(self, connection: Any) -> Execute:
-        statements, run = self._statements, connection.cursor().execute
+        return self._engine.bind(connection, self._statements)
 
-        def execute(name: str, /, **parameters: Any) -> Any:
-            return run(
-                statements[name], parameters
-            )  # one cursor: each result is read before the next
-
-        return execute
-
-    def _reading(self) -> _Session:
-        return _Session(self._engine.reading(), self._bind)
+    def _reading(self, *, once: bool = False) -> _Session:
+        return _Session(self._engine.reading(once=once), self._bind)
 
     def _writing(self, *task_ids: str, alone: bool = False) -> _Session:
         if self._read_only:
@@ -179,18 +177,21 @@ class SqlStore:
         if not is_id(task_id):
             raise _not_found(task_id)
         with self._reading() as execute:
-            row = execute("load_task_row", task_id=task_id).fetchone()
-            if row is None:
-                raise _not_found(task_id)
-            parts = {
-                kind: _rows(execute, f"load_{name}", task_id)
+            of_task = self._rows(execute, "load_task_row", task_id=task_id)
+            reads = {
+                kind: [self._rows(execute, f"load_{name}", task_id=task_id)]
                 for kind, name in TABLES.items()
                 if kind in refs.kinds and kind not in _APART
             }
             if Kind.AGENT in refs.kinds:
-                parts[Kind.AGENT] = _of(execute, "load_agents", "load_agent", task_id, refs)
+                reads[Kind.AGENT] = self._of(execute, "load_agents", "load_agent", task_id, refs)
             if Kind.PROGRESS in refs.kinds:
-                parts[Kind.PROGRESS] = _of(execute, "load_latest", "load_latest_of", task_id, refs)
+                names = "load_latest", "load_latest_of"
+                reads[Kind.PROGRESS] = self._of(execute, *names, task_id, refs)
+            if not (rows := of_task()):
+                raise _not_found(task_id)
+            (row,) = rows
+            parts = {kind: [row for read in some for row in read()] for kind, some in reads.items()}
         *task, lineage, revision, updated_at = row
         found: dict[Kind, tuple[Any, ...]] = {
             kind: tuple(map(codec(kind).read, parts.get(kind, ()))) for kind in Kind
@@ -213,7 +214,7 @@ class SqlStore:
         """See RegistryStore.head."""
         if not is_id(task_id):
             return Head()
-        with self._reading() as execute:
+        with self._reading(once=True) as execute:
             row = execute("head", task_id=task_id).fetchone()
         if row is None:
             return Head()
@@ -222,50 +223,83 @@ class SqlStore:
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
         changeset, digest, text = validate_changeset(changeset, self.info.limits)
-        with self._writing(changeset.task_id) as execute:
-            task = read_task_row(execute, changeset.task_id)
-            feed = task.feed or self._feed(execute)
-            check_commit(feed.role)
-            try:
-                self._check(changeset, task)
-            except RegistryError:
-                before = find_replay(execute, changeset, digest)
-                if before is not None:
-                    return before
-                raise
-            number = self._engine.next_number(execute, feed.last)
-            change = Change(
-                cursor=FeedCursor(feed_id=feed.feed_id, number=number),
-                lineage=task.lineage or str(uuid.uuid4()),
-                revision=task.revision + 1,
-                changeset=changeset,
-                digest=digest,
-            )
-            if not _add_change(execute, change, text):
-                before = find_replay(execute, changeset, digest)
-                assert before is not None
-                return before
-            oldest = self._apply(execute, task, change)
+        try:
+            with self._writing(changeset.task_id) as execute:
+                task = read_task_row(execute, changeset.task_id)
+                feed = task.feed or self._feed(execute)
+                check_commit(feed.role)
+                refused = self._refusal(changeset, task)
+                if refused is not None:
+                    before = self._find_replay(execute, changeset, digest)
+                else:
+                    number = self._engine.next_number(execute, feed)
+                    change = Change(
+                        cursor=FeedCursor(feed_id=feed.feed_id, number=number or 0),
+                        lineage=task.lineage or str(uuid.uuid4()),
+                        revision=task.revision + 1,
+                        changeset=changeset,
+                        digest=digest,
+                    )
+                    line = _add_change(execute, change, text, number)
+                    oldest = self._apply(execute, task, change, line=line)
+        except _Replayed:
+            return self._replay(changeset, digest)
+        if refused is not None:
+            if before is None:
+                raise refused
+            return before
         self._note_oldest(changeset.task_id, oldest)
+        if number is None:
+            cursor = FeedCursor(feed_id=feed.feed_id, number=line.fetchone()[0])
+            change = replace(change, cursor=cursor)
         return commit_of(change)
 
-    def _check(self, changeset: Changeset, task: TaskRow) -> None:
-        """Raise an error if a changeset that was not committed before must be refused."""
-        check_fresh(changeset, task.expired_before, now=self._now())
+    def _replay(self, changeset: Changeset, digest: str) -> Commit:
+        with self._writing(changeset.task_id) as execute:
+            before = self._find_replay(execute, changeset, digest)
+        assert before is not None
+        return before
+
+    def _find_replay(self, execute: Execute, changeset: Changeset, digest: str) -> Commit | None:
+        """Return the earlier commit; it is as durable as any once this transaction is committed.
+
+        It may not have been: perhaps its caller was told that the outcome is unknown.
+        """
+        before = find_replay(execute, changeset, digest)
+        if before is not None:
+            self._engine.write_something(execute)
+        return before
+
+    def _refusal(self, changeset: Changeset, task: TaskRow) -> RegistryError | None:
+        """Return the error with which a changeset is refused that was not committed before."""
+        try:
+            check_fresh(changeset, task.expired_before, now=self._now())
+        except RegistryError as error:
+            return error
         if changeset.expected is None and task.revision == 0:
-            raise _not_found(changeset.task_id)
+            return _not_found(changeset.task_id)
         if changeset.expected is not None and changeset.expected != task.revision:
-            raise Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
+            return Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
+        return None
 
     def _apply(
-        self, execute: Execute, task: TaskRow, change: Change, *, again: bool = False
+        self,
+        execute: Execute,
+        task: TaskRow,
+        change: Change,
+        *,
+        line: Any = None,
+        again: bool = False,
     ) -> datetime | None:
-        """Write a change whose feed line has been added.
+        """Write a change whose feed line is added; ``line``: the answer, if it was not looked at.
 
-        Returns the time of the task's oldest feed line, None if it was not read.
+        Returns the time of the task's oldest feed line, None if it was not read. Raises _Replayed
+        if the line was there.
         """
         changeset = change.changeset
         writing = self._of_task(execute, changeset.task_id, task, again=again)
+        if line is not None:
+            writing.later(lambda: _require_new(line))
         if task.revision == 0:
             writing.create(TaskState.created_by(changeset).task, lineage=change.lineage)
         for op in changeset.ops:
@@ -280,7 +314,35 @@ class SqlStore:
     def _of_task(
         self, execute: Execute, task_id: str, task: TaskRow, *, again: bool = False
     ) -> Writing:
-        return Writing(execute, task_id, task, again=again, shard=self._engine.counter_of(task_id))
+        return Writing(
+            execute,
+            task_id,
+            task,
+            again=again,
+            shard=self._engine.counter_of(task_id),
+            pipelined=self._engine.pipelined,
+        )
+
+    def _rows(self, execute: Execute, name: str, /, **parameters: Any) -> Callable[[], list[Any]]:
+        """Run a statement; return a function that returns its rows, read as late as possible."""
+        answer = execute(name, **parameters)
+        if self._engine.pipelined:
+            later: Callable[[], list[Any]] = answer.fetchall
+            return later
+        rows = answer.fetchall()
+        return lambda: rows
+
+    def _of(
+        self, execute: Execute, every: str, one: str, task_id: str, refs: Refs
+    ) -> list[Callable[[], list[Any]]]:
+        """Read the rows of all agents, or only of the agents asked for.
+
+        Those are read by key, so that the cost of a report does not grow with the number of agents.
+        """
+        if refs.agent_ids is None:
+            return [self._rows(execute, every, task_id=task_id)]
+        agents = sorted(filter(is_id, refs.agent_ids))
+        return [self._rows(execute, one, task_id=task_id, agent_id=agent) for agent in agents]
 
     def _note_oldest(self, task_id: str, oldest: datetime | None) -> None:
         if oldest is not None:
@@ -355,13 +417,13 @@ class SqlStore:
             given |= {f"after_{n}": value for n, value in enumerate(start)}
         text = parts["select"] + (f" WHERE {' AND '.join(where)}" if where else "")
         text += f" ORDER BY {parts['order'][direction]} {parts['limit']}"
-        with self._engine.reading() as connection:
+        with self._engine.reading(once=True) as connection:
             rows: list[Any] = connection.execute(text, given | {"limit": limit + 1}).fetchall()
         return rows
 
     def counts(self) -> RegistryCounts:
         """See RegistryStore.counts."""
-        with self._reading() as execute:
+        with self._reading(once=True) as execute:
             rows = execute("counts").fetchall()
         found = Counter[tuple[str, str]]()
         for kind, status, n in rows:
@@ -398,10 +460,10 @@ class SqlStore:
 
     def _read_feed(self, after: FeedCursor | None, task_id: str | None, limit: int) -> FeedPage:
         with self._reading() as execute:
+            of_task = self._rows(execute, "task_floor", task_id=task_id) if task_id else None
             feed_id, floor, *_ = self._feed(execute)
-            if task_id is not None:
-                row = execute("task_floor", task_id=task_id).fetchone()
-                floor = row[0] if row else 0
+            if of_task is not None:
+                floor = next((row[0] for row in of_task()), 0)
             if after is not None and after.feed_id != feed_id:
                 raise cursor_expired("it belongs to another feed")
             if after is not None and after.number < floor:
@@ -445,14 +507,15 @@ class SqlStore:
         try:
             check_next(change, lineage=task.lineage, revision=task.revision)
         except NotNext:
-            before = find_replay(execute, changeset, change.digest)
+            before = self._find_replay(execute, changeset, change.digest)
             if before is None:
                 raise
             return before
         if feed.feed_id != change.cursor.feed_id:
             raise _NewFeed
-        if not _add_change(execute, change, dump_changeset(changeset).decode()):
-            before = find_replay(execute, changeset, change.digest)
+        text = dump_changeset(changeset).decode()
+        if not _add_change(execute, change, text, change.cursor.number).rowcount:
+            before = self._find_replay(execute, changeset, change.digest)
             assert before is not None
             return before
         self._apply(execute, task, change, again=True)
@@ -469,8 +532,9 @@ class SqlStore:
         Lines of an earlier feed of the source are dropped: their numbers have no meaning in the new
         feed, and the source knows their ids.
         """
-        now, _, last, _ = self._feed(execute)
-        if now == feed_id:
+        known = self._feed(execute)
+        last = known.last
+        if known.feed_id == feed_id:
             return
         replicated = _one(execute("read_meta", name="stamp.mirrored"), "")
         if last and not replicated:
@@ -508,7 +572,8 @@ class SqlStore:
             writing.fill(snapshot, histories)
             writing.finish(revision=snapshot.revision, at=snapshot.updated_at)
             for change in feed:
-                _add_change(execute, change, dump_changeset(change.changeset).decode())
+                text = dump_changeset(change.changeset).decode()
+                _add_change(execute, change, text, change.cursor.number)
             writing.set_expired(
                 *forgotten_by(feed, last_number=last, updated_at=snapshot.updated_at)
             )
@@ -517,7 +582,7 @@ class SqlStore:
 
     def _check_feed(self, feed_id: str) -> None:
         """Adopt the feed of a source unless it was adopted before."""
-        with self._reading() as execute:
+        with self._reading(once=True) as execute:
             known = self._feed(execute)
         check_replication(known.role)
         if known.feed_id != feed_id:
@@ -535,7 +600,7 @@ class SqlStore:
 
     def read_stamp(self, name: str) -> str | None:
         """See MoveTarget.read_stamp."""
-        with self._reading() as execute:
+        with self._reading(once=True) as execute:
             row = execute("read_meta", name=f"stamp.{name}").fetchone()
         return None if row is None else str(row[0])
 
@@ -601,34 +666,15 @@ def _one(cursor: Any, default: str) -> str:
     return default if row is None else str(row[0])
 
 
-def _rows(execute: Execute, name: str, task_id: str) -> list[Any]:
-    found: list[Any] = execute(name, task_id=task_id).fetchall()
-    return found
-
-
-def _of(execute: Execute, every: str, one: str, task_id: str, refs: Refs) -> list[Any]:
-    """Return the rows of all agents, or only of the agents asked for.
-
-    Those are read by key, so that the cost of a report does not grow with the number of agents.
-    """
-    if refs.agent_ids is None:
-        return _rows(execute, every, task_id)
-    return [
-        row
-        for agent_id in sorted(filter(is_id, refs.agent_ids))
-        for row in execute(one, task_id=task_id, agent_id=agent_id).fetchall()
-    ]
-
-
 def _not_found(task_id: str) -> TaskNotFound:
     return TaskNotFound(f"there is no task {task_id!r}", next_step="list_tasks shows all tasks")
 
 
-def _add_change(execute: Execute, change: Change, text: str) -> bool:
-    """Add the feed line; returns whether its changeset was new to the task."""
-    added = execute(
+def _add_change(execute: Execute, change: Change, text: str, number: int | None) -> Any:
+    """Add the feed line; returns the answer, whose row count is 0 if its changeset was there."""
+    return execute(
         "add_change",
-        number=change.cursor.number,
+        number=number,
         task_id=change.changeset.task_id,
         lineage=change.lineage,
         revision=change.revision,
@@ -636,8 +682,12 @@ def _add_change(execute: Execute, change: Change, text: str) -> bool:
         digest=change.digest,
         at=stamp(change.changeset.at),
         changeset=text,
-    ).rowcount
-    return bool(added)
+    )
+
+
+def _require_new(line: Any) -> None:
+    if not line.rowcount:
+        raise _Replayed
 
 
 def _change(feed_id: str, row: Any) -> Change:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -41,6 +41,8 @@ from registry_api.records import (
 __all__ = ["Execute", "Feed", "TaskRow", "Writing", "read_task_row"]
 
 
+_UNREAD = 200  # answers that a pipeline may leave unread
+
 _STATUS = {status.value: status for status in TaskStatus}
 
 
@@ -72,19 +74,20 @@ class TaskRow:
 
 class Feed(NamedTuple):
     """The state of the feed: its id, the number below which lines were dropped, the last number;
-    and the store's role stamp, which is read together with it.
+    the store's role stamp, which is read together with it; the last number of its sequence.
     """
 
     feed_id: str
     floor: int
     last: int
     role: str | None
+    drawn: int
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Feed:
         """Build it from the columns of the statement ``feed_state``."""
-        feed_id, floor, last, role, newest = row
-        return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0), role)
+        feed_id, floor, last, role, newest, drawn = row
+        return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0), role, drawn or 0)
 
 
 def read_task_row(execute: Execute, task_id: str) -> TaskRow:
@@ -118,12 +121,26 @@ class Writing:
     task: TaskRow
     again: bool = False
     shard: str = ""  # see Engine.counter_of
+    pipelined: bool = False  # see Engine.pipelined
+    pending: list[Callable[[], object]] = field(default_factory=list)
     counted: dict[tuple[str, str], int] = field(default_factory=dict)
     unsettled: bool = False  # whether the derived status may have changed
     _before: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         self._before = self.task.shown()
+
+    def later(self, check: Callable[[], object]) -> None:
+        """Look at an answer: at once, or in a pipeline before the next op and before the end."""
+        if self.pipelined:
+            self.pending.append(check)
+        else:
+            check()
+
+    def settle(self) -> None:
+        """Look at the answers that were put off; what follows from them may put off more."""
+        while self.pending:
+            self.pending.pop(0)()
 
     def create(self, record: Task, *, lineage: str) -> None:
         """Insert the row of a new task."""
@@ -146,7 +163,10 @@ class Writing:
         self.unsettled = True
 
     def apply(self, op: Op) -> None:
-        """Apply one op; raises RecordExists for an append whose id is taken."""
+        """Apply one op; it, or the next call, raises RecordExists for an append whose id is
+        taken.
+        """
+        self.settle()
         if not isinstance(op, Put):
             self._delete(op.kind, op.key)
             return
@@ -159,6 +179,8 @@ class Writing:
                 self.unsettled = True
             case Agent() as record:
                 self._put_agent(record)
+            case ProgressEntry() as record if self._is_simple(record):
+                self._report_at_once(record)
             case ProgressEntry() as record:
                 self._report(record, self._append(record))
             case Finding() as record:
@@ -177,10 +199,15 @@ class Writing:
     def _append(self, record: Record) -> dict[str, Any]:
         kind = KINDS[type(record)]
         row = codec(kind).write(record)
-        if not self.execute(f"add_{TABLES[kind]}", **row).rowcount:
-            self._check_same(record)
-            return row
-        self._count(kind.value, "", 1)
+        added = self.execute(f"add_{TABLES[kind]}", **row)
+
+        def check() -> None:
+            if added.rowcount:
+                self._count(kind.value, "", 1)
+            else:
+                self._check_same(record)
+
+        self.later(check)
         return row
 
     def _check_same(self, record: Record) -> None:
@@ -226,16 +253,52 @@ class Writing:
         if not entry.foreign:
             self.execute("put_latest", **written)
             said = agent_status(entry.status)
-            again = said not in TERMINAL_AGENT and self.execute(
-                "report_again",
-                of_task=self.task_id,
-                of_agent=entry.agent_id,
-                of_status=said.value,
-                progress=entry.progress,
-                last_update=written["timestamp"],
-            )
-            if again and again.rowcount:
-                return  # most reports repeat the agent's status
+            if said not in TERMINAL_AGENT:
+                again = self.execute(
+                    "report_again",
+                    of_task=self.task_id,
+                    of_agent=entry.agent_id,
+                    of_status=said.value,
+                    progress=entry.progress,
+                    last_update=written["timestamp"],
+                )
+
+                def check() -> None:
+                    if not again.rowcount:  # most reports repeat the agent's status
+                        self._change_agent(entry)
+
+                self.later(check)
+                return
+        self._change_agent(entry)
+
+    def _is_simple(self, entry: ProgressEntry) -> bool:
+        """Return whether one statement can write a report, unless it changes its agent's status."""
+        ends = agent_status(entry.status) in TERMINAL_AGENT
+        return self.pipelined and not (self.again or entry.foreign or ends)
+
+    def _report_at_once(self, entry: ProgressEntry) -> None:
+        row = codec(Kind.PROGRESS).write(entry)
+        answer = self.execute(
+            "report",
+            **row,
+            of_task=self.task_id,
+            of_agent=entry.agent_id,
+            of_status=agent_status(entry.status).value,
+            last_update=row["timestamp"],
+        )
+
+        def check() -> None:
+            added, updated = answer.fetchone()
+            if not added:
+                raise exists(entry)
+            self._count(Kind.PROGRESS.value, "", 1)
+            if not updated:
+                self._change_agent(entry)
+
+        self.later(check)
+
+    def _change_agent(self, entry: ProgressEntry) -> None:
+        """Let a report change its agent's status."""
         row = self.execute("agent_status", task_id=self.task_id, agent_id=entry.agent_id).fetchone()
         if row is None:
             return
@@ -267,6 +330,7 @@ class Writing:
 
     def finish(self, *, revision: int, at: datetime) -> None:
         """Write the task's row and the counters."""
+        self.settle()
         task = self.task
         if self.unsettled:
             agents = self.execute("agent_statuses", task_id=self.task_id).fetchall()
@@ -350,6 +414,8 @@ class Writing:
             self.execute("put_latest", **codec(Kind.PROGRESS).write(entry))
         for entry_or_finding in histories:
             self._append(entry_or_finding)
+            if len(self.pending) >= _UNREAD:
+                self.settle()
 
     def uncount(self) -> None:
         """Subtract the task from the counters, before its rows are cleared."""

@@ -14,6 +14,7 @@ __all__ = [
     "answering",
     "at_most",
     "give_way",
+    "gives_way",
     "giving_way",
     "note_wait",
     "patience",
@@ -119,6 +120,11 @@ class giving_way:  # noqa: N801  (reads as a function)
 
     def __exit__(self, *_: object) -> None:
         _wanted.reset(self._token)
+
+
+def gives_way() -> bool:
+    """Return whether the call runs in a context in which it gives up its waits for a switch."""
+    return _wanted.get() is not None
 
 
 def give_way(path: Path) -> None:

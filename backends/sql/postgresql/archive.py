@@ -63,7 +63,7 @@ class PostgresRetirement:
     def archive(self, *, progress: Callable[[int, int], None] | None = None) -> str:
         """See MigrationSource.archive."""
         with self._files.new() as path:
-            with path.open("wb") as file, self._engine.reading() as connection:
+            with path.open("wb") as file, self._engine.copying(write=False) as connection:
                 file.write(_MAGIC)
                 found = connection.execute(_TABLES, {"names": _NAMES}).fetchall()
                 for done, (table, columns) in enumerate(found):
@@ -94,7 +94,7 @@ class PostgresRetirement:
     ) -> None:
         """See MigrationSource.retire: deletes every row but the stamps, and closes the store."""
         self.check(archive)
-        with self._engine.writing(alone=True) as connection:
+        with self._engine.copying(write=True) as connection:
             for table in _NAMES:
                 connection.execute(sql.SQL("DELETE FROM {}").format(_table(table)) + _where(table))
         self._engine.close()
@@ -111,7 +111,7 @@ class PostgresRetirement:
         if archive is None:
             return
         path = self.check(archive)
-        with self._engine.writing(alone=True) as connection, path.open("rb") as file:
+        with self._engine.copying(write=True) as connection, path.open("rb") as file:
             if connection.execute("SELECT 1 FROM tasks LIMIT 1").fetchone():
                 return
             connection.execute(sql.SQL("DELETE FROM meta") + _where("meta"))

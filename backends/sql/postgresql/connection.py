@@ -56,11 +56,29 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     patience: float | None = None
     pid = 0
+    warnings: list[str]
+    _lock_timeout = -1  # ms, as it was last set; -1: not known
     _limit: float | None = None  # of this use of the connection
 
     def answer_within(self, seconds: float | None) -> None:
         """Let each statement until the next call take at most so long, None: ``patience``."""
         self._limit = seconds
+
+    def wait_for_locks(self, seconds: float) -> None:
+        """Let each wait for a lock take at most so long, from the next statement on."""
+        timeout = max(1, int(1000 * seconds))
+        if timeout != self._lock_timeout:
+            self.execute(f"SET lock_timeout = {timeout}".encode(), prepare=False)
+            self._lock_timeout = timeout
+
+    def forget_lock_timeout(self) -> None:
+        """Set it again before the next transaction."""
+        self._lock_timeout = -1
+
+    def await_answers(self) -> None:
+        """Wait for the answers to all statements that were sent in a pipeline."""
+        if self._pipeline is not None:
+            self._pipeline.sync()
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """See psycopg: wait for an answer. A connection that waited in vain is closed."""
@@ -91,6 +109,11 @@ def connect(parameters: dict[str, Any], *, durable: bool) -> Connection:
     connection = Connection.connect(**parameters, autocommit=True)
     try:
         connection.pid = os.getpid()
+        connection.prepare_threshold = 0
+        connection.warnings = []
+        connection.add_notice_handler(
+            lambda notice: connection.warnings.append(notice.message_primary or "")
+        )
         connection.patience = _STATEMENT / 1000 + _GRACE
         # One type for all integers: else each width would be a statement of its own to the server.
         connection.adapters.register_dumper(int, Int8Dumper)

@@ -13,12 +13,14 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from backends.sql.sqlite.writer_queue import WriterQueue
 from backends.sql.sqlite_sql import DDL
+from backends.sql.write_transaction import Feed
 from registry_api.errors import (
     Busy,
     CorruptDocument,
@@ -64,6 +66,8 @@ class SqliteEngine:
     Writers of all processes wait in the writer queue, checkpoints too: in SQLite 3.7.0 to 3.51.2 a
     checkpoint that resets the log during another connection's commit can lose that commit.
     """
+
+    pipelined = False
 
     def __init__(
         self, path: Path, *, timeout: float, durable: bool, read_only: bool, create: bool = True
@@ -183,8 +187,21 @@ class SqliteEngine:
 
     # -- transactions ------------------------------------------------------------------------
 
+    @staticmethod
+    def bind(connection: Connection, statements: Mapping[str, str]) -> Callable[..., Any]:
+        """Return a function that runs a named statement.
+
+        It has one cursor: each result is read before the next statement.
+        """
+        run = connection.cursor().execute
+
+        def execute(name: str, /, **parameters: Any) -> Any:
+            return run(statements[name], parameters)
+
+        return execute
+
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, *, once: bool = False) -> Iterator[Connection]:
         """Give a connection whose reads all see one state."""
         connection = self._borrow()
         try:
@@ -252,9 +269,12 @@ class SqliteEngine:
         finally:
             self._discard(connection)
 
-    def next_number(self, execute: object, last: int) -> int:
+    def write_something(self, execute: object) -> None:
+        """Do nothing: every transaction is synced."""
+
+    def next_number(self, execute: object, feed: Feed) -> int | None:
         """Return the next number of the feed: nobody else writes."""
-        return last + 1
+        return feed.last + 1
 
     def open_writers(self) -> frozenset[str]:
         """Return nothing: numbers are committed in their order."""

@@ -1,0 +1,94 @@
+"""Create and upgrade the tables of a registry in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, NamedTuple
+
+import psycopg
+
+from backends.sql.postgresql.connection import Connection
+from backends.sql.postgresql_sql import DDL
+from registry_api.errors import NotPermitted, SchemaTooNew, Unavailable
+
+__all__ = ["VERSION", "Tables", "create_or_upgrade", "find_tables"]
+
+# The schema version that DDL creates: schema.VERSION, without importing SQLAlchemy.
+VERSION = "0001"
+
+_LOCK = 7_220_158_446  # the advisory lock of the database while tables are created or upgraded
+_TABLES = "SELECT to_regclass('alembic_version')::oid::bigint, to_regclass('meta')::oid::bigint"
+
+
+class Tables(NamedTuple):
+    """The tables of a database: their version, None if there are none, and the id of ``meta``."""
+
+    version: str | None
+    meta: int
+
+
+def find_tables(connection: Connection) -> Tables:
+    """Return which tables are there."""
+    known, meta = connection.execute(_TABLES).fetchone() or (None, None)
+    if known is None:
+        return Tables(None, 0)
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return Tables(None if row is None else str(row[0]), meta or 0)
+
+
+def create_or_upgrade(connection: Connection, location: str, *, read_only: bool) -> Tables:
+    """Create the tables in an empty database, upgrade older ones; return what is there then.
+
+    Raises SchemaTooNew, Unavailable if there are none and ``read_only``, and NotPermitted.
+    """
+    found = find_tables(connection)
+    if found.version == VERSION:
+        return found
+    if found.version is not None and found.version > VERSION:
+        raise SchemaTooNew(
+            f"{location} has schema {found.version}, this version knows {VERSION}",
+            next_step="Install the version that wrote it, or a later one",
+        )
+    if read_only:
+        raise Unavailable(f"{location} holds no registry yet", next_step="Open it for writing")
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            now = find_tables(connection).version  # another process may have been first
+            if now is None:
+                _create(connection)
+            elif now < VERSION:
+                upgrade(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NotPermitted(
+            f"{location}: {str(error).splitlines()[0]}",
+            next_step="Open it once with a role that may create tables: it creates them",
+        ) from error
+    return find_tables(connection)
+
+
+def _create(connection: Connection) -> None:
+    """Create the tables from DDL: as all migrations do, without importing Alembic."""
+    for statement in DDL:
+        connection.execute(statement.encode())
+    connection.execute(
+        b"CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+        b"CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.execute("INSERT INTO alembic_version VALUES (%s)", (VERSION,))
+    connection.execute("INSERT INTO meta VALUES ('feed_id', %s)", (str(uuid.uuid4()),))
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the missing migrations in the transaction of a connection."""
+    import sqlalchemy as sa  # noqa: PLC0415  (with Alembic it costs 0.7 s)
+
+    from backends.sql.upgrade import upgrade_by  # noqa: PLC0415
+
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connection, poolclass=sa.pool.StaticPool
+    )
+    dialect: Any = engine.dialect  # the caller ends the transaction
+    dialect.do_rollback = dialect.do_commit = dialect.do_close = lambda _: None
+    with engine.connect() as lent:
+        upgrade_by(lent)
