@@ -11,7 +11,7 @@ import pytest
 from backends.admin.cli import main
 from contract_tests import build
 from registry_api import TaskQuery, open_store
-from registry_api.errors import BackendMismatch, PreflightFailed, RegistryError
+from registry_api.errors import BackendMismatch, PreflightFailed, SettingsError
 from registry_api.migration import PhaseFile
 from tests import legacy, processes
 from tests.dual_write.test_chain import (
@@ -150,17 +150,20 @@ def test_a_second_host_is_fenced_by_a_step_back(workspace, tmp_path, place):
 
 
 def test_a_target_that_does_not_answer_is_told_by_plan(workspace, place):
-    """A wrong database, or a server that is not there: nothing is recorded, and it says why."""
+    """A server that is not there: plan says so, and the switch is refused. A wrong database: both
+    are refused. Nothing is recorded.
+    """
     parts = urlsplit(place)
-    for wrong in (
-        parts._replace(path="/no_such_database").geturl(),
-        place.replace(f":{parts.port}/", ":1/"),
-    ):
-        assert "cannot be reached" in " ".join(
-            switch(workspace, 1, target=wrong, dry_run=True).notes
-        )
-        with pytest.raises((PreflightFailed, RegistryError)) as refused:
-            switch(workspace, 1, target=wrong)
+    wrong = parts._replace(path="/no_such_database").geturl()
+    away = place.replace(f":{parts.port}/", ":1/")
+    plan = switch(workspace, 1, target=away, dry_run=True)
+    assert "cannot be reached" in " ".join(plan.notes)
+    with pytest.raises(PreflightFailed) as refused:
+        switch(workspace, 1, target=away)
+    assert refused.value.next_step
+    for dry_run in (True, False):
+        with pytest.raises(SettingsError, match="no_such_database") as refused:
+            switch(workspace, 1, target=wrong, dry_run=dry_run)
         assert refused.value.next_step
     assert PhaseFile(workspace / ".registry").read() is None
 
