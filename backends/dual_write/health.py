@@ -6,14 +6,18 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from backends.dual_write.preflight import check_place
-from registry_api.errors import PreflightFailed, TaskNotFound
-from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile
+from backends.dual_write.role_stamps import Roles, roles_in
+from registry_api.capabilities import Stamps, provides
+from registry_api.errors import BackendMismatch, PreflightFailed, RegistryError, TaskNotFound
+from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
 from registry_api.opening import open_migration, open_store
 from registry_api.plugins import Issue, OpenContext
 from registry_api.records import Kind, TaskQuery
-from registry_api.workspace import STATE_DIR
+from registry_api.roles import ROLE, check_commit
+from registry_api.workspace import STATE_DIR, usable
 
 __all__ = ["check_move"]
 
@@ -27,8 +31,13 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
         check_place(context.workspace)
     except PreflightFailed as error:
         yield Issue(what=error.message, next_step=error.next_step)
-    if PhaseFile(folder).read() is None:
+    record = PhaseFile(folder).read()
+    if record is None:
         return
+    others = list(_of_others(context, record))
+    yield from others
+    if others:
+        return  # the other checks open these stores
     if not _locks_hold(folder):
         yield Issue(
             what=f"two exclusive locks on one file in {folder} were held at the same time",
@@ -73,6 +82,27 @@ def check_move(context: OpenContext) -> Iterator[Issue]:
             what=f"{lines} difference(s) between the stores were found by comparing sampled reads",
             next_step=f"registry-backend verify, then remove {folder / 'mismatches.jsonl'}",
         )
+
+
+def _of_others(context: OpenContext, record: PhaseRecord) -> Iterator[Issue]:
+    """Yield a problem if a store of this workspace belongs to another registry, or has left it."""
+    roles = Roles(context.workspace)
+    for place in list(roles_in(record)) if record.move else [record.source]:
+        scheme, _, location = usable(place, context.settings.places()).partition("://")
+        try:
+            looking = replace(context, location=location, read_only=True)
+            with closing(context.plugins.factory(scheme)(looking)) as store:
+                if record.move:
+                    roles.refuse_stranger(store, record, place)
+                elif provides(store, Stamps):
+                    # Several hosts may share a store, as long as they may write.
+                    check_commit(store.read_stamp(ROLE))
+        except BackendMismatch as error:
+            named = place in error.message
+            what = error.message if named else f"{place}: {error.message}"
+            yield Issue(what=what, next_step=error.next_step)
+        except RegistryError:
+            continue  # it is away, removed or damaged: other checks report that
 
 
 def _surplus(status: MoveStatus) -> Iterator[Issue]:

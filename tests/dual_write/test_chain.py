@@ -254,6 +254,24 @@ def test_another_host_writes_to_the_target_while_the_first_steps_back(shared):
         assert len(store.load("first").agents) == 20
 
 
+def test_doctor_tells_the_second_host(shared, capsys):
+    """A workspace that used the target of another one directly is told by doctor, once a step back
+    has taken the target from it, whose store it is and which one to use."""
+    first, second, target = shared
+    third = second.with_name("third")
+    third.mkdir()
+    direct = load_settings(third, env=ENV | {"REGISTRY_BACKEND": target})
+    with closing(open_store(direct)) as other:
+        build.put(other, build.agent("first", "other"), expected=1)
+        switch(first, 2)
+        with pytest.raises(BackendMismatch):
+            build.put(other, build.agent("first", "late"), expected=2)
+    assert main(["doctor", "--workspace", str(first)]) == 0
+    assert main(["doctor", "--workspace", str(third)]) != 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the writer of record of the registry in {first} is sqlite" in said
+
+
 def test_targets_that_are_refused(tmp_path):
     """Source as target, a store with tasks of its own, a store that cannot be a target, no target,
     an unreachable one: a typed error that says what to do; nothing is recorded.
