@@ -22,7 +22,12 @@ __all__ = ["FLAVOURS", "render"]
 def sqlite_flavour() -> Flavour:
     """Return SQLite's flavour."""
     return Flavour(
-        sqlite.dialect(paramstyle="named"), sqlite.insert, "instr", "LIMIT :limit", "NULL"
+        sqlite.dialect(paramstyle="named"),
+        sqlite.insert,
+        position="instr",
+        limit="LIMIT :limit",
+        greatest="max",
+        drawn="NULL",
     )
 
 
@@ -30,8 +35,16 @@ def postgresql_flavour() -> Flavour:
     """Return PostgreSQL's flavour, with the parameters of psycopg."""
     dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
     dialect._bind_typing_render_casts = False  # noqa: SLF001  (no setting; psycopg types integers)
-    drawn = "(SELECT last_value FROM feed_number)"
-    return Flavour(dialect, postgresql.insert, "strpos", "LIMIT %(limit)s", drawn)
+    return Flavour(
+        dialect,
+        postgresql.insert,
+        position="strpos",
+        limit="LIMIT %(limit)s",
+        greatest="greatest",
+        drawn="(SELECT last_value FROM feed_number)",
+        # A severity may be any text; its index refuses entries above some 2,700 bytes.
+        without=frozenset({"idx_findings_severity"}),
+    )
 
 
 def render(flavour: Flavour) -> str:

@@ -26,10 +26,13 @@ class Engine(Protocol):
     def reading(self, *, once: bool = False) -> AbstractContextManager[Any]:
         """Give a connection whose reads all see one state; ``once``: for a single statement."""
 
-    def writing(self, *task_ids: str, alone: bool = False) -> AbstractContextManager[Any]:
+    def writing(
+        self, *task_ids: str, alone: bool = False, slow: bool = False
+    ) -> AbstractContextManager[Any]:
         """Give a connection in a write transaction that is committed at the end.
 
         No other transaction changes ``task_ids`` meanwhile; ``alone``: none changes anything.
+        ``slow``: another store is read between its statements.
         """
 
     def write_something(self, execute: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["FeedPage", "read_settled"]
 
-_EVERY = 0.002  # seconds between two looks
+_FIRST, _LONGEST = 0.002, 0.05  # seconds between two looks
 
 
 class FeedPage(NamedTuple):
@@ -30,24 +30,35 @@ def read_settled(
     open_writers: Callable[[], frozenset[str]],
     *,
     deadline: float,
-) -> FeedPage:
+    final: tuple[str, int],
+) -> tuple[FeedPage, tuple[str, int]]:
     """Read a page; wait until ``deadline`` (monotonic) for transactions that may fill a gap in it.
 
     The page ends before a gap that may still be filled. ``open_writers`` returns what identifies
     the transactions that may hold a number; a transaction belongs to them before it takes one.
+
+    ``final``: the feed, and up to which number its gaps stay gaps. Returns also what is known of
+    that now.
     """
     page = read()
-    if not _gap_after(page, page.start):
-        return page
-    known = page.rows[-1][0]
+    number = final[1] if final[0] == page.feed_id else 0
+    if not _gap_after(page, number):
+        return page, (page.feed_id, number)
+    known, pause = page.rows[-1][0], _FIRST
     waiting = open_writers()
     while waiting and time.monotonic() < deadline:
-        time.sleep(_EVERY)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST)
         waiting &= open_writers()
     again = read()
-    # The gaps up to ``known`` are final, unless the wait was given up; later ones are new.
-    end = _gap_after(again, page.start if waiting else known)
-    return again._replace(rows=again.rows[: end - 1]) if end else again
+    if again.feed_id != page.feed_id:  # a move has replaced the feed
+        number = 0
+    elif not waiting:
+        number = max(number, known)
+    end = _gap_after(again, number)
+    if end:
+        again = again._replace(rows=again.rows[: end - 1])
+    return again, (again.feed_id, number)
 
 
 def _gap_after(page: FeedPage, number: int) -> int:

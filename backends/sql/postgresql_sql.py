@@ -133,6 +133,9 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'read_meta': 'SELECT meta.value FROM meta WHERE meta.name = %(name)s',
  'write_meta': 'INSERT INTO meta (name, value) VALUES (%(name)s, %(value)s) ON CONFLICT (name) '
                'DO UPDATE SET value = excluded.value',
+ 'raise_meta': 'INSERT INTO meta (name, value) VALUES (%(name)s, %(value)s) ON CONFLICT (name) '
+               'DO UPDATE SET value = CAST(greatest(CAST(meta.value AS BIGINT), '
+               'CAST(excluded.value AS BIGINT)) AS TEXT)',
  'drop_all_tasks': 'DELETE FROM tasks WHERE tasks.task_id = %(task_id)s',
  'load_tasks': 'SELECT tasks.task_id, tasks.description, tasks.recorded_status, '
                'tasks.created_at, tasks.priority, tasks.workspace, tasks.workspace_base, '
@@ -503,7 +506,6 @@ DDL: list[str] = ['CREATE SEQUENCE feed_number AS BIGINT',
  'TEXT COLLATE "C" NOT NULL, PRIMARY KEY (task_id, finding_id) )',
  'CREATE INDEX idx_findings_agent ON findings (task_id, agent_id, timestamp, finding_id)',
  'CREATE INDEX idx_findings_order ON findings (timestamp, task_id, finding_id)',
- 'CREATE INDEX idx_findings_severity ON findings (severity, timestamp, task_id, finding_id)',
  'CREATE INDEX idx_findings_task ON findings (task_id, timestamp, finding_id)',
  'CREATE TABLE handovers ( task_id TEXT COLLATE "C" NOT NULL, handover_id TEXT COLLATE "C" NOT '
  'NULL, from_phase_index BIGINT, to_phase_index BIGINT, summary TEXT COLLATE "C" NOT NULL, '

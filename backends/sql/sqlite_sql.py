@@ -126,6 +126,9 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'read_meta': 'SELECT meta.value FROM meta WHERE meta.name = :name',
  'write_meta': 'INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO '
                'UPDATE SET value = excluded.value',
+ 'raise_meta': 'INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO '
+               'UPDATE SET value = CAST(max(CAST(meta.value AS BIGINT), CAST(excluded.value AS '
+               'BIGINT)) AS TEXT)',
  'drop_all_tasks': 'DELETE FROM tasks WHERE tasks.task_id = :task_id',
  'load_tasks': 'SELECT tasks.task_id, tasks.description, tasks.recorded_status, '
                'tasks.created_at, tasks.priority, tasks.workspace, tasks.workspace_base, '

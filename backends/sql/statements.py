@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Executable,
     Table,
+    Text,
     and_,
     bindparam,
+    cast,
     delete,
     func,
     literal_column,
@@ -39,7 +42,13 @@ class Flavour:
     insert: Callable[[Table], Any]
     position: str  # the function that returns a substring's position, 0 if none
     limit: str  # the clause that bounds a page
+    greatest: str  # the function that returns the greatest of its arguments
     drawn: str  # the last number that the feed's sequence has given out, NULL without one
+    without: frozenset[str] = frozenset()  # the indexes that it cannot have
+
+    def has_index(self, name: str) -> bool:
+        """Return whether the engine has an index."""
+        return name not in self.without
 
 
 def table_of(kind: Kind) -> Table:
@@ -173,6 +182,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         ),
         "read_meta": select(meta.c.value).where(_is(meta, "name")),
         "write_meta": _upsert(flavour, meta),
+        "raise_meta": _raise_meta(flavour),
     }
     for kind, name in TABLES.items():
         out |= _of_kind(flavour, kind, name)
@@ -192,6 +202,18 @@ def _at_once(add: Any, put_latest: Any, again: Any) -> Executable:
     agent = again.returning(literal_column("1")).cte("agent")
     counted = (select(func.count()).select_from(part).scalar_subquery() for part in (added, agent))
     return select(*counted).add_cte(latest)
+
+
+def _raise_meta(flavour: Flavour) -> Executable:
+    """Set a number in ``meta`` unless it is higher: in one statement, since others may raise it."""
+    meta = schema.meta
+    put = flavour.insert(meta).values(name=bindparam("name"), value=bindparam("value"))
+    numbers = (cast(column, BigInteger) for column in (meta.c.value, put.excluded.value))
+    higher = getattr(func, flavour.greatest)(*numbers)
+    statement: Executable = put.on_conflict_do_update(
+        index_elements=["name"], set_={"value": cast(higher, Text)}
+    )
+    return statement
 
 
 def _meta_value(name: str) -> Any:
@@ -334,5 +356,6 @@ def ddl(flavour: Flavour) -> list[Any]:
         out.append(CreateSequence(schema.feed_number))
     for table in schema.metadata.sorted_tables:
         out.append(CreateTable(table))
-        out += [CreateIndex(i) for i in sorted(table.indexes, key=lambda i: str(i.name))]
+        indexes = sorted(table.indexes, key=lambda i: str(i.name))
+        out += [CreateIndex(i) for i in indexes if flavour.has_index(str(i.name))]
     return out

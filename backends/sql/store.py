@@ -78,6 +78,7 @@ from registry_api.records import (
 )
 from registry_api.roles import ROLE, RoleStamp, check_commit, check_replication
 from registry_api.store import Capability, StoreInfo
+from registry_api.workspace import patience
 
 __all__ = ["SqlStore"]
 
@@ -90,6 +91,7 @@ _CAPABILITIES = frozenset(
     }
 )
 
+_NO_TASK = "-"  # what is asked for in place of an id that no task can have
 _PATIENCE = 5.0  # seconds for which a reader of the feed waits for open transactions
 
 _APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded separately
@@ -149,6 +151,7 @@ class SqlStore:
         self._now = now
         self._read_only = read_only
         self._oldest: dict[str, datetime] = {}
+        self._final = "", 0  # the feed, and up to which number its gaps stay gaps
         capabilities |= _CAPABILITIES
         if durable:
             capabilities |= {Capability.DURABLE}
@@ -162,12 +165,12 @@ class SqlStore:
     def _reading(self, *, once: bool = False) -> _Session:
         return _Session(self._engine.reading(once=once), self._bind)
 
-    def _writing(self, *task_ids: str, alone: bool = False) -> _Session:
+    def _writing(self, *task_ids: str, alone: bool = False, slow: bool = False) -> _Session:
         if self._read_only:
             raise ReadOnly(
                 "the store was opened for reading only", next_step="Open it without read_only"
             )
-        return _Session(self._engine.writing(*task_ids, alone=alone), self._bind)
+        return _Session(self._engine.writing(*task_ids, alone=alone, slow=slow), self._bind)
 
     # -- one task ----------------------------------------------------------------------------
 
@@ -241,7 +244,10 @@ class SqlStore:
                         digest=digest,
                     )
                     line = _add_change(execute, change, text, number)
-                    oldest = self._apply(execute, task, change, line=line)
+                    writing = self._of_task(execute, changeset.task_id, task)
+                    writing.later(lambda: _require_new(line))
+                    oldest = self._apply(writing, task, change)
+                    writing.flush_counts()
         except _Replayed:
             return self._replay(changeset, digest)
         if refused is not None:
@@ -282,24 +288,12 @@ class SqlStore:
             return Conflict(changeset.task_id, expected=changeset.expected, actual=task.revision)
         return None
 
-    def _apply(
-        self,
-        execute: Execute,
-        task: TaskRow,
-        change: Change,
-        *,
-        line: Any = None,
-        again: bool = False,
-    ) -> datetime | None:
-        """Write a change whose feed line is added; ``line``: the answer, if it was not looked at.
+    def _apply(self, writing: Writing, task: TaskRow, change: Change) -> datetime | None:
+        """Write a change whose feed line is added.
 
-        Returns the time of the task's oldest feed line, None if it was not read. Raises _Replayed
-        if the line was there.
+        Returns the time of the task's oldest feed line, None if it was not read.
         """
         changeset = change.changeset
-        writing = self._of_task(execute, changeset.task_id, task, again=again)
-        if line is not None:
-            writing.later(lambda: _require_new(line))
         if task.revision == 0:
             writing.create(TaskState.created_by(changeset).task, lineage=change.lineage)
         for op in changeset.ops:
@@ -447,6 +441,8 @@ class SqlStore:
         check_limit(limit)
         if after is not None and not 0 <= after.number <= SAFE_INT:
             raise InvalidQuery(f"{after.number} is not a feed number")
+        if task_id is not None and not is_id(task_id):
+            task_id = _NO_TASK
 
         def read() -> FeedPage:
             return self._read_feed(after, task_id, limit)
@@ -454,8 +450,10 @@ class SqlStore:
         if task_id is not None:  # the commits of one task are one after the other
             page = read()
         else:
-            deadline = time.monotonic() + _PATIENCE
-            page = read_settled(read, self._engine.open_writers, deadline=deadline)
+            deadline = time.monotonic() + patience(_PATIENCE)
+            page, self._final = read_settled(
+                read, self._engine.open_writers, deadline=deadline, final=self._final
+            )
         return tuple(_change(page.feed_id, row) for row in page.rows)
 
     def _read_feed(self, after: FeedCursor | None, task_id: str | None, limit: int) -> FeedPage:
@@ -492,14 +490,22 @@ class SqlStore:
     def _replicate(self, changes: Sequence[Change]) -> list[Commit]:
         tasks = [change.changeset.task_id for change in changes]
         with suppress(_NewFeed), self._writing(*tasks) as execute:
-            return [self._apply_next(execute, change) for change in changes]
+            return self._apply_in_turn(execute, changes)
         with self._writing(alone=True) as execute:
             check_replication(self._feed(execute).role)
             self._adopt_feed(execute, changes[0].cursor.feed_id)
         with self._writing(*tasks) as execute:
-            return [self._apply_next(execute, change) for change in changes]
+            return self._apply_in_turn(execute, changes)
 
-    def _apply_next(self, execute: Execute, change: Change) -> Commit:
+    def _apply_in_turn(self, execute: Execute, changes: Sequence[Change]) -> list[Commit]:
+        counted = dict[tuple[str, str], int]()
+        commits = [self._apply_next(execute, change, counted) for change in changes]
+        Writing(execute, "", TaskRow(), counted=counted).flush_counts()
+        return commits
+
+    def _apply_next(
+        self, execute: Execute, change: Change, counted: dict[tuple[str, str], int]
+    ) -> Commit:
         changeset = change.changeset
         task = read_task_row(execute, changeset.task_id)
         feed = task.feed or self._feed(execute)
@@ -518,7 +524,9 @@ class SqlStore:
             before = self._find_replay(execute, changeset, change.digest)
             assert before is not None
             return before
-        self._apply(execute, task, change, again=True)
+        writing = self._of_task(execute, changeset.task_id, task, again=True)
+        writing.counted = counted
+        self._apply(writing, task, change)
         return commit_of(change)
 
     def apply_all(self, changes: Sequence[Change]) -> None:
@@ -559,7 +567,7 @@ class SqlStore:
         task_id = snapshot.task.task_id
         if feed:
             self._check_feed(feed[-1].cursor.feed_id)
-        with self._writing(task_id) as execute:
+        with self._writing(task_id, slow=True) as execute:
             known = self._feed(execute)
             check_replication(known.role)
             old = read_task_row(execute, task_id)
@@ -578,7 +586,8 @@ class SqlStore:
                 *forgotten_by(feed, last_number=last, updated_at=snapshot.updated_at)
             )
             # Lines were dropped: their numbers must not be used again.
-            execute("write_meta", name="last_number", value=str(last))
+            execute("raise_meta", name="last_number", value=str(last))
+            writing.flush_counts()
 
     def _check_feed(self, feed_id: str) -> None:
         """Adopt the feed of a source unless it was adopted before."""

@@ -326,10 +326,11 @@ class Writing:
         self.execute(f"drop_{TABLES[kind]}", task_id=self.task_id, **{KEY_FIELD[kind]: value})
 
     def _count(self, kind: str, status: str, n: int) -> None:
-        self.counted[kind, status] = self.counted.get((kind, status), 0) + n
+        key = kind + self.shard, status
+        self.counted[key] = self.counted.get(key, 0) + n
 
     def finish(self, *, revision: int, at: datetime) -> None:
-        """Write the task's row and the counters."""
+        """Write the task's row; the counters follow with ``flush_counts``."""
         self.settle()
         task = self.task
         if self.unsettled:
@@ -358,25 +359,21 @@ class Writing:
                 agents=task.agents,
                 active_agents=task.active_agents,
             )
-        self.flush_counts()
 
     def flush_counts(self) -> None:
-        """Write the collected changes of the counters.
-
-        In one order, since other transactions may change the same ones.
+        """Write the collected changes of the counters: once in a transaction, and in one order,
+        since others change the same ones.
         """
         for (kind, status), n in sorted(self.counted.items()):
             if n:
-                self.execute("count", kind=kind + self.shard, status=status, n=n)
+                self.execute("count", kind=kind, status=status, n=n)
         self.counted.clear()
 
     def set_expired(self, floor: int, expired_before: datetime | None) -> None:
         """Record up to where feed lines were dropped: the task's floor and the whole feed's."""
         expired = stamp(expired_before) if expired_before else None
         self.execute("set_expired", of_task=self.task_id, feed_floor=floor, expired_before=expired)
-        known = self.execute("read_meta", name="feed_floor").fetchone()
-        if known is None or int(known[0]) < floor:
-            self.execute("write_meta", name="feed_floor", value=str(floor))
+        self.execute("raise_meta", name="feed_floor", value=str(floor))
 
     def trim(self, oldest: datetime, now: datetime) -> datetime | None:
         """Drop a few feed lines of the task that are past their retention, never the newest.

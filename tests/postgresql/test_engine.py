@@ -16,7 +16,7 @@ from backends.sql.postgresql import connection as connections
 from backends.sql.postgresql.engine import PostgresEngine
 from backends.sql.store import SqlStore
 from contract_tests import build
-from registry_api import find_capability, load_settings, open_store
+from registry_api import Kind, RecordQuery, find_capability, load_settings, open_store
 from registry_api.errors import (
     BackendMismatch,
     Busy,
@@ -432,3 +432,174 @@ def test_opening_imports_no_sqlalchemy(database, tmp_path):
 def test_every_kind_is_archived(store, tmp_path):
     """The archive holds every table of the schema but Alembic's."""
     assert set(archive._NAMES) == set(schema.metadata.tables)
+
+
+# -- what an attack found ------------------------------------------------------------------------
+
+
+def test_settings_of_the_role_do_not_weaken_the_store(server, database, tmp_path):
+    """The isolation, durability and warnings that a commit depends on are set for each connection,
+    whatever the database or the role sets: else a commit gets past a fence, or is lost in a crash.
+    """
+    name = urlsplit(database).path[1:]
+    for setting in (
+        "default_transaction_isolation = 'serializable'",
+        "synchronous_commit = off",
+        "client_min_messages = error",
+    ):
+        server.run(f"ALTER DATABASE {name} SET {setting}")
+    wanted = {
+        "transaction_isolation": "read committed",
+        "synchronous_commit": "on",
+        "client_min_messages": "warning",
+        "idle_in_transaction_session_timeout": "30s",
+    }
+    with closing(opened(tmp_path, database)) as store:
+        with engine_of(store).writing("t") as connection:
+            shown = {n: connection.execute(f"SHOW {n}").fetchone()[0] for n in wanted}
+        assert shown == wanted
+        build.make(store, "t", build.agent("t"))
+
+        def work():
+            for _ in range(20):
+                build.put(store, build.report("t"), expected=None)
+
+        started = [in_background(work) for _ in range(4)]
+        for thread, _ in started:
+            thread.join(60)
+        assert [a for _, a in started] == [[None]] * 4
+    fast = opened(tmp_path, database, durable=False)
+    with closing(fast), engine_of(fast).reading(once=True) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
+
+
+def test_many_programs_open_an_empty_database_at_once(database, tmp_path):
+    """All of them succeed; the tables are created once."""
+    started = [in_background(lambda: opened(tmp_path, database)) for _ in range(8)]
+    for thread, _ in started:
+        thread.join(60)
+    stores = [answers[0] for _, answers in started]
+    assert [s for s in stores if isinstance(s, Exception)] == []
+    build.make(stores[0], "t")
+    for store in stores:
+        assert store.load("t").revision == 1
+        store.close()
+
+
+def test_a_standby_refuses_what_it_cannot_tell(own_server, tmp_path):
+    """A reader of the whole feed on a standby is refused at a gap: the open transactions of the
+    primary are not known there. The feed of one task is read.
+    """
+    server = own_server()
+    folder = tmp_path / "standby"
+    folder.mkdir()
+    with closing(opened(tmp_path, server.url("postgres"))) as store:
+        build.make(store, "t")
+        with closing(standby(server, folder)) as copy:
+            with holding(store, "open"):
+                build.make(store, "later")
+                settings = load_settings(tmp_path, env={}, backend=copy.url("postgres"), logs="off")
+                with closing(open_store(settings, read_only=True)) as reader:
+                    assert len(reader.changes(task_id="later")) == 1
+                    with pytest.raises(NotSupported, match="standby"):
+                        reader.changes()
+            build.put(store, build.finding("t"), expected=None)
+
+
+def test_a_table_that_was_restored_keeps_writers_apart(store, database, tmp_path):
+    """Locks name the table that is there now, not the one that a store has seen first."""
+    build.make(store, "t")
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE TABLE restored (LIKE meta INCLUDING ALL)")
+        connection.execute("INSERT INTO restored SELECT * FROM meta")
+        connection.execute("DROP TABLE meta")
+        connection.execute("ALTER TABLE restored RENAME TO meta")
+    quick = opened(tmp_path, database, lock_timeout=0.3)
+    with closing(quick), holding(store, "t"), pytest.raises(Busy):
+        build.put(quick, build.finding("t"), expected=None)
+
+
+def test_any_severity_is_kept(store):
+    """A text that no index can hold is stored, found by its filter, and loaded."""
+    severity = "".join(chr(33 + (7 * n * n) % 93) for n in range(20_000))
+    build.make(store, "t", build.agent("t"))
+    build.put(store, build.finding("t", severity=severity), expected=None)
+    found = store.list_records(Kind.FINDING, RecordQuery(severity=severity)).items
+    assert [f.severity for f in found] == [severity]
+
+
+def test_an_archive_takes_as_long_as_it_takes(database, tmp_path):
+    """The time limit of statements does not hold for an archive, its removal and its return."""
+    with closing(opened(tmp_path, database)) as store:
+        build.make(store, "t", build.agent("t"))
+        findings = [build.finding("t", message="x" * 2000) for _ in range(5000)]
+        build.put(store, *findings, expected=None)
+    slow = f"{database}?options=-c%20statement_timeout%3D40"
+    source = find_capability(opened(tmp_path, slow), SqlStore)
+    archive = source.archive()
+    source.retire(archive, wait=0, patience=0, now=lambda _: None)
+    again = find_capability(opened(tmp_path, slow), SqlStore)
+    again.reinstate(archive)
+    again.close()
+    with closing(opened(tmp_path, database)) as store:
+        assert store.counts().records["finding"] == 5000
+
+
+def test_a_gap_that_is_known_to_stay_is_not_waited_for(store, monkeypatch):
+    """A reader passes a gap that it has waited for once, also while transactions are open."""
+    build.make(store, "first")
+    with suppress(ArithmeticError), holding(store, "open"):
+        raise ArithmeticError
+    build.make(store, "second")
+    cursor = store.changes(limit=1)[-1].cursor
+    assert len(store.changes(cursor)) == 1
+    monkeypatch.setattr("backends.sql.store._PATIENCE", 0.0)
+    with holding(store, "open"):
+        assert [c.changeset.task_id for c in store.changes(cursor)] == ["second"]
+
+
+def test_what_was_dropped_from_the_feed_is_never_said_to_be_there(store):
+    """The number up to which lines were dropped only rises, whoever writes it last."""
+    sql = find_capability(store, SqlStore)
+    for number in ("7", "4", "11", "9"):
+        with sql._writing("t") as execute:
+            execute("raise_meta", name="feed_floor", value=number)
+    with sql._reading() as execute:
+        assert sql._feed(execute).floor == 11
+
+
+def test_batches_of_many_tasks_do_not_wait_for_each_other_in_a_circle(database, tmp_path):
+    """Replicas that apply the changes of many tasks in different orders do not deadlock."""
+    with closing(open_store(load_settings(tmp_path, env={}, backend="memory"))) as source:
+        tasks = [f"t{n}" for n in range(40)]
+        for task in tasks:
+            build.make(source, task, build.agent(task))
+        feed = source.changes(limit=1000)
+    stores = [find_capability(opened(tmp_path, database), SqlStore) for _ in range(4)]
+    stores[0].apply(feed[0])
+    batches = [feed[1::2], feed[:1:-2], feed[2::2], feed[::-1]]
+    started = [
+        in_background(lambda s=s, b=b: s.apply_all(b)) for s, b in zip(stores, batches, strict=True)
+    ]
+    for thread, _ in started:
+        thread.join(60)
+    assert [a for _, a in started] == [[None]] * 4
+    assert stores[0].counts().records == {"task": 40, "agent": 40}
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pa@canary-word@127.0.0.1:1/d",
+        "postgresql://u:pa/canary-word@127.0.0.1:1/d",
+        "postgresql://u:pa?canary-word=1@127.0.0.1:1/d",
+        "postgresql://u@127.0.0.1:1/d?passsword=canary-word",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_not_shown(url, tmp_path):
+    """It is refused before libpq reads a part of it as a host or a parameter."""
+    with pytest.raises(SettingsError) as refused:
+        opened(tmp_path, url)
+    assert "canary-word" not in f"{refused.value} {refused.value.next_step}"

@@ -25,7 +25,8 @@ _CHUNK = 2**20
 _TABLES = """
 SELECT table_name, array_agg(column_name::text ORDER BY ordinal_position)
 FROM information_schema.columns
-WHERE table_schema = current_schema() AND table_name = ANY(%(names)s) GROUP BY table_name ORDER BY 1
+WHERE table_schema = (SELECT relnamespace::regnamespace::text FROM pg_class
+  WHERE oid = 'meta'::regclass) AND table_name = ANY(%(names)s) GROUP BY table_name ORDER BY 1
 """
 _NAMES = [
     "agent_progress_latest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, TypeVar
 
 import psycopg
@@ -21,7 +22,7 @@ T = TypeVar("T")
 _OLDEST = 140000  # server versions as PostgreSQL numbers them
 _GRACE = 5.0  # seconds after the server's own time limit until a connection is given up
 _STATEMENT = 30_000  # ms a statement may take
-_IDLE = 600_000  # ms between two statements of a transaction: a whole task may be read meanwhile
+_IDLE = 30_000  # ms between two statements of a transaction: a client that sleeps holds locks
 
 # What the URL leaves open. A lost network is noticed by tcp_user_timeout, a lost primary is left
 # for the host of the URL that takes writes.
@@ -32,7 +33,6 @@ _DEFAULTS = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
-    "client_encoding": "UTF8",
 }
 
 # One round trip: time limits that neither the URL nor the role sets, and what the engine must know.
@@ -43,15 +43,19 @@ SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'
     THEN set_config('statement_timeout', %(statement)s, false) END,
   CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
     THEN set_config('idle_in_transaction_session_timeout', %(idle)s, false) END,
-  CASE WHEN %(fast)s THEN set_config('synchronous_commit', 'off', false) END
+  CASE WHEN NOT %(durable)s THEN set_config('synchronous_commit', 'off', false)
+    WHEN current_setting('synchronous_commit') = 'off'
+    THEN set_config('synchronous_commit', 'on', false) END,
+  set_config('default_transaction_isolation', 'read committed', false),
+  set_config('client_min_messages', 'warning', false)
 """
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that gives up a server that does not answer, and that knows its process.
 
-    ``patience``: seconds that a statement may take, None for no bound. ``warnings``: the notices
-    that the server has sent since the list was last cleared.
+    ``patience``: seconds that a statement may take, None for no bound. ``warnings``: those that the
+    server has sent since the list was last cleared.
     """
 
     patience: float | None = None
@@ -63,6 +67,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def answer_within(self, seconds: float | None) -> None:
         """Let each statement until the next call take at most so long, None: ``patience``."""
         self._limit = seconds
+
+    def keep_warning(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Add a warning of the server to ``warnings``, whatever language it is in."""
+        if notice.severity_nonlocalized == "WARNING":
+            self.warnings.append(notice.message_primary or "")
 
     def wait_for_locks(self, seconds: float) -> None:
         """Let each wait for a lock take at most so long, from the next statement on."""
@@ -93,31 +102,50 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 def connection_parameters(url: str, *, read_only: bool) -> dict[str, Any]:
     """Return libpq's parameters of a URL, with our defaults; raises SettingsError."""
+    # Only up to the parameters: an unknown one may hold a secret. A password that is not encoded
+    # would be read as a host, and shown.
+    shown = public(url).partition("?")[0]
+    if any(set(secret) & set("@/?#") for secret in _raw_passwords(url)):
+        raise SettingsError(
+            f"{shown}: the password has characters that a URL gives a meaning to",
+            next_step="Write @ as %40, / as %2F, ? as %3F and # as %23, or use ?passfile=",
+        )
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
         raise SettingsError(
-            f"{public(url)} is not a URL of PostgreSQL: {str(error).strip()}",
+            f"{shown} is not a URL of PostgreSQL: {str(error).strip()}",
             next_step="e.g. postgresql://user@host:5432/database?passfile=/path/of/mode-0600",
         ) from None
     several = {} if read_only else {"target_session_attrs": "read-write"}
-    return {**_DEFAULTS, **several, **given}
+    return {**_DEFAULTS, **several, **given, "client_encoding": "UTF8"}
 
 
-def connect(parameters: dict[str, Any], *, durable: bool) -> Connection:
-    """Open a connection and set its time limits; raises psycopg.Error and NotSupported."""
+def _raw_passwords(url: str) -> list[str]:
+    """Return the password of a URL as it is written there: up to the last @."""
+    found = re.match(r"[^:/?#]+://[^:@/?#]*:(.*)@", url)
+    return [found[1]] if found else []
+
+
+def connect(parameters: dict[str, Any], *, durable: bool, within: float | None) -> Connection:
+    """Open a connection and set its time limits; raises psycopg.Error and NotSupported.
+
+    ``within``: seconds for all of it, None for the time limits of libpq and of the server.
+    """
+    if within is not None:
+        hosts = str(parameters.get("host", "")).count(",") + 1
+        # libpq counts for each host, and takes no less than 2.
+        parameters = {**parameters, "connect_timeout": max(2, int(within / hosts))}
     connection = Connection.connect(**parameters, autocommit=True)
     try:
         connection.pid = os.getpid()
         connection.prepare_threshold = 0
         connection.warnings = []
-        connection.add_notice_handler(
-            lambda notice: connection.warnings.append(notice.message_primary or "")
-        )
-        connection.patience = _STATEMENT / 1000 + _GRACE
+        connection.add_notice_handler(connection.keep_warning)
+        connection.patience = within or _STATEMENT / 1000 + _GRACE
         # One type for all integers: else each width would be a statement of its own to the server.
         connection.adapters.register_dumper(int, Int8Dumper)
-        values = {"statement": str(_STATEMENT), "idle": str(_IDLE), "fast": not durable}
+        values = {"statement": str(_STATEMENT), "idle": str(_IDLE), "durable": durable}
         row = connection.execute(_PREPARE, values).fetchone()
         assert row is not None
         limit, encoding = int(row[0]), row[1]

@@ -28,7 +28,7 @@ from backends.sql.postgresql.failures import failed_commit
 from backends.sql.postgresql.pool import ConnectionPool
 from backends.sql.postgresql.tables import create_or_upgrade
 from backends.sql.write_transaction import Feed
-from registry_api.errors import OutcomeUnknown, Unavailable
+from registry_api.errors import NotSupported, OutcomeUnknown, Unavailable
 from registry_api.workspace.lock_timeout import gives_way, patience
 from registry_api.workspace.store_location import public
 
@@ -41,11 +41,16 @@ _SHARDS = 32  # rows that share a counter, so that tasks rarely wait for each ot
 _SLICE = 1.0  # seconds in a lock's queue, inside the gate, until the gate is left for a moment
 _WRITERS, _NUMBERS = 0, -1  # keys of locks; those of tasks are positive
 
+_COPYING = 3600.0  # seconds that one statement of an archive may take
+_SLOWLY = "SET LOCAL idle_in_transaction_session_timeout = 600000"  # a whole task is read meanwhile
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+# The class of a registry's locks: the id of its table ``meta``, so that registries in one database
+# share none. Looked up each time, since a restore makes another table.
+_CLASS = "'meta'::regclass::oid::int"
 _HOLDERS = """
 SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'advisory' AND classid = %(registry)s AND objid = 0 AND objsubid = 2
+WHERE locktype = 'advisory' AND classid = 'meta'::regclass::oid AND objid = 0 AND objsubid = 2
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
@@ -56,7 +61,7 @@ class PostgresEngine:
     pipelined = True
     statements: Mapping[str, str] = {
         "message": "SELECT pg_logical_emit_message(true, 'registry', '')",
-        "lock_numbers": f"SELECT pg_advisory_xact_lock(%(registry)s::int, {_NUMBERS})",
+        "lock_numbers": f"SELECT pg_advisory_xact_lock({_CLASS}, {_NUMBERS})",
         "raise_number": "SELECT setval('feed_number', GREATEST(last_value, %(number)s)) "
         "FROM feed_number",
     }
@@ -70,16 +75,13 @@ class PostgresEngine:
         self._pool = ConnectionPool(
             url, self.location, timeout=timeout, durable=durable, read_only=read_only
         )
-        self._registry = 0  # the class of its advisory locks: the id of the table ``meta``
         if create:
             self.prepare()
 
     def prepare(self) -> None:
         """Create the tables in an empty database, upgrade older ones, refuse newer ones."""
         with self._pool.lent() as connection:
-            found = create_or_upgrade(connection, self.location, read_only=self._read_only)
-        # As the signed integer that the lock functions take.
-        self._registry = found.meta - 2**32 if found.meta >= 2**31 else found.meta
+            create_or_upgrade(connection, self.location, read_only=self._read_only)
 
     def close(self) -> None:
         """Close every connection that is not in use; the others are closed after their use."""
@@ -109,10 +111,13 @@ class PostgresEngine:
                 connection.execute("COMMIT")
 
     @contextmanager
-    def writing(self, *task_ids: str, alone: bool = False) -> Iterator[Connection]:
+    def writing(
+        self, *task_ids: str, alone: bool = False, slow: bool = False
+    ) -> Iterator[Connection]:
         """Give a connection in a transaction that is committed at the end or has no effect.
 
         It holds the locks of ``task_ids``; ``alone``: no other transaction that writes is open.
+        ``slow``: it may be idle for long between two statements.
         Raises Busy if it waits too long for a lock, Unavailable if nothing happened, and
         OutcomeUnknown if the answer to the commit was lost.
         """
@@ -120,6 +125,8 @@ class PostgresEngine:
             commit = _Commit(connection, self.location)
             with commit, connection.pipeline():
                 self._begin(connection, task_ids, alone=alone)
+                if slow:
+                    connection.execute(_SLOWLY)
                 yield connection
                 commit.send()
             commit.check()
@@ -131,11 +138,13 @@ class PostgresEngine:
         """
         with self._pool.lent() as connection, _rolled_back(connection):
             commit = _Commit(connection, self.location)
+            connection.answer_within(_COPYING)
             with commit:
                 if write:
                     self._begin(connection, (), alone=True)
                 else:
                     connection.execute(_BEGIN_READING)
+                connection.execute("SET LOCAL statement_timeout = 0")
                 yield connection
                 commit.send()
             commit.check()
@@ -149,15 +158,14 @@ class PostgresEngine:
         left = patience(self._timeout)
         connection.wait_for_locks(min(left, _SLICE) if gives_way() else left)
         connection.execute(_BEGIN_WRITING)
-        registry, writers = self._registry, "" if alone else "_shared"
-        first = f"SELECT pg_advisory_xact_lock{writers}({registry}, {_WRITERS})"
-        one = "pg_advisory_xact_lock(%s::int, %s::int)"
+        first = f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}({_CLASS}, {_WRITERS})"
+        one = f"pg_advisory_xact_lock({_CLASS}, %s::int)"
         keys = sorted({_key_of(task_id) for task_id in task_ids})
         # The list of a SELECT is evaluated from the left to the right.
         text = f"{first}, {one}" if keys else first
-        connection.execute(text.encode(), (registry, keys[0]) if keys else None)
+        connection.execute(text.encode(), keys[:1] or None)
         for key in keys[1:]:
-            connection.execute(f"SELECT {one}".encode(), (registry, key))
+            connection.execute(f"SELECT {one}".encode(), (key,))
 
     # -- the feed and the counters -----------------------------------------------------------
 
@@ -172,14 +180,20 @@ class PostgresEngine:
         to the highest number in use.
         """
         if feed.drawn < feed.last:
-            execute("lock_numbers", registry=self._registry)
+            execute("lock_numbers")
             execute("raise_number", number=feed.last)
         return None
 
     def open_writers(self) -> frozenset[str]:
         """Return what identifies each open transaction that may have taken a number of the feed."""
         with self._pool.lent() as connection:
-            rows = connection.execute(_HOLDERS, {"registry": self._registry % 2**32}).fetchall()
+            (standby,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (False,)
+            rows = connection.execute(_HOLDERS).fetchall()
+        if standby:  # the locks of the primary are not known here
+            raise NotSupported(
+                f"{self.location} is a standby, which cannot tell which changes will still come",
+                next_step="Read the feed from the primary, or that of one task",
+            )
         return frozenset(row[0] for row in rows)
 
     def counter_of(self, task_id: str) -> str:
@@ -232,7 +246,7 @@ class _Commit:
                 f"{self._location}: the server rolled the transaction back", next_step="Try again"
             )
         # The wait for a synchronous standby was cancelled: the commit may be lost in a failover.
-        if any("synchronous replication" in text for text in self._connection.warnings):
+        if self._connection.warnings:
             raise OutcomeUnknown(
                 f"{self._location}: {self._connection.warnings[0]}",
                 next_step="Commit the same changeset again when the standby answers",

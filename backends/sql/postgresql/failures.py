@@ -21,8 +21,9 @@ from registry_api.errors import (
 __all__ = ["failed", "failed_commit", "is_lost"]
 
 # Classes of codes after which a transaction was certainly not committed: bad data, a constraint, a
-# conflict with another transaction, no resources, a syntax or privilege error, a lock not obtained.
-_NOTHING_HAPPENED = ("22", "23", "25", "40", "42", "53", "55")
+# conflict with another transaction, no resources, a syntax or privilege error, a limit exceeded, a
+# lock not obtained, a statement cancelled (a COMMIT that is cancelled is answered with a warning).
+_NOTHING_HAPPENED = ("22", "23", "25", "40", "42", "53", "54", "55", "57014")
 
 _DATABASE = "Check the database and the role in the URL; docs/postgresql.md shows how to make them"
 
@@ -40,6 +41,8 @@ _BY_CODE: dict[str, tuple[type[RegistryError], str]] = {
     "40001": (Busy, "Try again"),
     "40P01": (Busy, "Try again"),
     "25006": (Unavailable, "Name a host that takes writes; a standby must be promoted first"),
+    "54000": (InvalidInput, "Shorten the values: one of them is too long for an index"),
+    "22021": (InvalidInput, "Leave out what is not text, e.g. U+0000"),
     "23505": (InvalidInput, "Use each id only once"),
 }
 

@@ -21,6 +21,7 @@ from registry_api.workspace.lock_timeout import answer_within, patience
 __all__ = ["ConnectionPool"]
 
 _CONNECTIONS = 20  # of one store at the same time
+_IDLE = 4  # kept open after their use
 
 
 class ConnectionPool:
@@ -77,17 +78,14 @@ class ConnectionPool:
             connection.close()
 
     def _connect(self) -> Connection:
-        parameters, within = self._parameters, answer_within()
-        if within is not None:
-            parameters = {**parameters, "connect_timeout": max(2, int(within))}  # libpq's least
         try:
-            return connect(parameters, durable=self._durable)
+            return connect(self._parameters, durable=self._durable, within=answer_within())
         except psycopg.Error as error:
             raise failed(error, self._location) from error
 
     def _give_back(self, connection: Connection) -> None:
         idle = connection.info.transaction_status == TransactionStatus.IDLE
-        if self._closed or not idle:
+        if self._closed or not idle or len(self._idle) >= _IDLE:
             connection.close()
         else:
             self._idle.append(connection)

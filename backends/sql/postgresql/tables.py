@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
@@ -11,60 +11,63 @@ from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql_sql import DDL
 from registry_api.errors import NotPermitted, SchemaTooNew, Unavailable
 
-__all__ = ["VERSION", "Tables", "create_or_upgrade", "find_tables"]
+__all__ = ["VERSION", "create_or_upgrade", "upgrade"]
 
 # The schema version that DDL creates: schema.VERSION, without importing SQLAlchemy.
 VERSION = "0001"
 
+_ATTEMPTS = 5
+_THERE_ALREADY = (
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.UniqueViolation,
+)
 _LOCK = 7_220_158_446  # the advisory lock of the database while tables are created or upgraded
-_TABLES = "SELECT to_regclass('alembic_version')::oid::bigint, to_regclass('meta')::oid::bigint"
 
 
-class Tables(NamedTuple):
-    """The tables of a database: their version, None if there are none, and the id of ``meta``."""
-
-    version: str | None
-    meta: int
-
-
-def find_tables(connection: Connection) -> Tables:
-    """Return which tables are there."""
-    known, meta = connection.execute(_TABLES).fetchone() or (None, None)
-    if known is None:
-        return Tables(None, 0)
+def find_version(connection: Connection) -> str | None:
+    """Return the version of the tables, None if there are none."""
+    row = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+    if row is None or row[0] is None:
+        return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return Tables(None if row is None else str(row[0]), meta or 0)
+    return None if row is None else str(row[0])
 
 
-def create_or_upgrade(connection: Connection, location: str, *, read_only: bool) -> Tables:
-    """Create the tables in an empty database, upgrade older ones; return what is there then.
+def create_or_upgrade(connection: Connection, location: str, *, read_only: bool) -> None:
+    """Create the tables in an empty database, upgrade older ones.
 
     Raises SchemaTooNew, Unavailable if there are none and ``read_only``, and NotPermitted.
     """
-    found = find_tables(connection)
-    if found.version == VERSION:
-        return found
-    if found.version is not None and found.version > VERSION:
+    version = find_version(connection)
+    if version == VERSION:
+        return
+    if version is not None and version > VERSION:
         raise SchemaTooNew(
-            f"{location} has schema {found.version}, this version knows {VERSION}",
+            f"{location} has schema {version}, this version knows {VERSION}",
             next_step="Install the version that wrote it, or a later one",
         )
     if read_only:
         raise Unavailable(f"{location} holds no registry yet", next_step="Open it for writing")
-    try:
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            now = find_tables(connection).version  # another process may have been first
-            if now is None:
-                _create(connection)
-            elif now < VERSION:
-                upgrade(connection)
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise NotPermitted(
-            f"{location}: {str(error).splitlines()[0]}",
-            next_step="Open it once with a role that may create tables: it creates them",
-        ) from error
-    return find_tables(connection)
+    for attempt in range(_ATTEMPTS):
+        try:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                now = find_version(connection)  # another process may have been first
+                if now is None:
+                    _create(connection)
+                elif now < VERSION:
+                    upgrade(connection)
+            break
+        except _THERE_ALREADY:
+            # The wait for the lock did not let the session notice the tables of another one.
+            if attempt == _ATTEMPTS - 1:
+                raise
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotPermitted(
+                f"{location}: {str(error).splitlines()[0]}",
+                next_step="Open it once with a role that may create tables: it creates them",
+            ) from error
 
 
 def _create(connection: Connection) -> None:

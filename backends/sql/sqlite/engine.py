@@ -219,7 +219,9 @@ class SqliteEngine:
         self._give_back(connection)
 
     @contextmanager
-    def writing(self, *task_ids: str, alone: bool = False) -> Iterator[Connection]:
+    def writing(
+        self, *task_ids: str, alone: bool = False, slow: bool = False
+    ) -> Iterator[Connection]:
         """Give a connection in a write transaction that is committed at the end or has no effect.
 
         Only one is open at a time, whatever it changes.
