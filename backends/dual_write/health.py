@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
+from backends.dual_write.best_effort import answering_target
 from backends.dual_write.preflight import check_place
 from backends.dual_write.role_stamps import Roles, roles_in
 from registry_api.capabilities import Stamps, provides
@@ -91,7 +92,7 @@ def _of_others(context: OpenContext, record: PhaseRecord) -> Iterator[Issue]:
         scheme, _, location = usable(place, context.settings.places()).partition("://")
         try:
             looking = replace(context, location=location, read_only=True)
-            with closing(context.plugins.factory(scheme)(looking)) as store:
+            with answering_target(), closing(context.plugins.factory(scheme)(looking)) as store:
                 if record.move:
                     roles.refuse_stranger(store, record, place)
                 elif provides(store, Stamps):

@@ -177,8 +177,8 @@ def _watch_target(stops, *, reads):
     reading = SqlStore._reading
 
     @contextmanager
-    def watched_reading(self):
-        with reading(self) as execute:
+    def watched_reading(self, *, once=False):
+        with reading(self, once=once) as execute:
 
             def statement(name, /, **parameters):
                 rows = execute(name, **parameters)

@@ -38,7 +38,7 @@ class Vault:
         return call
 
 def opened(context):
-    from backends.sql.plugin import _open
+    from backends.sql.plugin import _open_sqlite as _open
     user, at, path = context.location.rpartition("@")
     path = path.partition("?")[0]
     if unquote(user.partition(":")[2]) != "c4nary/pw@1":

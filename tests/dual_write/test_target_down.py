@@ -47,7 +47,7 @@ def fail(path):
         time.sleep(0.02)
 
 def opened(context):
-    from backends.sql.plugin import _open
+    from backends.sql.plugin import _open_sqlite as _open
     path = Path(context.location)
     fail(path)
     return Faulty(_open(context), path)

@@ -42,8 +42,7 @@ def demo(
     legacy programs, and looks for every acknowledged write with plain json and sqlite3. With
     --pair and another source than json it creates the tasks there and starts no legacy programs.
 
-    Example: registry-backend demo --writers 8 --seconds 5
-    Example: registry-backend demo --pair sqlite,lmdb
+    Example: registry-backend demo --writers 8 --seconds 5 --pair json,sqlite
     """
     import tempfile
 
