@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -40,7 +41,10 @@ _FEED = (
     "INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, at, changeset) "
     "VALUES (nextval('feed_number'), %s, '', %s, %s, %s, %s, %s) RETURNING number"
 )
-_COUNT = "UPDATE counters SET n=n+1 WHERE kind=%s AND status=''"
+_COUNT = (
+    "INSERT INTO counters (kind, status, n) VALUES (%s, '', 1) "
+    "ON CONFLICT (kind, status) DO UPDATE SET n = counters.n + 1"
+)
 
 
 class Raw:
@@ -63,7 +67,7 @@ class Raw:
             execute(_ENTRY, row)
             execute(_LATEST, row)
             execute(_AGENT, ("running", progress, now, task, agent))
-            execute(_COUNT, (f"progress/{sum(task.encode()) % 32}",))
+            execute(_COUNT, (f"progress/{zlib.crc32(task.encode()) % 32}",))
             (revision,) = updated.fetchone() or (0,)
             execute(_FEED, (task, revision, change, digest, now, text.decode()))
             execute("COMMIT")

@@ -89,8 +89,8 @@ def _of_others(context: OpenContext, record: PhaseRecord) -> Iterator[Issue]:
     """Yield a problem if a store of this workspace belongs to another registry, or has left it."""
     roles = Roles(context.workspace)
     for place in list(roles_in(record)) if record.move else [record.source]:
-        scheme, _, location = usable(place, context.settings.places()).partition("://")
         try:
+            scheme, _, location = usable(place, context.settings.places()).partition("://")
             looking = replace(context, location=location, read_only=True)
             with answering_target(), closing(context.plugins.factory(scheme)(looking)) as store:
                 if record.move:

@@ -21,7 +21,7 @@ __all__ = ["registry_register_stores"]
 def registry_register_stores(register: RegisterStore) -> None:
     """Register ``sqlite`` (``sqlite:///absolute/path`` names another file) and ``postgresql``."""
     register("sqlite", _open_sqlite)
-    register("postgresql", _open_postgresql)
+    register("postgresql", _open_postgresql, with_server=True)
 
 
 @hookimpl
@@ -36,35 +36,13 @@ def _open_postgresql(context: OpenContext) -> RegistryStore:
             "postgresql needs a URL", next_step="postgresql://user@host/database?passfile=…"
         )
     try:
-        # Imported only here: most programs do not use PostgreSQL.
-        from backends.sql.postgresql.archive import PostgresRetirement  # noqa: PLC0415
-        from backends.sql.postgresql.engine import PostgresEngine  # noqa: PLC0415
-        from backends.sql.postgresql_sql import FRAGMENTS, STATEMENTS  # noqa: PLC0415
+        from backends.sql.postgresql.plugin import open_postgresql  # noqa: PLC0415  (needs an extra)
     except ImportError as error:
         raise SettingsError(
             f"the store postgresql needs {error.name}",
             next_step="pip install 'registry-backend[postgres]'",
         ) from error
-    settings = context.settings
-    engine = PostgresEngine(
-        f"postgresql://{context.location}",
-        timeout=settings.lock_timeout,
-        durable=settings.durable,
-        read_only=context.read_only,
-        create=not context.removed,
-    )
-    return SqlStore(
-        engine,
-        name="postgresql",
-        retirement=PostgresRetirement(
-            engine, context.workspace / STATE_DIR / "archive", context.now
-        ),
-        statements={**STATEMENTS, **engine.statements},
-        fragments=FRAGMENTS,
-        now=context.now,
-        durable=settings.durable,
-        read_only=context.read_only,
-    )
+    return open_postgresql(context)
 
 
 def _open_sqlite(context: OpenContext) -> RegistryStore:

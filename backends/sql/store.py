@@ -18,7 +18,14 @@ from backends.sql.engine import Engine, Retirement
 from backends.sql.feed_reader import FeedPage, read_settled
 from backends.sql.replays import find_replay
 from backends.sql.rows import TABLES, codec
-from backends.sql.write_transaction import Execute, Feed, TaskRow, Writing, read_task_row
+from backends.sql.write_transaction import (
+    Execute,
+    Feed,
+    TaskRow,
+    Writing,
+    read_task_row,
+    write_counts,
+)
 from registry_api.authoring import (
     KEEP,
     KEEP_CHANGES,
@@ -247,7 +254,7 @@ class SqlStore:
                     writing = self._of_task(execute, changeset.task_id, task)
                     writing.later(lambda: _require_new(line))
                     oldest = self._apply(writing, task, change)
-                    writing.flush_counts()
+                    write_counts(execute, writing.counted)
         except _Replayed:
             return self._replay(changeset, digest)
         if refused is not None:
@@ -491,16 +498,14 @@ class SqlStore:
         tasks = [change.changeset.task_id for change in changes]
         with suppress(_NewFeed), self._writing(*tasks) as execute:
             return self._apply_in_turn(execute, changes)
-        with self._writing(alone=True) as execute:
-            check_replication(self._feed(execute).role)
-            self._adopt_feed(execute, changes[0].cursor.feed_id)
+        self._adopt_feed(changes[0].cursor.feed_id)
         with self._writing(*tasks) as execute:
             return self._apply_in_turn(execute, changes)
 
     def _apply_in_turn(self, execute: Execute, changes: Sequence[Change]) -> list[Commit]:
         counted = dict[tuple[str, str], int]()
         commits = [self._apply_next(execute, change, counted) for change in changes]
-        Writing(execute, "", TaskRow(), counted=counted).flush_counts()
+        write_counts(execute, counted)
         return commits
 
     def _apply_next(
@@ -534,27 +539,27 @@ class SqlStore:
         if changes:
             self._replicate(changes)
 
-    def _adopt_feed(self, execute: Execute, feed_id: str) -> None:
+    def _adopt_feed(self, feed_id: str) -> None:
         """Continue the source's feed.
 
         Lines of an earlier feed of the source are dropped: their numbers have no meaning in the new
         feed, and the source knows their ids.
         """
-        known = self._feed(execute)
-        last = known.last
-        if known.feed_id == feed_id:
-            return
-        replicated = _one(execute("read_meta", name="stamp.mirrored"), "")
-        if last and not replicated:
-            raise own_changes()
-        execute("drop_whole_feed")
-        for name, value in (
-            ("feed_id", feed_id),
-            ("stamp.mirrored", "yes"),  # its contents are copies of the source's
-            ("feed_floor", "0"),
-            ("last_number", "0"),
-        ):
-            execute("write_meta", name=name, value=value)
+        with self._writing(alone=True) as execute:
+            known = self._feed(execute)
+            check_replication(known.role)
+            if known.feed_id == feed_id:
+                return
+            if known.last and not _one(execute("read_meta", name="stamp.mirrored"), ""):
+                raise own_changes()
+            execute("drop_whole_feed")
+            for name, value in (
+                ("feed_id", feed_id),
+                ("stamp.mirrored", "yes"),  # its contents are copies of the source's
+                ("feed_floor", "0"),
+                ("last_number", "0"),
+            ):
+                execute("write_meta", name=name, value=value)
 
     def replace(
         self,
@@ -573,7 +578,6 @@ class SqlStore:
             old = read_task_row(execute, task_id)
             if old.lineage == snapshot.lineage and old.revision >= snapshot.revision:
                 return
-            last = known.last
             writing = self._of_task(execute, task_id, old)
             self._clear(execute, writing)
             writing.create(snapshot.task, lineage=snapshot.lineage)
@@ -583,11 +587,11 @@ class SqlStore:
                 text = dump_changeset(change.changeset).decode()
                 _add_change(execute, change, text, change.cursor.number)
             writing.set_expired(
-                *forgotten_by(feed, last_number=last, updated_at=snapshot.updated_at)
+                *forgotten_by(feed, last_number=known.last, updated_at=snapshot.updated_at)
             )
             # Lines were dropped: their numbers must not be used again.
-            execute("raise_meta", name="last_number", value=str(last))
-            writing.flush_counts()
+            execute("raise_meta", name="last_number", value=str(known.last))
+            write_counts(execute, writing.counted)
 
     def _check_feed(self, feed_id: str) -> None:
         """Adopt the feed of a source unless it was adopted before."""
@@ -595,9 +599,7 @@ class SqlStore:
             known = self._feed(execute)
         check_replication(known.role)
         if known.feed_id != feed_id:
-            with self._writing(alone=True) as execute:
-                check_replication(self._feed(execute).role)
-                self._adopt_feed(execute, feed_id)
+            self._adopt_feed(feed_id)
 
     def _clear(self, execute: Execute, writing: Writing) -> None:
         if writing.task.revision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -38,7 +38,7 @@ from registry_api.records import (
     unstamp,
 )
 
-__all__ = ["Execute", "Feed", "TaskRow", "Writing", "read_task_row"]
+__all__ = ["Execute", "Feed", "TaskRow", "Writing", "read_task_row", "write_counts"]
 
 
 _UNREAD = 200  # answers that a pipeline may leave unread
@@ -88,6 +88,15 @@ class Feed(NamedTuple):
         """Build it from the columns of the statement ``feed_state``."""
         feed_id, floor, last, role, newest, drawn = row
         return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0), role, drawn or 0)
+
+
+def write_counts(execute: Execute, counted: Mapping[tuple[str, str], int]) -> None:
+    """Write the changes of the counters (kind and status: number) that a transaction has collected:
+    once, and in one order, since others change the same ones.
+    """
+    for (kind, status), n in sorted(counted.items()):
+        if n:
+            execute("count", kind=kind, status=status, n=n)
 
 
 def read_task_row(execute: Execute, task_id: str) -> TaskRow:
@@ -330,7 +339,7 @@ class Writing:
         self.counted[key] = self.counted.get(key, 0) + n
 
     def finish(self, *, revision: int, at: datetime) -> None:
-        """Write the task's row; the counters follow with ``flush_counts``."""
+        """Write the task's row; the counters follow with ``write_counts``."""
         self.settle()
         task = self.task
         if self.unsettled:
@@ -359,15 +368,6 @@ class Writing:
                 agents=task.agents,
                 active_agents=task.active_agents,
             )
-
-    def flush_counts(self) -> None:
-        """Write the collected changes of the counters: once in a transaction, and in one order,
-        since others change the same ones.
-        """
-        for (kind, status), n in sorted(self.counted.items()):
-            if n:
-                self.execute("count", kind=kind, status=status, n=n)
-        self.counted.clear()
 
     def set_expired(self, floor: int, expired_before: datetime | None) -> None:
         """Record up to where feed lines were dropped: the task's floor and the whole feed's."""

@@ -46,7 +46,9 @@ GROUPS = {
 }
 Progress = Callable[[str, int, int], None]
 
-_FRAMES = re.compile(r"/(_pytest|pytest|pluggy|hypothesis)/[^\"]*\"|/conftest\.py\"|/runner/")
+_FRAMES = re.compile(
+    r"/site-packages/(_pytest|pytest|pluggy|hypothesis)/|/contract_tests/(conftest\.py|runner/)"
+)
 
 
 @dataclass(slots=True, eq=False)  # eq=False: pytest keeps its plugins in sets

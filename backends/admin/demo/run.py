@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from backends.admin.demo.workspace import make_tasks
 from registry_api import Settings, load_settings, open_migration
@@ -77,15 +76,10 @@ def run_demo(
         [f"{_HERE}.writer", str(workspace), str(acks / n), n, "yes" if sabotage else "no"]
         for n in names
     ]
-    # The pair as settings: credentials come from the environment, as everywhere.
-    chosen: dict[str, Any] = {"source": source, "target": target, "retire_seconds": _RETIRE}
+    settings = load_settings(workspace, source=source, target=target, retire_seconds=_RETIRE)
     if source != "json":
-        chosen["backend"] = source
-    settings = load_settings(workspace, **chosen)
-    environment = {"REGISTRY_SOURCE": source, "REGISTRY_TARGET": target}
-    if source != "json":
-        environment["REGISTRY_BACKEND"] = source
-        settings = _begun(settings)
+        _begin(settings)
+    environment = {"REGISTRY_SOURCE": source, "REGISTRY_TARGET": target}  # with their credentials
     with _running(commands, environment), closing(open_migration(settings)) as migration:
         legacy_programs = _LegacyPrograms(workspace, acks, _LEGACY if source == "json" else 0)
         with legacy_programs:
@@ -110,13 +104,13 @@ def run_demo(
     return rows
 
 
-def _begun(settings: Settings) -> Settings:
-    """Create the tasks in the source of a move, and return the settings once a move is recorded."""
-    make_tasks(settings)
-    with closing(open_migration(settings)) as migration:
+def _begin(settings: Settings) -> None:
+    """Create the tasks in the source; a switch and a step back record the move of the pair."""
+    first = settings.model_copy(update={"backend": settings.source})
+    make_tasks(first)
+    with closing(open_migration(first)) as migration:
         migration.switch(MigrationPhase.PARALLEL_WRITE, actor="demo", target=settings.target)
         migration.switch(MigrationPhase.SOURCE_ONLY, actor="demo")
-    return settings.model_copy(update={"backend": "auto"})
 
 
 def _slowness(workspace: Path) -> str:

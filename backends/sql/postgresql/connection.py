@@ -60,6 +60,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     patience: float | None = None
     pid = 0
+    idle_since = 0.0  # monotonic seconds
     warnings: list[str]
     _lock_timeout = -1  # ms, as it was last set; -1: not known
     _limit: float | None = None  # of this use of the connection

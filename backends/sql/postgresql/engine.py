@@ -49,9 +49,9 @@ _BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # share none. Looked up each time, since a restore makes another table.
 _CLASS = "'meta'::regclass::oid::int"
 _HOLDERS = """
-SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'advisory' AND classid = 'meta'::regclass::oid AND objid = 0 AND objsubid = 2
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+SELECT pg_is_in_recovery(), ARRAY(SELECT virtualtransaction FROM pg_locks
+  WHERE locktype = 'advisory' AND classid = 'meta'::regclass::oid AND objid = 0 AND objsubid = 2
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 
 
@@ -187,14 +187,13 @@ class PostgresEngine:
     def open_writers(self) -> frozenset[str]:
         """Return what identifies each open transaction that may have taken a number of the feed."""
         with self._pool.lent() as connection:
-            (standby,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (False,)
-            rows = connection.execute(_HOLDERS).fetchall()
+            standby, holders = connection.execute(_HOLDERS).fetchone() or (False, [])
         if standby:  # the locks of the primary are not known here
             raise NotSupported(
                 f"{self.location} is a standby, which cannot tell which changes will still come",
                 next_step="Read the feed from the primary, or that of one task",
             )
-        return frozenset(row[0] for row in rows)
+        return frozenset(holders)
 
     def counter_of(self, task_id: str) -> str:
         """Return the suffix of the counters that a task's commits change."""

@@ -18,7 +18,7 @@ from registry_api.errors import (
     Unavailable,
 )
 
-__all__ = ["failed", "failed_commit", "is_lost"]
+__all__ = ["failed", "failed_commit"]
 
 # Classes of codes after which a transaction was certainly not committed: bad data, a constraint, a
 # conflict with another transaction, no resources, a syntax or privilege error, a limit exceeded, a
@@ -32,7 +32,7 @@ _BY_CODE: dict[str, tuple[type[RegistryError], str]] = {
     "28000": (SettingsError, _DATABASE),
     "3D000": (SettingsError, _DATABASE),
     "42501": (NotPermitted, "Grant the role what docs/postgresql.md lists, or use its owner"),
-    "42P01": (CorruptDocument, "registry-backend schema upgrade, or restore the database"),
+    "42P01": (CorruptDocument, "Restore the database from a backup"),
     "53300": (Unavailable, "Close other connections or raise max_connections, then try again"),
     "53100": (Unavailable, "Free disk space on the server, then try again"),
     "53200": (Unavailable, "The server is out of memory: try again when it has less to do"),
@@ -54,7 +54,7 @@ def failed(error: psycopg.Error, location: str) -> RegistryError:
     if not code:
         step = "Make sure that the server runs and can be reached, then try again"
     elif code.startswith("42") and code not in _BY_CODE:
-        step = "The tables are not as this version makes them: registry-backend doctor"
+        step = "The tables are not as this version makes them: restore the database from a backup"
     return kind(f"{location}: {_text(error)}", next_step=step)
 
 
@@ -66,11 +66,6 @@ def failed_commit(error: psycopg.Error, location: str) -> RegistryError:
         f"{location}: the answer to a commit was lost: {_text(error)}",
         next_step="Commit the same changeset again: a replay is recognised",
     )
-
-
-def is_lost(error: psycopg.Error) -> bool:
-    """Return whether the connection is gone, or the server is shutting down."""
-    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
 
 def _said(error: psycopg.Error) -> str:

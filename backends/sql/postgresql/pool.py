@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from registry_api.workspace.lock_timeout import answer_within, patience
 __all__ = ["ConnectionPool"]
 
 _CONNECTIONS = 20  # of one store at the same time
-_IDLE = 4  # kept open after their use
+_IDLE = 30.0  # seconds after which a connection that nobody needed is closed
 
 
 class ConnectionPool:
@@ -85,10 +86,15 @@ class ConnectionPool:
 
     def _give_back(self, connection: Connection) -> None:
         idle = connection.info.transaction_status == TransactionStatus.IDLE
-        if self._closed or not idle or len(self._idle) >= _IDLE:
+        if self._closed or not idle:
             connection.close()
-        else:
-            self._idle.append(connection)
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        # The newest is lent first, so those that a burst has left grow old on the other side.
+        with suppress(IndexError):
+            while connection.idle_since - self._idle[0].idle_since > _IDLE:
+                self._idle.popleft().close()
 
     def close(self) -> None:
         """Close every connection that is not lent; the others are closed after their use."""

@@ -86,7 +86,7 @@ def upgrade(connection: Connection) -> None:
     """Run the missing migrations in the transaction of a connection."""
     import sqlalchemy as sa  # noqa: PLC0415  (with Alembic it costs 0.7 s)
 
-    from backends.sql.upgrade import upgrade_by  # noqa: PLC0415
+    from backends.sql.upgrade import upgrade_by  # noqa: PLC0415  (imports Alembic)
 
     engine = sa.create_engine(
         "postgresql+psycopg://", creator=lambda: connection, poolclass=sa.pool.StaticPool
