@@ -239,7 +239,8 @@ def test_a_connection_lost_while_idle_is_replaced(store, database):
     store.load("t")
     with psycopg.connect(database, autocommit=True) as other:
         other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            # Each waits until the session has ended: before that, its connection looks well.
+            "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert store.load("t").revision == 1
