@@ -13,7 +13,7 @@ from registry_api.migration import CompletedMove, MigrationPhase, PhaseRecord, S
 __all__ = ["complete"]
 
 
-def complete(session: Session, *, actor: str) -> PhaseRecord:
+def complete(session: Session, *, actor: str, only_from_epoch: int | None) -> PhaseRecord:
     """See Migration.complete."""
     with alone(session):
         recover_switch(session)
@@ -23,6 +23,11 @@ def complete(session: Session, *, actor: str) -> PhaseRecord:
                 f"the workspace is in phase {record.phase:d}: only a move in phase 4 can be "
                 "completed",
                 next_step="registry-backend switch 4",
+            )
+        if only_from_epoch not in {None, record.epoch}:
+            raise PreflightFailed(
+                f"the phase was changed meanwhile: the epoch is {record.epoch}",
+                next_step="registry-backend status, then registry-backend complete",
             )
         _refuse_unfinished(session)
         target = session.replicator().target

@@ -76,9 +76,9 @@ class Move:
             progress=progress,
         )
 
-    def complete(self, *, actor: str) -> PhaseRecord:
+    def complete(self, *, actor: str, only_from_epoch: int | None = None) -> PhaseRecord:
         """See Migration.complete."""
-        return complete(self._session, actor=actor)
+        return complete(self._session, actor=actor, only_from_epoch=only_from_epoch)
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """See Migration.verify."""

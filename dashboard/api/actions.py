@@ -67,6 +67,12 @@ class Switch(Way):
     epoch: int | None = Field(default=None, ge=0, le=2**53)
 
 
+class Complete(Asked):
+    """``epoch``: change nothing if the record has another epoch by now."""
+
+    epoch: int | None = Field(default=None, ge=0, le=2**53)
+
+
 class Reconcile(Asked):
     """The options of a reconcile; ``dry_run`` only counts what would be done."""
 
@@ -117,6 +123,18 @@ async def switch(request: Request, settings: Configured, asked: Switch) -> Event
         return _report(report)
 
     return _begun(request, f"switch {asked.to:d}", work)
+
+
+@router.post("/migration/complete", responses=STREAM)
+async def complete(request: Request, settings: Configured, asked: Complete) -> EventSourceResponse:
+    """End a move in phase 4: its target is the workspace's store from then on."""
+
+    def work(_: Progress) -> dict[str, Any]:
+        with closing(open_migration(settings)) as migration:
+            done = migration.complete(actor=_ACTOR, only_from_epoch=asked.epoch)
+        return {"notes": [f"The move is complete: {done.source} is the store of this workspace."]}
+
+    return _begun(request, "complete", work)
 
 
 @router.post("/migration/verify", responses=STREAM)

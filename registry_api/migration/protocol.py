@@ -115,8 +115,10 @@ class Migration(Protocol):
         PreflightFailed or VerificationFailed; only the completed steps have changed anything.
         """
 
-    def complete(self, *, actor: str) -> PhaseRecord:
+    def complete(self, *, actor: str, only_from_epoch: int | None = None) -> PhaseRecord:
         """End a move in phase 4: its target is the workspace's store from then on, in phase 0.
+
+        ``only_from_epoch``: refuse if the record has another epoch by now.
 
         The next move begins with a switch to phase 1. Raises PreflightFailed in another phase, or
         while removed files are pending deletion or late writes are not resolved.

@@ -140,6 +140,29 @@ def test_a_completed_move_is_named(tmp_path):
         assert "(move complete)" in served.get("/migration").text
 
 
+def test_a_move_is_completed_from_the_page(tmp_path):
+    """In phase 4 an operator completes the move; in another phase that is refused with a next step,
+    and the page offers it in phase 4 only.
+    """
+    settings = load_settings(tmp_path, env={"REGISTRY_RETIRE_SECONDS": "0"})
+    open_store(settings).close()
+    with closing(open_migration(settings)) as migration:
+        migration.switch(MigrationPhase(3), actor="x", target=f"sqlite://{tmp_path}/b.sqlite3")
+    with serving(tmp_path, REGISTRY_RETIRE_SECONDS="0") as served:
+        assert "Complete the move" not in served.get("/migration").text
+        name, job = act(served, "complete", {})
+        assert (name, job["answer"]["code"]) == ("failed", "preflight")
+        assert job["answer"]["next_step"] == "registry-backend switch 4"
+        act(served, "switch", {"to": 4})
+        assert "Complete the move" in served.get("/migration").text
+        name, job = act(served, "complete", {})
+        assert name == "done", job["answer"]
+        assert "b.sqlite3 is the store of this workspace" in job["answer"]["notes"][0]
+        page = served.get("/migration").text
+    assert "No move is under way." in page
+    assert f"sqlite → sqlite://{tmp_path}/b.sqlite3" in page
+
+
 def test_one_at_a_time_and_everybody_sees_it(workspace):
     """A second job is refused while the first runs; the first continues when its client leaves."""
     with serving(workspace) as served, stream(served) as following:

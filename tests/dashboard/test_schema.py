@@ -46,4 +46,4 @@ def test_schemathesis_finds_no_fault(tmp_path, places):
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        assert "Tested: 22" in done.stdout
+        assert "Tested: 23" in done.stdout
