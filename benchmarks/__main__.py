@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     commands,
     files,
+    fleet,
     gate,
     move,
     orchestrating,
@@ -49,6 +50,8 @@ CASES: dict[str, Case] = {
     "paint": watching.paint,
     "seen": watching.seen,
     "postgresql": postgresql.postgresql,
+    "fleet": fleet.fleet,
+    "sizes": fleet.sizes,
 }
 
 

@@ -25,7 +25,7 @@ from benchmarks.work import create, record_progress
 from registry_api import RegistryStore, load_settings, open_store
 from tests.postgresql.server import PostgresServer
 
-__all__ = ["postgresql"]
+__all__ = ["opened", "postgresql", "served"]
 
 WRITERS = 8
 
@@ -74,19 +74,21 @@ class Raw:
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    with PostgresServer(folder, settings={"fsync": "on"}) as server:
+def served(folder: Path, **settings: str) -> Iterator[str]:
+    """Run a server that syncs; give the URL of its database."""
+    with PostgresServer(folder, settings={"fsync": "on", **settings}) as server:
         yield server.url("postgres")
 
 
-def _opened(folder: Path, url: str) -> RegistryStore:
+def opened(folder: Path, url: str) -> RegistryStore:
+    """Open the database without the gate of a workspace."""
     settings = load_settings(folder, env={}, backend=url, logs="off")
     return open_store(settings, gated=False)
 
 
 def postgresql(folder: Path, *, quick: bool) -> Iterator[Row]:
     """Time a report by one writer and by eight, and reads, in a database of 100 tasks."""
-    with _served(folder) as url, closing(_opened(folder, url)) as store:
+    with served(folder) as url, closing(opened(folder, url)) as store:
         for n in range(100):
             create(store, f"t{n}", 10)
         raw, number = Raw(url), count()
@@ -125,7 +127,7 @@ def _together(folder: Path, url: str, *, seconds: float) -> Row:
     """Compare the throughput of eight threads, each with a task of its own."""
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(3):
-        with closing(_opened(folder, url)) as store:
+        with closing(opened(folder, url)) as store:
             ours = [_report(store, n) for n in range(WRITERS)]
             rates[0].append(_rate(ours, seconds))
         raws = [Raw(url) for _ in range(WRITERS)]
