@@ -45,6 +45,8 @@ def test_a_store_says_what_it_is(harness: Harness) -> None:
     assert info.capabilities <= set(Capability)
     lasting = {Capability.DURABLE, Capability.MULTI_PROCESS, Capability.MIGRATION_SOURCE}
     assert Capability.PERSISTENT in info.capabilities or not lasting & info.capabilities
+    shared = {Capability.MULTI_PROCESS, Capability.MOVE_TARGET}  # the latter for its role stamp
+    assert Capability.MULTI_HOST not in info.capabilities or shared <= info.capabilities
     assert info.limits.ops >= 100
     assert info.limits.changeset_bytes >= 2**16
 

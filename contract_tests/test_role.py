@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from contract_tests import build
 from contract_tests.harness import Harness
 from contract_tests.test_move_target import assert_equal, into, source
-from registry_api import Capability, MoveTarget, Put, RegistryStore, errors, new_changeset
+from registry_api import (
+    Capability,
+    MoveTarget,
+    ProgressEntry,
+    Put,
+    RegistryStore,
+    errors,
+    new_changeset,
+)
 from registry_api.roles import ROLE, Role, RoleStamp
 
 __all__ = ["source"]
@@ -93,3 +103,46 @@ def test_a_role_is_seen_by_every_opened_store(harness: Harness) -> None:
     assert into(early).read_stamp(ROLE) == into(other).read_stamp(ROLE)
     stamp(other, Role.WRITER)
     assert build.put(early, build.agent("t"), expected=1).revision == 2
+
+
+@pytest.mark.needs(Capability.MULTI_PROCESS)
+def test_a_fence_waits_for_what_is_under_way(harness: Harness) -> None:
+    """Once the stamp that fences a store is written, no commit that began before it is added: what
+    callers were told is what the store holds then.
+    """
+    tasks = [f"t{n}" for n in range(4)]
+    stores = {task_id: harness.open() for task_id in tasks}
+    for task_id, store in stores.items():
+        build.make(store, task_id, build.agent(task_id))
+    fencing, ended = harness.open(), threading.Event()
+    under_way = threading.Semaphore(0)
+
+    def report(task_id: str) -> ProgressEntry:
+        """Return the most frequent record: a report that leaves its agent's status as it is."""
+        return build.report(task_id, status="running")
+
+    def work(task_id: str) -> int:
+        """Commit until the fence refuses it; return the last revision that was told."""
+        revision = 1
+        for n in range(1000):
+            if n == 3:
+                under_way.release()
+            if ended.is_set():
+                break
+            try:
+                told = build.put(stores[task_id], report(task_id), expected=None)
+            except (errors.BackendMismatch, errors.Unavailable):
+                break
+            revision = told.revision
+        return revision
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        last = {task_id: pool.submit(work, task_id) for task_id in tasks}
+        try:
+            for _ in tasks:
+                under_way.acquire(timeout=30)
+            stamp(fencing, Role.FENCED)
+            held = {task_id: fencing.head(task_id).revision for task_id in tasks}
+        finally:
+            ended.set()
+        assert {task_id: told.result() for task_id, told in last.items()} == held

@@ -12,7 +12,8 @@ Semantics, each checked by ``contract_tests``:
 6. The feed is ordered and, per task, gapless; every commit is in it; it resumes from any cursor.
 7. Pages are keyset pages, stable under concurrent inserts, in the order of ``query.SORT``.
 8. Aware timestamps in, UTC microseconds out; any Unicode but U+0000 and lone surrogates.
-9. Thread-safe; with MULTI_PROCESS, several processes may open one store.
+9. Thread-safe; with MULTI_PROCESS, several processes may open one store, with MULTI_HOST on several
+   hosts: a write of the role stamp then waits for every write that is under way.
 10. With PERSISTENT, what ``commit`` returned survives ``kill -9``; with DURABLE, power loss too.
 11. Ids: letters, digits, ``._-``, no leading dot, at most 128; case counts.
 12. Agents are keyed by (task, agent).
@@ -39,6 +40,7 @@ class Capability(StrEnum):
     """What a store declares; an undeclared capability is never used or tested."""
 
     MULTI_PROCESS = "multi_process"
+    MULTI_HOST = "multi_host"  # processes of several hosts may open it, each with its own workspace
     PERSISTENT = "persistent"
     DURABLE = "durable"
     MOVE_TARGET = "move_target"

@@ -10,6 +10,7 @@ from backends.dual_write.best_effort import answering_target
 from registry_api.errors import RegistryError
 from registry_api.migration import PhaseRecord
 from registry_api.store import RegistryStore
+from registry_api.wrappers import writer_only
 
 __all__ = ["OpenStores"]
 
@@ -33,7 +34,8 @@ class OpenStores:
         self._keep_logs = keep_logs
         self._lock = threading.RLock()
         self._stores: dict[str, RegistryStore] = dict(opened or {})
-        self._logged: dict[str, RegistryStore] = {}
+        self._logged: dict[tuple[str, bool], RegistryStore] = {}
+        self._readers: dict[str, RegistryStore] = {}
 
     def get(self, place: str, record: PhaseRecord) -> RegistryStore:
         """Return the store of a name or URL; raises what opening it raises."""
@@ -47,13 +49,28 @@ class OpenStores:
 
     def logged(self, place: str, record: PhaseRecord) -> RegistryStore:
         """Return the store, wrapped so that its commits are logged, where logs are kept."""
-        found = self._logged.get(place)
+        key = place, record.phase > 0
+        found = self._logged.get(key)
         if found is not None:
             return found
         with self._lock:
-            if place not in self._logged:
-                self._logged[place] = self._keep_logs(self.get(place, record), record)
-            return self._logged[place]
+            if key not in self._logged:
+                self._logged[key] = self._keep_logs(self.get(place, record), record)
+            return self._logged[key]
+
+    def opened(self, place: str) -> RegistryStore | None:
+        """Return a store if it is open."""
+        return self._stores.get(place)
+
+    def reader(self, place: str, record: PhaseRecord) -> RegistryStore:
+        """Return the store, for the reads of callers while it is the writer of record."""
+        found = self._readers.get(place)
+        if found is not None:
+            return found
+        with self._lock:
+            if place not in self._readers:
+                self._readers[place] = writer_only(self.get(place, record))
+            return self._readers[place]
 
     def keep_only(self, places: Collection[str]) -> None:
         """Close the stores of other places; one that fails to close, or hangs, is left."""
@@ -61,8 +78,11 @@ class OpenStores:
             gone = [place for place in self._stores if place not in places]
             for place in gone:
                 store = self._stores.pop(place)
+                self._readers.pop(place, None)
+                wrapped = [self._logged.pop((place, moving), store) for moving in (False, True)]
                 with suppress(RegistryError, OSError), answering_target():
-                    self._logged.pop(place, store).close()
+                    for closing in {id(s): s for s in wrapped}.values():
+                        closing.close()
 
     def drop(self, place: str) -> None:
         """Close one store: what it was opened on has been removed."""

@@ -111,7 +111,7 @@ def _store(context: OpenContext, control: PhaseFile) -> DualWriteStore:
     return DualWriteStore(
         OpenStores(
             lambda place, now: _inner(context, place, now),
-            lambda store, now: keep_logs(store, _zoned(context, now)),
+            lambda store, now: keep_logs(store, _logging(context, now)),
             lambda place, now: _inner(replace(context, read_only=True), place, now),
             context.opened,
         ),
@@ -131,6 +131,17 @@ def _inner(context: OpenContext, url: str, record: PhaseRecord) -> RegistryStore
     return context.plugins.factory(name)(
         replace(_zoned(context, record), location=location, removed=removed)
     )
+
+
+def _logging(context: OpenContext, record: PhaseRecord) -> OpenContext:
+    """While a move is under way, logs are kept for both stores, or for neither: after a rollback,
+    and after a move to a store with logs, they are complete.
+    """
+    context = _zoned(context, record)
+    if record.phase is MigrationPhase.SOURCE_ONLY:
+        return context
+    settings = context.settings.model_copy(update={"logs": context.settings.logs})
+    return replace(context, settings=settings)
 
 
 def _zoned(context: OpenContext, record: PhaseRecord) -> OpenContext:

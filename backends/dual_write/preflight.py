@@ -7,8 +7,10 @@ from pathlib import Path
 
 from registry_api.capabilities import Legacy, find_capability
 from registry_api.errors import PreflightFailed
+from registry_api.migration import MigrationPhase
+from registry_api.settings import Settings
 from registry_api.store import RegistryStore
-from registry_api.workspace import living
+from registry_api.workspace import living, public
 
 __all__ = [
     "check_legacy_state",
@@ -16,6 +18,7 @@ __all__ = [
     "check_place",
     "check_processes",
     "check_unreadable",
+    "restart_notes",
 ]
 
 # flock and SQLite's WAL need guarantees that these file systems do not give between hosts.
@@ -69,6 +72,17 @@ def check_unreadable(
             next_step="Repair or move away each file, or switch without them: --leave-unreadable",
         )
     return tuple(sorted(found))
+
+
+def restart_notes(settings: Settings, after: MigrationPhase) -> tuple[str, ...]:
+    """Return what will keep a program from starting again while the move is under way."""
+    if after is MigrationPhase.SOURCE_ONLY or settings.backend in {"auto", "dual"}:
+        return ()
+    note = (
+        f"REGISTRY_BACKEND={public(settings.backend)} is set: running programs follow the move, "
+        "but one that is started with it during the move is refused. Unset it first"
+    )
+    return (note,)
 
 
 def check_processes(state: Path) -> None:

@@ -12,7 +12,7 @@ from backends.dual_write.stamp import stamp_target
 from backends.dual_write.steps.base import StepContext
 from backends.dual_write.steps.rollback import target_heads
 from backends.dual_write.store import DualWriteStore
-from backends.dual_write.throttle import Throttle
+from backends.dual_write.throttle import SharedPace, Throttle, is_shared
 from registry_api.errors import RegistryError
 from registry_api.migration import (
     Gate,
@@ -45,6 +45,7 @@ class Session:
         self.journal = SwitchJournal(self.folder)
         self._begun: PhaseRecord | None = None
         self._filling: tuple[str, Replicator] | None = None
+        self._slowed: RegistryStore | None = None
 
     def record(self) -> PhaseRecord:
         """Return the move as it is recorded now; in phase 0, as the next switch begins it."""
@@ -110,8 +111,9 @@ class Session:
             record=self.record,
             roles=self.store.roles,
             open_replicator=self.replicator,
-            throttle=Throttle(self.gate.slow_down),
+            throttle=Throttle(self.slow_down),
             keep_logs=self.with_logs,
+            logged_writer=self.logged_writer,
             heads=lambda: dict(self.store.heads()),
             catch_up=self.catch_up,
             progress=progress,
@@ -121,6 +123,20 @@ class Session:
             patience=4 * retire_seconds if wait else 0.0,
         )
 
+    def is_shared(self) -> bool:
+        """Return whether other hosts may use a store of the move."""
+        record = self.record()
+        stores = map(self.store.stores.opened, (record.source, record.target))
+        return any(store is not None and is_shared(store) for store in stores)
+
+    def slow_down(self, seconds: float) -> None:
+        """Make each commit wait ``seconds``, on every host that shares the store in use."""
+        self.gate.slow_down(seconds)
+        record = self.record()
+        store = self._slowed or self.store.stores.get(record.writer, record)
+        SharedPace.tell(store, seconds)
+        self._slowed = store if seconds else None  # a switch may change the writer meanwhile
+
     def with_logs(self, target: RegistryStore) -> RegistryStore:
         """Return the target with its logs, even if the settings turn them off."""
         settings, record = self.context.settings, self.record()
@@ -129,6 +145,11 @@ class Session:
         wanted = {"logs": "jsonl", "legacy_tz": record.zone or settings.legacy_tz}
         context = replace(self.context, settings=settings.model_copy(update=wanted))
         return keep_logs(target, context)
+
+    def logged_writer(self) -> RegistryStore:
+        """Return the writer of record, with its logs where they are kept."""
+        record = self.record()
+        return self.store.stores.logged(record.writer, record)
 
     def stamp(self, record: PhaseRecord) -> None:
         """Write epoch and phase into the target; best effort."""

@@ -22,6 +22,7 @@ from backends.dual_write.open_stores import OpenStores
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.role_stamps import Roles
 from backends.dual_write.stamp import refuse_lost, stamp_target
+from backends.dual_write.throttle import SharedPace
 from registry_api.capabilities import ForeignWriters, MigrationSource, provides
 from registry_api.client import all_tasks
 from registry_api.errors import BackendMismatch, TaskNotFound
@@ -89,6 +90,7 @@ class DualWriteStore:
         self._replicator: tuple[str, Replicator] | None = None  # and the move that it is for
         self._lock = threading.Lock()
         self._back_off = BackOff()
+        self._pace = SharedPace()
         self._noticed: PhaseRecord | None = None
         self._target_checked: PhaseRecord | None = None
         self._info: tuple[PhaseRecord, StoreInfo] | None = None
@@ -100,7 +102,7 @@ class DualWriteStore:
         """
         record = self._current()
         if self._info is None or self._info[0] is not record:
-            logged, store = self._writer(record), self._reader(record)
+            logged, store = self._writer(record), self.stores.get(record.writer, record)
             info = store.info
             if record.move or provides(store, ForeignWriters):
                 info = replace(info, name="dual", capabilities=info.capabilities & _OF_A_MOVE)
@@ -227,7 +229,7 @@ class DualWriteStore:
         """Return the writer of record without its logs, which only commits write."""
         if record.phase >= MigrationPhase.WRITE_CUTOVER:
             self._writer(record)
-        return self.stores.get(record.writer, record)
+        return self.stores.reader(record.writer, record)
 
     def catch_up_for(self, seconds: float) -> None:
         """Let lagging tasks catch up for at most ``seconds``; the others do when they are used."""
@@ -246,6 +248,13 @@ class DualWriteStore:
 
     def _reads_target(self) -> bool:
         return self.record().phase is MigrationPhase.READ_MIGRATION
+
+    def keep_pace(self) -> None:
+        """Wait before a commit while the switch of another host copies the store in use."""
+        # Outside the gate: only what is open is asked, since a switch may leave it at any moment.
+        store = self.stores.opened(self.record().writer)
+        if store is not None:
+            self._pace.keep(store)
 
     # -- writing -----------------------------------------------------------------------------
 

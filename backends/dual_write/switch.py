@@ -15,6 +15,7 @@ from backends.dual_write.preflight import (
     check_place,
     check_processes,
     check_unreadable,
+    restart_notes,
 )
 from backends.dual_write.recovery import recover_switch
 from backends.dual_write.session import Session
@@ -58,6 +59,7 @@ def plan(
         _unreadable(session, start, steps[0].to_phase, leave=leave_unreadable)
         unreached = check_target(session, start, steps[0].to_phase, dry_run=True)
         notes += (unreached,) if unreached else ()
+        notes += restart_notes(session.context.settings, to)
     if session.journal.path.exists():
         notes += ("a switch is in progress or interrupted",)
     return SwitchReport(steps=steps, dry_run=True, notes=notes)
@@ -106,6 +108,8 @@ def switch(
                 )
                 steps.append(step)
                 notes += tuple(said)
+                if before is MigrationPhase.SOURCE_ONLY:
+                    notes += restart_notes(session.context.settings, phase)
         except RegistryError as error:
             if steps:
                 error.message += f" (earlier steps are done: the phase is {steps[-1].to_phase:d})"
@@ -224,12 +228,16 @@ def _commit_closed(
     """Close the gate, run ``final_sync``, replace the record, open the gate again.
 
     While the gate is held, no lock is waited for longer than a moment. If one stays taken, the
-    gate is opened for callers and ``final_sync`` is tried again, until the timeout. Returns
-    (tasks caught up, pause in ms).
+    gate is opened for callers and ``final_sync`` is tried again, until the timeout. Where other
+    hosts share a store, the moment doubles each time: their operations are not measured here.
+    Returns (tasks caught up, pause in ms).
     """
-    start = time.monotonic()
+    start, longer = time.monotonic(), 1.0
     while True:
         moment = max(_MOMENT, min(_LONGEST_MOMENT, session.gate.slow()))
+        if session.is_shared():
+            moment = min(longer * moment, session.context.settings.lock_timeout)
+            longer *= 2
         left = None if timeout is None else max(0.0, start + timeout - time.monotonic())
         with session.gate.closed(timeout=left) as since:
             deadline = start + (session.gate.timeout() if timeout is None else timeout)

@@ -25,7 +25,7 @@ def check_logs(context: OpenContext) -> Iterator[Issue]:
     except Unavailable:
         return  # nothing is stored yet
     with closing(store):
-        if not is_kept_for(store):
+        if not is_kept_for(store, context.settings):
             return
         times = Times.named(context.settings.legacy_tz)
         logged = LoggedStore(store, context.workspace, times=times, now=context.now)

@@ -20,8 +20,7 @@ def registry_register_health_checks(register: RegisterCheck) -> None:
 @hookimpl
 def registry_keep_logs(store: RegistryStore, context: OpenContext) -> RegistryStore | None:
     """Wrap a store whose content outlives the process, unless it is opened for reading only."""
-    settings = context.settings
-    if settings.logs == "off" or context.read_only or not is_kept_for(store):
+    if context.read_only or not is_kept_for(store, context.settings):
         return None
-    times = Times.named(settings.legacy_tz)
+    times = Times.named(context.settings.legacy_tz)
     return LoggedStore(store, context.workspace, times=times, now=context.now)

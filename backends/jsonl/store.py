@@ -31,6 +31,7 @@ from registry_api.records import (
     record_key,
     validate_changeset,
 )
+from registry_api.settings import Settings
 from registry_api.store import Capability, RegistryStore
 from registry_api.wrappers import StoreWrapper
 
@@ -42,9 +43,17 @@ _UNDER_WAY = timedelta(seconds=10)
 _BATCH = 500
 
 
-def is_kept_for(store: RegistryStore) -> bool:
-    """Return whether logs are kept for a store: it is persistent, and keeps none itself."""
+def is_kept_for(store: RegistryStore, settings: Settings) -> bool:
+    """Return whether logs are kept for a store: it is persistent, and keeps none itself.
+
+    For one that several hosts share, only if the settings say ``jsonl``: each host would have the
+    lines of its own commits only.
+    """
     has = store.info.capabilities
+    if settings.logs == "off" or (
+        Capability.MULTI_HOST in has and "logs" not in settings.model_fields_set
+    ):
+        return False
     return Capability.PERSISTENT in has and Capability.LOGGED not in has
 
 
@@ -115,6 +124,20 @@ class LoggedStore(StoreWrapper):
                     taken += self._take(task.task_id, theirs[n : n + _BATCH])
                 written += sum(self._append(record, _UNKNOWN) for record in missing)
         return Reconciled(taken=taken, written=written)
+
+    def write_missing(self, before: datetime) -> int:
+        """Write the lines of records that are older than ``before``; return how many.
+
+        Nobody may be about to write one of them any more.
+        """
+        return sum(
+            self._append(record, _UNKNOWN)
+            for task in all_tasks(self.inner, TaskQuery())
+            for kind in HISTORIES
+            for record in self._missing(
+                task.task_id, kind, self._inbox(task.task_id, kind)[1], before=before
+            )
+        )
 
     def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
         """Return the records that only the logs have, and all ids in the logs."""

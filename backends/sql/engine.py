@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -33,6 +33,13 @@ class Engine(Protocol):
 
         No other transaction changes ``task_ids`` meanwhile; ``alone``: none changes anything.
         ``slow``: another store is read between its statements.
+        """
+
+    def report(self, task_id: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
+        """Commit a changeset with one report in one statement, where the database can.
+
+        Returns its lineage, revision and feed number, and the feed's id. None: nothing was done,
+        and it is committed as any other changeset.
         """
 
     def write_something(self, execute: Callable[..., Any]) -> None:

@@ -14,8 +14,9 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                "meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, (SELECT "
                "meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, (SELECT "
                "meta.value FROM meta WHERE meta.name = 'stamp.role') AS anon_4, (SELECT "
-               'max(feed.number) AS max_1 FROM feed) AS anon_5, (SELECT last_value FROM '
-               'feed_number) FROM tasks WHERE tasks.task_id = %(task_id)s',
+               'max(feed.number) AS max_1 FROM feed) AS anon_5, (SELECT CASE WHEN is_called '
+               'THEN last_value ELSE 0 END FROM feed_number) FROM tasks WHERE tasks.task_id = '
+               '%(task_id)s',
  'put_task': 'INSERT INTO tasks (task_id, description, recorded_status, created_at, priority, '
              'workspace, workspace_base, client_cwd, current_phase_index, max_agents, '
              'max_concurrent, max_depth, context, extra, lineage, revision, updated_at, '
@@ -109,8 +110,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                "(SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'stamp.role') AS anon_4, "
-               '(SELECT max(feed.number) AS max_1 FROM feed) AS anon_5, (SELECT last_value '
-               'FROM feed_number)',
+               '(SELECT max(feed.number) AS max_1 FROM feed) AS anon_5, (SELECT CASE WHEN '
+               'is_called THEN last_value ELSE 0 END FROM feed_number)',
  'task_floor': 'SELECT tasks.feed_floor FROM tasks WHERE tasks.task_id = %(task_id)s',
  'add_change': 'INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, '
                "at, changeset) VALUES (coalesce(%(number)s, nextval('feed_number')), "

@@ -23,6 +23,7 @@ from backends.sql.write_transaction import (
     Feed,
     TaskRow,
     Writing,
+    lone_report,
     read_task_row,
     write_counts,
 )
@@ -70,11 +71,13 @@ from registry_api.records import (
     TaskState,
     TaskStatus,
     TaskSummary,
+    agent_status,
     changeset_from,
     check_limit,
     check_query,
     check_tasks,
     commit_of,
+    created_at,
     dump_changeset,
     is_id,
     make_cursor,
@@ -158,6 +161,7 @@ class SqlStore:
         self._now = now
         self._read_only = read_only
         self._oldest: dict[str, datetime] = {}
+        self._accepted: tuple[str | None] | None = None  # the role stamp that was last accepted
         self._final = "", 0  # the feed, and up to which number its gaps stay gaps
         capabilities |= _CAPABILITIES
         if durable:
@@ -233,11 +237,15 @@ class SqlStore:
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
         changeset, digest, text = validate_changeset(changeset, self.info.limits)
+        told = self._commit_report(changeset, digest, text)
+        if told is not None:
+            return told
         try:
             with self._writing(changeset.task_id) as execute:
                 task = read_task_row(execute, changeset.task_id)
                 feed = task.feed or self._feed(execute)
                 check_commit(feed.role)
+                self._accepted = (feed.role,)
                 refused = self._refusal(changeset, task)
                 if refused is not None:
                     before = self._find_replay(execute, changeset, digest)
@@ -266,6 +274,46 @@ class SqlStore:
             cursor = FeedCursor(feed_id=feed.feed_id, number=line.fetchone()[0])
             change = replace(change, cursor=cursor)
         return commit_of(change)
+
+    def _commit_report(self, changeset: Changeset, digest: str, text: str) -> Commit | None:
+        """Commit a report in one statement; None if it is to be committed as any other."""
+        entry = lone_report(changeset)
+        if entry is None or self._read_only or not self._accepted:
+            return None
+        now = self._now()
+        if not self._keeps_young(changeset.task_id, now) or not _is_fresh(changeset, now):
+            return None
+        created = created_at(changeset.id)
+        done = self._engine.report(
+            changeset.task_id,
+            {
+                **codec(Kind.PROGRESS).write(entry),
+                "said": agent_status(entry.status).value,
+                "role": self._accepted[0],
+                "changeset_id": str(changeset.id),
+                "digest": digest,
+                "at": stamp(changeset.at),
+                "changeset": text,
+                "created": stamp(created) if created else "",
+                "keep": KEEP_CHANGES,
+                "batch": TRIM_BATCH,
+            },
+        )
+        if done is None:
+            return None
+        lineage, revision, number, feed_id = done
+        return Commit(
+            task_id=changeset.task_id,
+            changeset_id=changeset.id,
+            lineage=lineage,
+            revision=revision,
+            cursor=FeedCursor(feed_id=feed_id, number=number),
+        )
+
+    def _keeps_young(self, task_id: str, now: datetime) -> bool:
+        """Return whether the task's oldest feed line is known to be within the retention."""
+        kept = self._oldest.get(task_id)
+        return kept is not None and kept >= now - KEEP
 
     def _replay(self, changeset: Changeset, digest: str) -> Commit:
         with self._writing(changeset.task_id) as execute:
@@ -307,8 +355,7 @@ class SqlStore:
             writing.apply(op)
         writing.finish(revision=change.revision, at=changeset.at)
         now = self._now()
-        kept = self._oldest.get(changeset.task_id)
-        young = kept is not None and kept >= now - KEEP
+        young = self._keeps_young(changeset.task_id, now)
         few = change.revision <= KEEP_CHANGES or change.revision % TRIM_BATCH
         return None if young and few else writing.trim(now - KEEP, now)
 
@@ -694,6 +741,15 @@ def _add_change(execute: Execute, change: Change, text: str, number: int | None)
         at=stamp(change.changeset.at),
         changeset=text,
     )
+
+
+def _is_fresh(changeset: Changeset, now: datetime) -> bool:
+    """Return whether the time in a changeset's id is not in the future."""
+    try:
+        check_fresh(changeset, None, now=now)
+    except RegistryError:
+        return False
+    return True
 
 
 def _require_new(line: Any) -> None:

@@ -17,6 +17,7 @@ from registry_api.records import (
     TERMINAL_AGENT,
     Agent,
     AgentStatus,
+    Changeset,
     Finding,
     Handover,
     Kind,
@@ -38,7 +39,15 @@ from registry_api.records import (
     unstamp,
 )
 
-__all__ = ["Execute", "Feed", "TaskRow", "Writing", "read_task_row", "write_counts"]
+__all__ = [
+    "Execute",
+    "Feed",
+    "TaskRow",
+    "Writing",
+    "lone_report",
+    "read_task_row",
+    "write_counts",
+]
 
 
 _UNREAD = 200  # answers that a pipeline may leave unread
@@ -97,6 +106,23 @@ def write_counts(execute: Execute, counted: Mapping[tuple[str, str], int]) -> No
     for (kind, status), n in sorted(counted.items()):
         if n:
             execute("count", kind=kind, status=status, n=n)
+
+
+def lone_report(changeset: Changeset) -> ProgressEntry | None:
+    """Return the report of a changeset that holds nothing else and expects no revision.
+
+    None for one that another program wrote, and one that ends its agent.
+    """
+    if changeset.expected is not None or len(changeset.ops) != 1:
+        return None
+    (op,) = changeset.ops
+    if not isinstance(op, Put) or not isinstance(op.record, ProgressEntry):
+        return None
+    return None if _is_special(op.record) else op.record
+
+
+def _is_special(entry: ProgressEntry) -> bool:
+    return entry.foreign or agent_status(entry.status) in TERMINAL_AGENT
 
 
 def read_task_row(execute: Execute, task_id: str) -> TaskRow:
@@ -282,8 +308,7 @@ class Writing:
 
     def _is_simple(self, entry: ProgressEntry) -> bool:
         """Return whether one statement can write a report, unless it changes its agent's status."""
-        ends = agent_status(entry.status) in TERMINAL_AGENT
-        return self.pipelined and not (self.again or entry.foreign or ends)
+        return self.pipelined and not (self.again or _is_special(entry))
 
     def _report_at_once(self, entry: ProgressEntry) -> None:
         row = codec(Kind.PROGRESS).write(entry)

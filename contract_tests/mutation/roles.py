@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from contract_tests.mutation.base import mutant
@@ -52,6 +53,25 @@ class FenceForgotten(_Stamped):
 
     def hides(self, stamp: RoleStamp) -> bool:
         return stamp.role is Role.FENCED
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@mutant
+class FenceDoesNotWait(_Stamped):
+    """Checks its role before a commit instead of in its transaction: one under way is still added
+    when the fence has returned.
+    """
+
+    def hides(self, stamp: RoleStamp) -> bool:
+        return stamp.role is Role.FENCED
+
+    def commit(self, changeset: Changeset) -> Commit:
+        check_commit(self.read_stamp(ROLE))
+        time.sleep(0.05)
+        told: Commit = self.inner.commit(changeset)
+        return told
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

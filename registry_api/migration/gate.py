@@ -54,8 +54,8 @@ _AT_WORK = 60.0  # seconds that a switch waits for a process that is computing i
 class Gate:
     """The turnstile and the gate of one workspace; each thread has descriptors of its own.
 
-    ``timeout``: seconds, the lower bound of a caller's time limit. ``waited`` is called with the
-    seconds that each operation took to enter, ``worked`` with the seconds that it was inside.
+    ``timeout``: seconds, the lower bound of a caller's time limit. ``measure`` is called with the
+    seconds that an operation took to enter and the seconds that it was inside, None if it failed.
     """
 
     def __init__(
@@ -63,13 +63,11 @@ class Gate:
         folder: Path,
         *,
         timeout: float,
-        waited: Callable[[float], None] | None = None,
-        worked: Callable[[float], None] | None = None,
+        measure: Callable[[float, float | None], None] = lambda *_: None,
     ) -> None:
         self._folder = folder
         self._timeout = timeout
-        self._waited = waited
-        self._worked = worked
+        self.measure = measure
         self._local = threading.local()
         self._all: weakref.WeakSet[Flock] = weakref.WeakSet()
 
@@ -98,8 +96,8 @@ class Gate:
         with suppress(OSError):
             turnstile.open().write(_PACE.pack(seconds, time.monotonic() + _PACE_SECONDS), 0)
 
-    def keep_pace(self) -> None:
-        """Wait before a commit as long as ``slow_down`` demands."""
+    def keep_pace(self) -> bool:
+        """Wait before a commit as long as ``slow_down`` demands; return whether it demands any."""
         turnstile, _ = self._locks()
         data = turnstile.read(_PACE.size)
         if len(data) == _PACE.size:
@@ -107,15 +105,19 @@ class Gate:
             # Monotonic time restarts with each boot: a time far ahead is from an earlier boot.
             if 0 < until - time.monotonic() <= _PACE_SECONDS and 0 < seconds <= 1:
                 time.sleep(patience(seconds))
+                return True
+        return False
 
     def passing(self) -> _Inside:
         """Return a context that shares the gate; entering raises Busy while a switch holds it."""
         return _Inside(self)
 
-    def enter(self) -> Flock:
-        """Take the gate shared; the caller releases the returned lock. Raises Busy."""
+    def enter(self, start: float) -> Flock:
+        """Take the gate shared; the caller releases the returned lock. Raises Busy.
+
+        ``start``: the monotonic time since when the caller has waited.
+        """
         turnstile, gate = self._locks()
-        start = time.monotonic()
         if not turnstile.try_acquire(exclusive=False):
             turnstile.acquire(timeout=patience(self.timeout()), exclusive=False)
         try:
@@ -124,14 +126,7 @@ class Gate:
                 gate.acquire(timeout=left, exclusive=False)
         finally:
             turnstile.release()
-        if self._waited is not None:
-            self._waited(time.monotonic() - start)
         return gate
-
-    def worked(self, seconds: float) -> None:
-        """Record the seconds that an operation was inside."""
-        if self._worked is not None:
-            self._worked(seconds)
 
     def wanted(self) -> bool:
         """Return whether a switch holds the turnstile: calls that wait inside must leave."""
@@ -198,17 +193,19 @@ class Gate:
 class _Inside:
     """A context that shares the gate; every operation runs in one."""
 
-    __slots__ = ("_gate", "_lock", "_since", "_waited")
+    __slots__ = ("_gate", "_lock", "_since", "_start", "_waited")
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
     def __enter__(self) -> None:
-        self._lock = self._gate.enter()
+        self._start = time.monotonic()
+        self._lock = self._gate.enter(self._start)
         self._since, self._waited = time.monotonic(), waited()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._lock.release()
-        if kind is None:  # a call that failed on a lock does not show how long operations take
-            took = time.monotonic() - self._since - (waited() - self._waited)
-            self._gate.worked(max(0.0, took))
+        took = None  # a call that failed on a lock does not show how long operations take
+        if kind is None:
+            took = max(0.0, time.monotonic() - self._since - (waited() - self._waited))
+        self._gate.measure(self._since - self._start, took)

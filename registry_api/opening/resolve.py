@@ -94,8 +94,10 @@ def has_registry(context: OpenContext) -> bool:
 
 def _warn_of_other_stores(settings: Settings, record: PhaseRecord) -> None:
     for side in ("source", "target"):
-        said, recorded = getattr(settings, side), getattr(record, side)
-        if side in settings.model_fields_set and not same_place(said, recorded):
+        said = getattr(settings, side)
+        # The other store's URL may be there for its credentials.
+        known = any(same_place(said, place) for place in (record.source, record.target))
+        if side in settings.model_fields_set and not known:
             log.warning(
                 "REGISTRY_%s=%s is not used: the recorded move is %s -> %s",
                 side.upper(),

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from registry_api.errors import Busy, RegistryError
@@ -30,6 +29,7 @@ from registry_api.wrappers.border import Border
 from registry_api.wrappers.events import observed
 from registry_api.wrappers.gated import GatedStore
 from registry_api.wrappers.metrics import MeteredStore
+from registry_api.wrappers.role_check import writer_only
 
 __all__ = ["keep_logs", "open_store"]
 
@@ -78,7 +78,10 @@ def _opened(context: OpenContext, *, gated: bool) -> RegistryStore:
     except BaseException:
         store.close()
         raise
-    if read_only or Capability.PERSISTENT not in store.info.capabilities:
+    if read_only:
+        # In its own workspace the phase record says what a store is, also while a switch is undone.
+        return _wrapped(store if name == "dual" else writer_only(store), context)
+    if Capability.PERSISTENT not in store.info.capabilities:
         return _wrapped(store, context)
     if not gated:
         return _wrapped(store, _counted(context))
@@ -114,12 +117,7 @@ def _open_move(context: OpenContext) -> tuple[RegistryStore, OpenContext]:
     try:
         _recover_dead_switch(context)
         act_on_target_phase(context)
-        gate = Gate(
-            folder,
-            timeout=context.settings.lock_timeout,
-            waited=partial(process.time, "gate"),
-            worked=partial(process.time, "inside"),
-        )
+        gate = Gate(folder, timeout=context.settings.lock_timeout, measure=process.passed_gate)
         with gate.passing():
             store = context.plugins.factory("dual")(context)
     except BaseException:

@@ -130,28 +130,36 @@ class Process:
     def count(self, name: str, n: int = 1) -> None:
         """Add to one of COUNTS or PER_OPERATION."""
         if n:
-            self._add(_PLACE[name], n)
+            with self._lock:
+                self._cells[_PLACE[name]] += n
+                self._write(time.monotonic())
 
     def time(self, name: str, seconds: float) -> None:
         """Add a duration to one of TIMES."""
-        self._add(_START[name] + _bucket(seconds), 1, inside=seconds if name == "inside" else None)
-
-    def _add(self, place: int, n: int, *, inside: float | None = None) -> None:
         with self._lock:
-            if self._file is None:
-                return
-            self._cells[place] += n
+            self._cells[_START[name] + _bucket(seconds)] += 1
+            self._write(time.monotonic())
+
+    def passed_gate(self, waited: float, inside: float | None) -> None:
+        """Add the seconds that an operation waited for the gate, and those that it was inside."""
+        with self._lock:
             now = time.monotonic()
+            self._cells[_START["gate"] + _bucket(waited)] += 1
             if inside is not None:
+                self._cells[_START["inside"] + _bucket(inside)] += 1
                 self._recent.append((now, inside))
-            if now < self._due:
-                return
-            self._due = now + self._every
-            recent = sorted(seconds for at, seconds in self._recent if now - at < _FRESH)
-            if recent:
-                self._cells[_PLACE["slow"]] = int(1e6 * recent[math.ceil(0.99 * len(recent)) - 1])
-            with suppress(OSError):
-                self._file.write(self._cells.tobytes(), _HEAD)
+            self._write(now)
+
+    def _write(self, now: float) -> None:
+        """Write the file if it is time to; called with the lock held."""
+        if now < self._due or self._file is None:
+            return
+        self._due = now + self._every
+        recent = sorted(seconds for at, seconds in self._recent if now - at < _FRESH)
+        if recent:
+            self._cells[_PLACE["slow"]] = int(1e6 * recent[math.ceil(0.99 * len(recent)) - 1])
+        with suppress(OSError):
+            self._file.write(self._cells.tobytes(), _HEAD)
 
     def after_fork_in_child(self) -> None:
         """Continue with a file of its own in the child: lock and counters are the parent's."""

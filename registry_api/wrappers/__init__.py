@@ -5,6 +5,7 @@ from registry_api.wrappers.border import Border, answered
 from registry_api.wrappers.events import observed, observer
 from registry_api.wrappers.gated import GatedStore
 from registry_api.wrappers.metrics import MeteredStore
+from registry_api.wrappers.role_check import writer_only
 
 __all__ = [
     "Border",
@@ -14,4 +15,5 @@ __all__ = [
     "answered",
     "observed",
     "observer",
+    "writer_only",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
+from registry_api.capabilities import provides
 from registry_api.errors import Busy, GaveWay, StoreClosed
 from registry_api.migration.gate import Gate, T
 from registry_api.store import RegistryStore
@@ -12,6 +14,13 @@ from registry_api.workspace.lock_timeout import giving_way, patience
 from registry_api.wrappers.base import StoreWrapper
 
 __all__ = ["GatedStore"]
+
+
+class Paced(Protocol):
+    """A store that another host's switch may slow down."""
+
+    def keep_pace(self) -> None:
+        """Wait before a commit as long as that switch demands; called outside the gate."""
 
 
 class GatedStore(StoreWrapper):
@@ -29,6 +38,8 @@ class GatedStore(StoreWrapper):
         self._gate = gate
         self._died, self._recover = died, recover
         self._closed = False
+        paced: object = inner
+        self._paced = paced if provides(paced, Paced) else None
 
     def around(self, op: str, call: Callable[[], T]) -> T:
         """Run one call inside the gate; recover a switch that was interrupted while it held it.
@@ -39,7 +50,7 @@ class GatedStore(StoreWrapper):
         """
         start, patient = 0.0, False
         if op == "commit":
-            self._gate.keep_pace()
+            self._keep_pace()
         while True:
             if self._closed:
                 raise StoreClosed("the store is closed", next_step="Open it again")
@@ -58,6 +69,10 @@ class GatedStore(StoreWrapper):
                 time.sleep(0.005)
                 continue
             self._recover_or_wait(start)
+
+    def _keep_pace(self) -> None:
+        if not self._gate.keep_pace() and self._paced is not None:
+            self._paced.keep_pace()
 
     def _recover_or_wait(self, start: float) -> None:
         try:

@@ -82,3 +82,30 @@ def test_within_one_window_nothing_is_judged(throttle, clock, told):
     """A copy within one window is not measured: one short page shows no speed."""
     copy(throttle, clock, copied=1, written=1000, seconds=0.01)
     assert told == []
+
+
+def test_many_tasks_are_one_measurement(throttle, clock, told):
+    """Ten tasks that are copied in turn, each overtaken, lengthen the wait once a window: the next
+    decision measures what the last one has changed.
+    """
+    for n in range(10):
+        throttle.copied(1, f"t{n}", Head(lineage="l", revision=1, number=1000))
+    clock.now += 1
+    for n in range(10):
+        throttle.copied(1, f"t{n}", Head(lineage="l", revision=2, number=2000))
+        clock.now += 0.01
+    assert told == [0.005]
+
+
+def test_a_wait_that_is_held_is_not_shortened(throttle, clock, told):
+    """Just before the gate is held, the wait only gets longer: what is written until then is copied
+    while it is held.
+    """
+    throttle.slower()
+    throttle.hold()
+    copy(throttle, clock, copied=1000, written=10)
+    assert set(told) == {0.005}
+    copy(throttle, clock, copied=10, written=1000, begin=2000)
+    assert told[-1] == 0.01
+    throttle.end()
+    assert told[-1] == 0.0

@@ -291,3 +291,25 @@ def test_the_status_of_a_registry_that_no_move_touched(workspace, capsys):
     assert "lmdb, no move; the last move, sqlite -> lmdb, is complete" in capsys.readouterr().out
     assert main(["history", "--workspace", str(workspace)]) == 0
     assert capsys.readouterr().out.endswith("move complete: lmdb is the store\n")
+
+
+def test_a_setting_that_forbids_restarts_is_told(tmp_path):
+    """With REGISTRY_BACKEND=sqlite, plan and the first switch say that a program cannot be started
+    with it during the move; that is so. A step back, and a workspace without it, are silent.
+    """
+    plain = load_settings(tmp_path, env={})
+    named = load_settings(tmp_path, env={"REGISTRY_BACKEND": "sqlite"})
+    target = f"sqlite://{tmp_path / 'b.sqlite3'}"
+    with closing(open_store(named)) as store:
+        build.make(store, "t")
+    for env, told in ((named, 1), (plain, 0)):
+        with closing(open_migration(env)) as migration:
+            for dry_run in (True, False):
+                report = migration.switch(
+                    MigrationPhase(1), actor="test", target=target, dry_run=dry_run
+                )
+                assert len([n for n in report.notes if "REGISTRY_BACKEND=sqlite" in n]) == told
+            with pytest.raises(BackendMismatch):
+                open_store(named)
+            assert migration.switch(MigrationPhase(0), actor="test").notes == ()
+    open_store(named).close()

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import psycopg
@@ -14,6 +15,7 @@ from backends.sql import schema
 from backends.sql.postgresql import archive, tables
 from backends.sql.postgresql import connection as connections
 from backends.sql.postgresql.engine import PostgresEngine
+from backends.sql.postgresql.failures import failed_commit
 from backends.sql.store import SqlStore
 from contract_tests import build
 from registry_api import Kind, RecordQuery, find_capability, load_settings, open_store
@@ -345,6 +347,12 @@ def test_a_role_without_the_right_to_create_tables(server, database, tmp_path):
         with closing(opened(tmp_path, url)) as store:
             build.make(store, "t", build.agent("t"))
             assert store.counts().total_agents == 1
+        # Without the function, reports are committed as any other changeset.
+        server.run("REVOKE EXECUTE ON FUNCTION registry_report FROM PUBLIC", name)
+        with closing(opened(tmp_path, url)) as store:
+            for revision in (2, 3, 4):
+                report = build.report("t", status="running")
+                assert build.put(store, report, expected=None).revision == revision
     finally:
         server.run(f"DROP OWNED BY {role}", name)
         server.run(f"DROP ROLE {role}")
@@ -604,3 +612,17 @@ def test_a_password_that_is_not_encoded_is_not_shown(url, tmp_path):
     with pytest.raises(SettingsError) as refused:
         opened(tmp_path, url)
     assert "canary-word" not in f"{refused.value} {refused.value.next_step}"
+
+
+@pytest.mark.parametrize(("severity", "kind"), [("ERROR", Unavailable), ("PANIC", OutcomeUnknown)])
+def test_a_server_that_ends_in_a_commit_leaves_it_unknown(severity, kind):
+    """A full disk that is answered with an error has stopped the commit; with a PANIC, which ends
+    the server, the commit may have been written before. (On a full disk of a real server: PANIC.)
+    """
+
+    class DiskFull(psycopg.errors.DiskFull):
+        diag = SimpleNamespace(severity_nonlocalized=severity)
+
+    told = failed_commit(DiskFull("No space left on device"), "postgresql://here/db")
+    assert type(told) is kind
+    assert told.next_step

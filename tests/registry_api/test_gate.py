@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from functools import partial
 
 import pytest
 
@@ -63,7 +62,7 @@ def test_it_closes_though_each_operation_outlives_the_first_rounds(tmp_path):
     """
     done, idle = threading.Event(), threading.Event()
     process = Process(tmp_path, every=0)
-    gate = Gate(tmp_path, timeout=30, worked=partial(process.time, "inside"))
+    gate = Gate(tmp_path, timeout=30, measure=process.passed_gate)
 
     def work():
         while not done.is_set():
@@ -100,10 +99,10 @@ def test_waits_grow_with_what_operations_take(tmp_path):
     """The slowest process decides: its newest operations set how long callers and switches wait."""
     gate, process = Gate(tmp_path, timeout=5), Process(tmp_path, every=0)
     assert gate.timeout() == 5
-    process.time("inside", 0.5)
+    process.passed_gate(0.0, 0.5)
     assert gate.timeout() == pytest.approx(30, rel=0.01)
     for _ in range(1000):
-        process.time("inside", 0.001)
+        process.passed_gate(0.0, 0.001)
     assert gate.timeout() == 5
     process.close()
     gate.close()
@@ -114,7 +113,7 @@ def test_a_lock_that_stays_taken_makes_no_wait_longer(tmp_path):
     Slow operations of more than ten seconds ago do not count either.
     """
     process = Process(tmp_path, every=0)
-    gate = Gate(tmp_path, timeout=0.3, worked=partial(process.time, "inside"))
+    gate = Gate(tmp_path, timeout=0.3, measure=process.passed_gate)
     store = Waiting(tmp_path / "lock")
     holder = Flock(store.path)
     with holder.exclusive(1):
@@ -125,7 +124,7 @@ def test_a_lock_that_stays_taken_makes_no_wait_longer(tmp_path):
         threading.Timer(0.2, holder.release).start()
         assert GatedStore(store, gate).head("t") == "t"
     assert gate.slow() < 0.15
-    process.time("inside", 9.0)
+    process.passed_gate(0.0, 9.0)
     assert gate.timeout() > 60
     entry = next((tmp_path / "procs").iterdir())
     os.utime(entry, (0, time.time() - 11))

@@ -20,6 +20,7 @@ CAPABILITIES = frozenset(
         Capability.PERSISTENT,
         Capability.DURABLE,
         Capability.MULTI_PROCESS,
+        Capability.MULTI_HOST,
         Capability.MOVE_TARGET,
         Capability.MIGRATION_SOURCE,
     }

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from backends.dual_write.best_effort import answering_target
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.role_stamps import Roles, roles_in
-from backends.dual_write.throttle import Throttle
+from backends.dual_write.throttle import Throttle, is_shared
 from registry_api.capabilities import ForeignWriters, LateWrite, MigrationSource, provides
 from registry_api.errors import CorruptDocument, PreflightFailed, RegistryError, TaskNotFound
 from registry_api.migration import MigrationPhase, PhaseRecord, Progress, VerifyReport
@@ -32,8 +33,9 @@ class StepContext:
 
     ``record`` returns the phase record as it is now. ``heads`` returns the source's heads.
     ``keep_logs`` wraps the target so that it writes the logs, even if the settings turn them off:
-    after a rollback they are the record of a source that keeps logs. Only steps that need
-    the target open it, so that a rollback from a broken target works.
+    after a rollback they are the record of a source that keeps logs. ``logged_writer`` returns
+    the writer of record with its logs, if they are kept. Only steps that need the target open it,
+    so that a rollback from a broken target works.
     """
 
     open_source: Callable[[], RegistryStore]
@@ -43,6 +45,7 @@ class StepContext:
     open_replicator: Callable[[], Replicator]
     throttle: Throttle
     keep_logs: Callable[[RegistryStore], RegistryStore]
+    logged_writer: Callable[[], RegistryStore]
     heads: Callable[[], dict[str, Head]]
     catch_up: Callable[[list[str], Progress | None], int]
     progress: Progress | None = None
@@ -137,6 +140,14 @@ class StepContext:
             f"{_name(s)}: a late write after the cut-over, kept: {s.kept}" for s in found
         ]
 
+    def complete_logs(self, left: RegistryStore, fenced_at: datetime | None) -> None:
+        """Write the log lines of what was committed to the store that was left, until it was
+        fenced: other hosts that shared it kept no logs for this workspace.
+        """
+        logged = self.logged_writer()
+        if is_shared(left) and provides(logged, _KeepsLines):
+            logged.write_missing(fenced_at or datetime.fromisoformat(self.record().at))
+
     def retire(self, archive: str | None, *, at_once: bool = False) -> None:
         """Remove what was archived; nothing to do if None (a workspace created in phase 4).
 
@@ -165,6 +176,11 @@ class StepContext:
             self.notes.append(
                 f"{left} removed file(s) are pending deletion; `recover` deletes them"
             )
+
+
+class _KeepsLines(Protocol):
+    def write_missing(self, before: datetime) -> int:
+        """Write the lines of records that are older than ``before``; return how many."""
 
 
 def _name(late_write: LateWrite) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from backends.dual_write.steps.sync import Sync
 from registry_api.capabilities import MigrationSource, provides
+from registry_api.migration import PhaseRecord
 from registry_api.workspace import at_most
 
 __all__ = ["CutOver"]
@@ -18,6 +20,7 @@ class CutOver(Sync):
     """2 to 3: the source is fenced, the target becomes the writer of record."""
 
     is_marked: bool = True
+    fenced_at: datetime | None = None
 
     def prepare(self) -> int:
         """See Step.prepare."""
@@ -32,7 +35,9 @@ class CutOver(Sync):
     def final_sync(self) -> int:
         """See Step.final_sync: fence first, so that nothing is committed after the comparison."""
         context = self.context
-        return self._settle(context.migration_source.fence(context.fence_stamp(), self.seen))
+        moved = context.migration_source.fence(context.fence_stamp(), self.seen)
+        self.fenced_at = datetime.now(UTC)
+        return self._settle(moved)
 
     def undo(self) -> None:
         """See Step.undo."""
@@ -52,3 +57,7 @@ class CutOver(Sync):
                 moved = context.foreign.sweep()
             context.replicator.catch_up_all(moved)
         context.settle_roles()
+
+    def clean_up(self, record: PhaseRecord) -> None:
+        """See Step.clean_up."""
+        self.context.complete_logs(self.context.source, self.fenced_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from backends.dual_write.comparison import verify_tasks
 from backends.dual_write.replicator import Replicator
@@ -14,6 +15,7 @@ from registry_api.errors import (
     Busy,
     RegistryError,
 )
+from registry_api.migration import PhaseRecord
 from registry_api.records import Head, TaskQuery
 from registry_api.roles import Role
 from registry_api.store import RegistryStore
@@ -47,6 +49,7 @@ class Rollback(BaseStep):
 
     is_marked: bool = True
     seen: dict[str, Head] = field(default_factory=dict)
+    fenced_at: datetime | None = None
 
     def _replicator(self) -> Replicator:
         return self.context.replicator.reversed()
@@ -83,6 +86,7 @@ class Rollback(BaseStep):
         """See Step.final_sync: fence first, so that nothing is committed after the comparison."""
         context, replicator = self.context, self._replicator()
         context.roles.give(context.replicator.target, context.record(), Role.FENCED)
+        self.fenced_at = datetime.now(UTC)
         nowhere = Head()
         moved = [
             task.task_id
@@ -102,6 +106,10 @@ class Rollback(BaseStep):
         context, record = self.context, self.context.record()
         context.roles.give(context.replicator.target, record, Role.REPLICA, writer=record.writer)
         context.migration_source.unfence(context.writer_stamp())
+
+    def clean_up(self, record: PhaseRecord) -> None:
+        """See Step.clean_up."""
+        self.context.complete_logs(self.context.replicator.target, self.fenced_at)
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:

@@ -77,6 +77,7 @@ def narrow(
     half the time, writers are slowed down. Differences found here are reported by that last part.
     """
     before = math.inf
+    throttle.hold()
     for _ in range(_ROUNDS):
         start = time.monotonic()
         moved = [t for t, h in heads().items() if seen.get(t) != h]

@@ -5,7 +5,8 @@ its task exclusively, so that the commits of a task are one after the other and 
 for each other; and the one of the registry's writers, shared. The latter is what others wait for:
 
 - a fence (``writing(alone=True)``) takes it exclusively: when it is committed, no transaction that
-  has read the old role is still open;
+  has read the old role is still open. It asks in rounds: while it waits in the server's queue, no
+  other transaction that writes begins, on any host;
 - a reader of the feed that meets a gap in the numbers waits until all who held it have ended: a
   number is taken from a sequence by a holder, so after that the gap stays a gap.
 
@@ -16,8 +17,9 @@ locks and the first reading are one round trip, and what a commit only writes is
 from __future__ import annotations
 
 import logging
+import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,9 +28,10 @@ import psycopg
 from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql.failures import failed_commit
 from backends.sql.postgresql.pool import ConnectionPool
+from backends.sql.postgresql.report_function import CALL, NOT_DONE
 from backends.sql.postgresql.tables import create_or_upgrade
 from backends.sql.write_transaction import Feed
-from registry_api.errors import NotSupported, OutcomeUnknown, Unavailable
+from registry_api.errors import Busy, NotSupported, OutcomeUnknown, Unavailable
 from registry_api.workspace.lock_timeout import gives_way, patience
 from registry_api.workspace.store_location import public
 
@@ -38,6 +41,7 @@ __all__ = ["PostgresEngine"]
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _SHARDS = 32  # rows that share a counter, so that tasks rarely wait for each other there
+_ROUND = 0.1  # seconds of the first round in which others wait for a transaction that is alone
 _SLICE = 1.0  # seconds in a lock's queue, inside the gate, until the gate is left for a moment
 _WRITERS, _NUMBERS = 0, -1  # keys of locks; those of tasks are positive
 
@@ -49,9 +53,16 @@ _BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # share none. Looked up each time, since a restore makes another table.
 _CLASS = "'meta'::regclass::oid::int"
 _HOLDERS = """
-SELECT pg_is_in_recovery(), ARRAY(SELECT virtualtransaction FROM pg_locks
-  WHERE locktype = 'advisory' AND classid = 'meta'::regclass::oid AND objid = 0 AND objsubid = 2
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+SELECT pg_is_in_recovery(), coalesce(array_agg(virtualtransaction), '{}'),
+  coalesce(array_agg(pid), '{}')
+FROM pg_locks WHERE locktype = 'advisory' AND classid = 'meta'::regclass::oid AND objid = 0
+  AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND granted
+"""
+_OLDEST = """
+SELECT pid, usename, coalesce(host(client_addr), 'an unknown place'), state,
+  coalesce(extract(epoch FROM clock_timestamp() - xact_start)::float, 0)
+FROM pg_stat_activity WHERE pid = ANY(%s) ORDER BY xact_start NULLS LAST LIMIT 1
 """
 
 
@@ -72,6 +83,7 @@ class PostgresEngine:
         """``create=False``: nothing is opened or created before ``prepare`` is called."""
         self.location = public(url)
         self._timeout, self._read_only = timeout, read_only
+        self._reports = True  # whether the server has the function that commits a report
         self._pool = ConnectionPool(
             url, self.location, timeout=timeout, durable=durable, read_only=read_only
         )
@@ -123,8 +135,11 @@ class PostgresEngine:
         """
         with self._pool.lent() as connection, _rolled_back(connection):
             commit = _Commit(connection, self.location)
+            if alone:
+                self._begin_alone(connection)
             with commit, connection.pipeline():
-                self._begin(connection, task_ids, alone=alone)
+                if not alone:
+                    self._begin(connection, task_ids)
                 if slow:
                     connection.execute(_SLOWLY)
                 yield connection
@@ -141,7 +156,7 @@ class PostgresEngine:
             connection.answer_within(_COPYING)
             with commit:
                 if write:
-                    self._begin(connection, (), alone=True)
+                    self._begin_alone(connection)
                 else:
                     connection.execute(_BEGIN_READING)
                 connection.execute("SET LOCAL statement_timeout = 0")
@@ -149,16 +164,56 @@ class PostgresEngine:
                 commit.send()
             commit.check()
 
-    def _begin(self, connection: Connection, task_ids: tuple[str, ...], *, alone: bool) -> None:
+    def _begin_alone(self, connection: Connection) -> None:
+        """Begin a transaction while no other one that writes is open.
+
+        Raises Busy, naming the oldest one, if they do not end in time.
+        """
+        start, length, before = time.monotonic(), _ROUND, set[int]()
+        while True:
+            left = start + patience(self._timeout) - time.monotonic()
+            connection.wait_for_locks(min(left, length))
+            connection.execute(_BEGIN_WRITING)
+            try:
+                connection.execute(f"SELECT pg_advisory_xact_lock({_CLASS}, {_WRITERS})".encode())
+                return
+            except psycopg.errors.LockNotAvailable:
+                connection.execute("ROLLBACK")
+                holding = set(_holders(connection)[2])
+                if left <= length:
+                    # Those that held the lock a round ago, if any still do: the others come and go.
+                    pids = holding & before or holding
+                    raise self._held_up(connection, pids, time.monotonic() - start) from None
+                before = holding
+            time.sleep(length / 4)  # transactions that have waited begin
+            length *= 2
+
+    def _held_up(self, connection: Connection, pids: set[int], seconds: float) -> Busy:
+        found = connection.execute(_OLDEST, (list(pids),)).fetchone()
+        who = f"a transaction that writes did not end within {seconds:.1f} s"
+        if found is not None:
+            pid, role, host, state, age = found
+            known = f"it is {state}, and has been open for {age:.1f} s"
+            who = (
+                f"the transaction of the server process {pid} (role {role}, from {host}) did not "
+                f"end within {seconds:.1f} s: "
+                f"{known if state else 'only its own role may see more of it'}"
+            )
+        return Busy(
+            f"{self.location}: {who}",
+            next_step="Try again; if that client has stopped, end it, or ask the server for "
+            "pg_terminate_backend of that process",
+        )
+
+    def _begin(self, connection: Connection, task_ids: tuple[str, ...]) -> None:
         """Begin a transaction with its locks.
 
         Each statement of READ COMMITTED sees what was committed before it began: the first one
         behind these, whatever the wait for the locks was. Locks are in one order.
         """
-        left = patience(self._timeout)
-        connection.wait_for_locks(min(left, _SLICE) if gives_way() else left)
+        self._limit_lock_wait(connection)
         connection.execute(_BEGIN_WRITING)
-        first = f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}({_CLASS}, {_WRITERS})"
+        first = f"SELECT pg_advisory_xact_lock_shared({_CLASS}, {_WRITERS})"
         one = f"pg_advisory_xact_lock({_CLASS}, %s::int)"
         keys = sorted({_key_of(task_id) for task_id in task_ids})
         # The list of a SELECT is evaluated from the left to the right.
@@ -166,6 +221,36 @@ class PostgresEngine:
         connection.execute(text.encode(), keys[:1] or None)
         for key in keys[1:]:
             connection.execute(f"SELECT {one}".encode(), (key,))
+
+    def report(self, task_id: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
+        """Commit a report by the server's function, which takes the same locks; see Engine.report.
+
+        Raises Busy, and OutcomeUnknown if the answer was lost.
+        """
+        if not self._reports:
+            return None
+        key = _key_of(task_id)
+        parameters = {**values, "lock": key, "shard": self.counter_of(task_id)}
+        with self._pool.lent() as connection:
+            self._limit_lock_wait(connection)
+            connection.warnings.clear()
+            try:
+                answer = connection.execute(CALL.encode(), parameters).fetchone()
+            except (psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
+                self._reports = False
+                return None
+            except psycopg.errors.ReadOnlySqlTransaction:  # the other way asks for READ WRITE
+                return None
+            except psycopg.Error as error:
+                if error.sqlstate == NOT_DONE:
+                    return None
+                raise failed_commit(error, self.location) from error
+            _refuse_local_commit(connection, self.location)
+            return answer
+
+    def _limit_lock_wait(self, connection: Connection) -> None:
+        left = patience(self._timeout)
+        connection.wait_for_locks(min(left, _SLICE) if gives_way() else left)
 
     # -- the feed and the counters -----------------------------------------------------------
 
@@ -187,7 +272,7 @@ class PostgresEngine:
     def open_writers(self) -> frozenset[str]:
         """Return what identifies each open transaction that may have taken a number of the feed."""
         with self._pool.lent() as connection:
-            standby, holders = connection.execute(_HOLDERS).fetchone() or (False, [])
+            standby, holders, _ = _holders(connection)
         if standby:  # the locks of the primary are not known here
             raise NotSupported(
                 f"{self.location} is a standby, which cannot tell which changes will still come",
@@ -244,12 +329,18 @@ class _Commit:
             raise Unavailable(
                 f"{self._location}: the server rolled the transaction back", next_step="Try again"
             )
-        # The wait for a synchronous standby was cancelled: the commit may be lost in a failover.
-        if self._connection.warnings:
-            raise OutcomeUnknown(
-                f"{self._location}: {self._connection.warnings[0]}",
-                next_step="Commit the same changeset again when the standby answers",
-            )
+        _refuse_local_commit(self._connection, self._location)
+
+
+def _refuse_local_commit(connection: Connection, location: str) -> None:
+    """Raise OutcomeUnknown if the wait for a synchronous standby was cancelled: the commit may be
+    lost in a failover.
+    """
+    if connection.warnings:
+        raise OutcomeUnknown(
+            f"{location}: {connection.warnings[0]}",
+            next_step="Commit the same changeset again when the standby answers",
+        )
 
 
 @contextmanager
@@ -263,6 +354,14 @@ def _rolled_back(connection: Connection) -> Iterator[None]:
                 connection.execute("ROLLBACK")
         connection.forget_lock_timeout()  # the rollback may have undone its setting
         raise
+
+
+def _holders(connection: Connection) -> tuple[bool, list[str], list[int]]:
+    """Return whether the server is a standby, and the transactions that write and their pids."""
+    row = connection.execute(_HOLDERS).fetchone()
+    assert row is not None
+    standby, transactions, pids = row
+    return standby, transactions, pids
 
 
 def _key_of(task_id: str) -> int:

@@ -60,7 +60,9 @@ def failed(error: psycopg.Error, location: str) -> RegistryError:
 
 def failed_commit(error: psycopg.Error, location: str) -> RegistryError:
     """Return the contract's error for a COMMIT that raised one."""
-    if error.sqlstate is not None and error.sqlstate.startswith(_NOTHING_HAPPENED):
+    # A server that ends with a PANIC, e.g. on a full disk, may have written the commit before.
+    ends = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+    if error.sqlstate is not None and error.sqlstate.startswith(_NOTHING_HAPPENED) and not ends:
         return failed(error, location)
     return OutcomeUnknown(
         f"{location}: the answer to a commit was lost: {_text(error)}",

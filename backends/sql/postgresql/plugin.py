@@ -7,7 +7,7 @@ from backends.sql.postgresql.engine import PostgresEngine
 from backends.sql.postgresql_sql import FRAGMENTS, STATEMENTS
 from backends.sql.store import SqlStore
 from registry_api.plugins import OpenContext
-from registry_api.store import RegistryStore
+from registry_api.store import Capability, RegistryStore
 from registry_api.workspace import STATE_DIR
 
 __all__ = ["open_postgresql"]
@@ -34,4 +34,5 @@ def open_postgresql(context: OpenContext) -> RegistryStore:
         now=context.now,
         durable=settings.durable,
         read_only=context.read_only,
+        capabilities=frozenset({Capability.MULTI_HOST}),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 
+from backends.sql.postgresql import report_function
 from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql_sql import DDL
 from registry_api.errors import NotPermitted, SchemaTooNew, Unavailable
@@ -78,6 +80,12 @@ def _create(connection: Connection) -> None:
         b"CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
         b"CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
     )
+    # Without PL/pgSQL, reports are committed as any other changeset.
+    with (
+        suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject),
+        connection.transaction(),
+    ):
+        connection.execute(report_function.CREATE.encode())
     connection.execute("INSERT INTO alembic_version VALUES (%s)", (VERSION,))
     connection.execute("INSERT INTO meta VALUES ('feed_id', %s)", (str(uuid.uuid4()),))
 

@@ -274,6 +274,9 @@ class SqliteEngine:
     def write_something(self, execute: object) -> None:
         """Do nothing: every transaction is synced."""
 
+    def report(self, task_id: str, values: Mapping[str, Any]) -> None:
+        """Do nothing: without a network, several statements cost little more than one."""
+
     def next_number(self, execute: object, feed: Feed) -> int | None:
         """Return the next number of the feed: nobody else writes."""
         return feed.last + 1
