@@ -123,7 +123,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset '
                  'FROM feed WHERE feed.task_id = %(task_id)s AND feed.number > %(number)s '
                  'ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
- 'drop_change': 'DELETE FROM feed WHERE feed.number = %(number)s',
+ 'drop_change': 'DELETE FROM feed WHERE feed.task_id = %(task_id)s AND feed.number = '
+                '%(number)s',
  'drop_whole_feed': 'DELETE FROM feed',
  'drop_feed': 'DELETE FROM feed WHERE feed.task_id = %(task_id)s',
  'feed_length': 'SELECT count(*) AS count_1 FROM feed WHERE feed.task_id = %(task_id)s',

@@ -115,7 +115,7 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset '
                  'FROM feed WHERE feed.task_id = :task_id AND feed.number > :number ORDER BY '
                  'feed.number LIMIT :limit OFFSET 0',
- 'drop_change': 'DELETE FROM feed WHERE feed.number = :number',
+ 'drop_change': 'DELETE FROM feed WHERE feed.task_id = :task_id AND feed.number = :number',
  'drop_whole_feed': 'DELETE FROM feed',
  'drop_feed': 'DELETE FROM feed WHERE feed.task_id = :task_id',
  'feed_length': 'SELECT count(*) AS count_1 FROM feed WHERE feed.task_id = :task_id',

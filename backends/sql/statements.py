@@ -168,7 +168,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "add_change": _add_change(flavour),
         "changes": _feed_page(feed.c.number > bindparam("number")),
         "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
-        "drop_change": delete(feed).where(_is(feed, "number")),
+        "drop_change": delete(feed).where(_is(feed, "task_id"), _is(feed, "number")),
         "drop_whole_feed": delete(feed),
         "drop_feed": delete(feed).where(_is(feed, "task_id")),
         "feed_length": select(func.count()).select_from(feed).where(_is(feed, "task_id")),

@@ -417,7 +417,7 @@ class Writing:
                 break
             surplus -= 1
             floor = number
-            self.execute("drop_change", number=number)
+            self.execute("drop_change", task_id=self.task_id, number=number)
             self.task.expired_before = max(created, self.task.expired_before or created)
         if floor:
             expired = self.task.expired_before

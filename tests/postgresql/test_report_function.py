@@ -9,6 +9,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from backends.sql.postgresql.report_function import CALL, CREATE
+from backends.sql.rows import codec
 from contract_tests import build
 from registry_api import (
     Kind,
@@ -236,3 +238,11 @@ def test_both_ways_give_the_same_registry(store, done, tmp_path, server, databas
     finally:
         server.drop_database(name)
     assert 50 < len([answer for answer in done if answer]) < 200
+
+
+def test_it_takes_every_column_of_a_report():
+    """A column that is added to the records is added to the function, or it would be left empty."""
+    columns = set(codec(Kind.PROGRESS).columns) - {"foreign"}  # such a report goes the other way
+    for column in columns:
+        assert f"p_{column} => %({column})s" in CALL
+        assert CREATE.count(f"p_{column}") >= 3  # as a parameter, and in both tables
