@@ -140,13 +140,18 @@ class StepContext:
             f"{_name(s)}: a late write after the cut-over, kept: {s.kept}" for s in found
         ]
 
-    def complete_logs(self, left: RegistryStore, fenced_at: datetime | None) -> None:
+    def complete_logs(
+        self, open_left: Callable[[], RegistryStore], fenced_at: datetime | None
+    ) -> None:
         """Write the log lines of what was committed to the store that was left, until it was
         fenced: other hosts that shared it kept no logs for this workspace.
+
+        Best effort: the store that was left may be down by now. ``reconcile`` writes them too.
         """
-        logged = self.logged_writer()
-        if is_shared(left) and provides(logged, _KeepsLines):
-            logged.write_missing(fenced_at or datetime.fromisoformat(self.record().at))
+        with self._best_effort():
+            logged = self.logged_writer()
+            if provides(logged, _KeepsLines) and is_shared(open_left()):
+                logged.write_missing(fenced_at or datetime.fromisoformat(self.record().at))
 
     def retire(self, archive: str | None, *, at_once: bool = False) -> None:
         """Remove what was archived; nothing to do if None (a workspace created in phase 4).

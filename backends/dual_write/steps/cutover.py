@@ -60,4 +60,4 @@ class CutOver(Sync):
 
     def clean_up(self, record: PhaseRecord) -> None:
         """See Step.clean_up."""
-        self.context.complete_logs(self.context.source, self.fenced_at)
+        self.context.complete_logs(lambda: self.context.source, self.fenced_at)

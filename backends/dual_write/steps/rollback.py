@@ -109,7 +109,7 @@ class Rollback(BaseStep):
 
     def clean_up(self, record: PhaseRecord) -> None:
         """See Step.clean_up."""
-        self.context.complete_logs(self.context.replicator.target, self.fenced_at)
+        self.context.complete_logs(lambda: self.context.replicator.target, self.fenced_at)
 
 
 def target_heads(target: RegistryStore) -> dict[str, Head]:
