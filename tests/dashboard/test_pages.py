@@ -200,5 +200,5 @@ def test_pages_are_small_and_whole_without_a_script(served):
 def test_the_schema_names_every_route(served):
     """The OpenAPI schema has every API route; the HTML pages are not in it."""
     paths = json.loads(served.get("/openapi.json").text)["paths"]
-    assert len(paths) == 23
+    assert len(paths) == 24
     assert [p for p in paths if not p.startswith("/api/")] == ["/metrics"]
