@@ -33,7 +33,7 @@ from registry_api.renamed import renamed
 
 __all__ = ["CONTRACT_VERSION", "Capability", "RegistryStore", "StoreInfo"]
 
-CONTRACT_VERSION = "1.0"
+CONTRACT_VERSION = "1.1"
 
 
 class Capability(StrEnum):

@@ -130,14 +130,13 @@ class LoggedStore(StoreWrapper):
 
         Nobody may be about to write one of them any more.
         """
-        return sum(
-            self._append(record, _UNKNOWN)
-            for task in all_tasks(self.inner, TaskQuery())
-            for kind in HISTORIES
-            for record in self._missing(
-                task.task_id, kind, self._inbox(task.task_id, kind)[1], before=before
-            )
-        )
+        written = 0
+        for task in all_tasks(self.inner, TaskQuery()):
+            for kind in HISTORIES:
+                logged = {record_key(record) for record in self._logged(task.task_id, kind)}
+                missing = self._missing(task.task_id, kind, logged, before=before)
+                written += sum(self._append(record, _UNKNOWN) for record in missing)
+        return written
 
     def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
         """Return the records that only the logs have, and all ids in the logs."""

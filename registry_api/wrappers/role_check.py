@@ -40,7 +40,7 @@ class _WriterOnly(StoreWrapper):
         self._due = 0.0
 
     def around(self, op: str, call: Callable[[], T]) -> T:
-        if op != "commit" and time.monotonic() >= self._due:
+        if time.monotonic() >= self._due:
             check_commit(self._stamps.read_stamp(ROLE))
             self._due = time.monotonic() + AGE
         return call()
