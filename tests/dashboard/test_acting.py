@@ -155,6 +155,9 @@ def test_a_move_is_completed_from_the_page(tmp_path):
         assert job["answer"]["next_step"] == "registry-backend switch 4"
         act(served, "switch", {"to": 4})
         assert "Complete the move" in served.get("/migration").text
+        name, job = act(served, "complete", {"epoch": 1})  # of a page that is out of date
+        assert (name, job["answer"]["code"]) == ("failed", "preflight")
+        assert phase_of(tmp_path) == 4
         name, job = act(served, "complete", {})
         assert name == "done", job["answer"]
         assert "b.sqlite3 is the store of this workspace" in job["answer"]["notes"][0]
