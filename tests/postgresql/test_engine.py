@@ -537,6 +537,17 @@ def test_any_severity_is_kept(store):
     assert [f.severity for f in found] == [severity]
 
 
+def test_a_statement_larger_than_the_socket_takes_is_sent_whole(store):
+    """The answer is not waited for while a part of the statement is still on this side."""
+    with engine_of(store).writing("t") as connection:
+        cursor = connection.execute(
+            "CREATE TEMPORARY TABLE wide AS SELECT %s AS text", ["x" * 2**26]
+        )
+        connection.answer_within(10)
+        connection.await_answers()
+        assert cursor.rowcount == 1
+
+
 def test_an_archive_takes_as_long_as_it_takes(database, tmp_path):
     """The time limit of statements does not hold for an archive, its removal and its return."""
     with closing(opened(tmp_path, database)) as store:

@@ -7,6 +7,7 @@ import re
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
@@ -88,6 +89,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def await_answers(self) -> None:
         """Wait for the answers to all statements that were sent in a pipeline."""
         if self._pipeline is not None:
+            # `sync` writes what is left once, and then only reads: it would wait for the answer to
+            # a statement of which the socket took only a part.
+            with self.lock:
+                self.wait(generators.send(self.pgconn))
             self._pipeline.sync()
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
