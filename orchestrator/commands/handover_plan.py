@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from itertools import islice
 
+from orchestrator.rules.findings import in_time
 from orchestrator.rules.handovers import HandoverPlan
 from registry_api import (
     Finding,
@@ -34,7 +35,9 @@ def handover_plan(
     found = islice(all_records(store, Kind.FINDING, query), _MOST_FINDINGS)
     return HandoverPlan(
         handover_id=uuid.uuid4().hex,
-        findings=tuple(f for f in found if isinstance(f, Finding)),
+        findings=tuple(
+            f for f in found if isinstance(f, Finding) and in_time(f, snapshot.agent(f.agent_id))
+        ),
         reports=tuple(last_words(store, snapshot)),
     )
 

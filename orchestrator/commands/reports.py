@@ -88,7 +88,10 @@ class ReportCommands:
         severity: findings.Severity,
         data: str = "{}",
     ) -> Finding:
-        """Append a finding; raises AgentNotFound."""
+        """Append a finding.
+
+        Raises AgentNotFound, and AgentEnded if somebody has ended the agent; the finding is kept.
+        """
         finding = Finding(
             task_id=task_id,
             finding_id=uuid.uuid4().hex,
@@ -99,6 +102,12 @@ class ReportCommands:
             message=message,
             data=data,
         )
-        ops = findings.add_finding(self._transactions.only(task_id, agent_id), finding)
+        agent, ops = findings.add_finding(self._transactions.only(task_id, agent_id), finding)
         self._transactions.commit(task_id, ops, expected=None, actor=agent_id)
+        if agent.status in findings.ENDED_BY_OTHERS:
+            raise AgentEnded(
+                f"agent {agent_id} is {agent.status}: the finding is kept, but not passed on",
+                next_step="Stop: an agent that has ended cannot continue",
+                status=str(agent.status),
+            )
         return finding

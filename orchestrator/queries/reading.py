@@ -35,6 +35,7 @@ from orchestrator.queries.answers import (
 )
 from orchestrator.rules import context
 from orchestrator.rules.draft import Draft, extra_of
+from orchestrator.rules.findings import in_time
 from orchestrator.rules.guidance import next_step
 from orchestrator.rules.phases import DONE, all_done
 from orchestrator.rules.reviews import critiques
@@ -299,7 +300,11 @@ class Reading:
         newest = islice(all_records(self._store, Kind.FINDING, query), 200)
         found = context.accumulate(
             snapshot,
-            [f for f in newest if isinstance(f, Finding)],
+            [
+                f
+                for f in newest
+                if isinstance(f, Finding) and in_time(f, snapshot.agent(f.agent_id))
+            ],
             max_tokens=max_tokens,
             phase_index=phase_index,
         )

@@ -407,6 +407,27 @@ def test_a_report_that_meets_a_kill_is_kept(opened, monkeypatch):
     assert (entry.message, play.agent(agent).status) == ("did it", AgentStatus.TERMINATED)
 
 
+def test_what_is_found_after_a_kill_is_kept_but_not_passed_on(play):
+    """A killed agent that runs on is told to stop; no other agent acts on what it finds."""
+    play.create("first", "second")
+    killed, other = play.deploy("killed"), play.deploy("other")
+    play.add_finding(killed, "before the kill", severity=Severity.HIGH)
+    play.service.kill(play.task_id, killed, "wrong way")
+    with pytest.raises(errors.AgentEnded, match="the finding is kept") as refused:
+        play.add_finding(killed, "after the kill", severity=Severity.HIGH)
+    assert refused.value.next_step.startswith("Stop")
+    play.done(other)
+    play.add_finding(other, "after the report", severity=Severity.HIGH)
+    listed = play.reading.findings(play.task_id).findings
+    assert [f.message for f in listed] == ["after the report", "after the kill", "before the kill"]
+    play.approve()
+    (handover,) = play.now.handovers
+    for passed_on in (play.reading.context(play.task_id).text, str(handover)):
+        assert "before the kill" in passed_on
+        assert "after the report" in passed_on
+        assert "after the kill" not in passed_on
+
+
 def called(play, tool, **arguments):
     async def run():
         async with Client(build_server(play.service)) as client:
