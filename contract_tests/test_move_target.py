@@ -232,7 +232,7 @@ def test_an_append_that_came_with_the_whole_task_is_no_error(
     other = replace(finding, message="another")
     forged = new_changeset("t", [Put(build.agent("t", "x")), Put(other)], expected=None)
     with pytest.raises(errors.RecordExists):
-        into(store).apply(replace(change, changeset=forged, digest="0"))
+        into(store).apply(replace(change, changeset=forged, digest="0", chain=""))
     assert store.load("t") == snapshot
     into(store).apply(change)
     assert_equal(source, store)

@@ -17,6 +17,8 @@ Semantics, each checked by ``contract_tests``:
 10. With PERSISTENT, what ``commit`` returned survives ``kill -9``; with DURABLE, power loss too.
 11. Ids: letters, digits, ``._-``, no leading dot, at most 128; case counts.
 12. Agents are keyed by (task, agent).
+13. A chain stands for all changes of a task up to a revision (``records.next_chain``); it is equal
+    in every store that applied the same changes. A store of contract 1.0 has none.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class StoreInfo:
     contract_version: str = CONTRACT_VERSION
     capabilities: frozenset[Capability] = frozenset()
     limits: Limits = field(default_factory=Limits)
+    schema: str = ""  # the version of its tables, if it has tables
 
 
 class RegistryStore(Protocol):

@@ -85,7 +85,7 @@ def compare_task(
             mine, other = _both(replicator, task_id, catch_up=catch_up)
         except TaskNotFound:
             return 0, []
-        if other is not None and mine.position == other.position:
+        if other is not None and mine.is_level(other):
             return _compare(source, target, mine, other)
         still = source.head(task_id)
         if mine.position == still.position:
@@ -108,8 +108,9 @@ def _both(
     for five tasks with eight writers, each sync 10 ms.)
     """
     mine, other = replicator.source.load(task_id), _found(replicator.target, task_id)
-    if catch_up and (other is None or mine.position != other.position):
-        replicator.catch_up(task_id, upto=Head(lineage=mine.lineage, revision=mine.revision))
+    if catch_up and (other is None or not mine.is_level(other)):
+        upto = Head(lineage=mine.lineage, revision=mine.revision, chain=mine.chain)
+        replicator.catch_up(task_id, upto=upto)
         other = _found(replicator.target, task_id)
     return mine, other
 
@@ -137,7 +138,7 @@ def compare_tail(replicator: Replicator, task_id: str, since: Head) -> tuple[Hea
             gone = Mismatch(task_id=task_id, pointer="", source="present", target=None)
             return since, [gone]
         other = found
-        if mine.position == other.position:
+        if mine.is_level(other):
             break
     out = list(_differences(mine, other))
     cursor, number = replicator.cursor(task_id, since.number), since.number
@@ -155,7 +156,8 @@ def compare_tail(replicator: Replicator, task_id: str, since: Head) -> tuple[Hea
         if len(upto) < _MOST:
             break
         cursor = page[-1].cursor
-    return Head(lineage=mine.lineage, revision=mine.revision, number=number), out
+    head = Head(lineage=mine.lineage, revision=mine.revision, number=number, chain=mine.chain)
+    return head, out
 
 
 def _compare(

@@ -23,6 +23,7 @@ from registry_api.records import (
     ProgressEntry,
     Put,
     RecordQuery,
+    may_be_same,
     record_key,
 )
 from registry_api.store import RegistryStore
@@ -109,7 +110,7 @@ class Replicator:
         if self.prove(task_id):
             return None
         source, position = self.source.head(task_id), self.target.head(task_id)
-        if position.position == source.position:
+        if position.is_level(source):
             return ()
         lag = source.revision - position.revision
         if position.lineage not in {"", source.lineage} or not 0 < lag <= _PAGE:
@@ -152,10 +153,10 @@ class Replicator:
         forked = self.prove(task_id)
         source = upto or self.source.head(task_id)
         position = self.target.head(task_id)
-        if forked:
+        if forked or self._is_other_history(task_id, source, position):
             self._refill(task_id)
             return True
-        if position.position == source.position:
+        if position.is_level(source):
             return False
         if source.revision == 0:
             return False
@@ -175,11 +176,22 @@ class Replicator:
 
     # -- forked histories ----------------------------------------------------------------------
 
+    def _is_other_history(self, task_id: str, source: Head, position: Head) -> bool:
+        """Return whether the target shows a fork by its position alone: at the source's revision
+        with another chain, or ahead of the source, which a replica never is.
+        """
+        if not position.revision or position.lineage != source.lineage:
+            return False
+        if position.revision > source.revision:  # or the source was written to since it was read
+            return position.revision > self.source.head(task_id).revision
+        return position.revision == source.revision and not position.is_level(source)
+
     def prove(self, task_id: str) -> bool:
         """Return whether the target's history of a task differs from the source's (a fork).
 
         That happens when one of the two was restored from a backup and written to again. Checked
-        once per process and task, because both may have the same revision.
+        once per process and task, because both may have the same revision and a store of contract
+        1.0 has no chain; later forks show by their chain, or as a gap.
         """
         if task_id in self._proved:
             return False
@@ -190,7 +202,9 @@ class Replicator:
         return False
 
     def _is_fork(self, task_id: str, position: Head) -> bool:
-        """Compare the change at the replication position: its id and digest in both stores."""
+        """Compare the change at the replication position in both stores: its chain, or where one
+        has none its id and digest.
+        """
         source = self.source.head(task_id)  # read after the position: never behind it
         if not position.revision or source.lineage != position.lineage:
             return False
@@ -206,6 +220,8 @@ class Replicator:
             return False
         if mine[0].cursor.number != position.number:
             return mine[0].revision <= position.revision
+        if not may_be_same(mine[0].chain, position.chain):
+            return True
         return _identity(mine[0]) != _identity(theirs[0])
 
     def _refill(self, task_id: str) -> None:
@@ -273,7 +289,7 @@ class Replicator:
                 source, position = self.source.head(task_id), self.target.head(task_id)
             except TaskNotFound:
                 continue
-            level = source.position == position.position
+            level = source.is_level(position)
             if not level or self.prove(task_id):
                 out.append(task_id)
         return out

@@ -285,6 +285,7 @@ class DualWriteStore:
                 revision=commit.revision,
                 changeset=change.changeset,
                 digest=change.digest,
+                chain=commit.chain,
             )
         )
         self._count("mirrored")
@@ -309,7 +310,7 @@ class DualWriteStore:
                     found = replicator.target.load(task_id, only=only)
                 except TaskNotFound:
                     found = None
-                level = found and found.position == head.position
+                level = found and found.is_level(head)
                 if found and level and not replicator.prove(task_id):
                     if self._is_sampled():
                         self._compared("load", found, lambda s: s.load(task_id, only=only), task_id)
@@ -381,7 +382,7 @@ class DualWriteStore:
         heads = list(self.heads(task_id))
         for name, head in heads:
             position = replicator.target.head(name)
-            level = position.position == head.position
+            level = position.is_level(head)
             if not level or replicator.prove(name):
                 self._count("healed", replicator.catch_up(name))
                 position = replicator.target.head(name)

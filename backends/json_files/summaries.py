@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from backends.json_files.journal.state import Stand
+from backends.json_files.journal.state import Stand, head_of
 from backends.json_files.tasks import Tasks
 from registry_api.records import (
     AgentStatus,
@@ -69,7 +69,7 @@ class Summaries:
 def _line(stand: Stand) -> _Line:
     snapshot = snapshot_of(stand)
     return _Line(
-        Head(lineage=stand.lineage, revision=stand.revision, number=stand.number),
+        head_of(stand),
         snapshot.summary(),
         Counter(a.status for a in snapshot.agents),
         {
@@ -85,4 +85,6 @@ def _line(stand: Stand) -> _Line:
 
 def snapshot_of(stand: Stand, only: Refs | None = None) -> TaskSnapshot:
     """Return a task's snapshot, ``only`` of some records."""
-    return stand.state.snapshot(stand.lineage, stand.revision, stand.updated_at, only=only)
+    return stand.state.snapshot(
+        stand.lineage, stand.revision, stand.updated_at, only=only, chain=stand.chain
+    )

@@ -59,6 +59,7 @@ from registry_api.records import (
     check_limit,
     check_query,
     commit_of,
+    next_chain,
     record_key,
     validate_changeset,
 )
@@ -80,10 +81,13 @@ class _Held:
     feed: list[Change] = field(default_factory=list)
     floor: int = 0
     expired_before: datetime | None = None
+    chain: str = ""
 
     def snapshot(self, only: Refs | None = None) -> TaskSnapshot:
         assert self.updated_at is not None
-        return self.state.snapshot(self.lineage, self.revision, self.updated_at, only=only)
+        return self.state.snapshot(
+            self.lineage, self.revision, self.updated_at, only=only, chain=self.chain
+        )
 
 
 @hookimpl
@@ -120,7 +124,9 @@ class MemoryStore:
             if held is None:
                 return Head()
             number = held.feed[-1].cursor.number if held.feed else held.floor
-            return Head(lineage=held.lineage, revision=held.revision, number=number)
+            return Head(
+                lineage=held.lineage, revision=held.revision, number=number, chain=held.chain
+            )
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
@@ -148,6 +154,7 @@ class MemoryStore:
                     revision=revision + 1,
                     changeset=changeset,
                     digest=digest,
+                    chain=next_chain(held.chain if held else "", revision + 1, digest),
                 )
             )
 
@@ -172,7 +179,7 @@ class MemoryStore:
                 fresh[KINDS[type(op.record)], record_key(op.record)] = op.record
         held.state = state
         held.histories |= fresh
-        held.revision, held.lineage = change.revision, change.lineage
+        held.revision, held.lineage, held.chain = change.revision, change.lineage, change.chain
         held.updated_at = changeset.at
         held.feed.append(change)
         self._tasks[changeset.task_id] = held
@@ -269,7 +276,10 @@ class MemoryStore:
                 if before is not None:
                     return before
             check_next(
-                change, lineage=held.lineage if held else "", revision=held.revision if held else 0
+                change,
+                lineage=held.lineage if held else "",
+                revision=held.revision if held else 0,
+                chain=held.chain if held else "",
             )
             if change.cursor.number <= self._number and self._feed_id != change.cursor.feed_id:
                 raise own_changes()
@@ -280,15 +290,18 @@ class MemoryStore:
         """See MoveTarget.apply_all."""
         with self._locked():
             check_replication(self._stamps.get(ROLE))
-            reached: dict[str, int] = {}
+            reached: dict[str, tuple[int, str]] = {}
             for change in changes:
                 task_id = change.changeset.task_id
                 held = self._tasks.get(task_id)
-                stands = reached.get(task_id, held.revision if held else 0)
+                at = (held.revision, held.chain) if held else (0, "")
+                stands, chain = reached.get(task_id, at)
                 other = held is not None and held.lineage != change.lineage
                 if other or change.revision > stands:
-                    check_next(change, lineage=held.lineage if held else "", revision=stands)
-                reached[task_id] = max(stands, change.revision)
+                    lineage = held.lineage if held else ""
+                    check_next(change, lineage=lineage, revision=stands, chain=chain)
+                    stands, chain = change.revision, change.chain
+                reached[task_id] = stands, chain
             for change in changes:
                 self.apply(change)
 
@@ -322,6 +335,7 @@ class MemoryStore:
                 list(feed),
                 max(floor, held.floor if held else 0),
                 expired,
+                snapshot.chain,
             )
             if feed:
                 self._feed_id = feed[-1].cursor.feed_id

@@ -15,6 +15,7 @@ class Engine(Protocol):
     """The connections and transactions of one database."""
 
     location: str  # without credentials
+    schema: str  # the version of the tables
 
     # Whether statements are sent without waiting for their answers. Then an answer that is not read
     # at once must be read later from the result, of which each statement has its own.

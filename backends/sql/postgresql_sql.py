@@ -5,38 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SELECT max(feed.number) AS max_1 FROM feed '
-         'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor FROM tasks WHERE '
-         'tasks.task_id = %(task_id)s',
- 'positions': 'SELECT tasks.task_id, tasks.lineage, tasks.revision FROM tasks',
+         'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor, tasks.chain FROM '
+         'tasks WHERE tasks.task_id = %(task_id)s',
+ 'positions': 'SELECT tasks.task_id, tasks.lineage, tasks.revision, tasks.chain FROM tasks',
  'task_state': 'SELECT tasks.lineage, tasks.revision, tasks.status, tasks.recorded_status, '
-               'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before, (SELECT '
-               "meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, (SELECT "
-               "meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, (SELECT "
-               "meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, (SELECT "
-               "meta.value FROM meta WHERE meta.name = 'stamp.role') AS anon_4, (SELECT "
-               'max(feed.number) AS max_1 FROM feed) AS anon_5, (SELECT CASE WHEN is_called '
-               'THEN last_value ELSE 0 END FROM feed_number) FROM tasks WHERE tasks.task_id = '
-               '%(task_id)s',
+               'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before, '
+               "tasks.chain, (SELECT meta.value FROM meta WHERE meta.name = 'feed_id') AS "
+               "anon_1, (SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS "
+               "anon_2, (SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS "
+               "anon_3, (SELECT meta.value FROM meta WHERE meta.name = 'stamp.role') AS "
+               'anon_4, (SELECT max(feed.number) AS max_1 FROM feed) AS anon_5, (SELECT CASE '
+               'WHEN is_called THEN last_value ELSE 0 END FROM feed_number) FROM tasks WHERE '
+               'tasks.task_id = %(task_id)s',
  'put_task': 'INSERT INTO tasks (task_id, description, recorded_status, created_at, priority, '
              'workspace, workspace_base, client_cwd, current_phase_index, max_agents, '
              'max_concurrent, max_depth, context, extra, lineage, revision, updated_at, '
-             'status, phases, agents, active_agents, feed_floor, expired_before) VALUES '
+             'status, phases, agents, active_agents, feed_floor, expired_before, chain) VALUES '
              '(%(task_id)s, %(description)s, %(recorded_status)s, %(created_at)s, '
              '%(priority)s, %(workspace)s, %(workspace_base)s, %(client_cwd)s, '
              '%(current_phase_index)s, %(max_agents)s, %(max_concurrent)s, %(max_depth)s, '
              '%(context)s, %(extra)s, %(lineage)s, %(revision)s, %(updated_at)s, %(status)s, '
-             '%(phases)s, %(agents)s, %(active_agents)s, %(feed_floor)s, %(expired_before)s) '
-             'ON CONFLICT (task_id) DO UPDATE SET description = excluded.description, '
-             'recorded_status = excluded.recorded_status, created_at = excluded.created_at, '
-             'priority = excluded.priority, workspace = excluded.workspace, workspace_base = '
-             'excluded.workspace_base, client_cwd = excluded.client_cwd, current_phase_index = '
-             'excluded.current_phase_index, max_agents = excluded.max_agents, max_concurrent = '
-             'excluded.max_concurrent, max_depth = excluded.max_depth, context = '
-             'excluded.context, extra = excluded.extra, lineage = excluded.lineage, revision = '
-             'excluded.revision, updated_at = excluded.updated_at, status = excluded.status, '
-             'phases = excluded.phases, agents = excluded.agents, active_agents = '
+             '%(phases)s, %(agents)s, %(active_agents)s, %(feed_floor)s, %(expired_before)s, '
+             '%(chain)s) ON CONFLICT (task_id) DO UPDATE SET description = '
+             'excluded.description, recorded_status = excluded.recorded_status, created_at = '
+             'excluded.created_at, priority = excluded.priority, workspace = '
+             'excluded.workspace, workspace_base = excluded.workspace_base, client_cwd = '
+             'excluded.client_cwd, current_phase_index = excluded.current_phase_index, '
+             'max_agents = excluded.max_agents, max_concurrent = excluded.max_concurrent, '
+             'max_depth = excluded.max_depth, context = excluded.context, extra = '
+             'excluded.extra, lineage = excluded.lineage, revision = excluded.revision, '
+             'updated_at = excluded.updated_at, status = excluded.status, phases = '
+             'excluded.phases, agents = excluded.agents, active_agents = '
              'excluded.active_agents, feed_floor = excluded.feed_floor, expired_before = '
-             'excluded.expired_before',
+             'excluded.expired_before, chain = excluded.chain',
  'set_task': 'UPDATE tasks SET description=%(description)s, '
              'recorded_status=%(recorded_status)s, created_at=%(created_at)s, '
              'priority=%(priority)s, workspace=%(workspace)s, '
@@ -46,9 +47,10 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
              'extra=%(extra)s WHERE tasks.task_id = %(of_task)s',
  'advance': 'UPDATE tasks SET revision=%(revision)s, updated_at=%(updated_at)s, '
             'status=%(status)s, phases=%(phases)s, agents=%(agents)s, '
-            'active_agents=%(active_agents)s WHERE tasks.task_id = %(of_task)s',
- 'advance_alone': 'UPDATE tasks SET revision=%(revision)s, updated_at=%(updated_at)s WHERE '
-                  'tasks.task_id = %(of_task)s',
+            'active_agents=%(active_agents)s, chain=%(chain)s WHERE tasks.task_id = '
+            '%(of_task)s',
+ 'advance_alone': 'UPDATE tasks SET revision=%(revision)s, updated_at=%(updated_at)s, '
+                  'chain=%(chain)s WHERE tasks.task_id = %(of_task)s',
  'set_expired': 'UPDATE tasks SET feed_floor=%(feed_floor)s, expired_before=%(expired_before)s '
                 'WHERE tasks.task_id = %(of_task)s',
  'oldest_changes': 'SELECT feed.number, feed.changeset_id, feed.at FROM feed WHERE '
@@ -59,8 +61,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                   'tasks.created_at, tasks.priority, tasks.workspace, tasks.workspace_base, '
                   'tasks.client_cwd, tasks.current_phase_index, tasks.max_agents, '
                   'tasks.max_concurrent, tasks.max_depth, tasks.context, tasks.extra, '
-                  'tasks.lineage, tasks.revision, tasks.updated_at FROM tasks WHERE '
-                  'tasks.task_id = %(task_id)s',
+                  'tasks.lineage, tasks.revision, tasks.updated_at, tasks.chain FROM tasks '
+                  'WHERE tasks.task_id = %(task_id)s',
  'agent_statuses': 'SELECT DISTINCT agents.status FROM agents WHERE agents.task_id = '
                    '%(task_id)s',
  'count_agent_statuses': 'SELECT agents.status, count(*) AS count_1 FROM agents WHERE '
@@ -104,8 +106,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                 'agent_progress_latest.extra FROM agent_progress_latest WHERE '
                 'agent_progress_latest.task_id = %(task_id)s ORDER BY '
                 'agent_progress_latest.agent_id',
- 'replayed': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest FROM feed WHERE '
-             'feed.task_id = %(task_id)s AND feed.changeset_id = %(changeset_id)s',
+ 'replayed': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain FROM '
+             'feed WHERE feed.task_id = %(task_id)s AND feed.changeset_id = %(changeset_id)s',
  'feed_state': "SELECT (SELECT meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, "
@@ -114,15 +116,16 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                'is_called THEN last_value ELSE 0 END FROM feed_number)',
  'task_floor': 'SELECT tasks.feed_floor FROM tasks WHERE tasks.task_id = %(task_id)s',
  'add_change': 'INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, '
-               "at, changeset) VALUES (coalesce(%(number)s, nextval('feed_number')), "
+               "at, changeset, chain) VALUES (coalesce(%(number)s, nextval('feed_number')), "
                '%(task_id)s, %(lineage)s, %(revision)s, %(changeset_id)s, %(digest)s, %(at)s, '
-               '%(changeset)s) ON CONFLICT (task_id, changeset_id) DO NOTHING RETURNING '
-               'feed.number',
- 'changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset FROM '
-            'feed WHERE feed.number > %(number)s ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
- 'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset '
-                 'FROM feed WHERE feed.task_id = %(task_id)s AND feed.number > %(number)s '
-                 'ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
+               '%(changeset)s, %(chain)s) ON CONFLICT (task_id, changeset_id) DO NOTHING '
+               'RETURNING feed.number',
+ 'changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain, '
+            'feed.changeset FROM feed WHERE feed.number > %(number)s ORDER BY feed.number '
+            'LIMIT %(limit)s OFFSET 0',
+ 'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain, '
+                 'feed.changeset FROM feed WHERE feed.task_id = %(task_id)s AND feed.number > '
+                 '%(number)s ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
  'drop_change': 'DELETE FROM feed WHERE feed.task_id = %(task_id)s AND feed.number = '
                 '%(number)s',
  'drop_whole_feed': 'DELETE FROM feed',
@@ -499,7 +502,8 @@ DDL: list[str] = ['CREATE SEQUENCE feed_number AS BIGINT',
  'CREATE TABLE feed ( number BIGINT NOT NULL, task_id TEXT COLLATE "C" NOT NULL, lineage TEXT '
  'COLLATE "C" NOT NULL, revision BIGINT NOT NULL, changeset_id TEXT COLLATE "C" NOT NULL, '
  'digest TEXT COLLATE "C" NOT NULL, at TEXT COLLATE "C" NOT NULL, changeset TEXT COLLATE "C" '
- 'NOT NULL, PRIMARY KEY (number), UNIQUE (task_id, changeset_id) )',
+ 'NOT NULL, chain TEXT COLLATE "C" DEFAULT \'\' NOT NULL, PRIMARY KEY (number), UNIQUE '
+ '(task_id, changeset_id) )',
  'CREATE INDEX idx_feed_task ON feed (task_id, number)',
  'CREATE TABLE findings ( task_id TEXT COLLATE "C" NOT NULL, finding_id TEXT COLLATE "C" NOT '
  'NULL, agent_id TEXT COLLATE "C" NOT NULL, timestamp TEXT COLLATE "C" NOT NULL, finding_type '
@@ -547,7 +551,8 @@ DDL: list[str] = ['CREATE SEQUENCE feed_number AS BIGINT',
  'COLLATE "C" NOT NULL, lineage TEXT COLLATE "C" NOT NULL, revision BIGINT NOT NULL, '
  'updated_at TEXT COLLATE "C" NOT NULL, status TEXT COLLATE "C" NOT NULL, phases BIGINT NOT '
  'NULL, agents BIGINT NOT NULL, active_agents BIGINT NOT NULL, feed_floor BIGINT NOT NULL, '
- 'expired_before TEXT COLLATE "C", PRIMARY KEY (task_id) )',
+ 'expired_before TEXT COLLATE "C", chain TEXT COLLATE "C" DEFAULT \'\' NOT NULL, PRIMARY KEY '
+ '(task_id) )',
  'CREATE INDEX idx_tasks_created ON tasks (created_at, task_id)',
  'CREATE INDEX idx_tasks_status ON tasks (status, created_at, task_id)',
  'CREATE TABLE verdicts ( task_id TEXT COLLATE "C" NOT NULL, verdict_id TEXT COLLATE "C" NOT '

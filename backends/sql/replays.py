@@ -14,7 +14,7 @@ def find_replay(execute: Execute, changeset: Changeset, digest: str) -> Commit |
     row = execute("replayed", task_id=changeset.task_id, changeset_id=str(changeset.id)).fetchone()
     if row is None:
         return None
-    number, lineage, revision, known = row
+    number, lineage, revision, known, chain = row
     check_same_content(changeset, digest, known)
     feed = Feed.of(execute("feed_state").fetchone())
     return Commit(
@@ -24,4 +24,5 @@ def find_replay(execute: Execute, changeset: Changeset, digest: str) -> Commit |
         revision=revision,
         cursor=FeedCursor(feed_id=feed.feed_id, number=number),
         replayed=True,
+        chain=chain,
     )

@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 __all__ = ["VERSION", "metadata"]
 
-VERSION = "0001"
+VERSION = "0002"
 metadata = MetaData()
 _SERIAL = BigInteger().with_variant(Integer(), "sqlite")  # in SQLite such a key is the rowid
 # PostgreSQL compares bytes, as the other stores do, only with this collation.
@@ -26,6 +26,11 @@ _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 def _text(name: str, *, null: bool = False) -> Column[str]:
     return Column(name, _TEXT, nullable=null)
+
+
+def _chain() -> Column[str]:
+    """Empty, also where a program that knows no chains has inserted the row."""
+    return Column("chain", _TEXT, nullable=False, server_default="")
 
 
 def _int(name: str, *, null: bool = False) -> Column[int]:
@@ -58,6 +63,7 @@ tasks = Table(
     _int("active_agents"),
     _int("feed_floor"),
     _text("expired_before", null=True),
+    _chain(),
     PrimaryKeyConstraint("task_id"),
     Index("idx_tasks_created", "created_at", "task_id"),
     Index("idx_tasks_status", "status", "created_at", "task_id"),
@@ -235,6 +241,7 @@ feed = Table(
     _text("digest"),
     _text("at"),
     _text("changeset"),
+    _chain(),
     PrimaryKeyConstraint("number"),
     UniqueConstraint("task_id", "changeset_id"),
     Index("idx_feed_task", "task_id", "number"),

@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SELECT max(feed.number) AS max_1 FROM feed '
-         'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor FROM tasks WHERE '
-         'tasks.task_id = :task_id',
- 'positions': 'SELECT tasks.task_id, tasks.lineage, tasks.revision FROM tasks',
+         'WHERE feed.task_id = tasks.task_id) AS anon_1, tasks.feed_floor, tasks.chain FROM '
+         'tasks WHERE tasks.task_id = :task_id',
+ 'positions': 'SELECT tasks.task_id, tasks.lineage, tasks.revision, tasks.chain FROM tasks',
  'task_state': 'SELECT tasks.lineage, tasks.revision, tasks.status, tasks.recorded_status, '
-               'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before, (SELECT '
-               "meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, (SELECT "
-               "meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, (SELECT "
-               "meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, (SELECT "
-               "meta.value FROM meta WHERE meta.name = 'stamp.role') AS anon_4, (SELECT "
-               'max(feed.number) AS max_1 FROM feed) AS anon_5, NULL FROM tasks WHERE '
-               'tasks.task_id = :task_id',
+               'tasks.phases, tasks.agents, tasks.active_agents, tasks.expired_before, '
+               "tasks.chain, (SELECT meta.value FROM meta WHERE meta.name = 'feed_id') AS "
+               "anon_1, (SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS "
+               "anon_2, (SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS "
+               "anon_3, (SELECT meta.value FROM meta WHERE meta.name = 'stamp.role') AS "
+               'anon_4, (SELECT max(feed.number) AS max_1 FROM feed) AS anon_5, NULL FROM '
+               'tasks WHERE tasks.task_id = :task_id',
  'put_task': 'INSERT INTO tasks (task_id, description, recorded_status, created_at, priority, '
              'workspace, workspace_base, client_cwd, current_phase_index, max_agents, '
              'max_concurrent, max_depth, context, extra, lineage, revision, updated_at, '
-             'status, phases, agents, active_agents, feed_floor, expired_before) VALUES '
+             'status, phases, agents, active_agents, feed_floor, expired_before, chain) VALUES '
              '(:task_id, :description, :recorded_status, :created_at, :priority, :workspace, '
              ':workspace_base, :client_cwd, :current_phase_index, :max_agents, '
              ':max_concurrent, :max_depth, :context, :extra, :lineage, :revision, :updated_at, '
-             ':status, :phases, :agents, :active_agents, :feed_floor, :expired_before) ON '
-             'CONFLICT (task_id) DO UPDATE SET description = excluded.description, '
+             ':status, :phases, :agents, :active_agents, :feed_floor, :expired_before, :chain) '
+             'ON CONFLICT (task_id) DO UPDATE SET description = excluded.description, '
              'recorded_status = excluded.recorded_status, created_at = excluded.created_at, '
              'priority = excluded.priority, workspace = excluded.workspace, workspace_base = '
              'excluded.workspace_base, client_cwd = excluded.client_cwd, current_phase_index = '
@@ -34,7 +34,7 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
              'excluded.revision, updated_at = excluded.updated_at, status = excluded.status, '
              'phases = excluded.phases, agents = excluded.agents, active_agents = '
              'excluded.active_agents, feed_floor = excluded.feed_floor, expired_before = '
-             'excluded.expired_before',
+             'excluded.expired_before, chain = excluded.chain',
  'set_task': 'UPDATE tasks SET description=:description, recorded_status=:recorded_status, '
              'created_at=:created_at, priority=:priority, workspace=:workspace, '
              'workspace_base=:workspace_base, client_cwd=:client_cwd, '
@@ -42,10 +42,10 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
              'max_concurrent=:max_concurrent, max_depth=:max_depth, context=:context, '
              'extra=:extra WHERE tasks.task_id = :of_task',
  'advance': 'UPDATE tasks SET revision=:revision, updated_at=:updated_at, status=:status, '
-            'phases=:phases, agents=:agents, active_agents=:active_agents WHERE tasks.task_id '
-            '= :of_task',
- 'advance_alone': 'UPDATE tasks SET revision=:revision, updated_at=:updated_at WHERE '
-                  'tasks.task_id = :of_task',
+            'phases=:phases, agents=:agents, active_agents=:active_agents, chain=:chain WHERE '
+            'tasks.task_id = :of_task',
+ 'advance_alone': 'UPDATE tasks SET revision=:revision, updated_at=:updated_at, chain=:chain '
+                  'WHERE tasks.task_id = :of_task',
  'set_expired': 'UPDATE tasks SET feed_floor=:feed_floor, expired_before=:expired_before WHERE '
                 'tasks.task_id = :of_task',
  'oldest_changes': 'SELECT feed.number, feed.changeset_id, feed.at FROM feed WHERE '
@@ -56,8 +56,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                   'tasks.created_at, tasks.priority, tasks.workspace, tasks.workspace_base, '
                   'tasks.client_cwd, tasks.current_phase_index, tasks.max_agents, '
                   'tasks.max_concurrent, tasks.max_depth, tasks.context, tasks.extra, '
-                  'tasks.lineage, tasks.revision, tasks.updated_at FROM tasks WHERE '
-                  'tasks.task_id = :task_id',
+                  'tasks.lineage, tasks.revision, tasks.updated_at, tasks.chain FROM tasks '
+                  'WHERE tasks.task_id = :task_id',
  'agent_statuses': 'SELECT DISTINCT agents.status FROM agents WHERE agents.task_id = :task_id',
  'count_agent_statuses': 'SELECT agents.status, count(*) AS count_1 FROM agents WHERE '
                          'agents.task_id = :task_id GROUP BY agents.status',
@@ -99,8 +99,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                 'agent_progress_latest.extra FROM agent_progress_latest WHERE '
                 'agent_progress_latest.task_id = :task_id ORDER BY '
                 'agent_progress_latest.agent_id',
- 'replayed': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest FROM feed WHERE '
-             'feed.task_id = :task_id AND feed.changeset_id = :changeset_id',
+ 'replayed': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain FROM '
+             'feed WHERE feed.task_id = :task_id AND feed.changeset_id = :changeset_id',
  'feed_state': "SELECT (SELECT meta.value FROM meta WHERE meta.name = 'feed_id') AS anon_1, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'feed_floor') AS anon_2, "
                "(SELECT meta.value FROM meta WHERE meta.name = 'last_number') AS anon_3, "
@@ -108,13 +108,15 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                '(SELECT max(feed.number) AS max_1 FROM feed) AS anon_5, NULL',
  'task_floor': 'SELECT tasks.feed_floor FROM tasks WHERE tasks.task_id = :task_id',
  'add_change': 'INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, '
-               'at, changeset) VALUES (:number, :task_id, :lineage, :revision, :changeset_id, '
-               ':digest, :at, :changeset) ON CONFLICT (task_id, changeset_id) DO NOTHING',
- 'changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset FROM '
-            'feed WHERE feed.number > :number ORDER BY feed.number LIMIT :limit OFFSET 0',
- 'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.changeset '
-                 'FROM feed WHERE feed.task_id = :task_id AND feed.number > :number ORDER BY '
-                 'feed.number LIMIT :limit OFFSET 0',
+               'at, changeset, chain) VALUES (:number, :task_id, :lineage, :revision, '
+               ':changeset_id, :digest, :at, :changeset, :chain) ON CONFLICT (task_id, '
+               'changeset_id) DO NOTHING',
+ 'changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain, '
+            'feed.changeset FROM feed WHERE feed.number > :number ORDER BY feed.number LIMIT '
+            ':limit OFFSET 0',
+ 'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain, '
+                 'feed.changeset FROM feed WHERE feed.task_id = :task_id AND feed.number > '
+                 ':number ORDER BY feed.number LIMIT :limit OFFSET 0',
  'drop_change': 'DELETE FROM feed WHERE feed.task_id = :task_id AND feed.number = :number',
  'drop_whole_feed': 'DELETE FROM feed',
  'drop_feed': 'DELETE FROM feed WHERE feed.task_id = :task_id',
@@ -458,7 +460,8 @@ DDL: list[str] = ['CREATE TABLE agent_progress_latest ( task_id TEXT NOT NULL, e
  'KEY (kind, status) ) WITHOUT ROWID',
  'CREATE TABLE feed ( number INTEGER NOT NULL, task_id TEXT NOT NULL, lineage TEXT NOT NULL, '
  'revision BIGINT NOT NULL, changeset_id TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT '
- 'NULL, changeset TEXT NOT NULL, PRIMARY KEY (number), UNIQUE (task_id, changeset_id) )',
+ "NULL, changeset TEXT NOT NULL, chain TEXT DEFAULT '' NOT NULL, PRIMARY KEY (number), UNIQUE "
+ '(task_id, changeset_id) )',
  'CREATE INDEX idx_feed_task ON feed (task_id, number)',
  'CREATE TABLE findings ( task_id TEXT NOT NULL, finding_id TEXT NOT NULL, agent_id TEXT NOT '
  'NULL, timestamp TEXT NOT NULL, finding_type TEXT NOT NULL, severity TEXT NOT NULL, message '
@@ -501,7 +504,7 @@ DDL: list[str] = ['CREATE TABLE agent_progress_latest ( task_id TEXT NOT NULL, e
  'max_depth BIGINT, context TEXT NOT NULL, extra TEXT NOT NULL, lineage TEXT NOT NULL, '
  'revision BIGINT NOT NULL, updated_at TEXT NOT NULL, status TEXT NOT NULL, phases BIGINT NOT '
  'NULL, agents BIGINT NOT NULL, active_agents BIGINT NOT NULL, feed_floor BIGINT NOT NULL, '
- 'expired_before TEXT, PRIMARY KEY (task_id) ) WITHOUT ROWID',
+ "expired_before TEXT, chain TEXT DEFAULT '' NOT NULL, PRIMARY KEY (task_id) ) WITHOUT ROWID",
  'CREATE INDEX idx_tasks_created ON tasks (created_at, task_id)',
  'CREATE INDEX idx_tasks_status ON tasks (status, created_at, task_id)',
  'CREATE TABLE verdicts ( task_id TEXT NOT NULL, verdict_id TEXT NOT NULL, review_id TEXT NOT '

@@ -93,8 +93,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
             .where(feed.c.task_id == tasks.c.task_id)
             .scalar_subquery(),
             tasks.c.feed_floor,
+            tasks.c.chain,
         ).where(_is(tasks, "task_id")),
-        "positions": select(tasks.c.task_id, tasks.c.lineage, tasks.c.revision),
+        "positions": select(tasks.c.task_id, tasks.c.lineage, tasks.c.revision, tasks.c.chain),
         "task_state": select(
             tasks.c.lineage,
             tasks.c.revision,
@@ -104,6 +105,7 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
             tasks.c.agents,
             tasks.c.active_agents,
             tasks.c.expired_before,
+            tasks.c.chain,
             *_feed_state(flavour),
         ).where(_is(tasks, "task_id")),
         "put_task": _upsert(flavour, tasks),
@@ -115,12 +117,20 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         .values(
             {
                 n: bindparam(n)
-                for n in ("revision", "updated_at", "status", "phases", "agents", "active_agents")
+                for n in (
+                    "revision",
+                    "updated_at",
+                    "chain",
+                    "status",
+                    "phases",
+                    "agents",
+                    "active_agents",
+                )
             }
         ),
         "advance_alone": update(tasks)
         .where(_is_as(tasks, task_id="of_task"))
-        .values({n: bindparam(n) for n in ("revision", "updated_at")}),
+        .values({n: bindparam(n) for n in ("revision", "updated_at", "chain")}),
         "set_expired": update(tasks)
         .where(_is_as(tasks, task_id="of_task"))
         .values(feed_floor=bindparam("feed_floor"), expired_before=bindparam("expired_before")),
@@ -131,7 +141,11 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         .offset(literal_column("0")),
         "drop_latest": delete(latest).where(_is(latest, "task_id")),
         "load_task_row": select(
-            *_columns(Kind.TASK), tasks.c.lineage, tasks.c.revision, tasks.c.updated_at
+            *_columns(Kind.TASK),
+            tasks.c.lineage,
+            tasks.c.revision,
+            tasks.c.updated_at,
+            tasks.c.chain,
         ).where(_is(tasks, "task_id")),
         "agent_statuses": select(agents.c.status).distinct().where(_is(agents, "task_id")),
         "count_agent_statuses": select(agents.c.status, func.count())
@@ -160,9 +174,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "load_latest": select(*(latest.c[n] for n in codec(Kind.PROGRESS).columns))
         .where(_is(latest, "task_id"))
         .order_by(latest.c.agent_id),
-        "replayed": select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest).where(
-            _is(feed, "task_id", "changeset_id")
-        ),
+        "replayed": select(
+            feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest, feed.c.chain
+        ).where(_is(feed, "task_id", "changeset_id")),
         "feed_state": select(*_feed_state(flavour)),
         "task_floor": select(tasks.c.feed_floor).where(_is(tasks, "task_id")),
         "add_change": _add_change(flavour),
@@ -247,7 +261,14 @@ def _is_as(table: Table, **names: str) -> ColumnElement[bool]:
 def _feed_page(*where: ColumnElement[bool]) -> Executable:
     feed = schema.feed
     return (
-        select(feed.c.number, feed.c.lineage, feed.c.revision, feed.c.digest, feed.c.changeset)
+        select(
+            feed.c.number,
+            feed.c.lineage,
+            feed.c.revision,
+            feed.c.digest,
+            feed.c.chain,
+            feed.c.changeset,
+        )
         .where(*where)
         .order_by(feed.c.number)
         .limit(bindparam("limit"))

@@ -72,6 +72,7 @@ from registry_api.records import (
     TaskStatus,
     TaskSummary,
     agent_status,
+    chain_of,
     changeset_from,
     check_limit,
     check_query,
@@ -81,6 +82,7 @@ from registry_api.records import (
     dump_changeset,
     is_id,
     make_cursor,
+    next_chain,
     read_cursor,
     stamp,
     unstamp,
@@ -166,7 +168,12 @@ class SqlStore:
         capabilities |= _CAPABILITIES
         if durable:
             capabilities |= {Capability.DURABLE}
-        self.info = StoreInfo(name=name, location=engine.location, capabilities=capabilities)
+        self.info = StoreInfo(
+            name=name,
+            location=engine.location,
+            capabilities=capabilities,
+            schema=engine.schema,
+        )
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -206,7 +213,7 @@ class SqlStore:
                 raise _not_found(task_id)
             (row,) = rows
             parts = {kind: [row for read in some for row in read()] for kind, some in reads.items()}
-        *task, lineage, revision, updated_at = row
+        *task, lineage, revision, updated_at, chain = row
         found: dict[Kind, tuple[Any, ...]] = {
             kind: tuple(map(codec(kind).read, parts.get(kind, ()))) for kind in Kind
         }
@@ -222,6 +229,7 @@ class SqlStore:
             handovers=found[Kind.HANDOVER],
             latest=found[Kind.PROGRESS],
             partial=only is not None,
+            chain=chain_of(chain, revision),
         )
 
     def head(self, task_id: str) -> Head:
@@ -232,7 +240,7 @@ class SqlStore:
             row = execute("head", task_id=task_id).fetchone()
         if row is None:
             return Head()
-        return Head(lineage=row[0], revision=row[1], number=row[2] or row[3])
+        return _head(row)
 
     def commit(self, changeset: Changeset) -> Commit:
         """See RegistryStore.commit."""
@@ -257,6 +265,7 @@ class SqlStore:
                         revision=task.revision + 1,
                         changeset=changeset,
                         digest=digest,
+                        chain=next_chain(task.chain, task.revision + 1, digest),
                     )
                     line = _add_change(execute, change, text, number)
                     writing = self._of_task(execute, changeset.task_id, task)
@@ -301,13 +310,14 @@ class SqlStore:
         )
         if done is None:
             return None
-        lineage, revision, number, feed_id = done
+        lineage, revision, number, feed_id, chain = done
         return Commit(
             task_id=changeset.task_id,
             changeset_id=changeset.id,
             lineage=lineage,
             revision=revision,
             cursor=FeedCursor(feed_id=feed_id, number=number),
+            chain=chain,
         )
 
     def _keeps_young(self, task_id: str, now: datetime) -> bool:
@@ -353,7 +363,7 @@ class SqlStore:
             writing.create(TaskState.created_by(changeset).task, lineage=change.lineage)
         for op in changeset.ops:
             writing.apply(op)
-        writing.finish(revision=change.revision, at=changeset.at)
+        writing.finish(revision=change.revision, chain=change.chain, at=changeset.at)
         now = self._now()
         young = self._keeps_young(changeset.task_id, now)
         few = change.revision <= KEEP_CHANGES or change.revision % TRIM_BATCH
@@ -563,7 +573,7 @@ class SqlStore:
         feed = task.feed or self._feed(execute)
         check_replication(feed.role)
         try:
-            check_next(change, lineage=task.lineage, revision=task.revision)
+            check_next(change, lineage=task.lineage, revision=task.revision, chain=task.chain)
         except NotNext:
             before = self._find_replay(execute, changeset, change.digest)
             if before is None:
@@ -629,7 +639,7 @@ class SqlStore:
             self._clear(execute, writing)
             writing.create(snapshot.task, lineage=snapshot.lineage)
             writing.fill(snapshot, histories)
-            writing.finish(revision=snapshot.revision, at=snapshot.updated_at)
+            writing.finish(revision=snapshot.revision, chain=snapshot.chain, at=snapshot.updated_at)
             for change in feed:
                 text = dump_changeset(change.changeset).decode()
                 _add_change(execute, change, text, change.cursor.number)
@@ -673,11 +683,11 @@ class SqlStore:
         """See MigrationSource.moved."""
         out: dict[str, Head] = {}
         with self._reading() as execute:
-            for task_id, lineage, revision in execute("positions").fetchall():
+            for task_id, lineage, revision, chain in execute("positions").fetchall():
+                here = Head(lineage=lineage, revision=revision, chain=chain_of(chain, revision))
                 known = seen.get(task_id)
-                if known is None or known.position != (lineage, revision):
-                    row = execute("head", task_id=task_id).fetchone()
-                    out[task_id] = Head(lineage=row[0], revision=row[1], number=row[2] or row[3])
+                if known is None or not known.is_level(here):
+                    out[task_id] = _head(execute("head", task_id=task_id).fetchone())
         return out
 
     def fence(self, stamp: RoleStamp, seen: Mapping[str, Head]) -> dict[str, Head]:
@@ -724,6 +734,16 @@ def _one(cursor: Any, default: str) -> str:
     return default if row is None else str(row[0])
 
 
+def _head(row: Any) -> Head:
+    lineage, revision, newest, floor, chain = row
+    return Head(
+        lineage=lineage,
+        revision=revision,
+        number=newest or floor,
+        chain=chain_of(chain, revision),
+    )
+
+
 def _not_found(task_id: str) -> TaskNotFound:
     return TaskNotFound(f"there is no task {task_id!r}", next_step="list_tasks shows all tasks")
 
@@ -738,6 +758,7 @@ def _add_change(execute: Execute, change: Change, text: str, number: int | None)
         revision=change.revision,
         changeset_id=str(change.changeset.id),
         digest=change.digest,
+        chain=change.chain,
         at=stamp(change.changeset.at),
         changeset=text,
     )
@@ -758,13 +779,14 @@ def _require_new(line: Any) -> None:
 
 
 def _change(feed_id: str, row: Any) -> Change:
-    number, lineage, revision, digest, changeset = row
+    number, lineage, revision, digest, chain, changeset = row
     return Change(
         cursor=FeedCursor(feed_id=feed_id, number=number),
         lineage=lineage,
         revision=revision,
         changeset=changeset_from(orjson.loads(changeset)),
         digest=digest,
+        chain=chain,
     )
 
 

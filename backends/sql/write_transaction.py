@@ -30,6 +30,7 @@ from registry_api.records import (
     TaskSnapshot,
     TaskStatus,
     agent_status,
+    chain_of,
     created_at,
     effect_of_report,
     exists,
@@ -74,6 +75,7 @@ class TaskRow:
     agents: int = 0
     active_agents: int = 0
     expired_before: datetime | None = None
+    chain: str = ""
     feed: Feed | None = None  # read together with the row
 
     def shown(self) -> tuple[TaskStatus | None, int, int, int]:
@@ -139,7 +141,8 @@ def read_task_row(execute: Execute, task_id: str) -> TaskRow:
         agents=row[5],
         active_agents=row[6],
         expired_before=unstamp(row[7]) if row[7] else None,
-        feed=Feed.of(row[8:]),
+        chain=chain_of(row[8], row[1]),
+        feed=Feed.of(row[9:]),
     )
 
 
@@ -193,6 +196,7 @@ class Writing:
             active_agents=0,
             feed_floor=0,
             expired_before=None,
+            chain="",
         )
         self._count(Kind.TASK.value, "", 1)
         self.unsettled = True
@@ -363,7 +367,7 @@ class Writing:
         key = kind + self.shard, status
         self.counted[key] = self.counted.get(key, 0) + n
 
-    def finish(self, *, revision: int, at: datetime) -> None:
+    def finish(self, *, revision: int, chain: str, at: datetime) -> None:
         """Write the task's row; the counters follow with ``write_counts``."""
         self.settle()
         task = self.task
@@ -381,7 +385,12 @@ class Writing:
                 self._count("status", status.value, 1)
                 task.status = status
         assert task.status is not None
-        row = {"of_task": self.task_id, "revision": revision, "updated_at": stamp(at)}
+        row = {
+            "of_task": self.task_id,
+            "revision": revision,
+            "updated_at": stamp(at),
+            "chain": chain,
+        }
         if task.shown() == self._before:
             self.execute("advance_alone", **row)  # these columns have no index
         else:

@@ -14,7 +14,7 @@ from registry_api import (
     Put,
     errors,
 )
-from registry_api.records import Finding
+from registry_api.records import Finding, next_chain
 from registry_api.wrappers import StoreWrapper
 
 
@@ -49,6 +49,17 @@ class CursorSkip(StoreWrapper):
         if after is not None:
             after = replace(after, number=after.number + 1)
         return self.inner.changes(after, task_id=task_id, limit=limit)
+
+
+@mutant
+class LinkOfTheNewestOnly(StoreWrapper):
+    """Makes each link of the chain from its own changeset alone."""
+
+    def head(self, task_id: str) -> Head:
+        head = self.inner.head(task_id)
+        newest = self.inner.changes(task_id=task_id, limit=1000)[-1:]
+        links = [next_chain("", head.revision, change.digest) for change in newest]
+        return replace(head, chain="".join(links))
 
 
 @mutant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from contract_tests.mutation.base import mutant
@@ -103,6 +104,31 @@ class AppendRefused(_Target):
                 if isinstance(op, Put) and op.record in page.items:
                     raise errors.RecordExists("it is there", next_step="Give it another id")
         return super().apply(change)
+
+
+@mutant
+class OtherHistoryAccepted(_Target):
+    """Applies a change of another history if only its revision is the next one."""
+
+    def apply(self, change: Change) -> Commit:
+        try:
+            return super().apply(change)
+        except errors.NotNext:
+            return super().apply(replace(change, chain=""))
+
+
+@mutant
+class ChainLeftBehind(_Target):
+    """Replaces a task without its chain."""
+
+    def replace(
+        self,
+        snapshot: TaskSnapshot,
+        histories: Iterable[ProgressEntry | Finding],
+        *,
+        feed: tuple[Change, ...] = (),
+    ) -> None:
+        self.inner.replace(replace(snapshot, chain=""), histories, feed=feed)
 
 
 @mutant

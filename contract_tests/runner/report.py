@@ -30,6 +30,7 @@ GROUPS = {
     "test_commit": "commit",
     "test_values": "values",
     "test_idempotency": "idempotency",
+    "test_chain": "chain",
     "test_counts": "counts",
     "test_feed": "feed",
     "test_pages": "read and list",

@@ -36,7 +36,7 @@ from registry_api.records.changeset import (
 )
 from registry_api.records.codec import decode_record, dump, encode_record, unstamp
 from registry_api.records.models import HISTORIES, KINDS, Kind, Record, record_key
-from registry_api.records.snapshot import TaskSummary
+from registry_api.records.snapshot import Head, TaskSummary
 from registry_api.records.status import TaskStatus
 from registry_api.records.task_state import TaskState
 
@@ -113,6 +113,7 @@ class TaskLine:
     lineage: str
     revision: int = 0
     number: int = 0
+    chain: str = ""
     floor: int = 0
     expired_before: datetime | None = None
     kept: int = 0  # number of feed lines that it has
@@ -143,6 +144,12 @@ class TaskLine:
             **data,
             summary=TaskSummary(**summary),
             expired_before=unstamp(expired) if expired else None,
+        )
+
+    def head(self) -> Head:
+        """Return the task's head."""
+        return Head(
+            lineage=self.lineage, revision=self.revision, number=self.number, chain=self.chain
         )
 
     def show(self, state: TaskState, updated_at: datetime) -> None:
@@ -241,6 +248,7 @@ def put_change(batch: Batch, change: Change) -> None:
         "l": change.lineage,
         "r": change.revision,
         "d": change.digest,
+        "c": change.chain,
         "cs": orjson.Fragment(dump_changeset(change.changeset)),
     }
     batch.put(key_of("change", number), dump(head))
@@ -288,6 +296,7 @@ def change_from(raw: bytes, feed_id: str) -> Change:
         revision=data["r"],
         changeset=changeset_from(data["cs"]),
         digest=data["d"],
+        chain=data.get("c", ""),
     )
 
 

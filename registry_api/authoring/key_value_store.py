@@ -65,6 +65,7 @@ from registry_api.errors import (
     TaskNotFound,
     Unavailable,
 )
+from registry_api.records.chain import next_chain
 from registry_api.records.changeset import (
     Change,
     Changeset,
@@ -155,7 +156,8 @@ class KeyValueStore:
                 raise _not_found(task_id)
             state = state_of(view, task_id)
         assert line.summary is not None
-        return state.snapshot(line.lineage, line.revision, line.summary.updated_at, only=only)
+        at = line.summary.updated_at
+        return state.snapshot(line.lineage, line.revision, at, only=only, chain=line.chain)
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
@@ -163,7 +165,7 @@ class KeyValueStore:
             line = TaskLine.read(view, task_id)
         if line is None:
             return Head()
-        return Head(lineage=line.lineage, revision=line.revision, number=line.number)
+        return line.head()
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -260,6 +262,7 @@ class KeyValueStore:
                 revision=revision + 1,
                 changeset=changeset,
                 digest=digest,
+                chain=next_chain(line.chain if line else "", revision + 1, digest),
             )
             return self._apply(batch, line, change)
 
@@ -298,7 +301,7 @@ class KeyValueStore:
                 )
                 put_record(batch, op.record)
         put_changed(batch, before if line.revision else None, state)
-        line.revision, line.number = change.revision, change.cursor.number
+        line.revision, line.number, line.chain = change.revision, change.cursor.number, change.chain
         line.show(state, changeset.at)
         line.kept += 1
         put_change(batch, change)
@@ -354,9 +357,8 @@ class KeyValueStore:
         if before is not None:
             return before
         line = TaskLine.read(batch, task_id)
-        check_next(
-            change, lineage=line.lineage if line else "", revision=line.revision if line else 0
-        )
+        here = line.head() if line else Head()
+        check_next(change, lineage=here.lineage, revision=here.revision, chain=here.chain)
         self._adopt_feed(batch, change.cursor.feed_id)
         if batch.get(key_of("change", digits(change.cursor.number))) is not None:
             raise NotNext(
@@ -403,7 +405,12 @@ class KeyValueStore:
                 self._adopt_feed(batch, feed[-1].cursor.feed_id)
                 old = TaskLine.read(batch, task_id)
             drop_task(batch, task_id)
-            line = TaskLine(lineage=snapshot.lineage, revision=snapshot.revision, kept=len(feed))
+            line = TaskLine(
+                lineage=snapshot.lineage,
+                revision=snapshot.revision,
+                chain=snapshot.chain,
+                kept=len(feed),
+            )
             state = TaskState.of(snapshot)
             put_changed(batch, None, state)
             for record in histories:
@@ -441,9 +448,9 @@ class KeyValueStore:
         with self._reading() as view:
             for line in task_lines(view):
                 assert line.summary is not None
-                head = Head(lineage=line.lineage, revision=line.revision, number=line.number)
+                head = line.head()
                 known = seen.get(line.summary.task_id)
-                if known is None or known.position != head.position:
+                if known is None or not known.is_level(head):
                     out[line.summary.task_id] = head
         return out
 

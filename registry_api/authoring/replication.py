@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from registry_api.errors import NotNext
+from registry_api.records.chain import may_be_same, next_chain
 from registry_api.records.changeset import Change
 
 __all__ = ["check_next", "own_changes"]
 
 
-def check_next(change: Change, *, lineage: str, revision: int) -> None:
-    """Raise NotNext unless a change is the one after a task's revision.
+def check_next(change: Change, *, lineage: str, revision: int, chain: str = "") -> None:
+    """Raise NotNext unless a change is the one after a task's revision, and of the same history.
 
-    ``lineage`` is empty for a task that is not there; its revision is then 0.
+    ``lineage`` is empty for a task that is not there; its revision is then 0. ``chain`` is that at
+    the revision; after the change the task has the chain of the change.
     """
     at = (lineage or change.lineage, revision)
     if at != (change.lineage, change.revision - 1):
         raise NotNext(
             f"task {change.changeset.task_id} is at {at}, the change is revision {change.revision}",
             next_step="Replay the other store's feed from the replication position",
+        )
+    if chain and not may_be_same(change.chain, next_chain(chain, change.revision, change.digest)):
+        raise NotNext(
+            f"task {change.changeset.task_id} came to revision {revision} by other changes",
+            next_step="Bring the task up to date with replace",
         )
 
 

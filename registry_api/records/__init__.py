@@ -1,5 +1,6 @@
 """The records of a registry: what a store holds, and what a changeset changes."""
 
+from registry_api.records.chain import chain_of, may_be_same, next_chain
 from registry_api.records.changeset import (
     Change,
     Changeset,
@@ -147,6 +148,7 @@ __all__ = [
     "Verdict",
     "after_report",
     "agent_status",
+    "chain_of",
     "changeset_from",
     "check_limit",
     "check_query",
@@ -164,7 +166,9 @@ __all__ = [
     "is_id",
     "is_text",
     "make_cursor",
+    "may_be_same",
     "new_changeset",
+    "next_chain",
     "parse",
     "parse_trusted",
     "read_cursor",

@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -177,6 +177,7 @@ class Commit:
     """The result of a commit: the task is at ``revision`` of ``lineage``.
 
     ``replayed``: this changeset was committed before; this is the result of that first commit.
+    ``chain`` is that of ``Head``; a replay may leave it out.
     """
 
     task_id: str
@@ -185,17 +186,19 @@ class Commit:
     revision: int
     cursor: FeedCursor
     replayed: bool = False
+    chain: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One line of the feed: a changeset as it was applied."""
+    """One line of the feed: a changeset as it was applied. ``chain`` is that of ``Head``."""
 
     cursor: FeedCursor
     lineage: str
     revision: int
     changeset: Changeset
     digest: str
+    chain: str = field(default="", compare=False)
 
 
 def commit_of(change: Change) -> Commit:
@@ -206,6 +209,7 @@ def commit_of(change: Change) -> Commit:
         lineage=change.lineage,
         revision=change.revision,
         cursor=change.cursor,
+        chain=change.chain,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from registry_api.errors import InvalidQuery
+from registry_api.records.chain import may_be_same
 from registry_api.records.models import (
     Agent,
     Handover,
@@ -27,17 +28,23 @@ __all__ = ["Head", "RegistryCounts", "TaskSnapshot", "TaskSummary"]
 class Head:
     """A task's lineage and revision; revision 0 and an empty lineage: there is no such task.
 
-    ``number`` is the feed number of its newest change.
+    ``number`` is the feed number of its newest change. ``chain`` stands for all changes up to the
+    revision (see ``next_chain``); it is empty if it is not known, and not compared by ``==``.
     """
 
     lineage: str = ""
     revision: int = 0
     number: int = 0
+    chain: str = field(default="", compare=False)
 
     @property
     def position(self) -> tuple[str, int]:
-        """(lineage, revision): equal for two stores that hold the same state of the task."""
+        """(lineage, revision): how far a store is; it may have come there by other changes."""
         return self.lineage, self.revision
+
+    def is_level(self, other: Head | TaskSnapshot) -> bool:
+        """Return whether both are of the same state: the same changes, as far as that is known."""
+        return self.position == other.position and may_be_same(self.chain, other.chain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +53,7 @@ class TaskSnapshot:
 
     ``latest`` is the newest report per agent that is not foreign. ``updated_at`` is the time of the
     newest changeset. Tuples are ordered by key: phases by index, the others by id. ``partial``: a
-    load with ``only``.
+    load with ``only``. ``chain`` is that of ``Head``.
     """
 
     lineage: str
@@ -60,11 +67,16 @@ class TaskSnapshot:
     handovers: tuple[Handover, ...] = ()
     latest: tuple[ProgressEntry, ...] = ()
     partial: bool = False
+    chain: str = field(default="", compare=False)
 
     @property
     def position(self) -> tuple[str, int]:
         """(lineage, revision), as ``Head.position``."""
         return self.lineage, self.revision
+
+    def is_level(self, other: Head | TaskSnapshot) -> bool:
+        """See Head.is_level."""
+        return self.position == other.position and may_be_same(self.chain, other.chain)
 
     @property
     def status(self) -> TaskStatus:

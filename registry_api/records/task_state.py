@@ -161,7 +161,13 @@ class TaskState:
             yield from self._keyed(kind).values()
 
     def snapshot(
-        self, lineage: str, revision: int, updated_at: datetime, *, only: Refs | None = None
+        self,
+        lineage: str,
+        revision: int,
+        updated_at: datetime,
+        *,
+        only: Refs | None = None,
+        chain: str = "",
     ) -> TaskSnapshot:
         """Return the frozen form, each tuple in the order of its keys."""
         refs = only or _ALL
@@ -186,6 +192,7 @@ class TaskState:
             handovers=part(Kind.HANDOVER, self.handovers),
             latest=part(Kind.PROGRESS, latest),
             partial=only is not None,
+            chain=chain,
         )
 
 

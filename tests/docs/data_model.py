@@ -220,6 +220,7 @@ COLUMNS: dict[str, str] = {
     "active_agents": "how many of them are active",
     "feed_floor": "up to which number lines of its feed were dropped",
     "expired_before": "ids of changesets older than this are refused",
+    "chain": "stands for all changes up to its revision",
     "active": "1 if the status is active, else 0",
 }
 

@@ -3,13 +3,21 @@ same lineage, revisions and numbers. The source decides; the target is filled ag
 
 import json
 import shutil
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 
 from backends.admin.cli import main
 from contract_tests import build
-from registry_api import Kind, RecordQuery, load_settings, open_migration, open_store
+from registry_api import (
+    Kind,
+    Put,
+    RecordQuery,
+    load_settings,
+    new_changeset,
+    open_migration,
+    open_store,
+)
 from tests import legacy
 from tests.dual_write.unwrap import dual
 
@@ -100,6 +108,35 @@ def test_the_source_was_restored(workspace, tmp_path, phase, later):
         assert run(workspace, "switch", str(step)) == 0
     with opened(workspace) as store:
         assert {m.split()[0] for m in said(store, "TASK-1")[0]} <= {"common", "new"}
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("same_process", [False, True])
+def test_the_newest_change_was_sent_again(workspace, tmp_path, phase, same_process):
+    """After the source is restored, a client sends its newest change again: both stores then have
+    the same revision, number and newest change, and only their chains differ."""
+    assert run(workspace, "switch", str(phase)) == 0
+    write(workspace, "common")
+    backup(json_side(workspace), tmp_path / "backup")
+    newest = new_changeset("TASK-1", [Put(build.finding("TASK-1", "a"))], expected=None)
+    with opened(workspace) as running:
+        build.put(running, build.report("TASK-1", "a", message="lost"), expected=None)
+        running.commit(newest)
+        restore(json_side(workspace), tmp_path / "backup")
+        source = dual(running).source
+        # Around the replication, as a writer whose target cannot be reached.
+        build.put(source, build.report("TASK-1", "a", message="new"), expected=None)
+        assert not source.commit(newest).replayed
+        position = dual(running).replicator().target.head("TASK-1").position
+        assert position == source.head("TASK-1").position
+        with nullcontext(running) if same_process else opened(workspace) as store:
+            expected = {f"common {n}" for n in range(5)} | {"new"}
+            assert said(store, "TASK-1")[0] == expected
+            build.put(store, build.report("TASK-1", "a", message="after"), expected=None)
+            assert said(store, "TASK-1")[0] == expected | {"after"}
+    with closing(open_migration(load_settings(workspace, env={}))) as migration:
+        assert migration.reconcile().caught_up == 0
+        assert migration.verify().mismatches == ()
 
 
 @pytest.mark.parametrize("phase", [1, 2])

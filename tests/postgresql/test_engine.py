@@ -348,7 +348,7 @@ def test_a_role_without_the_right_to_create_tables(server, database, tmp_path):
             build.make(store, "t", build.agent("t"))
             assert store.counts().total_agents == 1
         # Without the function, reports are committed as any other changeset.
-        server.run("REVOKE EXECUTE ON FUNCTION registry_report FROM PUBLIC", name)
+        server.run("REVOKE EXECUTE ON FUNCTION registry_report_2 FROM PUBLIC", name)
         with closing(opened(tmp_path, url)) as store:
             for revision in (2, 3, 4):
                 report = build.report("t", status="running")

@@ -205,7 +205,7 @@ def test_the_first_number_of_a_moved_registry(tmp_path, store, database):
 def test_tables_without_the_function(store, done, database):
     """Where the function is missing, reports are committed as any other changeset."""
     with psycopg.connect(database) as connection:
-        connection.execute("DROP FUNCTION registry_report")
+        connection.execute("DROP FUNCTION registry_report_2")
     for revision in (2, 3):
         assert store.commit(reporting()).revision == revision
     assert done == [None, None]

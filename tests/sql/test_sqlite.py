@@ -41,7 +41,7 @@ from registry_api.errors import (
     SchemaTooNew,
     Unavailable,
 )
-from registry_api.records import make_cursor
+from registry_api.records import make_cursor, next_chain
 
 
 def opened(workspace, **options):
@@ -90,15 +90,15 @@ def a_next_version(monkeypatch, tmp_path, *lines):
     """Pretend that this version has one more migration."""
     scripts = tmp_path / "migrations"
     shutil.copytree(Path(upgrade.__file__).with_name("migrations"), scripts)
-    (scripts / "versions" / "v0002_more.py").write_text(
+    (scripts / "versions" / "v0003_more.py").write_text(
         "from alembic import op\nimport sqlalchemy as sa\n"
-        "revision, down_revision = '0002', '0001'\n"
+        "revision, down_revision = '0003', '0002'\n"
         "def upgrade():\n"
         "    with op.batch_alter_table('tasks') as batch:\n"
         "        batch.add_column(sa.Column('mood', sa.Text))\n" + "".join(lines)
     )
     monkeypatch.setattr(upgrade, "__file__", str(tmp_path / "upgrade.py"))
-    monkeypatch.setattr(sqlite, "VERSION", "0002")
+    monkeypatch.setattr(sqlite, "VERSION", "0003")
 
 
 def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
@@ -112,6 +112,42 @@ def test_an_older_file_is_upgraded_on_opening(tmp_path, monkeypatch):
     build.put(again, build.finding("t"), expected=None)
     again.close()
     assert "mood" in shape(file_of(tmp_path))["tasks"]
+
+
+def as_before_chains(path):
+    """Make a file as version 0001 of the schema had it."""
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("tasks", "feed"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN chain")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.commit()
+
+
+def test_a_file_without_chains_is_upgraded(tmp_path):
+    """What was committed before has no chain, what is committed after the upgrade has one."""
+    with closing(opened(tmp_path)) as store:
+        build.make(store, "t", build.agent("t"))
+    before = shape(file_of(tmp_path))
+    as_before_chains(file_of(tmp_path))
+    with pytest.raises(Unavailable, match="has schema 0001, this version needs 0002") as refused:
+        open_store(load_settings(tmp_path, env={}), read_only=True)
+    assert refused.value.next_step == "registry-backend schema upgrade"
+    with closing(opened(tmp_path)) as store:
+        assert store.head("t").chain == store.changes()[0].chain == ""
+        commit = build.put(store, build.report("t"), expected=None)
+        assert commit.chain == next_chain("", 2, store.changes()[-1].digest)
+    assert shape(file_of(tmp_path)) == before
+
+
+def test_the_chain_that_an_older_program_has_left_behind_does_not_count(tmp_path):
+    """A program that was opened before the upgrade commits without a chain: it is unknown then."""
+    with closing(opened(tmp_path)) as store:
+        build.make(store, "t", build.agent("t"))
+        with closing(sqlite3.connect(file_of(tmp_path))) as connection:
+            connection.execute("UPDATE tasks SET revision = 2")
+            connection.commit()
+        assert store.head("t").chain == store.load("t").chain == ""
+        assert build.put(store, build.report("t"), expected=None).chain.startswith("3.")
 
 
 def is_open(path):

@@ -19,7 +19,7 @@ from backends.json_files.journal.lines import IDS, History
 from backends.json_files.journal.reader import read_afresh, read_from_base, read_on
 from backends.json_files.journal.recent_states import RecentStates
 from backends.json_files.journal.retention import expired
-from backends.json_files.journal.state import JournalState, Stand
+from backends.json_files.journal.state import JournalState, Stand, head_of
 from registry_api.records import (
     Change,
     Changeset,
@@ -28,6 +28,7 @@ from registry_api.records import (
     Kind,
     TaskState,
     changeset_from,
+    next_chain,
 )
 from registry_api.workspace import ForkSafeLock
 
@@ -95,6 +96,11 @@ class Journal:
     def number(self) -> int:
         """The feed number of the newest change."""
         return self._known.number
+
+    @property
+    def chain(self) -> str:
+        """The chain at the task's revision, empty if it is not known."""
+        return self._known.chain
 
     @property
     def hash(self) -> str:
@@ -171,8 +177,7 @@ class Journal:
             stand.revision,
             stand.lineage,
         ):
-            head = Head(lineage=stand.lineage, revision=stand.revision, number=stand.number)
-            self._head = head
+            head = self._head = head_of(stand)
         return head
 
     def known_ids(self) -> KnownIds:
@@ -223,6 +228,7 @@ class Journal:
                 revision=line["r"],
                 changeset=changeset_from(line["cs"]),
                 digest=line["d"],
+                chain=line.get("c", ""),
             )
 
     # -- eviction ----------------------------------------------------------------------------
@@ -295,17 +301,22 @@ class Journal:
         logs: dict[str, int] | None = None,
         trim_to: tuple[int, datetime] | None = None,
         revision: int | None = None,
+        chain: str | None = None,
         shown: bool = True,
     ) -> bytes:
-        """Return the line of a change, of the next revision unless ``revision`` is given.
+        """Return the line of a change, of the next revision unless ``revision`` is given, and then
+        ``chain``.
 
         See lines.change_line.
         """
+        if revision is None:
+            revision = self.revision + 1
         return lines.change_line(
             changeset,
             digest=digest,
+            chain=next_chain(self.chain, revision, digest) if chain is None else chain,
             text=text,
-            revision=self.revision + 1 if revision is None else revision,
+            revision=revision,
             number=number,
             hash_after=hash_after,
             logs=logs or {},

@@ -2,8 +2,9 @@
 
 A line is a JSON object:
 
-``change``  a changeset as applied: ``r`` revision, ``n`` feed number, ``d`` digest, ``h`` hash of
-            the document after it, ``logs`` how far the logs are read, ``cs`` the changeset
+``change``  a changeset as applied: ``r`` revision, ``n`` feed number, ``d`` digest, ``c`` chain,
+            ``h`` hash of the document after it, ``logs`` how far the logs are read, ``cs`` the
+            changeset
 ``same``    a foreign write that changed no record: only the document's hash
 ``base``    the whole state, so that a reader need not read the journal from its start
 ``history`` history records of a task that was replaced as a whole, which are not in its feed
@@ -73,6 +74,7 @@ def change_line(
     changeset: Changeset,
     *,
     digest: str,
+    chain: str,
     text: str,
     revision: int,
     number: int,
@@ -95,6 +97,7 @@ def change_line(
         "n": number,
         "id": str(changeset.id),
         "d": digest,
+        "c": chain,
         "l": lineage,
         "h": hash_after,
         "at": changeset.at,

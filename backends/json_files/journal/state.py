@@ -14,6 +14,7 @@ from registry_api.records import (
     HISTORIES,
     KINDS,
     Change,
+    Head,
     Kind,
     ProgressEntry,
     Put,
@@ -27,7 +28,7 @@ from registry_api.records import (
     unstamp,
 )
 
-__all__ = ["JournalState", "Stand"]
+__all__ = ["JournalState", "Stand", "head_of"]
 
 _IDS_A_RECORD = 8  # so many ids take about the memory of one record
 
@@ -38,8 +39,16 @@ class Stand(NamedTuple):
     lineage: str
     revision: int
     number: int
+    chain: str
     updated_at: datetime
     state: TaskState
+
+
+def head_of(stand: Stand) -> Head:
+    """Return a task's head."""
+    return Head(
+        lineage=stand.lineage, revision=stand.revision, number=stand.number, chain=stand.chain
+    )
 
 
 @dataclass(slots=True)
@@ -54,6 +63,7 @@ class JournalState:
     lineage: str = ""
     revision: int = 0
     number: int = 0
+    chain: str = ""
     hash: str = ""
     is_synced: bool = False  # the text of ``hash`` is on disk; else a write syncs it first
     updated_at: datetime | None = None
@@ -104,7 +114,9 @@ class JournalState:
         else:
             self._take_later(line, length)
         if self.held is not None and self.updated_at is not None:
-            self.stand = Stand(self.lineage, self.revision, self.number, self.updated_at, self.held)
+            self.stand = Stand(
+                self.lineage, self.revision, self.number, self.chain, self.updated_at, self.held
+            )
 
     def _take_later(self, line: dict[str, Any], length: int) -> None:
         assert self.logs is not None
@@ -119,6 +131,7 @@ class JournalState:
     def _take_change(self, line: dict[str, Any]) -> None:
         changeset = changeset_from(line["cs"])
         self.lineage, self.revision, self.number = line["l"], line["r"], line["n"]
+        self.chain = line.get("c", "")
         self.updated_at = changeset.at
         if line.get("x"):
             self.expired_before, self.floor = unstamp(line["x"]), line["f"]
@@ -159,7 +172,7 @@ class JournalState:
         self.held = state
         self.lineage, self.revision, self.hash = line["l"], line["r"], line["h"]
         self.is_synced = line.get("w", False)
-        self.number = line["n"]
+        self.number, self.chain = line["n"], line.get("c", "")
         self.updated_at = unstamp(line["at"])
         self.counts = {Kind(k): n for k, n in line["counts"].items()}
         self.logs = dict(line["logs"])
@@ -180,6 +193,7 @@ class JournalState:
             "l": self.lineage,
             "r": self.revision,
             "n": self.number,
+            "c": self.chain,
             "h": self.hash,
             "w": self.is_synced,
             "at": self.updated_at,
@@ -204,6 +218,7 @@ class JournalState:
             change_line(
                 change.changeset,
                 digest=change.digest,
+                chain=change.chain,
                 text=dump_changeset(change.changeset).decode(),
                 revision=change.revision,
                 number=change.cursor.number,

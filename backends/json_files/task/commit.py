@@ -35,6 +35,7 @@ from registry_api.records import (
     Put,
     TaskState,
     ValidatedChangeset,
+    chain_of,
     json_text,
 )
 
@@ -138,14 +139,15 @@ class Commits:
     def _result(
         self, changeset: Changeset, revision: int, number: int, *, replayed: bool = False
     ) -> Commit:
-        files = self._files
+        files, journal = self._files, self._files.journal
         return Commit(
             task_id=files.task_id,
             changeset_id=changeset.id,
-            lineage=files.journal.lineage,
+            lineage=journal.lineage,
             revision=revision,
             cursor=FeedCursor(feed_id=files.shared.numbers.feed_id(), number=number),
             replayed=replayed,
+            chain=chain_of(journal.chain, revision),
         )
 
     def _after(self, before: TaskState, changeset: Changeset) -> TaskState:

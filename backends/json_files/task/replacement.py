@@ -67,6 +67,7 @@ class Replacement:
         now = self._files.journal
         fresh = JournalState()
         fresh.lineage, fresh.revision = snapshot.lineage, snapshot.revision
+        fresh.chain = snapshot.chain
         fresh.held, fresh.hash = TaskState.of(snapshot), digest
         fresh.updated_at = snapshot.updated_at
         fresh.foreign_agents = now.foreign_agents

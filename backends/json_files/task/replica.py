@@ -56,15 +56,15 @@ class TaskReplica:
         """Return the changes that are not applied yet, in order; raises NotNext at a gap."""
         journal = self._files.journal
         journal.refresh()
-        revision = journal.revision
+        revision, chain = journal.revision, journal.chain
         news = list[Change]()
         for change in changes:
             same = journal.is_empty or change.lineage == journal.lineage
             if same and change.revision <= revision and (news or self._is_applied(change)):
                 continue
-            check_next(change, lineage=journal.lineage, revision=revision)
+            check_next(change, lineage=journal.lineage, revision=revision, chain=chain)
             news.append(change)
-            revision = change.revision
+            revision, chain = change.revision, change.chain
         return news
 
     def _is_applied(self, change: Change) -> bool:
@@ -139,6 +139,7 @@ class TaskReplica:
             lineage=change.lineage,
             trim_to=None,
             revision=change.revision,
+            chain=change.chain,
             shown=shown,
         )
 

@@ -29,7 +29,7 @@ from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql.failures import failed_commit
 from backends.sql.postgresql.pool import ConnectionPool
 from backends.sql.postgresql.report_function import CALL, NOT_DONE
-from backends.sql.postgresql.tables import create_or_upgrade
+from backends.sql.postgresql.tables import VERSION, create_or_upgrade
 from backends.sql.write_transaction import Feed
 from registry_api.errors import Busy, NotSupported, OutcomeUnknown, Unavailable
 from registry_api.workspace.lock_timeout import gives_way, patience
@@ -70,6 +70,7 @@ class PostgresEngine:
     """One database, with reading and writing transactions; shared by threads."""
 
     pipelined = True
+    schema = VERSION
     statements: Mapping[str, str] = {
         "message": "SELECT pg_logical_emit_message(true, 'registry', '')",
         "lock_numbers": f"SELECT pg_advisory_xact_lock({_CLASS}, {_NUMBERS})",

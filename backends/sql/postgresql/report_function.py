@@ -5,6 +5,9 @@ that leaves its agent's status as it is. For everything else it does nothing and
 then the changeset is committed as any other, and the rules there decide. A report that takes this
 way costs one statement instead of eight.
 
+Its name ends with the version of the schema that brought it, so that a program of an older version
+does not find it after an upgrade, and commits reports as any other changeset.
+
 Each statement of the function sees what was committed before it began: the first reading sees what
 the wait for the locks has let through.
 """
@@ -16,7 +19,7 @@ __all__ = ["CALL", "CREATE", "NOT_DONE"]
 NOT_DONE = "RG001"  # SQLSTATE: it had written something when it found that it must not
 
 CALL = """
-SELECT * FROM registry_report(
+SELECT * FROM registry_report_2(
   p_lock => %(lock)s::int, p_shard => %(shard)s::text, p_role => %(role)s::text,
   p_task_id => %(task_id)s::text, p_changeset_id => %(changeset_id)s::text,
   p_digest => %(digest)s::text, p_at => %(at)s::text, p_changeset => %(changeset)s::text,
@@ -28,7 +31,7 @@ SELECT * FROM registry_report(
 """
 
 CREATE = """
-CREATE FUNCTION registry_report(
+CREATE FUNCTION registry_report_2(
   p_lock int,            -- of the task
   p_shard text,          -- of the counters
   p_role text,           -- the role stamp that the caller has accepted
@@ -49,15 +52,17 @@ CREATE FUNCTION registry_report(
   p_progress bigint,
   p_extra text
 )
-RETURNS TABLE (r_lineage text, r_revision bigint, r_number bigint, r_feed_id text)
+RETURNS TABLE (r_lineage text, r_revision bigint, r_number bigint, r_feed_id text, r_chain text)
 LANGUAGE plpgsql AS $$
 DECLARE
   task record;
   feed_line bigint;
+  link text;
 BEGIN
   PERFORM pg_advisory_xact_lock_shared('meta'::regclass::oid::int, 0);
   PERFORM pg_advisory_xact_lock('meta'::regclass::oid::int, p_lock);
   SELECT tasks.lineage, tasks.revision + 1 AS revision, tasks.expired_before,
+    CASE WHEN starts_with(tasks.chain, tasks.revision || '.') THEN tasks.chain ELSE '' END AS chain,
     (SELECT value FROM meta WHERE name = 'feed_id') AS feed_id,
     (SELECT value FROM meta WHERE name = 'stamp.role') AS role,
     (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM feed_number) AS drawn,
@@ -79,9 +84,11 @@ BEGIN
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, at, changeset)
+  link := encode(sha256(convert_to(task.chain || ' ' || p_digest, 'UTF8')), 'hex');
+  link := task.revision || '.' || substr(link, 1, 32);
+  INSERT INTO feed (number, task_id, lineage, revision, changeset_id, digest, at, changeset, chain)
     VALUES (nextval('feed_number'), p_task_id, task.lineage, task.revision, p_changeset_id,
-      p_digest, p_at, p_changeset)
+      p_digest, p_at, p_changeset, link)
     ON CONFLICT (task_id, changeset_id) DO NOTHING RETURNING number INTO feed_line;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'the changeset % is known', p_changeset_id USING ERRCODE = 'RG001';
@@ -95,10 +102,12 @@ BEGIN
       progress = excluded.progress, "foreign" = excluded."foreign", extra = excluded.extra;
   UPDATE agents SET progress = p_progress, last_update = p_timestamp
     WHERE agents.task_id = p_task_id AND agents.agent_id = p_agent_id;
-  UPDATE tasks SET revision = task.revision, updated_at = p_at WHERE tasks.task_id = p_task_id;
+  UPDATE tasks SET revision = task.revision, updated_at = p_at, chain = link
+    WHERE tasks.task_id = p_task_id;
   INSERT INTO counters (kind, status, n) VALUES ('progress' || p_shard, '', 1)
     ON CONFLICT (kind, status) DO UPDATE SET n = counters.n + 1;
-  RETURN QUERY SELECT task.lineage::text, task.revision::bigint, feed_line, task.feed_id::text;
+  RETURN QUERY SELECT task.lineage::text, task.revision::bigint, feed_line, task.feed_id::text,
+    link;
 END
 $$
 """

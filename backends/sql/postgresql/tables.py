@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import suppress
 from typing import Any
@@ -11,14 +12,15 @@ import psycopg
 from backends.sql.postgresql import report_function
 from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql_sql import DDL
-from registry_api.errors import NotPermitted, SchemaTooNew, Unavailable
+from registry_api.errors import Busy, NotPermitted, SchemaTooNew, Unavailable
 
 __all__ = ["VERSION", "create_or_upgrade", "upgrade"]
 
 # The schema version that DDL creates: schema.VERSION, without importing SQLAlchemy.
-VERSION = "0001"
+VERSION = "0002"
 
-_ATTEMPTS = 5
+_ATTEMPTS = 20
+_BRIEFLY = 250  # ms for which an upgrade waits for a table: meanwhile others wait behind it
 _THERE_ALREADY = (
     psycopg.errors.DuplicateTable,
     psycopg.errors.DuplicateObject,
@@ -49,6 +51,11 @@ def create_or_upgrade(connection: Connection, location: str, *, read_only: bool)
             f"{location} has schema {version}, this version knows {VERSION}",
             next_step="Install the version that wrote it, or a later one",
         )
+    if read_only and version is not None:
+        raise Unavailable(
+            f"{location} has schema {version}, this version needs {VERSION}",
+            next_step="registry-backend schema upgrade",
+        )
     if read_only:
         raise Unavailable(f"{location} holds no registry yet", next_step="Open it for writing")
     for attempt in range(_ATTEMPTS):
@@ -59,8 +66,16 @@ def create_or_upgrade(connection: Connection, location: str, *, read_only: bool)
                 if now is None:
                     _create(connection)
                 elif now < VERSION:
+                    connection.execute(f"SET LOCAL lock_timeout = {_BRIEFLY}".encode())
                     upgrade(connection)
             break
+        except psycopg.errors.LockNotAvailable as error:
+            if attempt == _ATTEMPTS - 1:
+                raise Busy(
+                    f"{location}: a transaction holds a table that must be upgraded",
+                    next_step="registry-backend schema upgrade, when that transaction has ended",
+                ) from error
+            time.sleep(_BRIEFLY / 1000)  # those that had to wait go first
         except _THERE_ALREADY:
             # The wait for the lock did not let the session notice the tables of another one.
             if attempt == _ATTEMPTS - 1:
@@ -68,7 +83,7 @@ def create_or_upgrade(connection: Connection, location: str, *, read_only: bool)
         except psycopg.errors.InsufficientPrivilege as error:
             raise NotPermitted(
                 f"{location}: {str(error).splitlines()[0]}",
-                next_step="Open it once with a role that may create tables: it creates them",
+                next_step="registry-backend schema upgrade, with the tables' owner in the URL",
             ) from error
 
 
@@ -101,5 +116,8 @@ def upgrade(connection: Connection) -> None:
     )
     dialect: Any = engine.dialect  # the caller ends the transaction
     dialect.do_rollback = dialect.do_commit = dialect.do_close = lambda _: None
-    with engine.connect() as lent:
-        upgrade_by(lent)
+    try:
+        with engine.connect() as lent:
+            upgrade_by(lent)
+    except sa.exc.DBAPIError as error:  # as psycopg raised it
+        raise error.orig or error from None

@@ -36,7 +36,7 @@ from registry_api.workspace import make_folder, open_owned, patience
 __all__ = ["SqliteEngine"]
 
 # The schema version that DDL creates: schema.VERSION, without importing SQLAlchemy.
-VERSION = "0001"
+VERSION = "0002"
 _CHECKPOINT_BYTES = 4 * 2**20
 _LOOK_EVERY = 64  # commits of an engine between two checks of the log's size
 _datasync = getattr(os, "fdatasync", os.fsync)
@@ -68,6 +68,7 @@ class SqliteEngine:
     """
 
     pipelined = False
+    schema = VERSION
 
     def __init__(
         self, path: Path, *, timeout: float, durable: bool, read_only: bool, create: bool = True
@@ -395,6 +396,11 @@ class SqliteEngine:
             raise SchemaTooNew(
                 f"{self.path} has schema {version}, this version knows {VERSION}",
                 next_step="Install the version that wrote it, or a later one",
+            )
+        if self._read_only and version is not None:
+            raise Unavailable(
+                f"{self.path} has schema {version}, this version needs {VERSION}",
+                next_step="registry-backend schema upgrade",
             )
         if self._read_only:
             raise Unavailable(f"{self.path} holds no registry yet", next_step="Open it for writing")
