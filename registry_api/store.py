@@ -48,6 +48,7 @@ class Capability(StrEnum):
     MOVE_TARGET = "move_target"
     MIGRATION_SOURCE = "movable"
     MOVABLE = MIGRATION_SOURCE  # its name in version 0.1
+    LEASES = "leases"  # all processes that use it share its leases, on whatever host they run
     LOGGED = "logged"  # writes the lines of progress and findings itself
 
 

@@ -22,10 +22,11 @@ from backends.dual_write.open_stores import OpenStores
 from backends.dual_write.replicator import Replicator
 from backends.dual_write.role_stamps import Roles
 from backends.dual_write.stamp import refuse_lost, stamp_target
-from backends.dual_write.throttle import SharedPace
+from backends.dual_write.throttle import SharedPace, is_shared
 from registry_api.capabilities import ForeignWriters, MigrationSource, provides
 from registry_api.client import all_tasks
 from registry_api.errors import BackendMismatch, TaskNotFound
+from registry_api.leases import FileLeases, HasLeases, Leases
 from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, PhaseRecord
 from registry_api.records import (
     ALL,
@@ -106,10 +107,22 @@ class DualWriteStore:
             info = store.info
             if record.move or provides(store, ForeignWriters):
                 info = replace(info, name="dual", capabilities=info.capabilities & _OF_A_MOVE)
+            capabilities = info.capabilities | {Capability.LEASES}
             if logged is not store:
-                info = replace(info, capabilities=info.capabilities | {Capability.LOGGED})
-            self._info = record, info
+                capabilities |= {Capability.LOGGED}
+            self._info = record, replace(info, capabilities=capabilities)
         return self._info[1]
+
+    @property
+    def leases(self) -> Leases:
+        """The leases that every process which uses this registry shares: in the writer of record
+        where other hosts may use it, else in files of the workspace.
+        """
+        record = self._current()
+        store = self.stores.get(record.writer, record)
+        if is_shared(store) and provides(store, HasLeases):
+            return store.leases
+        return FileLeases(self._control.path.with_name("leases"))
 
     def _count(self, what: str, n: int = 1) -> None:
         self.followed[what] += n

@@ -31,6 +31,7 @@ from registry_api.errors import (
     StoreClosed,
     TaskNotFound,
 )
+from registry_api.leases import MemoryLeases
 from registry_api.plugins import RegisterStore, hookimpl
 from registry_api.records import (
     ALL,
@@ -108,8 +109,11 @@ class MemoryStore:
         self._number = 0
         self._tasks: dict[str, _Held] = {}
         self._stamps: dict[str, str] = {}
+        self.leases = MemoryLeases()
         self.info = StoreInfo(
-            name="memory", capabilities=frozenset({Capability.MOVE_TARGET}), limits=Limits()
+            name="memory",
+            capabilities=frozenset({Capability.MOVE_TARGET, Capability.LEASES}),
+            limits=Limits(),
         )
 
     def load(self, task_id: str, *, only: Refs | None = None) -> TaskSnapshot:

@@ -519,6 +519,8 @@ DDL: list[str] = ['CREATE SEQUENCE feed_number AS BIGINT',
  'TEXT COLLATE "C" NOT NULL, artifacts TEXT COLLATE "C" NOT NULL, created_at TEXT COLLATE "C" '
  'NOT NULL, extra TEXT COLLATE "C" NOT NULL, PRIMARY KEY (task_id, handover_id) )',
  'CREATE INDEX idx_handovers_order ON handovers (created_at, task_id, handover_id)',
+ 'CREATE TABLE leases ( name TEXT COLLATE "C" NOT NULL, holder TEXT COLLATE "C" NOT NULL, '
+ 'token BIGINT NOT NULL, expires BIGINT NOT NULL, PRIMARY KEY (name) )',
  'CREATE TABLE meta ( name TEXT COLLATE "C" NOT NULL, value TEXT COLLATE "C" NOT NULL, PRIMARY '
  'KEY (name) )',
  'CREATE TABLE phases ( task_id TEXT COLLATE "C" NOT NULL, phase_index BIGINT NOT NULL, '

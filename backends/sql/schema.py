@@ -262,6 +262,18 @@ counters = Table(
     sqlite_with_rowid=False,
 )
 
+# Only where several hosts may share the database. ``expires``: ms of the server's clock.
+leases = Table(
+    "leases",
+    metadata,
+    _text("name"),
+    _text("holder"),
+    _int("token"),
+    _int("expires"),
+    PrimaryKeyConstraint("name"),
+    info={"shared": True},
+)
+
 meta = Table(
     "meta",
     metadata,

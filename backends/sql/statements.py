@@ -376,6 +376,8 @@ def ddl(flavour: Flavour) -> list[Any]:
     if flavour.dialect.supports_sequences:  # SQLite has one writer, who counts
         out.append(CreateSequence(schema.feed_number))
     for table in schema.metadata.sorted_tables:
+        if table.info.get("shared") and not flavour.dialect.supports_sequences:
+            continue
         out.append(CreateTable(table))
         indexes = sorted(table.indexes, key=lambda i: str(i.name))
         out += [CreateIndex(i) for i in indexes if flavour.has_index(str(i.name))]

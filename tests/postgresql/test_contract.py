@@ -39,7 +39,15 @@ def test_postgresql_reaches_full(server):
     reasons = {s["reason"] for s in report["skipped"]}
     away = {"Skipped: postgresql does not declare a server: Harness.crash_server"}
     assert reasons - away == {"Skipped: postgresql does not declare an engine"}
-    declared = ["durable", "movable", "move_target", "multi_host", "multi_process", "persistent"]
+    declared = [
+        "durable",
+        "leases",
+        "movable",
+        "move_target",
+        "multi_host",
+        "multi_process",
+        "persistent",
+    ]
     assert report["stores"][0]["capabilities"] == declared
 
 

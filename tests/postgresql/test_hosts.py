@@ -14,7 +14,14 @@ from backends.dual_write import throttle
 from contract_tests import build
 from registry_api import Capability, find_capability, open_store
 from registry_api.capabilities import Stamps
-from registry_api.errors import BackendMismatch, Busy, RegistryError, Unavailable
+from registry_api.errors import (
+    BackendMismatch,
+    Busy,
+    OutcomeUnknown,
+    RegistryError,
+    Unavailable,
+)
+from registry_api.leases import leases_of
 from registry_api.migration import MigrationPhase
 from registry_api.roles import Role
 from tests import processes
@@ -314,3 +321,70 @@ def test_a_fence_that_waits_lets_others_write(tmp_path, database):
     with psycopg.connect(database) as connection:
         names = connection.execute("SELECT name FROM meta WHERE name = 'stamp.role'").fetchall()
     assert names == [("stamp.role",)]
+
+
+def hold_the_lease(workspace, place, told):
+    """Renew a lease for ever, and note each token in the file ``told``."""
+    with closing(direct(workspace, place)) as store, told.open("a", buffering=1) as file:
+        while True:
+            lease = leases_of(store).acquire("health", workspace.name, seconds=1.0)
+            print(lease and lease.token, file=file)
+            time.sleep(0.1)
+
+
+def test_a_lease_moves_to_another_host(tmp_path, hosts, place):
+    """Of two hosts one holds a lease, by the clock of the server; when its process is killed the
+    other one gets it with a higher token."""
+    told = tmp_path / "told"
+    with closing(direct(hosts[1], place)) as other:
+        holder = processes.start(hold_the_lease, hosts[0], place, told)
+        processes.wait_until(lambda: len(lines(told)) > 15)
+        leases = leases_of(other)
+        assert leases.holder("health").holder == hosts[0].name
+        assert leases.acquire("health", hosts[1].name, seconds=60) is None
+        holder.kill()
+        holder.join()
+        assert set(lines(told)) == {"1"}
+        processes.wait_until(lambda: leases.acquire("health", hosts[1].name, seconds=60))
+        assert leases.holder("health").token == 2
+    assert not (hosts[1] / ".registry" / "leases").exists()
+
+
+def test_the_leases_follow_the_registry(workspace, hosts, place):
+    """In phase 3 the leases of the workspace are those of the database, which other hosts share;
+    after a step back they are its own again."""
+    with closing(open_store(settings(workspace))) as store:
+        assert leases_of(store).acquire("health", "before", seconds=60)
+        switch(workspace, 3, target=place)
+        with closing(direct(hosts[0], place)) as host:
+            assert leases_of(store).acquire("health", "workspace", seconds=60)
+            assert leases_of(host).acquire("health", "host", seconds=60) is None
+        switch(workspace, 2)
+        assert leases_of(store).holder("health").holder == "before"
+
+
+def test_a_lease_whose_answer_is_lost_can_be_taken_again(hosts, place, database):
+    """The outcome is unknown then; asking again renews the lease with the same token."""
+    with closing(direct(hosts[0], place)) as store:
+        leases = leases_of(store)
+        assert leases.acquire("health", "a", seconds=60).token == 1
+        with psycopg.connect(database) as other:
+            other.execute("SELECT * FROM leases FOR UPDATE")
+            answers = []
+
+            def ask():
+                try:
+                    answers.append(leases.acquire("health", "a", seconds=60))
+                except RegistryError as error:
+                    answers.append(error)
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            with psycopg.connect(database, autocommit=True) as watching:
+                waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                processes.wait_until(lambda: watching.execute(waits).fetchall())
+                ((pid,),) = watching.execute(waits).fetchall()
+                watching.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            asking.join(30)
+        assert isinstance(answers[0], OutcomeUnknown), answers
+        assert leases.acquire("health", "a", seconds=60).token == 1

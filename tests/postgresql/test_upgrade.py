@@ -30,6 +30,7 @@ def as_before_chains(url):
     with psycopg.connect(url) as connection:
         for table in ("tasks", "feed"):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN chain")
+        connection.execute("DROP TABLE leases")
         connection.execute("DROP FUNCTION registry_report_2")
         connection.execute("CREATE FUNCTION registry_report(a int) RETURNS int RETURN a")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")

@@ -27,6 +27,7 @@ import psycopg
 
 from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql.failures import failed_commit
+from backends.sql.postgresql.leases import PostgresLeases
 from backends.sql.postgresql.pool import ConnectionPool
 from backends.sql.postgresql.report_function import CALL, NOT_DONE
 from backends.sql.postgresql.tables import VERSION, create_or_upgrade
@@ -95,6 +96,10 @@ class PostgresEngine:
         """Create the tables in an empty database, upgrade older ones, refuse newer ones."""
         with self._pool.lent() as connection:
             create_or_upgrade(connection, self.location, read_only=self._read_only)
+
+    def leases(self) -> PostgresLeases:
+        """Return the leases of the database."""
+        return PostgresLeases(self._pool, self.location, read_only=self._read_only)
 
     def close(self) -> None:
         """Close every connection that is not in use; the others are closed after their use."""

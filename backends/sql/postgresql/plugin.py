@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from backends.sql.postgresql.archive import PostgresRetirement
 from backends.sql.postgresql.engine import PostgresEngine
 from backends.sql.postgresql_sql import FRAGMENTS, STATEMENTS
@@ -11,6 +13,14 @@ from registry_api.store import Capability, RegistryStore
 from registry_api.workspace import STATE_DIR
 
 __all__ = ["open_postgresql"]
+
+
+class PostgresStore(SqlStore):
+    """A registry in PostgreSQL, with the leases that all its hosts share."""
+
+    def __init__(self, engine: PostgresEngine, **options: Any) -> None:
+        super().__init__(engine, **options)
+        self.leases = engine.leases()
 
 
 def open_postgresql(context: OpenContext) -> RegistryStore:
@@ -23,7 +33,7 @@ def open_postgresql(context: OpenContext) -> RegistryStore:
         read_only=context.read_only,
         create=not context.removed,
     )
-    return SqlStore(
+    return PostgresStore(
         engine,
         name="postgresql",
         retirement=PostgresRetirement(
@@ -34,5 +44,5 @@ def open_postgresql(context: OpenContext) -> RegistryStore:
         now=context.now,
         durable=settings.durable,
         read_only=context.read_only,
-        capabilities=frozenset({Capability.MULTI_HOST}),
+        capabilities=frozenset({Capability.MULTI_HOST, Capability.LEASES}),
     )
