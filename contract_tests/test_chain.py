@@ -160,7 +160,7 @@ def test_a_change_of_another_history_is_refused(harness: Harness, reference: Reg
 @TARGET
 def test_a_chain_may_be_unknown(harness: Harness, reference: RegistryStore) -> None:
     """Changes of a store without chains are applied as before; from the first known chain on the
-    task has it again.
+    task has it again. A chain may begin with any change.
     """
     work(reference)
     feed = of_task(reference)
@@ -169,7 +169,10 @@ def test_a_chain_may_be_unknown(harness: Harness, reference: RegistryStore) -> N
     assert store.head("t").chain == ""
     into(store).apply(feed[3])
     assert store.head("t").chain == feed[3].chain
-    into(store).apply(replace(feed[4], chain=""))
+    begun = next_chain("", 5, feed[4].digest)
+    into(store).apply(replace(feed[4], chain=begun))
+    assert store.head("t").chain == begun
+    into(store).apply(replace(feed[5], chain=""))
     assert store.head("t").chain == ""
     commit = build.put(store, build.report("t"), expected=None)
     assert commit.chain == store.head("t").chain != ""

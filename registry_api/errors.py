@@ -25,6 +25,7 @@ RegistryError
 ├── CursorExpired (LookupError)  the feed no longer holds what follows the cursor
 ├── VerificationFailed        two stores, or a document and its records, differ
 ├── Unavailable (OSError)     nothing happened, retry
+│   ├── SchemaTooOld          opened for reading: its tables must be upgraded before
 │   └── Busy                  a wait timed out; names the holder where known
 │       └── SwitchTimedOut    the gate did not become free in time; nothing was changed
 ├── OutcomeUnknown (OSError)  it may have happened: retry the same changeset
@@ -57,6 +58,7 @@ __all__ = [
     "Refused",
     "RegistryError",
     "SchemaTooNew",
+    "SchemaTooOld",
     "SettingsError",
     "StoreClosed",
     "SwitchTimedOut",
@@ -239,6 +241,12 @@ class Unavailable(RegistryError, OSError):
 
     code = "unavailable"
     retryable = True
+
+
+class SchemaTooOld(Unavailable):
+    """The store was written by an earlier version, and was opened for reading only."""
+
+    code = "schema_too_old"
 
 
 class Busy(Unavailable):

@@ -160,8 +160,8 @@ class Replicator:
             return False
         if source.revision == 0:
             return False
-        if upto and position.lineage == source.lineage and position.revision > source.revision:
-            return False  # another writer has brought it further
+        if position.lineage == source.lineage and position.revision > source.revision:
+            return False  # another process has brought both further since they were read
         if position.revision == 0 or (
             position.lineage == source.lineage and position.revision <= source.revision
         ):

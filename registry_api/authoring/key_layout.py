@@ -3,6 +3,7 @@
 Keys are parts joined by U+0000, which no id holds, so that one scan finds what belongs together::
 
     task   <task>                  its revision, summary and counts (TaskLine)
+    chain  <task>                  its chain: programs that know none leave it behind
     record <kind> <task> <key>     its records, including histories
     latest <task> <agent>          the agent's newest report that is not foreign
     change <number>                the feed in its order; 16 hexadecimal digits
@@ -24,6 +25,7 @@ from typing import Any, Protocol
 import orjson
 
 from registry_api.authoring.idempotency import check_same_content
+from registry_api.records.chain import chain_of
 from registry_api.records.changeset import (
     Change,
     Changeset,
@@ -44,15 +46,18 @@ __all__ = [
     "Batch",
     "TaskLine",
     "View",
+    "chain_in",
     "change_from",
     "digits",
     "drop_change",
     "drop_feed",
     "drop_task",
+    "head_in",
     "key_of",
     "known_in",
     "meta_number",
     "meta_text",
+    "put_chain",
     "put_change",
     "put_changed",
     "put_meta",
@@ -113,7 +118,6 @@ class TaskLine:
     lineage: str
     revision: int = 0
     number: int = 0
-    chain: str = ""
     floor: int = 0
     expired_before: datetime | None = None
     kept: int = 0  # number of feed lines that it has
@@ -144,12 +148,6 @@ class TaskLine:
             **data,
             summary=TaskSummary(**summary),
             expired_before=unstamp(expired) if expired else None,
-        )
-
-    def head(self) -> Head:
-        """Return the task's head."""
-        return Head(
-            lineage=self.lineage, revision=self.revision, number=self.number, chain=self.chain
         )
 
     def show(self, state: TaskState, updated_at: datetime) -> None:
@@ -184,6 +182,26 @@ def put_meta(batch: Batch, name: str, value: str) -> None:
 def task_lines(view: View) -> Iterator[TaskLine]:
     """Iterate over the lines of all tasks."""
     return (TaskLine.decode(raw) for _, raw in view.scan(*span_of("task")))
+
+
+def chain_in(view: View, task_id: str, line: TaskLine | None) -> str:
+    """Return the chain of a task, empty if it is not known."""
+    if line is None:
+        return ""
+    return chain_of((view.get(key_of("chain", task_id)) or b"").decode(), line.revision)
+
+
+def put_chain(batch: Batch, task_id: str, chain: str) -> None:
+    """Store the chain of a task."""
+    batch.put(key_of("chain", task_id), chain.encode())
+
+
+def head_in(view: View, task_id: str, line: TaskLine | None) -> Head:
+    """Return the head of a task; None: there is no such task."""
+    if line is None:
+        return Head()
+    chain = chain_in(view, task_id, line)
+    return Head(lineage=line.lineage, revision=line.revision, number=line.number, chain=chain)
 
 
 def records_below(view: View, *parts: str) -> Iterator[Any]:

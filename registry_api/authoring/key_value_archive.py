@@ -20,7 +20,7 @@ __all__ = ["KeyValueArchives", "entries"]
 
 MAGIC = b"registry-backend key-value archive 1\n"
 
-_PARTS = ("change", "id", "latest", "meta", "record", "task", "turn")
+_PARTS = ("chain", "change", "id", "latest", "meta", "record", "task", "turn")
 
 _LENGTHS = struct.Struct(">II")
 

@@ -22,15 +22,18 @@ from registry_api.authoring.key_layout import (
     Batch,
     TaskLine,
     View,
+    chain_in,
     change_from,
     digits,
     drop_change,
     drop_feed,
     drop_task,
+    head_in,
     key_of,
     known_in,
     meta_number,
     meta_text,
+    put_chain,
     put_change,
     put_changed,
     put_meta,
@@ -154,18 +157,15 @@ class KeyValueStore:
             line = TaskLine.read(view, task_id)
             if line is None:
                 raise _not_found(task_id)
-            state = state_of(view, task_id)
+            state, chain = state_of(view, task_id), chain_in(view, task_id, line)
         assert line.summary is not None
         at = line.summary.updated_at
-        return state.snapshot(line.lineage, line.revision, at, only=only, chain=line.chain)
+        return state.snapshot(line.lineage, line.revision, at, only=only, chain=chain)
 
     def head(self, task_id: str) -> Head:
         """See RegistryStore.head."""
         with self._reading() as view:
-            line = TaskLine.read(view, task_id)
-        if line is None:
-            return Head()
-        return line.head()
+            return head_in(view, task_id, TaskLine.read(view, task_id))
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100
@@ -262,7 +262,7 @@ class KeyValueStore:
                 revision=revision + 1,
                 changeset=changeset,
                 digest=digest,
-                chain=next_chain(line.chain if line else "", revision + 1, digest),
+                chain=next_chain(chain_in(batch, task_id, line), revision + 1, digest),
             )
             return self._apply(batch, line, change)
 
@@ -301,7 +301,8 @@ class KeyValueStore:
                 )
                 put_record(batch, op.record)
         put_changed(batch, before if line.revision else None, state)
-        line.revision, line.number, line.chain = change.revision, change.cursor.number, change.chain
+        line.revision, line.number = change.revision, change.cursor.number
+        put_chain(batch, task_id, change.chain)
         line.show(state, changeset.at)
         line.kept += 1
         put_change(batch, change)
@@ -357,7 +358,7 @@ class KeyValueStore:
         if before is not None:
             return before
         line = TaskLine.read(batch, task_id)
-        here = line.head() if line else Head()
+        here = head_in(batch, task_id, line)
         check_next(change, lineage=here.lineage, revision=here.revision, chain=here.chain)
         self._adopt_feed(batch, change.cursor.feed_id)
         if batch.get(key_of("change", digits(change.cursor.number))) is not None:
@@ -405,12 +406,8 @@ class KeyValueStore:
                 self._adopt_feed(batch, feed[-1].cursor.feed_id)
                 old = TaskLine.read(batch, task_id)
             drop_task(batch, task_id)
-            line = TaskLine(
-                lineage=snapshot.lineage,
-                revision=snapshot.revision,
-                chain=snapshot.chain,
-                kept=len(feed),
-            )
+            line = TaskLine(lineage=snapshot.lineage, revision=snapshot.revision, kept=len(feed))
+            put_chain(batch, task_id, snapshot.chain)
             state = TaskState.of(snapshot)
             put_changed(batch, None, state)
             for record in histories:
@@ -448,7 +445,7 @@ class KeyValueStore:
         with self._reading() as view:
             for line in task_lines(view):
                 assert line.summary is not None
-                head = line.head()
+                head = head_in(view, line.summary.task_id, line)
                 known = seen.get(line.summary.task_id)
                 if known is None or not known.is_level(head):
                     out[line.summary.task_id] = head

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry_api.errors import NotNext
-from registry_api.records.chain import may_be_same, next_chain
+from registry_api.records.chain import next_chain
 from registry_api.records.changeset import Change
 
 __all__ = ["check_next", "own_changes"]
@@ -21,7 +21,9 @@ def check_next(change: Change, *, lineage: str, revision: int, chain: str = "") 
             f"task {change.changeset.task_id} is at {at}, the change is revision {change.revision}",
             next_step="Replay the other store's feed from the replication position",
         )
-    if chain and not may_be_same(change.chain, next_chain(chain, change.revision, change.digest)):
+    # A chain may begin with any change: the source did not know what led to the state before it.
+    links = {next_chain(before, change.revision, change.digest) for before in {chain, ""}}
+    if chain and change.chain and change.chain not in links:
         raise NotNext(
             f"task {change.changeset.task_id} came to revision {revision} by other changes",
             next_step="Bring the task up to date with replace",

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from registry_api.capabilities import MoveTarget, Stamps, find_capability
-from registry_api.errors import BackendMismatch, SettingsError, Unavailable
+from registry_api.errors import BackendMismatch, SchemaTooOld, SettingsError, Unavailable
 from registry_api.migration.phase import MigrationPhase, PhaseRecord
 from registry_api.migration.phase_file import PhaseFile, refuse_missing
 from registry_api.plugins.context import OpenContext
@@ -115,8 +115,13 @@ def _held_by_sqlite(context: OpenContext) -> int:
     """
     try:
         target = context.plugins.factory("sqlite")(replace(context, read_only=True, location=""))
+    except SchemaTooOld:
+        if context.read_only:
+            raise
+        # Opening it for writing upgrades it: only then can it be seen whether a record is lost.
+        target = context.plugins.factory("sqlite")(replace(context, location=""))
     except Unavailable:
-        return 0  # empty, or of an older schema: opening it for writing reports that
+        return 0  # empty: opening it for writing reports that
     try:
         stamped = find_capability(target, MoveTarget)
         if stamped is None:

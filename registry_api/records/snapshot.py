@@ -29,13 +29,14 @@ class Head:
     """A task's lineage and revision; revision 0 and an empty lineage: there is no such task.
 
     ``number`` is the feed number of its newest change. ``chain`` stands for all changes up to the
-    revision (see ``next_chain``); it is empty if it is not known, and not compared by ``==``.
+    revision (see ``next_chain``); it is empty if it is not known. Heads of two stores are compared
+    by ``is_level``; ``==`` is for heads of one store, to see whether something has changed.
     """
 
     lineage: str = ""
     revision: int = 0
     number: int = 0
-    chain: str = field(default="", compare=False)
+    chain: str = ""
 
     @property
     def position(self) -> tuple[str, int]:
@@ -53,7 +54,7 @@ class TaskSnapshot:
 
     ``latest`` is the newest report per agent that is not foreign. ``updated_at`` is the time of the
     newest changeset. Tuples are ordered by key: phases by index, the others by id. ``partial``: a
-    load with ``only``. ``chain`` is that of ``Head``.
+    load with ``only``. ``chain`` is that of ``Head``; ``==`` leaves it out.
     """
 
     lineage: str

@@ -34,6 +34,23 @@ def stores(tmp_path):
         yield source, target
 
 
+def test_what_another_process_brings_further_is_left(stores, monkeypatch):
+    """A task whose target is ahead of what was read of the source is not replaced: another process
+    has brought both further in between."""
+    source, target = stores
+    replicator = Replicator(source, find_capability(target, MoveTarget))
+    replicator.catch_up("t")
+    before = source.head("t")
+    build.put(source, build.finding("t"), expected=None)
+    replicator.catch_up("t")
+    heads = iter([before])  # as it was read before another process went on
+    monkeypatch.setattr(
+        type(source), "head", lambda self, task_id: next(heads, None) or self.inner.head(task_id)
+    )
+    monkeypatch.setattr(replicator, "replace", lambda _: pytest.fail("it was replaced"))
+    assert not replicator.catch_up("t")
+
+
 def test_a_task_that_keeps_changing_is_named(stores):
     """A task that keeps changing is reported as in flight: neither equal nor different."""
     source, target = stores

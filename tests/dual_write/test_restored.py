@@ -10,6 +10,7 @@ import pytest
 from backends.admin.cli import main
 from contract_tests import build
 from registry_api import (
+    AgentStatus,
     Kind,
     Put,
     RecordQuery,
@@ -137,6 +138,44 @@ def test_the_newest_change_was_sent_again(workspace, tmp_path, phase, same_proce
     with closing(open_migration(load_settings(workspace, env={}))) as migration:
         assert migration.reconcile().caught_up == 0
         assert migration.verify().mismatches == ()
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_a_running_reader_learns_of_the_restore(workspace, tmp_path, is_mirrored):
+    """A process that has read a task before the restore sees what another one wrote after it, at
+    the same revision and number; and once it has caught up, it fills no task again."""
+    assert run(workspace, "switch", "2") == 0
+    write(workspace, "common")
+    with opened(workspace) as reader, opened(workspace) as other:
+        backup(json_side(workspace), tmp_path / "backup")
+        build.put(reader, build.report("TASK-1", "a", message="lost"), expected=None)
+        assert "lost" in said(reader, "TASK-1")[0]
+        restore(json_side(workspace), tmp_path / "backup")
+        writer = other if is_mirrored else dual(other).source
+        build.put(writer, build.report("TASK-1", "a", message="new"), expected=None)
+        expected = {f"common {n}" for n in range(5)} | {"new"}
+        for _ in range(3):
+            assert said(reader, "TASK-1")[0] == expected
+            assert said(other, "TASK-1")[0] == expected
+        filled = dual(reader).followed["healed"] + dual(other).followed["healed"]
+        for _ in range(3):
+            assert reader.load("TASK-1").agent("a").status
+            assert other.load("TASK-1").agent("a").status
+        assert dual(reader).followed["healed"] + dual(other).followed["healed"] == filled
+        assert dual(reader).followed["fallbacks"] == 0
+
+
+def test_counts_follow_a_restore(workspace, tmp_path):
+    """In phase 0 a process counts what it loads, also after a restore and other changes at the same
+    revision and number."""
+    with opened(workspace) as reader, opened(workspace) as other:
+        backup(json_side(workspace), tmp_path / "backup")
+        build.put(reader, build.report("TASK-1", "a", status="blocked"), expected=None)
+        assert reader.counts().agents == {AgentStatus.BLOCKED: 1, AgentStatus.RUNNING: 1}
+        restore(json_side(workspace), tmp_path / "backup")
+        build.put(other, build.report("TASK-1", "a", status="reviewing"), expected=None)
+        assert reader.load("TASK-1").agent("a").status is AgentStatus.REVIEWING
+        assert reader.counts().agents == {AgentStatus.REVIEWING: 1, AgentStatus.RUNNING: 1}
 
 
 @pytest.mark.parametrize("phase", [1, 2])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 _READER = """
 import json, select, sys
-path, key, bad, reads = sys.argv[1], sys.argv[2], [], 0
+path, key, bad, reads, last = sys.argv[1], sys.argv[2], [], 0, None
 print("ready", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
     try:
@@ -18,20 +18,24 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     reads += 1
     try:
         assert json.loads(text)[key], "EMPTY"
+        last = None
     except (ValueError, AssertionError) as error:
-        bad.append((len(text), text.count(0), str(error)[:80]))
+        # A writer that is preempted in the middle of a write shows the same text until it goes on.
+        if text != last:
+            bad.append((len(text), text.count(0), str(error)[:80]))
+        last = text
 print(json.dumps([reads, bad]))
 """
 
 
 class Found:
-    """``reads``; ``bad``: (bytes, NULs among them, problem) of each read that gave no value."""
+    """``reads``; ``bad``: (bytes, NULs among them, problem) of each text that gave no value."""
 
     reads = 0
     bad = ()
 
     def worst(self):
-        """Return the reads that must never happen: an empty file, NUL, or no entries."""
+        """Return the texts that must never be read: an empty file, NUL, or no entries."""
         return [b for b in self.bad if b[0] == 0 or b[1] or b[2] == "EMPTY"]
 
 

@@ -172,7 +172,7 @@ def test_no_reader_meets_a_document_with_zeros(tmp_path):
             agent = build.agent("TASK-1", f"agent{n % 20}", extra=json.dumps({"x": "x" * (n % 50)}))
             build.put(store, agent, expected=store.head("TASK-1").revision)
     assert found.worst() == []
-    assert len(found.bad) <= max(2, found.reads // 1000), found.bad[:5]
+    assert len(found.bad) <= 6, found.bad  # of 300 writes
 
 
 KILLED = """

@@ -62,9 +62,10 @@ def test_a_report_takes_one_statement(store, done):
     """The commit says what the feed says; record, agent, counts and revision follow."""
     entry = build.report("t", status="running", progress=42, message="half")
     told = build.put(store, entry, expected=None)
-    assert done == [(told.lineage, 2, told.cursor.number, told.cursor.feed_id)]
+    assert done == [(told.lineage, 2, told.cursor.number, told.cursor.feed_id, told.chain)]
     (change,) = store.changes(task_id="t", limit=1, after=store.changes(task_id="t")[0].cursor)
     assert (change.cursor, change.revision, change.lineage) == (told.cursor, 2, told.lineage)
+    assert change.chain == store.head("t").chain == told.chain
     snapshot = store.load("t")
     assert (snapshot.revision, snapshot.latest) == (2, (entry,))
     (agent,) = snapshot.agents

@@ -12,7 +12,7 @@ from backends.admin.cli import main
 from backends.sql.postgresql import tables
 from backends.sql.postgresql.engine import PostgresEngine
 from contract_tests import build
-from registry_api.errors import Busy, NotPermitted, Unavailable
+from registry_api.errors import Busy, NotPermitted, SchemaTooOld
 from registry_api.records import next_chain
 from tests.postgresql.test_engine import opened, shape
 
@@ -169,11 +169,24 @@ def test_the_command_upgrades(tmp_path, server, older, capsys):
         server.run(f"DROP ROLE {role}")
 
 
+def test_the_command_makes_no_registry(tmp_path, database, capsys):
+    """For a file or database without a registry it fails, and nothing is made."""
+    file = tmp_path / "typo.sqlite3"
+    for url in (f"sqlite://{file}", database):
+        assert main(["schema", "upgrade", url, "--workspace", str(tmp_path)]) == 1
+        assert "registry" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert shape(database) == []
+
+
 def test_a_reader_of_older_tables_is_refused(older):
     """It is told what to do, and changes nothing."""
     before = shape(older)
     options = {"timeout": 5, "durable": True, "read_only": True, "create": False}
-    with closing(PostgresEngine(older, **options)) as engine, pytest.raises(Unavailable) as refused:
+    with (
+        closing(PostgresEngine(older, **options)) as engine,
+        pytest.raises(SchemaTooOld) as refused,
+    ):
         engine.prepare()
     assert refused.value.next_step == "registry-backend schema upgrade"
     assert shape(older) == before

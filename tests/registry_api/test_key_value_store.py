@@ -3,14 +3,16 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
 from backends.admin.template.registry_backend_example import ExampleEngine
 from contract_tests import build
 from registry_api import Capability, new_changeset
 from registry_api.authoring import KeyValueStore
+from registry_api.authoring.key_layout import span_of
 from registry_api.errors import NotNext, OutcomeUnknown, RecordExists, StoreClosed, Unavailable
-from registry_api.records import Put
+from registry_api.records import Put, next_chain
 
 
 def opened(engine=None):
@@ -38,6 +40,21 @@ def test_changes_of_its_own_are_not_overwritten():
     assert target.changes() == before
     assert target.head("t").revision == 0
     assert target.commit(mine).cursor == done.cursor
+
+
+def test_the_chain_that_an_older_program_has_left_behind_does_not_count():
+    """The task's line has the fields of version 0.1, so that older programs can read it; what they
+    commit has no chain, and the next commit begins one."""
+    store = opened()
+    build.make(store, "t", build.agent("t"))
+    with store.engine.write() as batch:
+        key, value = next(iter(batch.scan(*span_of("task"))))
+        line = orjson.loads(value)
+        assert "chain" not in line
+        batch.put(key, orjson.dumps(line | {"revision": 2}))  # as an older program leaves it
+    assert store.head("t").chain == store.load("t").chain == ""
+    commit = build.put(store, build.report("t"), expected=None)
+    assert commit.chain == store.head("t").chain == next_chain("", 3, store.changes()[-1].digest)
 
 
 def test_a_mirror_may_follow_another_source():

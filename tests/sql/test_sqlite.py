@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from backends.sql import compiled, schema, upgrade
 from backends.sql.sqlite import engine as sqlite
 from backends.sql.sqlite import writer_queue
+from backends.sql.sqlite.retirement import SqliteRetirement
 from backends.sql.store import SqlStore
 from contract_tests import build
 from contract_tests.test_pages import CASES
@@ -39,6 +41,7 @@ from registry_api.errors import (
     OutcomeUnknown,
     ReadOnly,
     SchemaTooNew,
+    SchemaTooOld,
     Unavailable,
 )
 from registry_api.records import make_cursor, next_chain
@@ -129,7 +132,7 @@ def test_a_file_without_chains_is_upgraded(tmp_path):
         build.make(store, "t", build.agent("t"))
     before = shape(file_of(tmp_path))
     as_before_chains(file_of(tmp_path))
-    with pytest.raises(Unavailable, match="has schema 0001, this version needs 0002") as refused:
+    with pytest.raises(SchemaTooOld, match="has schema 0001, this version needs 0002") as refused:
         open_store(load_settings(tmp_path, env={}), read_only=True)
     assert refused.value.next_step == "registry-backend schema upgrade"
     with closing(opened(tmp_path)) as store:
@@ -137,6 +140,29 @@ def test_a_file_without_chains_is_upgraded(tmp_path):
         commit = build.put(store, build.report("t"), expected=None)
         assert commit.chain == next_chain("", 2, store.changes()[-1].digest)
     assert shape(file_of(tmp_path)) == before
+
+
+def test_an_older_archive_is_upgraded_when_it_comes_back(tmp_path):
+    """A move that began with an earlier version left an archive of its schema."""
+    with closing(opened(tmp_path)) as store:
+        build.make(store, "t", build.agent("t"))
+    as_before_chains(file_of(tmp_path))
+    options = {"timeout": 5, "durable": True, "read_only": False, "create": False}
+    now = lambda: datetime.now(UTC)  # noqa: E731  (short)
+    older = sqlite.SqliteEngine(file_of(tmp_path), **options)
+    archive = SqliteRetirement(older, tmp_path / "archive", now).archive()
+    older.close()
+    again = sqlite.SqliteEngine(tmp_path / "again.sqlite3", **options)
+    SqliteRetirement(again, tmp_path / "archive", now).reinstate(archive)
+    again.close()
+    assert shape(tmp_path / "again.sqlite3")["tasks"] == shape_of_new(tmp_path)["tasks"]
+
+
+def shape_of_new(tmp_path):
+    """Return the tables of a new file."""
+    (tmp_path / "new").mkdir()
+    opened(tmp_path / "new").close()
+    return shape(file_of(tmp_path / "new"))
 
 
 def test_the_chain_that_an_older_program_has_left_behind_does_not_count(tmp_path):

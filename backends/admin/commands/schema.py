@@ -10,7 +10,10 @@ from cyclopts import App, Parameter
 from backends.admin.app import Json, Workspace, answer, app
 from backends.admin.registry import refuse_no_registry
 
-_schema = App(name="schema", help="Upgrade the tables of a store.")
+_schema = App(
+    name="schema",
+    help="Upgrade the tables of a store.\n\nExample: registry-backend schema upgrade",
+)
 app.command(_schema)
 
 
@@ -43,9 +46,11 @@ def upgrade(
 
 def _opened(url: str, settings: Any) -> Any:
     """Open a store by its URL alone, whatever this workspace uses and whoever may write to it."""
+    from dataclasses import replace
     from datetime import UTC, datetime
 
     from registry_api import load_plugins
+    from registry_api.errors import SchemaTooOld
     from registry_api.plugins import OpenContext
     from registry_api.typed_errors import typed_errors
     from registry_api.workspace import usable
@@ -55,12 +60,15 @@ def _opened(url: str, settings: Any) -> Any:
     context = OpenContext(
         settings=settings,
         plugins=plugins,
-        read_only=False,
+        read_only=True,
         now=lambda: datetime.now(UTC),
         location=location,
     )
     with typed_errors():
-        return plugins.factory(name)(context)
+        try:
+            return plugins.factory(name)(context)  # nothing is made where there is no registry
+        except SchemaTooOld:
+            return plugins.factory(name)(replace(context, read_only=False))
 
 
 def _show(found: dict[str, Any]) -> None:

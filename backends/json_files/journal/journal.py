@@ -172,9 +172,12 @@ class Journal:
     def head(self) -> Head:
         """Return the task's head; the same object as long as it does not change."""
         stand, head = self._known.stand, self._head
-        if stand is not None and (head.number, head.revision, head.lineage) != (
-            stand.number,
+        # The revision first: it nearly always tells. The chain tells of a journal that was restored
+        # from a backup and has come to the same revision by other changes.
+        if stand is not None and (head.revision, head.chain, head.number, head.lineage) != (
             stand.revision,
+            stand.chain,
+            stand.number,
             stand.lineage,
         ):
             head = self._head = head_of(stand)

@@ -72,7 +72,13 @@ def failed_commit(error: psycopg.Error, location: str) -> RegistryError:
 
 def _said(error: psycopg.Error) -> str:
     """Return the code of an error at connecting, which libpq passes on as text only."""
-    text = str(error)
+    attempts = [line for line in str(error).splitlines() if line.startswith("- host: ")]
+    codes = {_code_in(text) for text in attempts or [str(error)]}
+    # Of several hosts one may refuse what another one will accept when it takes writes again.
+    return codes.pop() if len(codes) == 1 else ""
+
+
+def _code_in(text: str) -> str:
     known = {
         "password authentication failed": "28P01",
         "no password supplied": "28P01",
@@ -87,5 +93,9 @@ def _said(error: psycopg.Error) -> str:
 
 
 def _text(error: psycopg.Error) -> str:
+    """Return what happened in one line; at connecting to several hosts, what happened at each."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    attempts = [
+        line.rpartition("connection to server at ")[2] for line in lines if "- host:" in line
+    ]
+    return "; ".join(attempts) or (lines[0] if lines else type(error).__name__)

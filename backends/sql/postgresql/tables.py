@@ -12,7 +12,7 @@ import psycopg
 from backends.sql.postgresql import report_function
 from backends.sql.postgresql.connection import Connection
 from backends.sql.postgresql_sql import DDL
-from registry_api.errors import Busy, NotPermitted, SchemaTooNew, Unavailable
+from registry_api.errors import Busy, NotPermitted, SchemaTooNew, SchemaTooOld, Unavailable
 
 __all__ = ["VERSION", "create_or_upgrade", "upgrade"]
 
@@ -52,7 +52,7 @@ def create_or_upgrade(connection: Connection, location: str, *, read_only: bool)
             next_step="Install the version that wrote it, or a later one",
         )
     if read_only and version is not None:
-        raise Unavailable(
+        raise SchemaTooOld(
             f"{location} has schema {version}, this version needs {VERSION}",
             next_step="registry-backend schema upgrade",
         )

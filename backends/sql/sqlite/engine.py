@@ -28,6 +28,7 @@ from registry_api.errors import (
     OutcomeUnknown,
     RegistryError,
     SchemaTooNew,
+    SchemaTooOld,
     StoreClosed,
     Unavailable,
 )
@@ -398,7 +399,7 @@ class SqliteEngine:
                 next_step="Install the version that wrote it, or a later one",
             )
         if self._read_only and version is not None:
-            raise Unavailable(
+            raise SchemaTooOld(
                 f"{self.path} has schema {version}, this version needs {VERSION}",
                 next_step="registry-backend schema upgrade",
             )

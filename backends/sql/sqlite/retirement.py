@@ -105,6 +105,7 @@ class SqliteRetirement:
                 return
         with closing(_opened(self.check(archive))) as copy, self._engine.alone() as connection:
             copy.backup(connection)
+        self._engine.prepare()  # the archive may be of an earlier schema
 
 
 def _opened(path: Path) -> sqlite3.Connection:
