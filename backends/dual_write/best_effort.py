@@ -8,13 +8,28 @@ from dataclasses import dataclass
 from registry_api.errors import Busy, GaveWay, RegistryError, Unavailable
 from registry_api.workspace import answering, at_most
 
-__all__ = ["PATIENCE", "BackOff", "BackingOff", "BestEffort", "answering_target"]
+__all__ = [
+    "PATIENCE",
+    "BackOff",
+    "BackingOff",
+    "BestEffort",
+    "answering_command",
+    "answering_target",
+]
 
 PATIENCE = 0.1  # seconds that a replication, a catch-up or a read waits for the target
 ANSWER = 5.0  # seconds within which a third-party target must answer a call
+COMMAND_ANSWER = 60.0  # ... and, in a command that compares both stores, a call of either
 _NO_WAIT = 1.0  # seconds after a failed wait in which calls do not wait for the target
 _DOWN = 30.0  # seconds, at most, for which a failed target is not tried again
 _PER_FAILURE = 10  # ... and this many times as long as the failure delayed the caller
+
+
+def answering_command() -> answering:
+    """Return a context in which a third-party store must answer each call of a command within
+    ``COMMAND_ANSWER``: the command is inside the gate, which a rollback needs.
+    """
+    return answering(COMMAND_ANSWER)
 
 
 def answering_target() -> answering:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.dual_write.best_effort import answering_command
 from backends.dual_write.completion import complete
 from backends.dual_write.history import read_history
 from backends.dual_write.reconcile import reconcile
@@ -82,15 +83,18 @@ class Move:
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """See Migration.verify."""
-        return verify(self._session, progress=progress)
+        with answering_command():
+            return verify(self._session, progress=progress)
 
     def diff(self, task_id: str) -> list[Mismatch]:
         """See Migration.diff."""
-        return diff(self._session, task_id)
+        with answering_command():
+            return diff(self._session, task_id)
 
     def reconcile(self, *, dry_run: bool = False, progress: Progress | None = None) -> Reconciled:
         """See Migration.reconcile."""
-        return reconcile(self._session, dry_run=dry_run, progress=progress)
+        with answering_command():
+            return reconcile(self._session, dry_run=dry_run, progress=progress)
 
     def recover(self, *, dry_run: bool = False, wait: bool = True) -> tuple[str, ...]:
         """See Migration.recover."""

@@ -150,6 +150,20 @@ def test_plan_says_that_it_cannot_be_reached(move, fault):
     assert command("plan", "2")[1]["notes"] == []
 
 
+@pytest.mark.parametrize("tokens", [["verify"], ["reconcile"], ["diff", "TASK-1"]])
+def test_a_command_gives_up_a_target_that_hangs(move, monkeypatch, tokens):
+    """It ends with an error that names the store, and a rollback needs no target afterwards."""
+    workspace, _, command, fail, _ = move
+    assert command("switch", "1")[0] == 0
+    with closing(open_store(load_settings(workspace))) as store:
+        fail("hang")
+        build.put(store, build.report("TASK-1", "a"), expected=None)
+    monkeypatch.setattr(best_effort, "COMMAND_ANSWER", 0.3)
+    code, found = command(*tokens)
+    assert (code, "'faulty' has not answered within 0.3 s" in str(found)) == (1, True)
+    assert command("switch", "0")[0] == 0
+
+
 @pytest.mark.parametrize("page", ["operating.md", "writing-a-backend.md"])
 def test_the_back_off_is_documented(page):
     """The docs state the back-off with the figures of the code."""
