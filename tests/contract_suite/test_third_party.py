@@ -50,8 +50,11 @@ def test_the_example_reaches_full(python, tmp_path):
     (store,) = report["stores"]
     declared = ["durable", "movable", "move_target", "multi_process", "persistent"]
     assert store["capabilities"] == declared
-    # It has no server; nothing else is skipped.
-    assert {s["test"].partition(".py")[0] for s in report["skipped"]} == {"test_server"}
+    # It has no server and no leases of its own; nothing else is skipped.
+    assert {s["test"].partition(".py")[0] for s in report["skipped"]} == {
+        "test_server",
+        "test_leases",
+    }
     assert store["groups"]["engine"]["passed"] == 5
 
 
