@@ -20,7 +20,7 @@ SHORT = 0.3
 
 def granted(leases: Leases, name: str, holder: str, seconds: float = LONG) -> Lease:
     """Take a lease that nobody else holds."""
-    lease = leases.acquire(name, holder, seconds=seconds)
+    lease = leases.acquire_lease(name, holder, seconds=seconds)
     assert lease is not None
     return lease
 
@@ -28,7 +28,7 @@ def granted(leases: Leases, name: str, holder: str, seconds: float = LONG) -> Le
 def until_free(leases: Leases, name: str) -> None:
     """Wait until nobody holds the lease any more."""
     deadline = time.monotonic() + 30
-    while leases.holder(name) is not None:
+    while leases.lease_holder(name) is not None:
         assert time.monotonic() < deadline, "the lease does not expire"
         time.sleep(0.02)
 
@@ -40,12 +40,12 @@ def test_one_holds_it(harness: Harness) -> None:
     mine, others = leases_of(harness.open()), leases_of(harness.open())
     lease = granted(mine, "leader", "a")
     assert (lease.name, lease.holder, lease.seconds) == ("leader", "a", LONG)
-    assert others.acquire("leader", "b", seconds=LONG) is None
-    seen = others.holder("leader")
+    assert others.acquire_lease("leader", "b", seconds=LONG) is None
+    seen = others.lease_holder("leader")
     assert seen is not None
     assert (seen.name, seen.holder, seen.token) == ("leader", "a", lease.token)
     assert 0 < seen.seconds <= LONG
-    assert others.holder("other") is None
+    assert others.lease_holder("other") is None
     assert granted(others, "other", "b").holder == "b"
 
 
@@ -55,7 +55,7 @@ def test_a_renewal_keeps_the_token(harness: Harness) -> None:
     first = granted(leases, "leader", "a", seconds=5)
     again = granted(leases, "leader", "a", seconds=LONG)
     assert again.token == first.token
-    seen = leases.holder("leader")
+    seen = leases.lease_holder("leader")
     assert seen is not None
     assert seen.seconds > 5
 
@@ -70,9 +70,9 @@ def test_an_expired_lease_goes_to_the_next(harness: Harness) -> None:
     until_free(others, "leader")
     lease = granted(others, "leader", "b")
     assert lease.token > late.token
-    assert leases_of(store).acquire("leader", "a", seconds=LONG) is None
-    assert not leases_of(store).release(late)
-    seen = leases_of(store).holder("leader")
+    assert leases_of(store).acquire_lease("leader", "a", seconds=LONG) is None
+    assert not leases_of(store).release_lease(late)
+    seen = leases_of(store).lease_holder("leader")
     assert seen is not None
     assert seen.holder == "b"
 
@@ -93,11 +93,11 @@ def test_a_released_lease_is_free_at_once(harness: Harness) -> None:
     """
     mine, others = leases_of(harness.open()), leases_of(harness.open())
     lease = granted(mine, "leader", "a")
-    assert not others.release(replace(lease, holder="b"))
-    assert not others.release(replace(lease, token=lease.token + 1))
-    assert mine.release(lease)
-    assert not mine.release(lease)
-    assert others.holder("leader") is None
+    assert not others.release_lease(replace(lease, holder="b"))
+    assert not others.release_lease(replace(lease, token=lease.token + 1))
+    assert mine.release_lease(lease)
+    assert not mine.release_lease(lease)
+    assert others.lease_holder("leader") is None
     assert granted(others, "leader", "b").token > lease.token
 
 
@@ -110,13 +110,13 @@ def test_of_many_exactly_one_gets_it(harness: Harness) -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in range(10):
             asked = [
-                pool.submit(one.acquire, "leader", f"holder-{n}", seconds=LONG)
+                pool.submit(one.acquire_lease, "leader", f"holder-{n}", seconds=LONG)
                 for n, one in enumerate(leases)
             ]
             held = [lease for lease in (a.result() for a in asked) if lease is not None]
             assert len(held) == 1
             tokens.append(held[0].token)
-            assert leases[0].release(held[0])
+            assert leases[0].release_lease(held[0])
     assert tokens == sorted(set(tokens))
 
 
@@ -129,4 +129,4 @@ def test_what_no_lease_can_be_is_refused(
 ) -> None:
     """A name that is no id, an empty holder and a time outside a day are InvalidInput."""
     with pytest.raises(errors.InvalidInput):
-        leases_of(harness.open()).acquire(name, holder, seconds=seconds)
+        leases_of(harness.open()).acquire_lease(name, holder, seconds=seconds)

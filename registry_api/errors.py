@@ -25,7 +25,7 @@ RegistryError
 ├── CursorExpired (LookupError)  the feed no longer holds what follows the cursor
 ├── VerificationFailed        two stores, or a document and its records, differ
 ├── Unavailable (OSError)     nothing happened, retry
-│   ├── SchemaTooOld          opened for reading: its tables must be upgraded before
+│   ├── SchemaTooOld          opened for reading: its tables must be upgraded first
 │   └── Busy                  a wait timed out; names the holder where known
 │       └── SwitchTimedOut    the gate did not become free in time; nothing was changed
 ├── OutcomeUnknown (OSError)  it may have happened: retry the same changeset

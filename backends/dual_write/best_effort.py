@@ -27,7 +27,7 @@ _PER_FAILURE = 10  # ... and this many times as long as the failure delayed the 
 
 def answering_command() -> answering:
     """Return a context in which a third-party store must answer each call of a command within
-    ``COMMAND_ANSWER``: the command is inside the gate, which a rollback needs.
+    ``COMMAND_ANSWER``: the command holds the gate, which a rollback needs.
     """
     return answering(COMMAND_ANSWER)
 

@@ -85,17 +85,30 @@ def compare_task(
             mine, other = _both(replicator, task_id, catch_up=catch_up)
         except TaskNotFound:
             return 0, []
-        if other is not None and mine.is_level(other):
-            return _compare(source, target, mine, other)
+        at_one = other is not None and mine.position == other.position
+        if other is not None and (mine.is_level(other) or (at_one and not catch_up)):
+            count, found = _compare(source, target, mine, other)
+            if not mine.is_level(other):
+                found.append(_other_history(mine, other))
+            return count, found
         still = source.head(task_id)
         if mine.position == still.position:
             # Nothing changed, and catching up did not help: that is a difference, not a delay.
+            if other is not None and at_one:
+                return 1, [_other_history(mine, other)]
             revision = other.revision if other else None
             lag = Mismatch(
                 task_id=task_id, pointer="/revision", source=mine.revision, target=revision
             )
             return 1, [lag]
     return None, []
+
+
+def _other_history(mine: TaskSnapshot, other: TaskSnapshot) -> Mismatch:
+    """Return the difference of two states that have the same revision by different changes."""
+    return Mismatch(
+        task_id=mine.task.task_id, pointer="/chain", source=mine.chain, target=other.chain
+    )
 
 
 def _both(

@@ -26,7 +26,7 @@ from backends.dual_write.throttle import SharedPace, is_shared
 from registry_api.capabilities import ForeignWriters, MigrationSource, provides
 from registry_api.client import all_tasks
 from registry_api.errors import BackendMismatch, TaskNotFound
-from registry_api.leases import FileLeases, HasLeases, Leases
+from registry_api.leases import FileLeases, Lease, Leases
 from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, PhaseRecord
 from registry_api.records import (
     ALL,
@@ -107,22 +107,38 @@ class DualWriteStore:
             info = store.info
             if record.move or provides(store, ForeignWriters):
                 info = replace(info, name="dual", capabilities=info.capabilities & _OF_A_MOVE)
-            capabilities = info.capabilities | {Capability.LEASES}
+            capabilities = info.capabilities
+            if not is_shared(store) or provides(store, Leases):
+                capabilities |= {Capability.LEASES}
             if logged is not store:
                 capabilities |= {Capability.LOGGED}
             self._info = record, replace(info, capabilities=capabilities)
         return self._info[1]
 
-    @property
-    def leases(self) -> Leases:
-        """The leases that every process which uses this registry shares: in the writer of record
-        where other hosts may use it, else in files of the workspace.
+    # -- leases ------------------------------------------------------------------------------
+
+    def _leases(self) -> Leases:
+        """Return where the leases are now: in the writer of record where other hosts may use it,
+        else in files of the workspace.
         """
         record = self._current()
+        self._writer(record)
         store = self.stores.get(record.writer, record)
-        if is_shared(store) and provides(store, HasLeases):
-            return store.leases
+        if is_shared(store) and provides(store, Leases):
+            return store
         return FileLeases(self._control.path.with_name("leases"))
+
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        """See Leases.acquire_lease."""
+        return self._leases().acquire_lease(name, holder, seconds=seconds)
+
+    def release_lease(self, lease: Lease) -> bool:
+        """See Leases.release_lease."""
+        return self._leases().release_lease(lease)
+
+    def lease_holder(self, name: str) -> Lease | None:
+        """See Leases.lease_holder."""
+        return self._leases().lease_holder(name)
 
     def _count(self, what: str, n: int = 1) -> None:
         self.followed[what] += n

@@ -73,10 +73,10 @@ def _verify_unwritten(
     mismatches = list[Mismatch]()
     for done, task_id in enumerate(task_ids):
         with inside_gate(session):
-            if source.head(task_id).is_level(target.head(task_id)):
+            head = target.head(task_id)
+            if source.head(task_id).position == head.position:
                 found = compare_task(back, task_id, catch_up=False)[1]
-                # Else it was written meanwhile.
-                if source.head(task_id).is_level(target.head(task_id)):
+                if target.head(task_id) == head:  # else it was written meanwhile
                     mismatches += found
         if progress is not None:
             progress("verify", done + 1, len(task_ids))

@@ -97,10 +97,11 @@ def registry_register_stores(register: RegisterStore) -> None:
     register("memory", lambda c: MemoryStore(now=c.now, read_only=c.read_only))
 
 
-class MemoryStore:
+class MemoryStore(MemoryLeases):
     """A thread-safe registry that ends with its process."""
 
     def __init__(self, *, now: Callable[[], datetime], read_only: bool = False) -> None:
+        super().__init__()
         self._now = now
         self._read_only = read_only
         self._lock = threading.RLock()
@@ -109,7 +110,6 @@ class MemoryStore:
         self._number = 0
         self._tasks: dict[str, _Held] = {}
         self._stamps: dict[str, str] = {}
-        self.leases = MemoryLeases()
         self.info = StoreInfo(
             name="memory",
             capabilities=frozenset({Capability.MOVE_TARGET, Capability.LEASES}),

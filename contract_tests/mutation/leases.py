@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from contract_tests.mutation.base import mutant
-from registry_api import Capability, StoreInfo
+from registry_api import Capability, RegistryStore, StoreInfo
 from registry_api.leases import FileLeases, Lease
 from registry_api.wrappers import StoreWrapper
 
@@ -19,29 +19,28 @@ class _Leased(StoreWrapper, FileLeases):
         info = self.inner.info
         return replace(info, capabilities=info.capabilities | {Capability.LEASES})
 
-    @property
-    def leases(self) -> _Leased:
-        self._folder = Path(self.inner.info.location).with_name("leases")
-        return self
+    def __init__(self, inner: RegistryStore) -> None:
+        StoreWrapper.__init__(self, inner)
+        FileLeases.__init__(self, Path(inner.info.location).with_name("leases"))
 
 
 @mutant
 class LeaseForAll(_Leased):
     """Grants a lease to everybody who asks."""
 
-    def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
-        held = FileLeases.holder(self, name)
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        held = FileLeases.lease_holder(self, name)
         if held is not None and held.holder != holder:
             return replace(held, holder=holder, seconds=seconds)
-        return super().acquire(name, holder, seconds=seconds)
+        return super().acquire_lease(name, holder, seconds=seconds)
 
 
 @mutant
 class LeaseForEver(_Leased):
     """Grants each lease for a day."""
 
-    def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
-        lease = super().acquire(name, holder, seconds=86_400 if seconds > 0 else seconds)
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        lease = super().acquire_lease(name, holder, seconds=86_400 if seconds > 0 else seconds)
         return lease and replace(lease, seconds=seconds)
 
 
@@ -49,24 +48,24 @@ class LeaseForEver(_Leased):
 class TokenThatStays(_Leased):
     """Gives every holder of a lease the same token."""
 
-    def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
-        lease = super().acquire(name, holder, seconds=seconds)
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        lease = super().acquire_lease(name, holder, seconds=seconds)
         return lease and replace(lease, token=1)
 
-    def holder(self, name: str) -> Lease | None:
-        lease = super().holder(name)
+    def lease_holder(self, name: str) -> Lease | None:
+        lease = super().lease_holder(name)
         return lease and replace(lease, token=1)
 
-    def release(self, lease: Lease) -> bool:
-        held = FileLeases.holder(self, lease.name)
+    def release_lease(self, lease: Lease) -> bool:
+        held = FileLeases.lease_holder(self, lease.name)
         same = held is not None and (held.holder, 1) == (lease.holder, lease.token)
-        return super().release(held) if held is not None and same else False
+        return super().release_lease(held) if held is not None and same else False
 
 
 @mutant
 class ReleasedByAnybody(_Leased):
     """Lets everybody release a lease."""
 
-    def release(self, lease: Lease) -> bool:
-        held = FileLeases.holder(self, lease.name)
-        return held is not None and super().release(held)
+    def release_lease(self, lease: Lease) -> bool:
+        held = FileLeases.lease_holder(self, lease.name)
+        return held is not None and super().release_lease(held)

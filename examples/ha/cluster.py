@@ -248,7 +248,7 @@ def wait_until(look: Any, what: str) -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (found := look()):
         if time.monotonic() > deadline:
-            sys.exit(f"waited {PATIENCE:.0f} s in vain for {what}; see the logs in the folder")
+            sys.exit(f"waited {PATIENCE:.0f} s for {what}; see the logs in the folder")
         time.sleep(0.2)
     return found
 
@@ -277,7 +277,9 @@ def pid_of(folder: Path, name: str) -> int:
 def postmaster(folder: Path, name: str) -> int:
     """Return the process id of a server, 0 if it does not run."""
     with suppress(OSError, ValueError, IndexError):
-        return int((folder / f"{name}.data" / "postmaster.pid").read_text().splitlines()[0])
+        pid = int((folder / f"{name}.data" / "postmaster.pid").read_text().splitlines()[0])
+        if b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
     return 0
 
 

@@ -6,10 +6,9 @@ import uuid
 from collections.abc import Iterator
 from itertools import islice
 
-from orchestrator.rules.findings import in_time
+from orchestrator.rules.findings import passed_on
 from orchestrator.rules.handovers import HandoverPlan
 from registry_api import (
-    Finding,
     Kind,
     Phase,
     ProgressEntry,
@@ -32,12 +31,10 @@ def handover_plan(
     """Return what a phase's handover is made from; ``of``: the phase, or a review of it."""
     phase_index = of.phase_index if of else None
     query = RecordQuery(task_id=snapshot.task.task_id, phase_index=phase_index, newest_first=True)
-    found = islice(all_records(store, Kind.FINDING, query), _MOST_FINDINGS)
+    found = passed_on(snapshot, all_records(store, Kind.FINDING, query))
     return HandoverPlan(
         handover_id=uuid.uuid4().hex,
-        findings=tuple(
-            f for f in found if isinstance(f, Finding) and in_time(f, snapshot.agent(f.agent_id))
-        ),
+        findings=tuple(islice(found, _MOST_FINDINGS)),
         reports=tuple(last_words(store, snapshot)),
     )
 

@@ -35,7 +35,7 @@ from orchestrator.queries.answers import (
 )
 from orchestrator.rules import context
 from orchestrator.rules.draft import Draft, extra_of
-from orchestrator.rules.findings import in_time
+from orchestrator.rules.findings import passed_on
 from orchestrator.rules.guidance import next_step
 from orchestrator.rules.phases import DONE, all_done
 from orchestrator.rules.reviews import critiques
@@ -297,14 +297,10 @@ class Reading:
         if phase_index is not None:
             Draft(snapshot).phase(phase_index)
         query = RecordQuery(task_id=task_id, newest_first=True)
-        newest = islice(all_records(self._store, Kind.FINDING, query), 200)
+        in_turn = all_records(self._store, Kind.FINDING, query)
         found = context.accumulate(
             snapshot,
-            [
-                f
-                for f in newest
-                if isinstance(f, Finding) and in_time(f, snapshot.agent(f.agent_id))
-            ],
+            list(islice(passed_on(snapshot, in_turn), 200)),
             max_tokens=max_tokens,
             phase_index=phase_index,
         )

@@ -5,14 +5,15 @@ What an agent finds after somebody has ended it is kept and listed, but given to
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 
 from orchestrator.errors import AgentNotFound
-from registry_api import Agent, AgentStatus, Finding, Op, Put, TaskSnapshot
+from registry_api import Agent, AgentStatus, Finding, Op, Put, Record, TaskSnapshot
 from registry_api.records import Severity
 
-__all__ = ["ENDED_BY_OTHERS", "FindingType", "Severity", "add_finding", "in_time"]
+__all__ = ["ENDED_BY_OTHERS", "FindingType", "Severity", "add_finding", "passed_on"]
 
 ENDED_BY_OTHERS = frozenset({AgentStatus.KILLED, AgentStatus.TERMINATED})
 
@@ -27,8 +28,14 @@ class FindingType(StrEnum):
     BLOCKER = "blocker"
 
 
-def in_time(finding: Finding, agent: Agent | None) -> bool:
-    """Return whether the agent found this before somebody ended it."""
+def passed_on(snapshot: TaskSnapshot, records: Iterable[Record]) -> Iterator[Finding]:
+    """Yield the findings that other agents get: not those of an agent that was ended before."""
+    for finding in records:
+        if isinstance(finding, Finding) and _in_time(finding, snapshot.agent(finding.agent_id)):
+            yield finding
+
+
+def _in_time(finding: Finding, agent: Agent | None) -> bool:
     if agent is None or agent.status not in ENDED_BY_OTHERS or agent.completed_at is None:
         return True
     return finding.timestamp <= agent.completed_at

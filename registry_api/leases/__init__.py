@@ -1,15 +1,15 @@
-"""Leases: of several processes, on one host or on many, one does a work."""
+"""Leases: of several processes, on one host or on many, only one does a job at a time."""
 
 from registry_api.leases.files import FileLeases
 from registry_api.leases.memory import MemoryLeases
-from registry_api.leases.protocol import HasLeases, Lease, Leases, check_lease, leases_of
+from registry_api.leases.protocol import Lease, Leases, check_lease, check_name, leases_of
 
 __all__ = [
     "FileLeases",
-    "HasLeases",
     "Lease",
     "Leases",
     "MemoryLeases",
     "check_lease",
+    "check_name",
     "leases_of",
 ]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import orjson
 
-from registry_api.errors import CorruptDocument, Unavailable
-from registry_api.leases.protocol import Lease, check_lease
+from registry_api.errors import CorruptDocument, RegistryError, Unavailable
+from registry_api.leases.protocol import Lease, check_lease, check_name
 from registry_api.workspace import Flock, boot, make_folder, patience, replace_file
 
 __all__ = ["FileLeases"]
@@ -28,54 +28,56 @@ class FileLeases:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
-        """See Leases.acquire."""
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        """See Leases.acquire_lease."""
         check_lease(name, holder, seconds)
         with self._locked(name) as path:
-            now = _now()
-            other, token, until = _read(path)
-            if until > now and other != holder:
+            other, token, left = _read(path)
+            if left > 0 and other != holder:
                 return None
-            token += not until > now
-            _write(path, holder, token, now + seconds)
+            token += not left > 0
+            _write(path, holder, token, seconds)
         return Lease(name=name, holder=holder, token=token, seconds=seconds)
 
-    def release(self, lease: Lease) -> bool:
-        """See Leases.release."""
+    def release_lease(self, lease: Lease) -> bool:
+        """See Leases.release_lease."""
+        check_name(lease.name)
         with self._locked(lease.name) as path:
-            holder, token, until = _read(path)
-            if (holder, token) != (lease.holder, lease.token) or until <= _now():
+            holder, token, left = _read(path)
+            if (holder, token) != (lease.holder, lease.token) or left <= 0:
                 return False
             _write(path, "", token, 0.0)
             return True
 
-    def holder(self, name: str) -> Lease | None:
-        """See Leases.holder."""
-        check_lease(name, "-", 1)
-        if not self._folder.is_dir():
-            return None
-        with self._locked(name, exclusive=False) as path:
-            holder, token, until = _read(path)
-        left = until - _now()
-        if left <= 0:
-            return None
-        return Lease(name=name, holder=holder, token=token, seconds=left)
+    def lease_holder(self, name: str) -> Lease | None:
+        """See Leases.lease_holder."""
+        check_name(name)
+        try:
+            holder, token, left = _read(self._folder / f"{name}.json")
+        except OSError as error:
+            raise self._unavailable(error) from error
+        return Lease(name=name, holder=holder, token=token, seconds=left) if left > 0 else None
 
     @contextmanager
-    def _locked(self, name: str, *, exclusive: bool = True) -> Iterator[Path]:
-        """Hold the lock of one lease; gives the path of its file. Raises Unavailable and Busy."""
+    def _locked(self, name: str) -> Iterator[Path]:
+        """Hold the lock of one lease; gives the path of its file. Raises Busy and Unavailable."""
         try:
             make_folder(self._folder, mode=0o700)
             lock = Flock(self._folder / f"{name}.lock")
             try:
-                lock.acquire(timeout=patience(_TIMEOUT), exclusive=exclusive)
+                lock.acquire(timeout=patience(_TIMEOUT))
                 yield self._folder / f"{name}.json"
             finally:
                 lock.close()
+        except RegistryError:  # some of them are OSErrors
+            raise
         except OSError as error:
-            raise Unavailable(
-                f"{self._folder}: {error.strerror or error}", next_step="Check the folder"
-            ) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            f"{self._folder}: {error.strerror or error}", next_step="Check the folder"
+        )
 
 
 def _now() -> float:
@@ -83,20 +85,35 @@ def _now() -> float:
 
 
 def _read(path: Path) -> tuple[str, int, float]:
-    """Return holder, token and until when; the last is 0 for a lease of an earlier boot."""
+    """Return holder, token and the seconds left; these are 0 for a lease of an earlier boot."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return "", 0, 0.0
     try:
         found = orjson.loads(data)
-        holder, token, until = str(found["holder"]), int(found["token"]), float(found["until"])
+        holder, token = str(found["holder"]), int(found["token"])
+        granted, until = float(found["granted"]), float(found["until"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptDocument(f"{path}: {error}", next_step=f"rm {path}", path=str(path)) from error
-    return holder, token, until if found.get("boot") == boot() else 0.0
+        raise CorruptDocument(
+            f"{path}: {error}",
+            next_step=f"End the processes that may hold it, then rm {path}: its tokens begin again",
+            path=str(path),
+        ) from error
+    # Where the boot is not known, a clock that went back tells of another one.
+    now = _now()
+    same_boot = found.get("boot") == boot() and granted <= now
+    return holder, token, until - now if same_boot else 0.0
 
 
-def _write(path: Path, holder: str, token: int, until: float) -> None:
-    data = {"holder": holder, "token": token, "until": until, "boot": boot()}
+def _write(path: Path, holder: str, token: int, seconds: float) -> None:
+    now = _now()
+    data = {
+        "holder": holder,
+        "token": token,
+        "granted": now,
+        "until": now + seconds,
+        "boot": boot(),
+    }
     # The lock of this lease is held: nobody else writes under that name.
     replace_file(path, orjson.dumps(data), aside=path.with_suffix(".new"))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from registry_api.capabilities import provides
 from registry_api.errors import Busy, GaveWay, StoreClosed
+from registry_api.leases import Lease, leases_of
 from registry_api.migration.gate import Gate, T
 from registry_api.store import RegistryStore
 from registry_api.workspace.lock_timeout import giving_way, patience
@@ -69,6 +70,21 @@ class GatedStore(StoreWrapper):
                 time.sleep(0.005)
                 continue
             self._recover_or_wait(start)
+
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        """See Leases.acquire_lease."""
+        return self.around(
+            "acquire_lease",
+            lambda: leases_of(self.inner).acquire_lease(name, holder, seconds=seconds),
+        )
+
+    def release_lease(self, lease: Lease) -> bool:
+        """See Leases.release_lease."""
+        return self.around("release_lease", lambda: leases_of(self.inner).release_lease(lease))
+
+    def lease_holder(self, name: str) -> Lease | None:
+        """See Leases.lease_holder."""
+        return self.around("lease_holder", lambda: leases_of(self.inner).lease_holder(name))
 
     def _keep_pace(self) -> None:
         if not self._gate.keep_pace() and self._paced is not None:

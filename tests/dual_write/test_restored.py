@@ -3,6 +3,7 @@ same lineage, revisions and numbers. The source decides; the target is filled ag
 
 import json
 import shutil
+import sqlite3
 from contextlib import closing, nullcontext
 
 import pytest
@@ -140,8 +141,8 @@ def test_the_newest_change_was_sent_again(workspace, tmp_path, phase, same_proce
         assert migration.verify().mismatches == ()
 
 
-@pytest.mark.parametrize("is_mirrored", [False, True])
-def test_a_running_reader_learns_of_the_restore(workspace, tmp_path, is_mirrored):
+@pytest.mark.parametrize("is_replicated", [False, True])
+def test_a_running_reader_learns_of_the_restore(workspace, tmp_path, is_replicated):
     """A process that has read a task before the restore sees what another one wrote after it, at
     the same revision and number; and once it has caught up, it fills no task again."""
     assert run(workspace, "switch", "2") == 0
@@ -151,7 +152,7 @@ def test_a_running_reader_learns_of_the_restore(workspace, tmp_path, is_mirrored
         build.put(reader, build.report("TASK-1", "a", message="lost"), expected=None)
         assert "lost" in said(reader, "TASK-1")[0]
         restore(json_side(workspace), tmp_path / "backup")
-        writer = other if is_mirrored else dual(other).source
+        writer = other if is_replicated else dual(other).source
         build.put(writer, build.report("TASK-1", "a", message="new"), expected=None)
         expected = {f"common {n}" for n in range(5)} | {"new"}
         for _ in range(3):
@@ -163,6 +164,36 @@ def test_a_running_reader_learns_of_the_restore(workspace, tmp_path, is_mirrored
             assert other.load("TASK-1").agent("a").status
         assert dual(reader).followed["healed"] + dual(other).followed["healed"] == filled
         assert dual(reader).followed["fallbacks"] == 0
+
+
+def test_verify_compares_a_target_of_another_history(workspace, tmp_path, capsys):
+    """In phase 3 the target is restored from a backup of phase 2, and written to until it has the
+    revision of the frozen source: verify and diff name what differs, field by field."""
+    assert run(workspace, "switch", "2") == 0
+    write(workspace, "common")
+    backup(sqlite_side(workspace), tmp_path / "backup")
+    with opened(workspace) as store:
+        build.put(store, build.report("TASK-1", "a", message="lost"), expected=None)
+    assert run(workspace, "switch", "3") == 0
+    stamps = tmp_path / "stamps"
+    backup(sqlite_side(workspace), stamps)
+    with closing(sqlite3.connect(stamps / "registry.sqlite3")) as newest:
+        kept = newest.execute("SELECT * FROM meta WHERE name LIKE 'stamp.%'").fetchall()
+    restore(sqlite_side(workspace), tmp_path / "backup")
+    with closing(sqlite3.connect(workspace / ".registry" / "registry.sqlite3")) as target:
+        target.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", kept)
+        target.commit()
+    with opened(workspace) as store:
+        build.put(store, build.report("TASK-1", "a", message="new"), expected=None)
+        frozen = dual(store).source.head("TASK-1")
+        assert store.head("TASK-1").position == frozen.position
+        assert not store.head("TASK-1").is_level(frozen)
+    capsys.readouterr()
+    for command in (("verify",), ("diff", "TASK-1")):
+        assert run(workspace, *command, "--json") == 3
+        pointers = {m["pointer"] for m in json.loads(capsys.readouterr().out)["mismatches"]}
+        assert "/chain" in pointers
+        assert any(p.startswith("/progress/") for p in pointers)
 
 
 def test_counts_follow_a_restore(workspace, tmp_path):

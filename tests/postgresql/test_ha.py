@@ -55,11 +55,11 @@ def wait_until(happened):
 
 def test_a_killed_leader_loses_nothing(tmp_path):
     """Each acknowledged write is there once after two leaders were killed; writers go on with the
-    next leader, whom they find by the URL."""
-    folder = tmp_path / "cluster"
-    cluster("start", folder)
+    next leader, which they find by the URL."""
+    folder, told, stop = tmp_path / "cluster", [], threading.Event()
     try:
-        url, told, stop = cluster("url", folder), [], threading.Event()
+        cluster("start", folder)
+        url = cluster("url", folder)
 
         def write(n):
             workspace = tmp_path / f"host{n}"
@@ -69,14 +69,14 @@ def test_a_killed_leader_loses_nothing(tmp_path):
                 while not stop.is_set():
                     finding = build.finding(f"t{n}")
                     change = new_changeset(f"t{n}", [Put(finding)], expected=None)
-                    while True:
+                    while not stop.is_set():
                         try:
                             store.commit(change)
                         except (Unavailable, OutcomeUnknown, Busy):
                             time.sleep(0.1)
                         else:
+                            told.append((f"t{n}", finding.finding_id))
                             break
-                    told.append((f"t{n}", finding.finding_id))
 
         writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
         for writer in writers:
@@ -97,4 +97,5 @@ def test_a_killed_leader_loses_nothing(tmp_path):
         assert set(told) <= set(found)
         assert len(found) == len(set(found))
     finally:
+        stop.set()
         cluster("stop", folder)

@@ -327,7 +327,7 @@ def hold_the_lease(workspace, place, told):
     """Renew a lease for ever, and note each token in the file ``told``."""
     with closing(direct(workspace, place)) as store, told.open("a", buffering=1) as file:
         while True:
-            lease = leases_of(store).acquire("health", workspace.name, seconds=1.0)
+            lease = leases_of(store).acquire_lease("health", workspace.name, seconds=1.0)
             print(lease and lease.token, file=file)
             time.sleep(0.1)
 
@@ -340,13 +340,13 @@ def test_a_lease_moves_to_another_host(tmp_path, hosts, place):
         holder = processes.start(hold_the_lease, hosts[0], place, told)
         processes.wait_until(lambda: len(lines(told)) > 15)
         leases = leases_of(other)
-        assert leases.holder("health").holder == hosts[0].name
-        assert leases.acquire("health", hosts[1].name, seconds=60) is None
+        assert leases.lease_holder("health").holder == hosts[0].name
+        assert leases.acquire_lease("health", hosts[1].name, seconds=60) is None
         holder.kill()
         holder.join()
         assert set(lines(told)) == {"1"}
-        processes.wait_until(lambda: leases.acquire("health", hosts[1].name, seconds=60))
-        assert leases.holder("health").token == 2
+        processes.wait_until(lambda: leases.acquire_lease("health", hosts[1].name, seconds=60))
+        assert leases.lease_holder("health").token == 2
     assert not (hosts[1] / ".registry" / "leases").exists()
 
 
@@ -354,27 +354,28 @@ def test_the_leases_follow_the_registry(workspace, hosts, place):
     """In phase 3 the leases of the workspace are those of the database, which other hosts share;
     after a step back they are its own again."""
     with closing(open_store(settings(workspace))) as store:
-        assert leases_of(store).acquire("health", "before", seconds=60)
+        leases = leases_of(store)  # found once, before the switch
+        assert leases.acquire_lease("health", "before", seconds=60)
         switch(workspace, 3, target=place)
         with closing(direct(hosts[0], place)) as host:
-            assert leases_of(store).acquire("health", "workspace", seconds=60)
-            assert leases_of(host).acquire("health", "host", seconds=60) is None
+            assert leases.acquire_lease("health", "workspace", seconds=60)
+            assert leases_of(host).acquire_lease("health", "host", seconds=60) is None
         switch(workspace, 2)
-        assert leases_of(store).holder("health").holder == "before"
+        assert leases.lease_holder("health").holder == "before"
 
 
 def test_a_lease_whose_answer_is_lost_can_be_taken_again(hosts, place, database):
     """The outcome is unknown then; asking again renews the lease with the same token."""
     with closing(direct(hosts[0], place)) as store:
         leases = leases_of(store)
-        assert leases.acquire("health", "a", seconds=60).token == 1
+        assert leases.acquire_lease("health", "a", seconds=60).token == 1
         with psycopg.connect(database) as other:
             other.execute("SELECT * FROM leases FOR UPDATE")
             answers = []
 
             def ask():
                 try:
-                    answers.append(leases.acquire("health", "a", seconds=60))
+                    answers.append(leases.acquire_lease("health", "a", seconds=60))
                 except RegistryError as error:
                     answers.append(error)
 
@@ -387,4 +388,4 @@ def test_a_lease_whose_answer_is_lost_can_be_taken_again(hosts, place, database)
                 watching.execute("SELECT pg_terminate_backend(%s)", (pid,))
             asking.join(30)
         assert isinstance(answers[0], OutcomeUnknown), answers
-        assert leases.acquire("health", "a", seconds=60).token == 1
+        assert leases.acquire_lease("health", "a", seconds=60).token == 1

@@ -12,9 +12,15 @@ from backends.admin.cli import main
 from backends.sql.postgresql import tables
 from backends.sql.postgresql.engine import PostgresEngine
 from contract_tests import build
+from registry_api import open_store
 from registry_api.errors import Busy, NotPermitted, SchemaTooOld
+from registry_api.leases import leases_of
 from registry_api.records import next_chain
+from tests.dual_write.test_chain import settings, switch
 from tests.postgresql.test_engine import opened, shape
+from tests.postgresql.test_move import place, workspace
+
+__all__ = ["place", "workspace"]
 
 # What programs of version 0001 send; the names of columns are all that they know of a table.
 OLD_FEED_LINE = """
@@ -72,8 +78,8 @@ def test_opening_upgrades(tmp_path, server, older):
 
 
 def test_an_older_program_goes_on(tmp_path, older):
-    """What it commits after the upgrade is in the feed, without a chain; then the chain begins
-    anew."""
+    """What it commits after the upgrade is in the feed, without a chain; then a new chain
+    begins."""
     with closing(opened(tmp_path, older)) as store:
         build.put(store, build.report("t", status="working"), expected=None)
         with psycopg.connect(older) as connection:
@@ -159,14 +165,30 @@ def test_the_command_upgrades(tmp_path, server, older, capsys):
             opened(tmp_path / "agents", other)
         assert refused.value.next_step.startswith("registry-backend schema upgrade")
         assert main(["schema", "upgrade", older, "--json", "--workspace", str(tmp_path)]) == 0
-        said = json.loads(capsys.readouterr().out)
+        (said,) = json.loads(capsys.readouterr().out)["stores"]
         assert (said["store"], said["schema"]) == ("postgresql", "0002")
         assert "pw" not in str(said)
         with closing(opened(tmp_path / "agents", other)) as store:
             assert build.put(store, build.finding("t"), expected=None).chain
+            with pytest.raises(NotPermitted):  # a new table has no grants
+                leases_of(store).acquire_lease("health", "a", seconds=60)
+            server.run(f"GRANT SELECT, INSERT, UPDATE ON leases TO {role}", name)
+            assert leases_of(store).acquire_lease("health", "a", seconds=60)
     finally:
         server.run(f"DROP OWNED BY {role}", name)
         server.run(f"DROP ROLE {role}")
+
+
+def test_the_command_upgrades_both_stores_of_a_move(workspace, place, database, capsys):
+    """Without a URL it upgrades every store that the workspace uses."""
+    switch(workspace, 2, target=place)
+    as_before_chains(database)
+    assert main(["schema", "upgrade", "--json", "--workspace", str(workspace)]) == 0
+    said = json.loads(capsys.readouterr().out)["stores"]
+    assert [(one["store"], one["schema"]) for one in said] == [("json", ""), ("postgresql", "0002")]
+    with closing(open_store(settings(workspace))) as store:
+        assert store.load("TASK-0")
+    assert main(["verify", "--workspace", str(workspace)]) == 0
 
 
 def test_the_command_makes_no_registry(tmp_path, database, capsys):

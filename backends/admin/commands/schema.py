@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from backends.admin.app import Json, Workspace, answer, app
-from backends.admin.registry import refuse_no_registry
+from backends.admin.registry import recorded_move, refuse_no_registry
 
 _schema = App(
     name="schema",
@@ -33,19 +33,36 @@ def upgrade(
 
     Example: registry-backend schema upgrade postgresql://owner@db.example/registry
     """
-    from registry_api import load_settings, open_store
+    from registry_api import load_settings
 
     settings = load_settings(workspace)
     if url is None:
         refuse_no_registry(settings)
-    with closing(open_store(settings) if url is None else _opened(url, settings)) as store:
-        info = store.info
-    found = {"store": info.name, "location": info.location, "schema": info.schema}
-    return answer(found, _show, as_json=json)
+    found = []
+    for place in _places(settings) if url is None else [url]:
+        with closing(_opened(place, settings)) as store:
+            info = store.info
+        found.append({"store": info.name, "location": info.location, "schema": info.schema})
+    return answer({"stores": found}, _show, as_json=json)
+
+
+def _places(settings: Any) -> list[str]:
+    """Return the stores that the workspace uses, by name or URL."""
+    from registry_api.migration import MigrationPhase
+    from registry_api.workspace import SQLITE_FILE, STATE_DIR
+
+    record = recorded_move(settings)
+    if record is None:
+        if settings.backend not in {"auto", "dual"}:
+            return [settings.backend]
+        is_ours = (settings.workspace / STATE_DIR / SQLITE_FILE).exists()
+        return ["sqlite" if is_ours else "json"]
+    source = [] if record.phase is MigrationPhase.CLEANUP else [record.source]
+    return source + ([record.target] if record.phase else [])
 
 
 def _opened(url: str, settings: Any) -> Any:
-    """Open a store by its URL alone, whatever this workspace uses and whoever may write to it."""
+    """Open a store by itself, whoever may write to it; for writing only if its tables are older."""
     from dataclasses import replace
     from datetime import UTC, datetime
 
@@ -74,5 +91,6 @@ def _opened(url: str, settings: Any) -> Any:
 def _show(found: dict[str, Any]) -> None:
     import sys
 
-    tables = f"schema {found['schema']}" if found["schema"] else "it has no tables"
-    sys.stdout.write(f"{found['location'] or found['store']}: {tables}\n")
+    for one in found["stores"]:
+        tables = f"schema {one['schema']}" if one["schema"] else "it has no tables"
+        sys.stdout.write(f"{one['location'] or one['store']}: {tables}\n")

@@ -70,6 +70,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """Let each statement until the next call take at most so long, None: ``patience``."""
         self._limit = seconds
 
+    def answer_at_most(self, seconds: float | None) -> None:
+        """Let each statement until the next call take at most so long, and no longer than usual."""
+        bounds = [bound for bound in (seconds, self.patience) if bound is not None]
+        self._limit = None if seconds is None else min(bounds)
+
     def keep_warning(self, notice: psycopg.errors.Diagnostic) -> None:
         """Add a warning of the server to ``warnings``, whatever language it is in."""
         if notice.severity_nonlocalized == "WARNING":
@@ -140,8 +145,9 @@ def connect(parameters: dict[str, Any], *, durable: bool, within: float | None) 
     """
     if within is not None:
         hosts = str(parameters.get("host", "")).count(",") + 1
-        # libpq counts for each host, and takes no less than 2.
-        parameters = {**parameters, "connect_timeout": max(2, int(within / hosts))}
+        # libpq counts for each host, and takes no less than 2; 0 is no bound.
+        usual = float(parameters.get("connect_timeout") or 0) or within
+        parameters = {**parameters, "connect_timeout": max(2, int(min(usual, within / hosts)))}
     connection = Connection.connect(**parameters, autocommit=True)
     try:
         connection.pid = os.getpid()

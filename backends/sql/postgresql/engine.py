@@ -26,13 +26,13 @@ from typing import Any
 import psycopg
 
 from backends.sql.postgresql.connection import Connection
-from backends.sql.postgresql.failures import failed_commit
+from backends.sql.postgresql.failures import failed_commit, refuse_local_commit
 from backends.sql.postgresql.leases import PostgresLeases
 from backends.sql.postgresql.pool import ConnectionPool
 from backends.sql.postgresql.report_function import CALL, NOT_DONE
 from backends.sql.postgresql.tables import VERSION, create_or_upgrade
 from backends.sql.write_transaction import Feed
-from registry_api.errors import Busy, NotSupported, OutcomeUnknown, Unavailable
+from registry_api.errors import Busy, NotSupported, Unavailable
 from registry_api.workspace.lock_timeout import gives_way, patience
 from registry_api.workspace.store_location import public
 
@@ -99,7 +99,9 @@ class PostgresEngine:
 
     def leases(self) -> PostgresLeases:
         """Return the leases of the database."""
-        return PostgresLeases(self._pool, self.location, read_only=self._read_only)
+        return PostgresLeases(
+            self._pool, self.location, timeout=self._timeout, read_only=self._read_only
+        )
 
     def close(self) -> None:
         """Close every connection that is not in use; the others are closed after their use."""
@@ -251,7 +253,7 @@ class PostgresEngine:
                 if error.sqlstate == NOT_DONE:
                     return None
                 raise failed_commit(error, self.location) from error
-            _refuse_local_commit(connection, self.location)
+            refuse_local_commit(connection.warnings, self.location)
             return answer
 
     def _limit_lock_wait(self, connection: Connection) -> None:
@@ -335,18 +337,7 @@ class _Commit:
             raise Unavailable(
                 f"{self._location}: the server rolled the transaction back", next_step="Try again"
             )
-        _refuse_local_commit(self._connection, self._location)
-
-
-def _refuse_local_commit(connection: Connection, location: str) -> None:
-    """Raise OutcomeUnknown if the wait for a synchronous standby was cancelled: the commit may be
-    lost in a failover.
-    """
-    if connection.warnings:
-        raise OutcomeUnknown(
-            f"{location}: {connection.warnings[0]}",
-            next_step="Commit the same changeset again when the standby answers",
-        )
+        refuse_local_commit(self._connection.warnings, self._location)
 
 
 @contextmanager

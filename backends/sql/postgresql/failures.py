@@ -18,7 +18,7 @@ from registry_api.errors import (
     Unavailable,
 )
 
-__all__ = ["failed", "failed_commit"]
+__all__ = ["failed", "failed_commit", "refuse_local_commit"]
 
 # Classes of codes after which a transaction was certainly not committed: bad data, a constraint, a
 # conflict with another transaction, no resources, a syntax or privilege error, a limit exceeded, a
@@ -58,15 +58,35 @@ def failed(error: psycopg.Error, location: str) -> RegistryError:
     return kind(f"{location}: {_text(error)}", next_step=step)
 
 
-def failed_commit(error: psycopg.Error, location: str) -> RegistryError:
-    """Return the contract's error for a COMMIT that raised one."""
+_REPLAY = "Commit the same changeset again: a replay is recognised"
+
+
+def refuse_local_commit(
+    warnings: list[str],
+    location: str,
+    *,
+    next_step: str = "Commit the same changeset again when the standby answers",
+) -> None:
+    """Raise OutcomeUnknown if the wait for a synchronous standby was cancelled, as a warning of the
+    server says: the commit may be lost in a failover.
+    """
+    if warnings:
+        raise OutcomeUnknown(f"{location}: {warnings[0]}", next_step=next_step)
+
+
+def failed_commit(
+    error: psycopg.Error, location: str, *, next_step: str = _REPLAY
+) -> RegistryError:
+    """Return the contract's error for a COMMIT that raised one.
+
+    ``next_step`` is what to do where its outcome is unknown.
+    """
     # A server that ends with a PANIC, e.g. on a full disk, may have written the commit before.
     ends = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
     if error.sqlstate is not None and error.sqlstate.startswith(_NOTHING_HAPPENED) and not ends:
         return failed(error, location)
     return OutcomeUnknown(
-        f"{location}: the answer to a commit was lost: {_text(error)}",
-        next_step="Commit the same changeset again: a replay is recognised",
+        f"{location}: the answer to a commit was lost: {_text(error)}", next_step=next_step
     )
 
 

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from backends.sql.postgresql.archive import PostgresRetirement
 from backends.sql.postgresql.engine import PostgresEngine
-from backends.sql.postgresql_sql import FRAGMENTS, STATEMENTS
-from backends.sql.store import SqlStore
+from backends.sql.postgresql.store import PostgresStore
 from registry_api.plugins import OpenContext
-from registry_api.store import Capability, RegistryStore
+from registry_api.store import RegistryStore
 from registry_api.workspace import STATE_DIR
 
 __all__ = ["open_postgresql"]
-
-
-class PostgresStore(SqlStore):
-    """A registry in PostgreSQL, with the leases that all its hosts share."""
-
-    def __init__(self, engine: PostgresEngine, **options: Any) -> None:
-        super().__init__(engine, **options)
-        self.leases = engine.leases()
 
 
 def open_postgresql(context: OpenContext) -> RegistryStore:
@@ -35,14 +23,8 @@ def open_postgresql(context: OpenContext) -> RegistryStore:
     )
     return PostgresStore(
         engine,
-        name="postgresql",
-        retirement=PostgresRetirement(
-            engine, context.workspace / STATE_DIR / "archive", context.now
-        ),
-        statements={**STATEMENTS, **engine.statements},
-        fragments=FRAGMENTS,
+        archives=context.workspace / STATE_DIR / "archive",
         now=context.now,
         durable=settings.durable,
         read_only=context.read_only,
-        capabilities=frozenset({Capability.MULTI_HOST, Capability.LEASES}),
     )

@@ -56,7 +56,7 @@ class ConnectionPool:
             )
         try:
             connection = self._pop() or self._connect()
-            connection.answer_within(answer_within())
+            connection.answer_at_most(answer_within())
             try:
                 yield connection
             except psycopg.Error as error:

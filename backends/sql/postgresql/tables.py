@@ -41,7 +41,8 @@ def find_version(connection: Connection) -> str | None:
 def create_or_upgrade(connection: Connection, location: str, *, read_only: bool) -> None:
     """Create the tables in an empty database, upgrade older ones.
 
-    Raises SchemaTooNew, Unavailable if there are none and ``read_only``, and NotPermitted.
+    Raises SchemaTooNew; with ``read_only`` SchemaTooOld, or Unavailable if there are none; Busy if
+    a table or the lock of upgrades stays taken; NotPermitted.
     """
     version = find_version(connection)
     if version == VERSION:
@@ -72,7 +73,7 @@ def create_or_upgrade(connection: Connection, location: str, *, read_only: bool)
         except psycopg.errors.LockNotAvailable as error:
             if attempt == _ATTEMPTS - 1:
                 raise Busy(
-                    f"{location}: a transaction holds a table that must be upgraded",
+                    f"{location}: a transaction holds a table, or another upgrade is under way",
                     next_step="registry-backend schema upgrade, when that transaction has ended",
                 ) from error
             time.sleep(_BRIEFLY / 1000)  # those that had to wait go first
