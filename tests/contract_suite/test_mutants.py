@@ -89,7 +89,7 @@ def test_a_correct_store_reaches_its_level(level):
     assert (code, report["level"], report["seed"]) == (0, level, 7)
     assert report["failed"] == []
     (store,) = report["stores"]
-    assert store["capabilities"] == ["move_target"]
+    assert store["capabilities"] == ["leases", "move_target"]
     assert sum(g["passed"] for g in store["groups"].values()) > 100
     assert all("does not declare" in s["reason"] for s in report["skipped"])
 
