@@ -327,7 +327,7 @@ def hold_the_lease(workspace, place, told):
     """Renew a lease for ever, and note each token in the file ``told``."""
     with closing(direct(workspace, place)) as store, told.open("a", buffering=1) as file:
         while True:
-            lease = leases_of(store).acquire_lease("health", workspace.name, seconds=1.0)
+            lease = leases_of(store).acquire_lease("health", workspace.name, seconds=4.0)
             print(lease and lease.token, file=file)
             time.sleep(0.1)
 

@@ -23,7 +23,7 @@ def hold(workspace, told):
     """Renew the lease for ever, and note each token in the file ``told``."""
     with closing(opened(workspace)) as store, told.open("a", buffering=1) as file:
         while True:
-            lease = leases_of(store).acquire_lease(NAME, "first", seconds=1.0)
+            lease = leases_of(store).acquire_lease(NAME, "first", seconds=4.0)
             print(lease and lease.token, file=file)
             time.sleep(0.1)
 
