@@ -64,13 +64,17 @@ def test_the_user_agrees(play, version):
     ids=["no", "decline", "cancel"],
 )
 def test_the_user_does_not_agree(play, version, answer):
-    """Without the user's consent nothing changes, and the conductor learns why."""
+    """Without the user's consent nothing changes; the conductor learns why, and the next step that
+    it is told opens another review."""
     before = escalated(play).now
     result, asked = forced(play, answer, version)
     assert len(asked) == 1
     assert result.is_error
     assert '"not_confirmed"' in result.content[0].text
     assert play.now == before
+    assert "submit_phase_for_review opens a new review" in result.content[0].text
+    play.service.submit_phase(play.task_id)
+    assert play.review.review_id != before.reviews[-1].review_id
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+import sys
 
 import pytest
 from mcp import Client
 
 from orchestrator.mcp.server import build_server
 from orchestrator.rules.agents import Limits
+from orchestrator.settings import AgentKind
 from registry_api.records import ACTIVE_AGENT
 from tests.orchestrator import conducting
 from tests.orchestrator.test_server import ISSUED
@@ -57,6 +59,26 @@ def full(play):
     play.say("rejected", "rejected")
 
 
+REVIEWER = {"agent_id": "reviewer"}
+VERDICT = {"review_id": "newest", "reviewer_agent_id": "reviewer", "verdict": "approved"}
+KINDS = {
+    "missing": AgentKind(argv=("no-such-program",)),
+    "running": AgentKind(
+        argv=(sys.executable, "-c", "import time; time.sleep(600)"), preamble=False
+    ),
+}
+
+
+def voted(play):
+    done(play)
+    play.say("approved")
+
+
+def running(play):
+    """A task with an agent that has a secret, since it was started as a process."""
+    play.create("first").deploy("builder", kind="running")
+
+
 # The state of a task, a tool and its arguments, the code of the refusal.
 REFUSED = [
     (empty, "get_task_status", {"task_id": "TASK-none"}, "task_not_found"),
@@ -86,6 +108,11 @@ REFUSED = [
     (escalated, "abort_stalled_review", {"review_id": "newest", "reason": "x"}, "review_ended"),
     (approved, "deploy_agent", {"phase_index": 0}, "phase_closed"),
     (full, "deploy_agent", {}, "limit_reached"),
+    (empty, "deploy_agent", {"kind": "missing"}, "launch_failed"),
+    (running, "update_agent_progress", {"agent_id": "builder", "status": "working"}, "not_allowed"),
+    (done, "update_agent_progress", REVIEWER | {"status": "completed"}, "verdict_missing"),
+    (done, "submit_review_verdict", VERDICT | {"reviewer_agent_id": "builder"}, "not_a_reviewer"),
+    (voted, "submit_review_verdict", VERDICT | {"verdict": "rejected"}, "verdict_exists"),
 ]
 
 
@@ -93,6 +120,8 @@ def arguments(play, server, tool, given):
     """Return the arguments of a caller that knows the task, with placeholder ids filled in."""
     now = play.now
     agents = {a.type: a.agent_id for a in now.agents if a.review_id is None}
+    if now.reviews:
+        agents["reviewer"] = now.reviews[-1].reviewers[0]
     active = [a.agent_id for a in now.agents if a.status in ACTIVE_AGENT]
     known = {
         "task_id": play.task_id,
@@ -102,11 +131,14 @@ def arguments(play, server, tool, given):
         "prompt": "work",
         "description": "a task",
         "reason": "because",
+        "reviewer_agent_id": agents.get("reviewer", "nobody"),
+        "verdict": "approved",
     }
     schema = server._tool_input_schema(tool)
     filled = {k: v for k, v in known.items() if k in schema.get("required", [])} | given
-    if filled.get("agent_id") in agents:
-        filled["agent_id"] = agents[filled["agent_id"]]
+    for name in ("agent_id", "reviewer_agent_id"):
+        if filled.get(name) in agents:
+            filled[name] = agents[filled[name]]
     if filled.get("review_id") == "newest":
         filled["review_id"] = known["review_id"]
     return filled
@@ -119,7 +151,7 @@ def arguments(play, server, tool, given):
 )
 def test_the_next_step_of_a_refusal_leads_on(opened, stands, tool, given, code):
     """The next step names a tool that then succeeds, or says what to give, read or wait for."""
-    play = opened()
+    play = opened(kinds=KINDS)
     stands(play)
     server = build_server(play.service)
 
@@ -131,9 +163,15 @@ def test_the_next_step_of_a_refusal_leads_on(opened, stands, tool, given, code):
             step = refusal["next_step"]
             tools = [w for w in re.findall(r"[a-z]+(?:_[a-z]+)+", step) if w in ISSUED]
             if not tools:
-                assert re.search(r"Wait|Use|Its|Known|Work|Nothing|next_cursor|completes", step), (
-                    step
-                )
+                assert re.search(
+                    r"Wait|Use|Its|Known|Work|Nothing|next_cursor|completes|kind external", step
+                ), step
+                changed = {"kind": "external"} if "kind external" in step else {}
+                if step.startswith("Its reviewers are "):
+                    changed = {"reviewer_agent_id": step.split()[3].rstrip(",")}
+                if changed:  # the same call as the step says
+                    again = arguments(play, server, tool, given) | changed
+                    await conducting.ask(client, tool, **again)
                 return
             await conducting.ask(client, tools[0], **arguments(play, server, tools[0], {}))
 
