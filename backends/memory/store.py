@@ -31,7 +31,7 @@ from registry_api.errors import (
     StoreClosed,
     TaskNotFound,
 )
-from registry_api.leases import MemoryLeases
+from registry_api.leases import Lease, MemoryLeases
 from registry_api.plugins import RegisterStore, hookimpl
 from registry_api.records import (
     ALL,
@@ -97,11 +97,10 @@ def registry_register_stores(register: RegisterStore) -> None:
     register("memory", lambda c: MemoryStore(now=c.now, read_only=c.read_only))
 
 
-class MemoryStore(MemoryLeases):
+class MemoryStore:
     """A thread-safe registry that ends with its process."""
 
     def __init__(self, *, now: Callable[[], datetime], read_only: bool = False) -> None:
-        super().__init__()
         self._now = now
         self._read_only = read_only
         self._lock = threading.RLock()
@@ -110,6 +109,7 @@ class MemoryStore(MemoryLeases):
         self._number = 0
         self._tasks: dict[str, _Held] = {}
         self._stamps: dict[str, str] = {}
+        self._leases = MemoryLeases()
         self.info = StoreInfo(
             name="memory",
             capabilities=frozenset({Capability.MOVE_TARGET, Capability.LEASES}),
@@ -354,6 +354,23 @@ class MemoryStore(MemoryLeases):
         """See MoveTarget.write_stamp."""
         with self._locked():
             self._stamps[name] = value
+
+    # -- leases ------------------------------------------------------------------------------
+
+    def acquire_lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        """See Leases.acquire_lease."""
+        with self._locked():
+            return self._leases.acquire_lease(name, holder, seconds=seconds)
+
+    def release_lease(self, lease: Lease) -> bool:
+        """See Leases.release_lease."""
+        with self._locked():
+            return self._leases.release_lease(lease)
+
+    def lease_holder(self, name: str) -> Lease | None:
+        """See Leases.lease_holder."""
+        with self._locked():
+            return self._leases.lease_holder(name)
 
     def _locked(self) -> threading.RLock:
         if self._closed:

@@ -53,6 +53,7 @@ __all__ = [
     "drop_feed",
     "drop_task",
     "head_in",
+    "heads_in",
     "key_of",
     "known_in",
     "meta_number",
@@ -150,6 +151,15 @@ class TaskLine:
             expired_before=unstamp(expired) if expired else None,
         )
 
+    def head(self, chain: str) -> Head:
+        """Return the task's head; ``chain`` is the one that is stored."""
+        return Head(
+            lineage=self.lineage,
+            revision=self.revision,
+            number=self.number,
+            chain=chain_of(chain, self.revision),
+        )
+
     def show(self, state: TaskState, updated_at: datetime) -> None:
         """Update the summary and the counts from a state."""
         self.summary = state.snapshot(self.lineage, self.revision, updated_at).summary()
@@ -186,9 +196,7 @@ def task_lines(view: View) -> Iterator[TaskLine]:
 
 def chain_in(view: View, task_id: str, line: TaskLine | None) -> str:
     """Return the chain of a task, empty if it is not known."""
-    if line is None:
-        return ""
-    return chain_of((view.get(key_of("chain", task_id)) or b"").decode(), line.revision)
+    return head_in(view, task_id, line).chain
 
 
 def put_chain(batch: Batch, task_id: str, chain: str) -> None:
@@ -200,8 +208,17 @@ def head_in(view: View, task_id: str, line: TaskLine | None) -> Head:
     """Return the head of a task; None: there is no such task."""
     if line is None:
         return Head()
-    chain = chain_in(view, task_id, line)
-    return Head(lineage=line.lineage, revision=line.revision, number=line.number, chain=chain)
+    return line.head((view.get(key_of("chain", task_id)) or b"").decode())
+
+
+def heads_in(view: View) -> Iterator[tuple[str, Head]]:
+    """Iterate over the heads of all tasks, in two scans."""
+    start = len(key_of("chain", ""))
+    chains = {key[start:].decode(): raw.decode() for key, raw in view.scan(*span_of("chain"))}
+    for line in task_lines(view):
+        assert line.summary is not None
+        task_id = line.summary.task_id
+        yield task_id, line.head(chains.get(task_id, ""))
 
 
 def records_below(view: View, *parts: str) -> Iterator[Any]:

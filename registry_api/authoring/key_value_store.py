@@ -29,6 +29,7 @@ from registry_api.authoring.key_layout import (
     drop_feed,
     drop_task,
     head_in,
+    heads_in,
     key_of,
     known_in,
     meta_number,
@@ -443,12 +444,10 @@ class KeyValueStore:
         """See MigrationSource.moved."""
         out: dict[str, Head] = {}
         with self._reading() as view:
-            for line in task_lines(view):
-                assert line.summary is not None
-                head = head_in(view, line.summary.task_id, line)
-                known = seen.get(line.summary.task_id)
+            for task_id, head in heads_in(view):
+                known = seen.get(task_id)
                 if known is None or not known.is_level(head):
-                    out[line.summary.task_id] = head
+                    out[task_id] = head
         return out
 
     def fence(self, stamp: RoleStamp, seen: Mapping[str, Head]) -> dict[str, Head]:

@@ -21,9 +21,11 @@ def check_next(change: Change, *, lineage: str, revision: int, chain: str = "") 
             f"task {change.changeset.task_id} is at {at}, the change is revision {change.revision}",
             next_step="Replay the other store's feed from the replication position",
         )
+    if not (chain and change.chain):
+        return
     # A chain may begin with any change: the source did not know what led to the state before it.
-    links = {next_chain(before, change.revision, change.digest) for before in {chain, ""}}
-    if chain and change.chain and change.chain not in links:
+    links = (next_chain(before, change.revision, change.digest) for before in (chain, ""))
+    if change.chain not in links:
         raise NotNext(
             f"task {change.changeset.task_id} came to revision {revision} by other changes",
             next_step="Bring the task up to date with replace",

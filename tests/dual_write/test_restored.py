@@ -200,6 +200,7 @@ def test_counts_follow_a_restore(workspace, tmp_path):
     """In phase 0 a process counts what it loads, also after a restore and other changes at the same
     revision and number."""
     with opened(workspace) as reader, opened(workspace) as other:
+        build.put(reader, build.report("TASK-1", "a"), expected=None)
         backup(json_side(workspace), tmp_path / "backup")
         build.put(reader, build.report("TASK-1", "a", status="blocked"), expected=None)
         assert reader.counts().agents == {AgentStatus.BLOCKED: 1, AgentStatus.RUNNING: 1}

@@ -433,9 +433,10 @@ def test_what_is_found_after_a_kill_is_kept_but_not_passed_on(play):
             play.add_finding(killed, f"after the kill {n}", severity=Severity.HIGH)
     found = {f.message for f in all_records(play.service.store, Kind.FINDING, RecordQuery())}
     assert {"after the report", "after the kill", "before the kill"} <= found
+    alone = play.reading.context(play.task_id).text  # there is no handover yet
     play.approve()
     (handover,) = play.now.handovers
-    for passed_on in (play.reading.context(play.task_id).text, str(handover)):
+    for passed_on in (alone, play.reading.context(play.task_id).text, str(handover)):
         assert "before the kill" in passed_on
         assert "after the report" in passed_on
         assert "after the kill" not in passed_on

@@ -43,7 +43,7 @@ def test_changes_of_its_own_are_not_overwritten():
 
 
 def test_the_chain_that_an_older_program_has_left_behind_does_not_count():
-    """The task's line has the fields of version 0.1, so that older programs can read it; what they
+    """The task's line has the fields of version 0.1, so that programs of it can read it; what they
     commit has no chain, and the next commit begins one."""
     store = opened()
     build.make(store, "t", build.agent("t"))
@@ -51,7 +51,7 @@ def test_the_chain_that_an_older_program_has_left_behind_does_not_count():
         key, value = next(iter(batch.scan(*span_of("task"))))
         line = orjson.loads(value)
         assert "chain" not in line
-        batch.put(key, orjson.dumps(line | {"revision": 2}))  # as an older program leaves it
+        batch.put(key, orjson.dumps(line | {"revision": 2}))  # as such a program leaves it
     assert store.head("t").chain == store.load("t").chain == ""
     commit = build.put(store, build.report("t"), expected=None)
     assert commit.chain == store.head("t").chain == next_chain("", 3, store.changes()[-1].digest)

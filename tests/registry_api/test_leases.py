@@ -82,9 +82,10 @@ def test_a_wait_for_another_call_is_busy(tmp_path, monkeypatch):
     lock.close()
 
 
-def test_a_closed_store_gives_no_lease(tmp_path):
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+def test_a_closed_store_gives_no_lease(tmp_path, kind):
     """The leases of a store are used like the store: not after it was closed."""
-    store = opened(tmp_path)
+    store = opened(tmp_path, REGISTRY_BACKEND=kind)
     build.make(store, "t")
     leases = leases_of(store)
     assert leases.acquire_lease(NAME, "a", seconds=60)

@@ -72,8 +72,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def answer_at_most(self, seconds: float | None) -> None:
         """Let each statement until the next call take at most so long, and no longer than usual."""
-        bounds = [bound for bound in (seconds, self.patience) if bound is not None]
-        self._limit = None if seconds is None else min(bounds)
+        usual = self.patience
+        self._limit = min(seconds, usual) if seconds is not None and usual is not None else seconds
 
     def keep_warning(self, notice: psycopg.errors.Diagnostic) -> None:
         """Add a warning of the server to ``warnings``, whatever language it is in."""

@@ -14,8 +14,9 @@ the wait for the locks has let through.
 
 from __future__ import annotations
 
-__all__ = ["CALL", "CREATE", "NOT_DONE"]
+__all__ = ["CALL", "CREATE", "EARLIER", "NOT_DONE"]
 
+EARLIER = ("registry_report",)  # the names that the function had before
 NOT_DONE = "RG001"  # SQLSTATE: it had written something when it found that it must not
 
 CALL = """

@@ -96,14 +96,23 @@ def _create(connection: Connection) -> None:
         b"CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
         b"CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
     )
-    # Without PL/pgSQL, reports are committed as any other changeset.
+    _create_function(connection)
+    connection.execute("INSERT INTO alembic_version VALUES (%s)", (VERSION,))
+    connection.execute("INSERT INTO meta VALUES ('feed_id', %s)", (str(uuid.uuid4()),))
+
+
+def _create_function(connection: Connection) -> None:
+    """Create the function for reports, and drop those of earlier versions.
+
+    Without PL/pgSQL there is none: reports are committed as any other changeset.
+    """
+    for name in report_function.EARLIER:
+        connection.execute(f"DROP FUNCTION IF EXISTS {name}".encode())
     with (
         suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject),
         connection.transaction(),
     ):
         connection.execute(report_function.CREATE.encode())
-    connection.execute("INSERT INTO alembic_version VALUES (%s)", (VERSION,))
-    connection.execute("INSERT INTO meta VALUES ('feed_id', %s)", (str(uuid.uuid4()),))
 
 
 def upgrade(connection: Connection) -> None:
@@ -122,3 +131,4 @@ def upgrade(connection: Connection) -> None:
             upgrade_by(lent)
     except sa.exc.DBAPIError as error:  # as psycopg raised it
         raise error.orig or error from None
+    _create_function(connection)
