@@ -13,6 +13,7 @@ from mcp import Client
 
 from benchmarks.measure import Row
 from orchestrator.agents.launchers.process import ProcessLauncher
+from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.mcp.server import Server, build_server
 from orchestrator.rules.tasks import PhasePlan
 from orchestrator.service import Orchestrator
@@ -32,7 +33,12 @@ def _serving(place: Path) -> Iterator[tuple[Orchestrator, Server]]:
     settings = load_settings(place, env={})
     store = open_store(settings)
     try:
-        service = Orchestrator(store, ProcessLauncher(), settings=settings, options=OPTIONS)
+        service = Orchestrator(
+            store,
+            Launchers({"process": ProcessLauncher}, name="process"),
+            settings=settings,
+            options=OPTIONS,
+        )
         yield service, build_server(service)
     finally:
         store.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.opening import find_launcher
+from orchestrator.agents.launchers.selection import installed_launchers
 from orchestrator.service import Orchestrator
 from orchestrator.settings import load_orchestrator_settings
 from registry_api import Plugins, RegistryStore, Settings
@@ -13,5 +13,5 @@ __all__ = ["orchestrator_on"]
 def orchestrator_on(store: RegistryStore, settings: Settings, *, plugins: Plugins) -> Orchestrator:
     """Return the orchestrator of a workspace; it finds the agents' processes by their records."""
     options = load_orchestrator_settings(settings)
-    launcher = find_launcher(plugins, options.launcher)
-    return Orchestrator(store, launcher, settings=settings, options=options)
+    launchers = installed_launchers(plugins, options.launcher)
+    return Orchestrator(store, launchers, settings=settings, options=options)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 
-from orchestrator.agents import process_identity
 from orchestrator.commands.processes import ended_by
 from orchestrator.service import Orchestrator
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import RegistryError, TaskNotFound
+from registry_api.plugins import Running
 from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["HealthScan", "Scan"]
@@ -41,7 +40,7 @@ class HealthScan:
 
     def __init__(self, service: Orchestrator) -> None:
         self._service = service
-        self._launcher = service.launcher
+        self._launchers = service.launchers
 
     def run(self, task_id: str | None = None) -> Scan:
         """Check every active agent and every agent's process, of one task or of all.
@@ -83,20 +82,27 @@ class HealthScan:
 
         A process of an unknown task is left alone: its agent may be recorded in another store.
         """
-        service, stopped = self._service, []
-        for found in self._launcher.running(service.settings.workspace):
-            if task_id not in {None, found.task_id} or process_identity.pid_of(
-                found.identity
-            ) == os.getsid(0):
-                continue  # an agent's own server must not stop its session during an answer
-            try:
-                agent = service.find_agent(found.task_id, found.agent_id)
-            except TaskNotFound:
-                continue
-            if agent is None or self._long_ended(agent):
-                stopped.append(found)
-        self._launcher.stop([f.identity for f in stopped], grace=service.options.stop_grace)
-        return tuple(found.agent_id for found in stopped)
+        names = []
+        for launcher in self._launchers.all().values():
+            orphans = [
+                found
+                for found in launcher.running(self._service.settings.workspace)
+                if task_id in {None, found.task_id} and self._is_orphan(found)
+            ]
+            if orphans:
+                grace = self._service.options.stop_grace
+                launcher.stop([orphan.identity for orphan in orphans], grace=grace)
+                names += [orphan.agent_id for orphan in orphans]
+        return tuple(names)
+
+    def _is_orphan(self, found: Running) -> bool:
+        if found.own:
+            return False  # an agent's own server must not stop its session during an answer
+        try:
+            agent = self._service.find_agent(found.task_id, found.agent_id)
+        except TaskNotFound:
+            return False
+        return agent is None or self._long_ended(agent)
 
     def _long_ended(self, agent: Agent) -> bool:
         """Whether an agent ended more than ``end_grace`` ago, so its process can be stopped."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from orchestrator.agents.deployment import Deployment, Endpoint
+from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.commands.agents import AgentCommands
 from orchestrator.commands.handover_plan import last_words
 from orchestrator.commands.phases import PhaseCommands
@@ -21,7 +22,6 @@ from orchestrator.commands.tasks import TaskCommands
 from orchestrator.commands.transactions import Transactions
 from orchestrator.settings import OrchestratorSettings
 from registry_api import RegistryStore, Settings
-from registry_api.plugins import Launcher
 
 __all__ = ["Orchestrator"]
 
@@ -39,7 +39,7 @@ class Orchestrator:
     def __init__(
         self,
         store: RegistryStore,
-        launcher: Launcher,
+        launchers: Launchers,
         *,
         settings: Settings,
         options: OrchestratorSettings,
@@ -50,10 +50,10 @@ class Orchestrator:
         self.settings = settings
         self.options = options
         self.now = now
-        self.launcher = launcher
+        self.launchers = launchers
         self.deployment = Deployment(
             store,
-            launcher,
+            launchers,
             workspace=settings.workspace,
             kinds=options.all_kinds,
             now=now,

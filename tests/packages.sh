@@ -2,7 +2,7 @@
 # Debian packages that some tests need. Where they cannot be installed those tests skip and say so.
 set -u
 missing=""
-for program in strace chromium; do
+for program in strace tmux chromium; do
   command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 [ -z "$missing" ] && exit 0

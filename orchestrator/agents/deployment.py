@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.agents import callers, process_identity
+from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
@@ -29,7 +30,7 @@ from orchestrator.rules.draft import extra_of
 from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, transact
 from registry_api.errors import InvalidInput, Unavailable
-from registry_api.plugins import Launch, Launcher, Prepared
+from registry_api.plugins import Launch, Prepared, Stopped
 from registry_api.workspace import (
     STATE_DIR,
     instance_of,
@@ -47,6 +48,7 @@ __all__ = [
     "Endpoint",
     "Order",
     "client_config",
+    "launcher_of",
     "process_of",
     "working_directory",
 ]
@@ -102,12 +104,12 @@ class Endpoint:
 
 
 class Deployment:
-    """Start and stop of reserved agents, in one workspace, through one launcher."""
+    """Start and stop of reserved agents, in one workspace."""
 
     def __init__(
         self,
         store: RegistryStore,
-        launcher: Launcher,
+        launchers: Launchers,
         *,
         workspace: Path,
         kinds: Mapping[str, AgentKind],
@@ -116,7 +118,7 @@ class Deployment:
         endpoint: Endpoint | None = None,
     ) -> None:
         self._store = store
-        self._launcher = launcher
+        self._launchers = launchers
         self._workspace = workspace
         self._kinds = kinds
         self._now = now
@@ -178,13 +180,16 @@ class Deployment:
         _OURS.add((task_id, agent_id))
         try:
             with self._launch(task, agent, order, prompt, secret) as launch:
-                prepared = self._launcher.prepare(launch, gone)
+                prepared = self._launchers.current.prepare(launch, gone)
             confirmed = ConfirmAgent(
                 agent_id=agent_id,
                 identity=prepared.identity,
                 pid=prepared.pid,
                 at=self._now(),
                 secret_hash=callers.hash_of(secret),
+                launcher=self._launchers.name,
+                session=getattr(prepared, "session", None),
+                attach=tuple(getattr(prepared, "attach", ())),
             )
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
@@ -200,17 +205,23 @@ class Deployment:
                 next_step="Fix what the message names, then deploy_agent again",
             ) from error
 
-    def stop(self, stopped: Iterable[Agent]) -> None:
+    def stop(self, stopped: Iterable[Agent]) -> tuple[Stopped, ...]:
         """Stop the processes of agents and the processes that they left, all at the same time.
 
         If this registry is a copy, the agents that the other instance started are not stopped.
+        Returns what was found.
         """
-        found = [
-            identity
-            for agent in stopped
-            if (identity := process_of(agent)) is not None and not self._is_of_another(agent)
-        ]
-        self._launcher.stop(found, grace=self._grace)
+        by_launcher: dict[str, list[str]] = {}
+        for agent in stopped:
+            identity = process_of(agent)
+            if identity is not None and not self._is_of_another(agent):
+                by_launcher.setdefault(launcher_of(agent), []).append(identity)
+        found: list[Stopped] = []
+        for name, identities in by_launcher.items():
+            launcher = self._launchers.get(name)
+            if launcher is not None:
+                found += launcher.stop(identities, grace=self._grace) or ()
+        return tuple(found)
 
     def process(self, agent: Agent) -> str:
         """Return the state of an active agent's process.
@@ -218,14 +229,18 @@ class Deployment:
         ``alive``; ``dead``; ``ending``: it has ended and its exit is being recorded; ``starting``;
         ``abandoned``: never started, and its owner is dead or has given up; ``external``: not
         started by an orchestrator; ``elsewhere``: on another host, whose processes cannot be seen,
-        or started by another instance of the registry, of which this one is a copy.
+        or started by another instance of the registry, of which this one is a copy, or by a
+        launcher that is not installed here.
         """
         identity, owner = process_of(agent), extra_of(agent).get("reserved_by")
         if self._is_of_another(agent):
             assert isinstance(owner, str)
             gone = process_identity.of_earlier_boot(owner)
             return "elsewhere" if not gone else "dead" if identity else "abandoned"
-        if identity is not None and self._launcher.alive(identity):
+        launcher = self._launchers.get(launcher_of(agent))
+        if launcher is None:
+            return "elsewhere"
+        if identity is not None and launcher.alive(identity):
             return "alive"
         if not isinstance(owner, str):
             return "dead" if identity else "external"
@@ -443,6 +458,12 @@ def process_of(agent: Agent) -> str | None:
     """Return the identity of an agent's process, None before it is confirmed."""
     identity = extra_of(agent).get("process")
     return identity if isinstance(identity, str) else None
+
+
+def launcher_of(agent: Agent) -> str:
+    """Return the name of the launcher that started an agent; version 0.1 had only ``process``."""
+    name = extra_of(agent).get("launcher")
+    return name if isinstance(name, str) else "process"
 
 
 def working_directory(cwd: str | None) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import uuid
 
 from orchestrator import prompts
@@ -159,4 +160,6 @@ def ended_by(agent: Agent, code: int) -> tuple[AgentStatus, str]:
     if code == 0 and not agent.review_id:
         return AgentStatus.COMPLETED, "exit code 0, no final report"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGHUP and "session" in extra_of(agent):
+        how += " (its terminal was closed)"
     return AgentStatus.FAILED, f"ended with {how}, no final report"

@@ -93,7 +93,8 @@ class ConfirmAgent:
     """Record the process of a reserved agent.
 
     The launcher finds the process again by ``identity``. ``secret_hash`` is the hash of the secret
-    with which the agent proves its identity.
+    with which the agent proves its identity. ``session`` and ``attach``: the terminal session that
+    it runs in, and the command that attaches a person to it.
     """
 
     agent_id: str
@@ -101,6 +102,9 @@ class ConfirmAgent:
     pid: int | None
     at: datetime
     secret_hash: str
+    launcher: str = "process"
+    session: str | None = None
+    attach: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +164,14 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
     draft = Draft(snapshot)
     agent = draft.agent(command.agent_id)
     _must_live(agent)
-    confirmed = {"process": command.identity, SECRET_HASH: command.secret_hash}
-    draft.put(with_extra(replace(agent, pid=command.pid), **confirmed))
+    confirmed = with_extra(
+        replace(agent, pid=command.pid),
+        **{"process": command.identity, SECRET_HASH: command.secret_hash},
+        launcher=command.launcher,
+        session=command.session,
+        attach=list(command.attach) or None,
+    )
+    draft.put(confirmed)
     return draft.ops()
 
 

@@ -17,6 +17,7 @@ from registry_api.plugins.launchers import (
     Prepared,
     RegisterLauncher,
     Running,
+    Stopped,
 )
 from registry_api.plugins.manager import LoadedPlugin, Plugins, load_plugins
 
@@ -36,6 +37,7 @@ __all__ = [
     "RegisterLauncher",
     "RegisterStore",
     "Running",
+    "Stopped",
     "StoreFactory",
     "hookimpl",
     "hookspec",

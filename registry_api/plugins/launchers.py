@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Launch", "Launcher", "LauncherFactory", "Prepared", "RegisterLauncher", "Running"]
+__all__ = [
+    "Launch",
+    "Launcher",
+    "LauncherFactory",
+    "Prepared",
+    "RegisterLauncher",
+    "Running",
+    "Stopped",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +49,33 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A running agent process; ``identity`` still names only it if its pid is reused."""
+    """A running agent process; ``identity`` still names only it if its pid is reused.
+
+    ``own``: this process belongs to it, as the server that an agent's client starts.
+    """
 
     task_id: str
     agent_id: str
     identity: str
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What ``stop`` found: processes that were told to end, killed, and the pids that are left."""
+
+    identity: str
+    signalled: int = 0
+    killed: int = 0
+    left: tuple[int, ...] = ()
 
 
 class Prepared(Protocol):
-    """A waiting process, which runs the agent's program only after ``go``."""
+    """A waiting process, which runs the agent's program only after ``go``.
+
+    It may also have ``session``, the name of the terminal that it runs in, and ``attach``, the
+    command with its arguments by which a person attaches to that terminal.
+    """
 
     @property
     def identity(self) -> str:
@@ -81,8 +107,12 @@ class Launcher(Protocol):
     def running(self, workspace: Path) -> tuple[Running, ...]:
         """Return the agent processes of this workspace, whoever started them."""
 
-    def stop(self, stopped: Iterable[str], *, grace: float) -> None:
-        """Ask these processes and their groups to end, and kill them after ``grace`` seconds."""
+    def stop(self, stopped: Iterable[str], *, grace: float) -> Iterable[Stopped] | None:
+        """Ask these processes and all that they started to end, and kill them after ``grace`` s.
+
+        An identity that names no process here is no error. Returns what was found, None if that is
+        not known.
+        """
 
 
 LauncherFactory = Callable[[], Launcher]

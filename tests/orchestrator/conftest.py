@@ -4,11 +4,10 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import load_settings, open_store
-from tests.orchestrator.playing import Play
+from tests.orchestrator.playing import Play, launchers
 
 
 @pytest.fixture
@@ -16,13 +15,13 @@ def opened(tmp_path):
     """Return a function that makes a Play with a backend and settings of the orchestrator."""
     stores = []
 
-    def make(backend="memory", **options):
+    def make(backend="memory", *, launcher="process", **options):
         settings = load_settings(tmp_path, env={}, backend=backend)
         store = open_store(settings)
         stores.append(store)
         values = {"default_kind": "external", "reviewers": 2, "stop_grace": 1.0, **options}
         chosen = OrchestratorSettings.model_validate(values)
-        return Play(Orchestrator(store, ProcessLauncher(), settings=settings, options=chosen))
+        return Play(Orchestrator(store, launchers(launcher), settings=settings, options=chosen))
 
     yield make
     for store in stores:

@@ -1,5 +1,8 @@
 """Drive one task from a test: each action of an agent or a reviewer is one call."""
 
+from orchestrator.agents.launchers.process import ProcessLauncher
+from orchestrator.agents.launchers.selection import Launchers
+from orchestrator.agents.launchers.tmux import TmuxLauncher
 from orchestrator.health_scan import HealthScan
 from orchestrator.queries.reading import Reading
 from orchestrator.rules.findings import FindingType, Severity
@@ -7,6 +10,11 @@ from orchestrator.rules.reviews import VerdictWord
 from orchestrator.rules.tasks import PhasePlan
 from registry_api import ReviewStatus
 from registry_api.records import ACTIVE_AGENT
+
+
+def launchers(name="process"):
+    """The project's launchers, of which ``name`` starts new agents."""
+    return Launchers({"process": ProcessLauncher, "tmux": TmuxLauncher}, name=name)
 
 
 class Play:

@@ -360,7 +360,7 @@ def test_output_stays_inside_when_folders_are_swapped(sleeping, tmp_path, tmp_pa
     were looked up again and the output was written outside."""
     outside = tmp_path_factory.mktemp("outside")
     play = sleeping().create("only")
-    prepare = play.service.launcher.prepare
+    prepare = play.service.launchers.current.prepare
 
     def swap(launch, ended):
         logs = tmp_path / play.task_id / "logs"
@@ -368,7 +368,7 @@ def test_output_stays_inside_when_folders_are_swapped(sleeping, tmp_path, tmp_pa
         logs.symlink_to(outside)
         return prepare(launch, ended)
 
-    play.service.launcher.prepare = swap
+    play.service.launchers.current.prepare = swap
     agent = play.deploy()
     kept = tmp_path / "kept" / f"{agent}_stream.jsonl"
     until(lambda: kept.read_text() == "up\n")
@@ -679,13 +679,13 @@ def test_agents_are_stopped_together(opened, tmp_path):
     names = [play.deploy(f"a{n}") for n in range(4)]
     for name in names:
         until(lambda n=name: "up" in log_of(play, n))
-    stop, calls = play.service.launcher.stop, []
+    stop, calls = play.service.launchers.current.stop, []
 
     def counted(stopped, **options):
         calls.append(list(stopped))
-        stop(calls[-1], **options)
+        return stop(calls[-1], **options)
 
-    play.service.launcher.stop = counted
+    play.service.launchers.current.stop = counted
     play.service.cancel_task(play.task_id, "enough")
     assert len(calls[0]) == 4
     assert ProcessLauncher().running(tmp_path) == ()

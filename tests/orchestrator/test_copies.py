@@ -18,7 +18,7 @@ from registry_api.errors import BackendMismatch
 from registry_api.records import ACTIVE_AGENT, TaskStatus
 from registry_api.workspace import copied_from, instance_of
 from tests import legacy
-from tests.orchestrator.playing import Play
+from tests.orchestrator.playing import Play, launchers
 from tests.processes import wait_until
 
 KINDS = {"sleeper": {"argv": ["sleep", "600"]}}
@@ -34,7 +34,7 @@ def opened():
         values = {"default_kind": "sleeper", "kinds": KINDS, "stop_grace": 0.5, "reviewers": 1}
         options = OrchestratorSettings.model_validate(values)
         store = open_store(settings)
-        play = Play(Orchestrator(store, ProcessLauncher(), settings=settings, options=options))
+        play = Play(Orchestrator(store, launchers(), settings=settings, options=options))
         plays.append((play, store))
         return play
 

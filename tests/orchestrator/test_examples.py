@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 from mcp import Client
 
-from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.mcp.server import build_server
 from orchestrator.service import Orchestrator
 from orchestrator.settings import AgentKind, OrchestratorSettings
 from registry_api import load_settings, open_store
 from registry_api.authoring import KeyValueStore
 from tests.orchestrator import conducting
-from tests.orchestrator.playing import Play
+from tests.orchestrator.playing import Play, launchers
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(
@@ -62,7 +61,7 @@ def opened(request, tmp_path, monkeypatch):
                 **options,
             }
             chosen = OrchestratorSettings.model_validate(values)
-            return Play(Orchestrator(store, ProcessLauncher(), settings=settings, options=chosen))
+            return Play(Orchestrator(store, launchers(), settings=settings, options=chosen))
 
         yield play
 

@@ -228,7 +228,7 @@ def test_an_invalid_exit_file_stops_no_scan(running, tmp_path, what):
         what, lambda: os.mkfifo(path)
     )()
     for one in (agent, other):
-        play.service.deployment._launcher.stop([identity_of(play, one)], grace=0)
+        play.service.launchers.current.stop([identity_of(play, one)], grace=0)
     until(lambda: not play.active())
     assert play.scan().ended == ()
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.service import Orchestrator
 from orchestrator.settings import OrchestratorSettings
 from registry_api import (
@@ -29,7 +28,7 @@ from registry_api.records import (
     TERMINAL_AGENT,
     TERMINAL_TASK,
 )
-from tests.orchestrator.playing import Play
+from tests.orchestrator.playing import Play, launchers
 from tests.proof import times
 
 WORDS = ["working", "blocked", "completed", "failed", "error", "reviewing"]
@@ -143,7 +142,7 @@ def test_any_commands_in_any_order(data):
             default_kind="external", reviewers=2, max_concurrent=4, max_agents=9, max_depth=2
         )
         with_store = open_store(place)
-        play = Play(Orchestrator(with_store, ProcessLauncher(), settings=place, options=options))
+        play = Play(Orchestrator(with_store, launchers(), settings=place, options=options))
         play.create("one", "two", "three")
         check(None, play.now)
         for _ in range(data.draw(st.integers(5, 40))):

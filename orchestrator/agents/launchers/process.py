@@ -8,30 +8,23 @@ environment.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from orchestrator.agents import process_identity
-from orchestrator.agents.launchers import starter
-from registry_api.plugins import Launch, Running
-from registry_api.workspace import STATE_DIR, instance_of
+from orchestrator.agents.launchers import process_tree, starter
+from registry_api.plugins import Launch, Running, Stopped
 
-__all__ = ["ProcessLauncher"]
+__all__ = ["NAME", "ProcessLauncher"]
 
-_WORD = "REGISTRY_AGENT_WORD"
+NAME = "process"
 _POLL = 0.05
-_ENDING = 5.0  # seconds to wait for a killed process to end
-_SETTLING = 0.1  # seconds for which a process may show no environment
 
 
 class _Prepared:
@@ -71,10 +64,11 @@ class ProcessLauncher:
 
     def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Prepared:
         """See Launcher.prepare."""
-        word = uuid.uuid4().hex
+        tag = uuid.uuid4().hex
+        marks = {process_tree.TAG: tag, process_tree.LAUNCHER: NAME}
         order = {
             "argv": launch.argv,
-            "environment": {**launch.environment, _WORD: word},
+            "environment": {**launch.environment, **marks},
             "files": launch.files,
             "exit_file": launch.exit_file,
         }
@@ -101,48 +95,20 @@ class ProcessLauncher:
         except OSError:
             prepared.cancel()
             raise
-        prepared.identity = f"{process_identity.identity_of(pid) or f'{pid}:ended:'}:{word}"
+        prepared.identity = process_tree.identity_with_tag(pid, tag)
         return prepared
 
     def alive(self, identity: str) -> bool:
         """See Launcher.alive."""
-        return process_identity.alive(identity) or bool(_left(identity))
+        return process_tree.alive(identity)
 
     def running(self, workspace: Path) -> tuple[Running, ...]:
         """See Launcher.running: one entry a session, where the environment names the workspace."""
-        found: dict[int, Running] = {}
-        instance = instance_of(workspace / STATE_DIR)
-        for process, of in _environments():
-            word = of.get(_WORD, "")
-            # Compare the instance: a renamed workspace keeps its agents, a copy has none of them.
-            place = of.get("REGISTRY_WORKSPACE") == str(workspace)
-            ours = of["REGISTRY_INSTANCE"] == instance if "REGISTRY_INSTANCE" in of else place
-            if not ours or "REGISTRY_AGENT_ID" not in of:
-                continue
-            with suppress(OSError, KeyError):
-                leader = os.getsid(process.pid)
-                # If the leader has ended its birth is not needed: the tag identifies what it left.
-                identity = process_identity.identity_of(leader) or f"{leader}:gone:"
-                found[leader] = Running(
-                    task_id=of["REGISTRY_TASK_ID"],
-                    agent_id=of["REGISTRY_AGENT_ID"],
-                    identity=f"{identity}:{word}",
-                )
-        return tuple(found.values())
+        return process_tree.running(workspace, NAME)
 
-    def stop(self, stopped: Iterable[str], *, grace: float) -> None:
+    def stop(self, stopped: Iterable[str], *, grace: float) -> tuple[Stopped, ...]:
         """See Launcher.stop."""
-        left = list(stopped)
-        for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _ENDING)):
-            left = [identity for identity in left if self.alive(identity)]
-            for identity in left:
-                pid = process_identity.pid_of(identity)
-                assert pid is not None  # it is alive
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, sign)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline and any(map(self.alive, left)):
-                time.sleep(_POLL)
+        return process_tree.stop(stopped, grace=grace)
 
 
 def _reap(
@@ -154,45 +120,3 @@ def _reap(
     ):  # its waiting parent was killed
         time.sleep(_POLL)
     ended(code)
-
-
-def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Yield the processes that show an environment, with it: all, or those of a group.
-
-    In the middle of an execve a process has memory but shows no environment: it is read again.
-    """
-    unseen = [p for p in psutil.process_iter() if group is None or _group(p.pid) == group]
-    deadline = time.monotonic() + _SETTLING
-    while unseen:
-        changing = []
-        for process in unseen:
-            with suppress(psutil.Error, OSError):
-                if found := process.environ():
-                    yield process, found
-                elif process.memory_info().vms:
-                    changing.append(process)
-        unseen = changing if time.monotonic() < deadline else []  # the rest have none
-        if unseen:
-            time.sleep(0.001)
-
-
-def _left(identity: str) -> list[int]:
-    """Return the pids that remain in the group of an agent's ended process, known by the tag.
-
-    The group's number alone proves nothing: once the group is empty the number may be reused.
-    """
-    pid, word = process_identity.pid_of(identity), identity.rpartition(":")[2]
-    if pid is None or identity.count(":") != 3 or not word or psutil.pid_exists(pid):
-        return []
-    try:
-        os.killpg(pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return []
-    return [p.pid for p, of in _environments(pid) if of.get(_WORD) == word]
-
-
-def _group(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
