@@ -18,6 +18,7 @@ Refused
 ├── NoHandover           the phase has no handover yet
 ├── NotAllowed           the caller may not use this tool, task or agent
 ├── NotConfirmed         the user was asked, and declined
+├── NotRetryable         the agent has not failed, or was already retried
 ├── UnknownAgentKind     no such kind is configured
 └── LaunchFailed         the agent's program could not be started
 """
@@ -37,6 +38,7 @@ __all__ = [
     "NotAReviewer",
     "NotAllowed",
     "NotConfirmed",
+    "NotRetryable",
     "NothingToReview",
     "PhaseClosed",
     "PhaseNotFound",
@@ -149,6 +151,12 @@ class NotConfirmed(Refused):
     """The user of the conductor's client was asked, and declined."""
 
     code = "not_confirmed"
+
+
+class NotRetryable(Refused):
+    """The agent has not failed, or a later attempt has taken over its work."""
+
+    code = "not_retryable"
 
 
 class UnknownAgentKind(Refused):

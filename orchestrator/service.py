@@ -58,6 +58,7 @@ class Orchestrator:
             kinds=options.all_kinds,
             now=now,
             grace=options.stop_grace,
+            launch_deadline=options.launch_deadline,
             endpoint=endpoint,
         )
         transactions = self.transactions = Transactions(store, now)
@@ -80,6 +81,7 @@ class Orchestrator:
         agents = self.agents = AgentCommands(transactions, processes, self.deployment, options)
         self.deploy = agents.deploy
         self.kill = agents.kill
+        self.retry = agents.retry
 
         reports = ReportCommands(transactions, processes)
         self.report = reports.report

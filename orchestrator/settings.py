@@ -116,6 +116,9 @@ class OrchestratorSettings(BaseModel):
         description="how deeply agents may be nested",
     )
     reviewers: int = Field(default=2, ge=1, le=5, description="reviewers of a phase")
+    reviewer_retries: int = Field(
+        default=2, ge=0, le=20, description="how often a reviewer that died is replaced"
+    )
     max_revision_rounds: int = Field(
         default=3, ge=0, le=100, description="revisions of a phase before it is escalated"
     )
@@ -133,11 +136,47 @@ class OrchestratorSettings(BaseModel):
         le=600,
         description="seconds until an agent that is told to stop is killed",
     )
+    launch_deadline: float = Field(
+        default=60,
+        gt=0,
+        le=3600,
+        description="seconds after which an agent that has not been started counts as failed",
+    )
+    max_runtime: float = Field(
+        default=86_400,
+        ge=0,
+        le=31_536_000,
+        description="seconds after which a running agent is stopped; 0: never",
+    )
+    health_interval: float = Field(
+        default=10,
+        ge=0.1,
+        le=3600,
+        description="seconds from one health scan to the next",
+    )
     end_grace: float = Field(
         default=60,
         ge=0,
         le=3600,
         description="seconds that an agent's process may run after its final report",
+    )
+    archive_logs_after: float = Field(
+        default=7,
+        ge=0,
+        le=36_500,
+        description="days after an agent's end until its logs are moved to its task's archive",
+    )
+    remove_logs_after: float = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="days after an agent's end until its archived logs are removed; 0: never",
+    )
+    logs_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=2**53,
+        description="bytes of archived logs, of which the oldest are removed; 0: no limit",
     )
     session_idle: float = Field(
         default=1800, gt=0, le=86_400, description="seconds after which an unused HTTP session ends"

@@ -177,7 +177,7 @@ async def reconcile(
 @router.post("/agents/{task_id}/{agent_id}/stop")
 def stop(request: Request, task_id: TaskId, agent_id: AgentId, asked: Why) -> dict[str, Any]:
     """Terminate an agent and stop its process."""
-    agent = _orchestrator(request).kill(task_id, agent_id, asked.reason)
+    agent = _orchestrator(request).kill(task_id, agent_id, asked.reason).agent
     return {"task_id": task_id, "agent_id": agent_id, "status": str(agent.status)}
 
 

@@ -23,22 +23,15 @@ def tail(
     are not followed, and the caller has checked the ids. A missing log counts as empty; one that is
     a link raises Unavailable.
     """
-    for folder in ("logs", "archive"):
-        with suppress(FileNotFoundError):
-            name = folder, f"{agent_id}_stream.jsonl"
-            data, start, size = inside.read_tail(
-                workspace, task_id, *name, limit=limit, before=before
-            )
-            return data.decode("utf-8", "replace"), start, size
-    return "", 0, 0
+    name = f"{agent_id}_stream.jsonl"
+    data, start, size = inside.read_log(workspace, task_id, name, limit=limit, before=before)
+    return data.decode("utf-8", "replace"), start, size
 
 
 def errors(workspace: Path, task_id: str, agent_id: str) -> str:
     """Return the last 4096 bytes of an agent's standard error."""
-    with suppress(FileNotFoundError):
-        name = "logs", f"{agent_id}_stderr.log"
-        return inside.read_tail(workspace, task_id, *name, limit=4096)[0].decode("utf-8", "replace")
-    return ""
+    name = f"{agent_id}_stderr.log"
+    return inside.read_log(workspace, task_id, name, limit=4096)[0].decode("utf-8", "replace")
 
 
 def last_lines(workspace: Path, task_id: str, agent_id: str, *, limit: int) -> list[dict[str, Any]]:

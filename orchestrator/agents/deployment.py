@@ -2,7 +2,7 @@
 
 A process waits until its record is confirmed, and ends if the orchestrator that started it dies
 before that: no agent's program runs without a record. A record whose owner died before starting the
-process is reported as ``abandoned``.
+process is reported as ``never started``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Protocol
 
 from orchestrator.agents import callers, process_identity
 from orchestrator.agents.launchers.selection import Launchers
+from orchestrator.agents.stream_log import TAIL, Result, last_output, result_of
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
@@ -56,9 +57,11 @@ __all__ = [
 # -P: a folder of that name in the working directory must not be imported instead.
 _MODULE = ("-P", "-m", "orchestrator")
 SERVER = "orchestrator"  # the server's name in the configuration of agents
-_CARE = 60.0  # seconds after an agent's last sign of life for which a live owner is trusted
+_CARE = 60.0  # seconds after an agent's last sign of life in which its owner may record its exit
 # The agents that this process starts or waits for, of all its orchestrators.
 _OURS = set[tuple[str, str]]()
+_NEVER = "never started"
+_LAST = 4000  # bytes at the end of a log, of which a record keeps less
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _OWN = (
@@ -115,6 +118,7 @@ class Deployment:
         kinds: Mapping[str, AgentKind],
         now: Callable[[], datetime],
         grace: float,
+        launch_deadline: float,
         endpoint: Endpoint | None = None,
     ) -> None:
         self._store = store
@@ -123,6 +127,7 @@ class Deployment:
         self._kinds = kinds
         self._now = now
         self._grace = grace
+        self._launch_deadline = launch_deadline
         self._endpoint = endpoint
 
     def order(self, kind: str, *, model: str | None, effort: str | None, cwd: str | None) -> Order:
@@ -227,16 +232,16 @@ class Deployment:
         """Return the state of an active agent's process.
 
         ``alive``; ``dead``; ``ending``: it has ended and its exit is being recorded; ``starting``;
-        ``abandoned``: never started, and its owner is dead or has given up; ``external``: not
-        started by an orchestrator; ``elsewhere``: on another host, whose processes cannot be seen,
-        or started by another instance of the registry, of which this one is a copy, or by a
-        launcher that is not installed here.
+        ``never started``: its owner is dead, has given up, or took longer than the launch
+        deadline; ``external``: not started by an orchestrator; ``elsewhere``: on another host,
+        whose processes cannot be seen, or started by another instance of the registry, of which
+        this one is a copy, or by a launcher that is not installed here.
         """
         identity, owner = process_of(agent), extra_of(agent).get("reserved_by")
         if self._is_of_another(agent):
             assert isinstance(owner, str)
             gone = process_identity.of_earlier_boot(owner)
-            return "elsewhere" if not gone else "dead" if identity else "abandoned"
+            return "elsewhere" if not gone else "dead" if identity else _NEVER
         launcher = self._launchers.get(launcher_of(agent))
         if launcher is None:
             return "elsewhere"
@@ -254,7 +259,7 @@ class Deployment:
             return "ending"
         if self._cared_for(agent, owner):
             return "ending" if identity else "starting"
-        return "dead" if identity else "abandoned"
+        return "dead" if identity else _NEVER
 
     def exit_code(self, agent: Agent) -> int | None:
         """Return the exit code of the agent's process, negative for a signal; None if it was not
@@ -263,6 +268,30 @@ class Deployment:
         with suppress(OSError, ValueError, Unavailable):
             return int(inside.read_tail(*self._exit_of(agent), limit=16)[0])
         return None
+
+    def prompt(self, agent: Agent) -> str | None:
+        """Return the text that the agent's program read, None if it is gone."""
+        name = f"agent_prompt_{agent.agent_id}.txt"
+        for place in ((name,), (inside.ARCHIVE, name)):
+            with suppress(OSError, Unavailable):
+                fd = inside.open_file(self._workspace, agent.task_id, *place, flags=os.O_RDONLY)
+                with os.fdopen(fd, "rb") as file:
+                    return file.read().decode()
+        return None
+
+    def result(self, agent: Agent) -> Result | None:
+        """Return what the agent's program said of its end in its log, None if nothing."""
+        return result_of(self._tail(agent, f"{agent.agent_id}_stream.jsonl", TAIL))
+
+    def last_output(self, agent: Agent) -> str | None:
+        """Return the end of the agent's error log, else of its log; without secrets."""
+        names = (f"{agent.agent_id}_stderr.log", f"{agent.agent_id}_stream.jsonl")
+        return last_output(self._tail(agent, name, _LAST) for name in names)
+
+    def _tail(self, agent: Agent, name: str, limit: int) -> bytes:
+        with suppress(OSError, Unavailable):
+            return inside.read_log(self._workspace, agent.task_id, name, limit=limit)[0]
+        return b""
 
     def _is_being_noted(self, agent: Agent) -> bool:
         """Whether the process that waits for the agent is still there to record the exit code."""
@@ -304,8 +333,15 @@ class Deployment:
 
     def _cared_for(self, agent: Agent, owner: str) -> bool:
         """Whether a live process is starting the agent, or recording its exit."""
+        if owner == self.owner() and (agent.task_id, agent.agent_id) not in _OURS:
+            return False
+        reserved = extra_of(agent).get("reserved_uptime")
+        if process_of(agent) is None and isinstance(reserved, (int, float)):
+            # By the clock since the boot: a step of the time of day must not fail a start.
+            waited = process_identity.uptime() - reserved
+            return waited < self._launch_deadline and process_identity.alive(owner)
         if owner == self.owner():
-            return (agent.task_id, agent.agent_id) in _OURS
+            return True
         sign = agent.last_update or agent.started_at
         lately = sign is not None and (self._now() - sign).total_seconds() < _CARE
         return lately and process_identity.alive(owner)

@@ -10,12 +10,24 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from contextlib import suppress
 from functools import cache
 
 from registry_api.workspace import boot, machine
 
-__all__ = ["alive", "identity_of", "is_here", "of_earlier_boot", "own_identity", "pid_of"]
+__all__ = [
+    "age",
+    "alive",
+    "host",
+    "host_of",
+    "identity_of",
+    "is_here",
+    "of_earlier_boot",
+    "own_identity",
+    "pid_of",
+    "uptime",
+]
 
 
 _HOST_SPACE = "4026531836"  # the pid namespace of a Linux host itself (linux/proc_ns.h)
@@ -69,6 +81,44 @@ def alive(identity: str) -> bool:
     parts, now = identity.split(":")[:3], (identity_of(pid) or "").split(":")
     # An earlier version used the host's name as the place, and its agents may still run.
     return parts == now or parts == [*now[:2], _name()]
+
+
+def uptime() -> float:
+    """Return the seconds since this machine's boot: a clock that nobody sets."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def age(identity: str) -> float | None:
+    """Return for how many seconds a live process of this machine has run; None: not known."""
+    pid = pid_of(identity)
+    if pid is None or not alive(identity):
+        return None
+    if sys.platform == "linux":
+        return uptime() - int(identity.split(":")[1]) / os.sysconf("SC_CLK_TCK")
+    import psutil  # noqa: PLC0415  (imported when needed: slow)
+
+    with suppress(psutil.Error):
+        return time.time() - psutil.Process(pid).create_time()
+    return None
+
+
+def host_of(identity: str) -> str | None:
+    """Return the id of the host, or container, on which a process runs; None: not known.
+
+    It stays the same when the machine is booted again, and is an id of the contract.
+    """
+    parts = identity.split(":")
+    place = parts[2].split(".") if len(parts) > 2 else []
+    if len(place) != 3:
+        return None
+    return place[0] if place[2] in {"", _HOST_SPACE} else f"{place[0]}-{place[2]}"
+
+
+def host() -> str:
+    """Return the id of this host, or container."""
+    found = host_of(own_identity())
+    assert found is not None
+    return found
 
 
 def own_identity() -> str:

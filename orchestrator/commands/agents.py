@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from functools import partial
 
 from orchestrator import prompts
+from orchestrator.agents import process_identity
 from orchestrator.agents.deployment import Deployment
 from orchestrator.commands.processes import Processes
 from orchestrator.commands.transactions import Transactions
-from orchestrator.errors import AgentEnded
+from orchestrator.errors import AgentEnded, LaunchFailed, NotRetryable
 from orchestrator.rules import agents
+from orchestrator.rules.draft import extra_of
 from orchestrator.settings import OrchestratorSettings
 from registry_api import Agent, AgentStatus, Kind, Refs
 from registry_api.errors import InvalidInput
-from registry_api.records import TERMINAL_AGENT, is_text
+from registry_api.plugins import Stopped
+from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT, is_id, is_text
 
-__all__ = ["AgentCommands"]
+__all__ = ["AgentCommands", "Killed"]
 
 _TASK = Refs(kinds=frozenset({Kind.TASK}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed:
+    """An agent that was ended, and what was found of its processes."""
+
+    agent: Agent
+    stopped: tuple[Stopped, ...]
 
 
 class AgentCommands:
@@ -49,11 +61,12 @@ class AgentCommands:
         kind: str | None = None,
         model: str | None = None,
         effort: str | None = None,
+        retry_of: str | None = None,
     ) -> Agent:
         """Reserve an agent and start it; raises the errors of the rules and of the launch.
 
         If the agent cannot be started, its reservation is removed. Raises AgentEnded if it was
-        ended in the meantime.
+        ended in the meantime. ``retry_of``: the failed agent whose work it does again.
         """
         _refuse_unstorable(prompt)
         at = self._now()
@@ -74,7 +87,10 @@ class AgentCommands:
             phase_index=phase_index,
             model=order.model,
             kind=order.kind,
+            effort=order.effort,
             owner=None if order.external else self._processes.owner,
+            uptime=None if order.external else process_identity.uptime(),
+            retry_of=retry_of,
         )
         self._processes.run(task_id, lambda s: agents.deploy(s, command), actor="deploy_agent")
         said = prompts.worker(task_id, agent_id) if order.preamble else ""
@@ -88,8 +104,11 @@ class AgentCommands:
             raise
         return self._transactions.agent(task_id, agent_id)
 
-    def kill(self, task_id: str, agent_id: str, reason: str) -> Agent:
-        """Terminate an agent and stop its process; raises AgentNotFound or AgentEnded."""
+    def kill(self, task_id: str, agent_id: str, reason: str) -> Killed:
+        """Terminate an agent and stop its process; raises AgentNotFound or AgentEnded.
+
+        The process of an agent that had ended is stopped, too.
+        """
         agent = self._transactions.agent(task_id, agent_id)
         if agent.status in TERMINAL_AGENT:
             self._deployment.stop([agent])
@@ -100,12 +119,53 @@ class AgentCommands:
             )
         self._processes.end(task_id, agent_id, AgentStatus.TERMINATED, reason)
         agent = self._transactions.agent(task_id, agent_id)
-        self._deployment.stop([agent])
-        return agent
+        return Killed(agent=agent, stopped=self._deployment.stop([agent]))
+
+    def retry(self, task_id: str, agent_id: str) -> Agent:
+        """Start a failed agent's work again, as the next attempt with the same prompt.
+
+        Raises NotRetryable if it has not failed or was retried, and as ``deploy``.
+        """
+        failed = self._transactions.agent(task_id, agent_id)
+        if failed.review_id is not None:
+            raise NotRetryable(
+                f"{agent_id} is a reviewer",
+                next_step="Reviewers that die are replaced; submit_phase_for_review opens another "
+                "review of an escalated phase",
+                status=str(failed.status),
+            )
+        parent = failed.parent or agents.ORCHESTRATOR
+        above = self._transactions.find_agent(task_id, parent) if is_id(parent) else None
+        extra = extra_of(failed)
+        return self.deploy(
+            task_id,
+            failed.type,
+            self._prompt_of(failed),
+            parent=parent if above and above.status in ACTIVE_AGENT else agents.ORCHESTRATOR,
+            phase_index=failed.phase_index,
+            kind=_text(extra.get("agent_kind")),
+            model=failed.model,
+            effort=_text(extra.get("effort")),
+            retry_of=agent_id,
+        )
+
+    def _prompt_of(self, agent: Agent) -> str:
+        """Return the prompt that an agent was deployed with."""
+        text = self._deployment.prompt(agent)
+        if text is None:
+            raise LaunchFailed(
+                f"the prompt of {agent.agent_id} was removed",
+                next_step="deploy_agent with the prompt",
+            )
+        return text.removeprefix(prompts.preamble(prompts.worker(agent.task_id, agent.agent_id)))
 
     def _take_back(self, task_id: str, agent_id: str) -> None:
         """Remove the reservation of an agent that never ran."""
         self._processes.run(task_id, lambda s: agents.take_back(s, agent_id), actor="deploy_agent")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _refuse_unstorable(prompt: str) -> None:

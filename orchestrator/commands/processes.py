@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 import uuid
+from dataclasses import replace
 
 from orchestrator import prompts
+from orchestrator.agents import process_identity
 from orchestrator.agents.deployment import Deployment, Order, process_of
+from orchestrator.agents.stream_log import Result
 from orchestrator.commands.transactions import Rule, Transactions
 from orchestrator.rules import agents, reviews
 from orchestrator.rules.draft import extra_of
-from orchestrator.rules.reviews import ReviewPlan
+from orchestrator.rules.reviews import Replacement, ReviewPlan
 from orchestrator.settings import OrchestratorSettings
 from registry_api import Agent, AgentStatus, Op, Put, TaskSnapshot
 from registry_api.records import TERMINAL_AGENT
@@ -82,17 +85,21 @@ class Processes:
         """
         taken = self._transactions.run(
             reviewer.task_id,
-            lambda s: reviews.take_over(s, reviewer, owner=self.owner),
+            lambda s: reviews.take_over(
+                s, reviewer, owner=self.owner, uptime=process_identity.uptime()
+            ),
             actor="orchestrator",
         )
         return bool(taken) and self._start_reviewer(reviewer)
 
-    def end_seen(self, seen: Agent, status: AgentStatus, reason: str) -> bool:
+    def end_seen(
+        self, seen: Agent, status: AgentStatus, reason: str, *, actor: str = "orchestrator"
+    ) -> bool:
         """End an agent unless its process or owner has changed since ``seen`` was read.
 
         Returns whether this call ended it.
         """
-        command = self.ending(seen.agent_id, status, reason)
+        command = self._died(seen, status, reason)
         ended = False
 
         def rule(snapshot: TaskSnapshot) -> tuple[Op, ...]:
@@ -103,7 +110,7 @@ class Processes:
             ended = bool(ops)
             return ops
 
-        self.run(seen.task_id, rule, actor="orchestrator")
+        self.run(seen.task_id, rule, actor=actor)
         return ended
 
     def end(self, task_id: str, agent_id: str, status: AgentStatus, reason: str) -> None:
@@ -121,19 +128,42 @@ class Processes:
             reason=reason,
         )
 
+    def _died(self, agent: Agent, status: AgentStatus, reason: str) -> agents.EndAgent:
+        """Return the command that ends an agent whose process has ended."""
+        command = self.ending(agent.agent_id, status, reason)
+        output = self._deployment.last_output(agent)
+        replacement = self._replacement(agent) if agent.review_id else None
+        return replace(command, last_output=output, replacement=replacement)
+
+    def _replacement(self, reviewer: Agent) -> Replacement | None:
+        """Return who takes over from a reviewer that died; None if nobody can be started."""
+        kind = extra_of(reviewer).get("agent_kind")
+        known = self._options.all_kinds.get(kind) if isinstance(kind, str) else None
+        if known is None or not known.argv:
+            return None
+        return Replacement(
+            reviewer_id=self._reviewer_id(),
+            retries=self._options.reviewer_retries,
+            kind=kind,
+            model=reviewer.model,
+            owner=self.owner,
+            uptime=process_identity.uptime(),
+        )
+
+    def _reviewer_id(self) -> str:
+        return f"reviewer-{self._now():%H%M%S}-{uuid.uuid4().hex[:6]}"
+
     def review_plan(self) -> ReviewPlan:
         """Return a new review and its reviewers."""
         kind = self._options.reviewer_kind or self._options.default_kind
         known = self._options.all_kinds.get(kind)
         return ReviewPlan(
             review_id=f"review-{uuid.uuid4().hex[:12]}",
-            reviewers=tuple(
-                f"reviewer-{self._now():%H%M%S}-{uuid.uuid4().hex[:6]}"
-                for _ in range(self._options.reviewers)
-            ),
+            reviewers=tuple(self._reviewer_id() for _ in range(self._options.reviewers)),
             kind=kind,
             model=known.model if known else None,
             owner=None if known and not known.argv else self.owner,
+            uptime=process_identity.uptime(),
         )
 
     def _process_ended(self, task_id: str, agent_id: str, code: int) -> None:
@@ -146,7 +176,9 @@ class Processes:
         if agent is None or process_of(agent) is None:
             return  # it was never confirmed, so it never ran: its reservation is removed
         self._deployment.stop([agent])
-        self.end(task_id, agent_id, *ended_by(agent, code))
+        how = ended_by(agent, code, self._deployment.result(agent))
+        command = self._died(agent, *how)
+        self.run(task_id, lambda s: agents.end(s, command), actor="orchestrator")
 
     def stopped(self, task_id: str) -> TaskSnapshot:
         """Stop the processes that ended agents left running; returns the task."""
@@ -155,10 +187,20 @@ class Processes:
         return snapshot
 
 
-def ended_by(agent: Agent, code: int) -> tuple[AgentStatus, str]:
-    """Return the status of an agent that exited without a final report, and the reason."""
+def ended_by(agent: Agent, code: int | None, result: Result | None) -> tuple[AgentStatus, str]:
+    """Return the status of an agent that ended without a final report, and the reason.
+
+    ``code`` None: the exit code is not known, so the result line of its log decides.
+    """
+    if result is not None and not result.ok:
+        said = f": {result.text}" if result.text else ""
+        return AgentStatus.FAILED, f"its program ended with an error{said}"
     if code == 0 and not agent.review_id:
         return AgentStatus.COMPLETED, "exit code 0, no final report"
+    if code is None:
+        if result is not None and not agent.review_id:
+            return AgentStatus.COMPLETED, "its log ends with a result, no final report"
+        return AgentStatus.FAILED, "its process ended without a final report"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     if code == -signal.SIGHUP and "session" in extra_of(agent):
         how += " (its terminal was closed)"

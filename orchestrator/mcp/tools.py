@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from orchestrator.health_scan import HealthScan
+from orchestrator.health.scan import HealthScan
 from orchestrator.mcp.arguments import (
     AgentId,
     AgentType,
@@ -224,7 +224,7 @@ class Tools:
         reason: Annotated[Short, Field(description="why (recorded)")] = "killed",
     ) -> AgentAnswer:
         """End an agent and stop its process. If it was a phase's last one, the review may open."""
-        return self._agent(self._do.kill(task_id, agent_id, reason))
+        return self._agent(self._do.kill(task_id, agent_id, reason).agent)
 
     @tool("Report progress", Effect.ADDS, EVERYONE, acts_as="agent_id")
     def update_agent_progress(
@@ -440,6 +440,7 @@ class Tools:
         return ScanAnswer(
             looked_at=found.looked_at,
             ended=list(found.ended[:_MOST_NAMES]),
+            overdue=list(found.overdue[:_MOST_NAMES]),
             stopped=list(found.stopped[:_MOST_NAMES]),
             started=list(found.started[:_MOST_NAMES]),
             next_step="get_phase_status shows the next step" if found.ended else None,

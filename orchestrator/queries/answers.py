@@ -51,7 +51,8 @@ class PhaseLine(BaseModel):
 class AgentLine(BaseModel):
     """An agent in a list; ``message`` is that of its newest report, cut.
 
-    ``unverified``: the agent has no secret, so others may report in its name.
+    ``unverified``: the agent has no secret, so others may report in its name. ``attempt``: the
+    number of the attempt, if it is not the first. ``retried_by``: the next attempt.
     """
 
     agent_id: str
@@ -64,6 +65,8 @@ class AgentLine(BaseModel):
     message: str | None = None
     reason: str | None = None
     unverified: bool = False
+    attempt: int | None = None
+    retried_by: str | None = None
 
 
 class TaskLine(BaseModel):
@@ -232,7 +235,10 @@ class HealthLine(BaseModel):
     task_id: str
     agent_id: str
     status: str
-    process: str
+    process: str = Field(
+        description="alive, starting, dead, ending, never started, external, elsewhere; or lost: "
+        "on a host without a health daemon"
+    )
     silent_seconds: int | None = None
 
 
@@ -251,6 +257,7 @@ class ScanAnswer(Answer):
 
     looked_at: int
     ended: list[str] = Field(default=[], description="agents whose process had ended")
+    overdue: list[str] = Field(default=[], description="agents that ran for too long")
     stopped: list[str] = Field(default=[], description="processes whose agent had ended")
     started: list[str] = Field(
         default=[], description="reviewers whose owner died before starting them"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import accumulate, islice
 from math import isfinite
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 
 from orchestrator.agents.callers import is_unverified
 from orchestrator.errors import NoHandover
+from orchestrator.health.hosts import Hosts
 from orchestrator.queries.answers import (
     AgentLine,
     AgentOutput,
@@ -34,6 +34,7 @@ from orchestrator.queries.answers import (
     VerdictLine,
 )
 from orchestrator.rules import context
+from orchestrator.rules.attempts import attempt_of, retried_by
 from orchestrator.rules.draft import Draft, extra_of
 from orchestrator.rules.findings import passed_on
 from orchestrator.rules.guidance import next_step
@@ -144,20 +145,15 @@ class Reading:
         """Return the end of an agent's log, or the part before a position in it."""
         agent = self._service.agent(task_id, agent_id)
         workspace, name = self._service.settings.workspace, f"{agent_id}_stream.jsonl"
-        data, start, size = b"", 0, 0
-        with suppress(FileNotFoundError):
-            data, start, size = inside.read_tail(
-                workspace, task_id, "logs", name, limit=max_bytes, before=before
-            )
+        data, start, size = inside.read_log(
+            workspace, task_id, name, limit=max_bytes, before=before
+        )
         text = data.decode("utf-8", "replace")
         while _written(text) > _MOST:
             start, data = start + len(data) // 2, data[len(data) // 2 :]
             text = data.decode("utf-8", "replace")
-        errors = b""
-        with suppress(FileNotFoundError):
-            errors, _, _ = inside.read_tail(
-                workspace, task_id, "logs", f"{agent_id}_stderr.log", limit=_LONG
-            )
+        name = f"{agent_id}_stderr.log"
+        errors, _, _ = inside.read_log(workspace, task_id, name, limit=_LONG)
         step = None
         if not size and not errors:
             step = f"It has printed nothing; resource task://{task_id}/progress has its reports"
@@ -311,7 +307,7 @@ class Reading:
     def health(self, task_id: str | None = None) -> HealthAnswer:
         """Compare the records of active agents with their processes; changes nothing."""
         lines: list[HealthLine] = []
-        active = 0
+        active, hosts = 0, Hosts(self._store)
         if task_id is not None:
             self._store.load(task_id)  # raises TaskNotFound
         query = RecordQuery(task_id=task_id, active=True)
@@ -319,6 +315,8 @@ class Reading:
             assert isinstance(agent, Agent)
             active += 1
             process = self._service.deployment.process(agent)
+            if process == "elsewhere" and hosts.is_lost(agent):
+                process = "lost"
             silent = self._silent(agent)
             if process in _HEALTHY and not silent:
                 continue
@@ -337,7 +335,7 @@ class Reading:
                 )
             )
         lines.sort(key=lambda line: -(line.silent_seconds or 0))
-        wrong = any(line.process not in _HEALTHY for line in lines)
+        wrong = any(line.process not in _HEALTHY | {"lost"} for line in lines)
         return HealthAnswer(
             active_agents=active,
             healthy=active - len(lines),
@@ -419,6 +417,8 @@ def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
         message=cut(message) if message else None,
         reason=reason_of(agent),
         unverified=is_unverified(agent),
+        attempt=attempt if (attempt := attempt_of(agent)) > 1 else None,
+        retried_by=retried_by(agent),
     )
 
 

@@ -10,11 +10,12 @@ from orchestrator.errors import (
     AgentEnded,
     DuplicateAgent,
     LimitReached,
+    NotRetryable,
     VerdictMissing,
 )
-from orchestrator.rules import phases, reviews, submission
+from orchestrator.rules import attempts, phases, reviews, submission
 from orchestrator.rules.draft import Draft, with_extra
-from orchestrator.rules.reviews import ReviewPlan
+from orchestrator.rules.reviews import Replacement, ReviewPlan
 from registry_api import (
     Agent,
     AgentStatus,
@@ -23,11 +24,12 @@ from registry_api import (
     Op,
     Phase,
     PhaseStatus,
+    Put,
     Task,
     TaskSnapshot,
 )
 from registry_api.errors import InvalidInput
-from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT
+from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
 __all__ = [
     "SECRET_HASH",
@@ -73,7 +75,9 @@ class Limits:
 class DeployAgent:
     """Reserve a place for an agent; ``phase_index`` None: the current phase.
 
-    ``owner`` names the process that reserves and must start it.
+    ``owner`` names the process that reserves and must start it, ``uptime`` is the time at which it
+    does, in seconds since its machine's boot. ``retry_of``: the failed agent whose work it does
+    again.
     """
 
     agent_id: str
@@ -85,7 +89,10 @@ class DeployAgent:
     phase_index: int | None = None
     model: str | None = None
     kind: str | None = None
+    effort: str | None = None
     owner: str | None = None
+    uptime: float | None = None
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,7 @@ class EndAgent:
     """End an agent, by its own report or because its process ended or was stopped.
 
     ``review``: the review to open if this was the phase's last agent; None: no review is opened.
+    ``replacement``: the reviewer that takes over if it is one that failed; None: nobody does.
     """
 
     agent_id: str
@@ -121,13 +129,15 @@ class EndAgent:
     reason: str | None = None
     progress: int | None = None
     by_report: bool = False
+    last_output: str | None = None
+    replacement: Replacement | None = None
 
 
 def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
     """Reserve the agent: from now on it counts towards the limits, though nothing runs yet.
 
-    Raises TaskEnded, PhaseNotFound, PhaseClosed, DuplicateAgent, LimitReached, AgentNotFound or
-    AgentEnded (the parent), InvalidInput (the type).
+    Raises TaskEnded, PhaseNotFound, PhaseClosed, DuplicateAgent, LimitReached, NotRetryable,
+    AgentNotFound or AgentEnded (the parent), InvalidInput (the type).
     """
     draft = Draft(snapshot)
     if not _TYPE.fullmatch(command.agent_type):
@@ -136,10 +146,11 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
             next_step="Use letters, digits, _ and -, at most 64, not starting with -",
         )
     draft.must_run()
+    before = _failed(draft, command.retry_of) if command.retry_of is not None else None
     phase = _open_phase(draft, command.phase_index, at=command.at)
     _refuse_duplicate(draft, command.agent_type, phase)
     depth = _depth(draft, command)
-    _check_limits(draft, command.limits.of(draft.task), depth)
+    _check_limits(draft, command.limits.of(draft.task), depth, retry_of=command.retry_of)
     if phase is not None and phase.status is PhaseStatus.REVISION_NEEDED:
         phases.move(draft, phase, PhaseStatus.FIXING)
     agent = Agent(
@@ -155,7 +166,17 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
         last_update=command.at,
         prompt=command.prompt[:_SHOWN] + ("..." if len(command.prompt) > _SHOWN else ""),
     )
-    draft.put(with_extra(agent, agent_kind=command.kind, reserved_by=command.owner))
+    agent = with_extra(
+        agent,
+        agent_kind=command.kind,
+        effort=command.effort,
+        reserved_by=command.owner,
+        reserved_uptime=command.uptime,
+    )
+    if before is None:
+        draft.put(agent)
+    else:
+        attempts.follow(draft, before, agent)
     return draft.ops()
 
 
@@ -176,11 +197,16 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
 
 
 def take_back(snapshot: TaskSnapshot, agent_id: str) -> tuple[Op, ...]:
-    """Remove an agent that was reserved and never ran: it frees its place and fails no task."""
+    """Remove an agent that was reserved and never ran: it frees its place and fails no task.
+
+    The attempt before it can be retried again.
+    """
     agent = snapshot.agent(agent_id)
     if agent is None or agent.status in TERMINAL_AGENT:
         return ()
-    return (Delete(Kind.AGENT, agent_id),)
+    before = snapshot.agent(attempts.retry_of(agent) or "")
+    freed = (Put(attempts.without_retry(before)),) if before is not None else ()
+    return (Delete(Kind.AGENT, agent_id), *freed)
 
 
 def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
@@ -206,12 +232,33 @@ def end(snapshot: TaskSnapshot, command: EndAgent) -> tuple[Op, ...]:
     }.get(command.status, "failure_reason")
     if command.progress is not None:
         agent = replace(agent, progress=command.progress)
-    ended = draft.end(agent, command.status, at=command.at, **{reason: command.reason})
+    ended = draft.end(
+        agent,
+        command.status,
+        at=command.at,
+        **{reason: command.reason},
+        last_output=command.last_output,
+    )
     if agent.review_id:
-        reviews.reviewer_ended(draft, ended, at=command.at)
+        reviews.reviewer_ended(draft, ended, command.replacement, at=command.at)
     elif agent.phase_index is not None:
         submission.agent_ended(draft, agent.phase_index, command.review, at=command.at)
     return draft.ops()
+
+
+def _failed(draft: Draft, agent_id: str) -> Agent:
+    """Return an agent that can be retried; raises AgentNotFound or NotRetryable."""
+    agent = draft.agent(agent_id)
+    later = attempts.retried_by(agent)
+    if agent.status in FAILED_AGENT and later is None:
+        return agent
+    why = f"was already retried by {later}" if later else f"is {agent.status}"
+    step = "End it with kill_agent first"
+    if later:
+        step = f"Retry {later} if it has failed too"
+    elif agent.status in TERMINAL_AGENT:
+        step = "Only an agent that failed or was ended is retried; deploy_agent starts a new one"
+    raise NotRetryable(f"agent {agent_id} {why}", next_step=step, status=str(agent.status))
 
 
 def _must_live(agent: Agent) -> None:
@@ -259,9 +306,17 @@ _NO_MORE = (
 )
 
 
-def _check_limits(draft: Draft, limits: Limits, depth: int) -> None:
-    """Raise LimitReached; reviewers do not count: a task at its limit must still be reviewed."""
-    own = [a for a in draft.agents if a.review_id is None]
+def _check_limits(draft: Draft, limits: Limits, depth: int, *, retry_of: str | None) -> None:
+    """Raise LimitReached.
+
+    Reviewers do not count: a task at its limit must still be reviewed. Nor do attempts that a later
+    one replaces.
+    """
+    own = [
+        a
+        for a in draft.agents
+        if a.review_id is None and not attempts.is_superseded(a) and a.agent_id != retry_of
+    ]
     active = sum(a.status in ACTIVE_AGENT for a in own)
     for name, value, limit, next_step in (
         ("max_depth", depth, limits.max_depth, "Deploy it from an agent with a lower depth"),

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from orchestrator.errors import NotAReviewer, ReviewEnded, VerdictExists
-from orchestrator.rules import phases
+from orchestrator.rules import attempts, phases
 from orchestrator.rules.draft import Draft, extra_of, with_extra
 from orchestrator.rules.handovers import HandoverPlan
 from registry_api import (
@@ -27,6 +27,7 @@ from registry_api.records import ACTIVE_AGENT
 
 __all__ = [
     "AbortReview",
+    "Replacement",
     "ReviewPlan",
     "SubmitCritique",
     "SubmitVerdict",
@@ -67,6 +68,19 @@ class ReviewPlan:
     kind: str | None = None
     model: str | None = None
     owner: str | None = None
+    uptime: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """A reviewer that takes over from one that died, while there are ``retries`` left for it."""
+
+    reviewer_id: str
+    retries: int
+    kind: str | None = None
+    model: str | None = None
+    owner: str | None = None
+    uptime: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,22 +134,30 @@ def open_review(draft: Draft, phase: Phase, plan: ReviewPlan, *, at: datetime) -
     )
     draft.put(with_extra(review, phase_name=phase.name))
     for reviewer_id in plan.reviewers:
-        reviewer = Agent(
-            task_id=phase.task_id,
-            agent_id=reviewer_id,
-            type=REVIEWER,
-            model=plan.model,
-            status=AgentStatus.REVIEWING,
-            phase_index=UNBOUND,
-            parent="orchestrator",
-            depth=1,
-            started_at=at,
-            last_update=at,
-            review_id=plan.review_id,
-            prompt=f"Review phase {phase.phase_index}: {phase.name}",
-        )
-        draft.put(with_extra(reviewer, agent_kind=plan.kind, reserved_by=plan.owner))
+        draft.put(_reviewer(review, reviewer_id, plan, name=phase.name, at=at))
     return review
+
+
+def _reviewer(
+    review: Review, reviewer_id: str, plan: ReviewPlan | Replacement, *, name: str, at: datetime
+) -> Agent:
+    reviewer = Agent(
+        task_id=review.task_id,
+        agent_id=reviewer_id,
+        type=REVIEWER,
+        model=plan.model,
+        status=AgentStatus.REVIEWING,
+        phase_index=UNBOUND,
+        parent="orchestrator",
+        depth=1,
+        started_at=at,
+        last_update=at,
+        review_id=review.review_id,
+        prompt=f"Review phase {review.phase_index}: {name}",
+    )
+    return with_extra(
+        reviewer, agent_kind=plan.kind, reserved_by=plan.owner, reserved_uptime=plan.uptime
+    )
 
 
 def verdict(snapshot: TaskSnapshot, command: SubmitVerdict) -> tuple[Op, ...]:
@@ -244,7 +266,9 @@ def abort(snapshot: TaskSnapshot, command: AbortReview) -> tuple[Op, ...]:
     return draft.ops()
 
 
-def take_over(snapshot: TaskSnapshot, reviewer: Agent, *, owner: str) -> tuple[Op, ...]:
+def take_over(
+    snapshot: TaskSnapshot, reviewer: Agent, *, owner: str, uptime: float | None = None
+) -> tuple[Op, ...]:
     """Become the owner of a reviewer that was reserved and never started.
 
     Returns no ops if its owner or process has changed since ``reviewer`` was read, or if its review
@@ -255,7 +279,7 @@ def take_over(snapshot: TaskSnapshot, reviewer: Agent, *, owner: str) -> tuple[O
     untouched = now.extra == reviewer.extra and "process" not in extra_of(now)
     opened = review is not None and review.status in OPEN
     if untouched and opened and now.status in ACTIVE_AGENT:
-        draft.put(with_extra(now, reserved_by=owner))
+        draft.put(with_extra(now, reserved_by=owner, reserved_uptime=uptime))
     return draft.ops()
 
 
@@ -277,13 +301,41 @@ def fixed_since(draft: Draft, phase: Phase) -> bool:
     )
 
 
-def reviewer_ended(draft: Draft, reviewer: Agent, *, at: datetime) -> None:
-    """Decide or fail the review when no reviewer is left that could answer."""
+def reviewer_ended(
+    draft: Draft, reviewer: Agent, replacement: Replacement | None, *, at: datetime
+) -> None:
+    """Replace a reviewer that failed, or decide or fail the review when nobody is left to answer.
+
+    A reviewer that was ended on purpose, or that gave its verdict, is not replaced.
+    """
     review = next((r for r in draft.reviews if r.review_id == reviewer.review_id), None)
     if review is None or review.status not in OPEN:
         return
+    said = {v.reviewer_id for v in draft.verdicts(review.review_id)}
+    awaited = reviewer.agent_id in review.reviewers and reviewer.agent_id not in said
+    if (
+        replacement is not None
+        and awaited
+        and reviewer.status is AgentStatus.FAILED
+        and attempts.attempt_of(reviewer) <= replacement.retries
+    ):
+        _replace(draft, review, reviewer, replacement, at=at)
+        return
     if not _waiting(draft, review):
         _decide(draft, review, None, at=at)
+
+
+def _replace(
+    draft: Draft, review: Review, reviewer: Agent, replacement: Replacement, *, at: datetime
+) -> None:
+    named = extra_of(review).get("phase_name")
+    name = named if isinstance(named, str) else ""
+    after = _reviewer(review, replacement.reviewer_id, replacement, name=name, at=at)
+    attempts.follow(draft, reviewer, after)
+    reviewers = tuple(
+        after.agent_id if one == reviewer.agent_id else one for one in review.reviewers
+    )
+    draft.put(replace(review, reviewers=reviewers))
 
 
 def aggregate(verdicts: Iterable[str]) -> VerdictWord:

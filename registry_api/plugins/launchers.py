@@ -74,7 +74,8 @@ class Prepared(Protocol):
     """A waiting process, which runs the agent's program only after ``go``.
 
     It may also have ``session``, the name of the terminal that it runs in, and ``attach``, the
-    command with its arguments by which a person attaches to that terminal.
+    command with its arguments by which a person attaches to that terminal; then the launcher also
+    has ``attach_command(workspace, agent_id)``, which returns that command.
     """
 
     @property

@@ -11,11 +11,25 @@ from registry_api.errors import InvalidInput, Unavailable
 from registry_api.records.models import is_id
 from registry_api.workspace.ownership import open_owned
 
-__all__ = ["APPEND", "NEW", "open_file", "open_folder", "read_tail", "task_file"]
+__all__ = [
+    "APPEND",
+    "ARCHIVE",
+    "LOGS",
+    "NEW",
+    "open_file",
+    "open_folder",
+    "open_log",
+    "open_parent",
+    "read_log",
+    "read_tail",
+    "task_file",
+]
 
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+LOGS, ARCHIVE = "logs", "archive"  # where an agent's log is, and where it is moved to later
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -59,6 +73,14 @@ def open_folder(workspace: Path, task_id: str) -> int:
     return _descend(workspace, task_file(workspace, task_id), make=True)
 
 
+def open_parent(workspace: Path, task_id: str, *parts: str, make: bool = False) -> int:
+    """Return a descriptor of the folder that a file below a task's folder is in.
+
+    ``make`` creates it. Raises as ``open_file``.
+    """
+    return _descend(workspace, task_file(workspace, task_id, *parts).parent, make=make)
+
+
 def read_tail(
     workspace: Path, task_id: str, *parts: str, limit: int, before: int | None = None
 ) -> tuple[bytes, int, int]:
@@ -66,7 +88,33 @@ def read_tail(
 
     Without ``before`` they end at the end of the file. Raises FileNotFoundError.
     """
-    fd = open_file(workspace, task_id, *parts, flags=os.O_RDONLY)
+    return _tail(
+        open_file(workspace, task_id, *parts, flags=os.O_RDONLY), limit=limit, before=before
+    )
+
+
+def open_log(workspace: Path, task_id: str, name: str) -> int:
+    """Open an agent's log for reading, in the task's ``logs`` or ``archive``.
+
+    Raises as ``open_file``.
+    """
+    try:
+        return open_file(workspace, task_id, LOGS, name, flags=os.O_RDONLY)
+    except FileNotFoundError:
+        return open_file(workspace, task_id, ARCHIVE, name, flags=os.O_RDONLY)
+
+
+def read_log(
+    workspace: Path, task_id: str, name: str, *, limit: int, before: int | None = None
+) -> tuple[bytes, int, int]:
+    """Return a part of an agent's log as ``read_tail`` does; of a missing one, nothing."""
+    try:
+        return _tail(open_log(workspace, task_id, name), limit=limit, before=before)
+    except FileNotFoundError:
+        return b"", 0, 0
+
+
+def _tail(fd: int, *, limit: int, before: int | None) -> tuple[bytes, int, int]:
     with os.fdopen(fd, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         end = size if before is None else max(0, min(before, size))

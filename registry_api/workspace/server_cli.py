@@ -1,20 +1,30 @@
-"""Shared code of the programs for a workspace: the option, running a command, listening."""
+"""Shared code of the programs for a workspace: options, output, running a command, listening."""
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
 
 from registry_api.errors import RegistryError, UsageError
 
-__all__ = ["LOOPBACK", "OK", "Workspace", "listening", "run_app", "url_of"]
+__all__ = [
+    "LOOPBACK",
+    "OK",
+    "Json",
+    "Workspace",
+    "answer",
+    "listening",
+    "print_json",
+    "run_app",
+    "url_of",
+]
 
 OK, ERROR, USAGE = range(3)
 
@@ -26,6 +36,9 @@ Workspace = Annotated[
     ),
 ]
 
+Json = Annotated[
+    bool, Parameter(negative="", help="print one JSON object and nothing else on stdout")
+]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -38,7 +51,11 @@ def run_app(app: App, tokens: list[str] | None = None) -> int:
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except RegistryError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
+        if "--json" in tokens:
+            told = {"code": error.code, "message": error.message, "next": error.next_step}
+            print_json({"error": told})
+        else:
+            sys.stderr.write(f"{error.code}: {error}\n")
         return USAGE if isinstance(error, UsageError) else ERROR
     except cyclopts.CycloptsError as error:
         sys.stderr.write(f"usage: {error}\n{app.name[0]} --help\n")
@@ -67,3 +84,34 @@ def url_of(host: str, port: int) -> str:
     """Return the URL at which this machine reaches a server on that address."""
     reached = _EVERYWHERE.get(host, host)
     return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Write one JSON object to stdout, with its version; ASCII if stdout cannot encode it."""
+    import orjson
+
+    try:
+        text = orjson.dumps({"version": 1, **value})
+    except TypeError:  # a lone surrogate, e.g. from an argument that is not UTF-8
+        import json
+
+        text = json.dumps({"version": 1, **value}, default=str).encode()
+    try:
+        shown = text.decode()
+        shown.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # escape: a question mark in its place would change the value
+        import json
+
+        shown = json.dumps(orjson.loads(text))
+    sys.stdout.write(shown + "\n")
+
+
+def answer(
+    found: dict[str, Any], show: Callable[[dict[str, Any]], None], *, as_json: bool, code: int = OK
+) -> int:
+    """Write a command's result as JSON or with ``show``, and return its exit code."""
+    if as_json:
+        print_json(found)
+    else:
+        show(found)
+    return code

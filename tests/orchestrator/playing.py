@@ -3,7 +3,7 @@
 from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.agents.launchers.tmux import TmuxLauncher
-from orchestrator.health_scan import HealthScan
+from orchestrator.health.scan import HealthScan
 from orchestrator.queries.reading import Reading
 from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.rules.reviews import VerdictWord

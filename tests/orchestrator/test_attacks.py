@@ -14,7 +14,7 @@ from mcp import Client
 from orchestrator import errors
 from orchestrator.agents import process_identity
 from orchestrator.agents.launchers.process import ProcessLauncher
-from orchestrator.health_scan import HealthScan
+from orchestrator.health.scan import HealthScan
 from orchestrator.mcp.server import build_server
 from orchestrator.rules import agents
 from orchestrator.rules.findings import FindingType, Severity
@@ -739,7 +739,7 @@ def test_an_agents_own_server_does_not_stop_itself(opened, tmp_path):
     env = {"REGISTRY_WORKSPACE": str(tmp_path), "REGISTRY_TASK_ID": play.task_id}
     code = (
         "from orchestrator.opening import open_orchestrator\n"
-        "from orchestrator.health_scan import HealthScan\n"
+        "from orchestrator.health.scan import HealthScan\n"
         "from registry_api import load_settings\n"
         "with open_orchestrator(load_settings()) as service:\n"
         "    print(HealthScan(service).run().stopped)\n"

@@ -16,7 +16,7 @@ import pytest
 from orchestrator import errors
 from orchestrator.agents import process_identity
 from orchestrator.agents.launchers.process import ProcessLauncher
-from orchestrator.health_scan import HealthScan
+from orchestrator.health.scan import HealthScan
 from orchestrator.opening import open_orchestrator
 from orchestrator.settings import AgentKind
 from registry_api import (
@@ -308,7 +308,7 @@ def test_a_process_that_dies_between_reserving_and_starting(running, monkeypatch
     monkeypatch.setattr(play.service.processes, "start", lambda *_: None)
     agent = play.deploy()
     monkeypatch.undo()
-    assert play.reading.health().agents[0].process == "abandoned"
+    assert play.reading.health().agents[0].process == "never started"
     assert play.scan().ended == (agent,)
     monkeypatch.setattr(play.service.processes, "owner", identity)
     monkeypatch.setattr(play.service.processes, "start", lambda *_: None)

@@ -25,6 +25,7 @@ from pathlib import Path
 from orchestrator.agents import process_identity
 from orchestrator.agents.launchers import process_tree, starter
 from registry_api.plugins import Launch, Running, Stopped
+from registry_api.workspace import STATE_DIR, instance_of
 
 __all__ = ["NAME", "TmuxLauncher"]
 
@@ -46,7 +47,7 @@ class _Prepared:
         self.pid = pid
         self.identity = process_tree.identity_with_tag(pid, tag)
         self.session = session
-        self.attach = ("tmux", "-L", server, "attach-session", "-t", f"={session}")
+        self.attach = _attach(server, session)
 
     def go(self) -> None:
         """See Prepared.go."""
@@ -65,8 +66,8 @@ class TmuxLauncher:
         """See Launcher.prepare."""
         if shutil.which("tmux") is None:
             raise OSError("tmux is not installed: install it, or use the launcher 'process'")
-        server = _server_of(launch)
-        session = f"agent_{launch.agent_id}"
+        server = _server_of(launch.environment.get("REGISTRY_INSTANCE", ""))
+        session = _session_of(launch.agent_id)
         tag = uuid.uuid4().hex
         with ExitStack() as opened:
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="registry-"))
@@ -96,6 +97,10 @@ class TmuxLauncher:
         ).start()
         return prepared
 
+    def attach_command(self, workspace: Path, agent_id: str) -> tuple[str, ...]:
+        """Return the command that attaches a person to the terminal of an agent."""
+        return _attach(_server_of(instance_of(workspace / STATE_DIR)), _session_of(agent_id))
+
     def alive(self, identity: str) -> bool:
         """See Launcher.alive."""
         return process_tree.alive(identity)
@@ -109,12 +114,17 @@ class TmuxLauncher:
         return process_tree.stop(stopped, grace=grace)
 
 
-def _server_of(launch: Launch) -> str:
-    """Return the name of the registry's own tmux server (``tmux -L``)."""
-    instance = launch.environment.get("REGISTRY_INSTANCE") or launch.environment.get(
-        "REGISTRY_WORKSPACE", ""
-    )
+def _server_of(instance: str) -> str:
+    """Return the name of a registry's own tmux server (``tmux -L``)."""
     return f"registry-{uuid.uuid5(uuid.NAMESPACE_URL, instance).hex[:12]}"
+
+
+def _session_of(agent_id: str) -> str:
+    return f"agent_{agent_id}"
+
+
+def _attach(server: str, session: str) -> tuple[str, ...]:
+    return ("tmux", "-L", server, "attach-session", "-t", f"={session}")
 
 
 def _new_session(server: str, session: str, place: str) -> None:

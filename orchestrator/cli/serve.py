@@ -1,35 +1,25 @@
-"""``registry-orchestrator``: serve a workspace to agents and their conductor."""
+"""``serve``: serve a workspace to agents and their conductor, with the health daemon beside."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
+from orchestrator.cli.app import Workspace, app, need
 from registry_api import load_settings
 from registry_api.errors import UsageError
-from registry_api.workspace.server_cli import OK, Workspace, listening, run_app
+from registry_api.workspace.server_cli import OK, listening
 
-__all__ = ["app", "main"]
-
-
-app = App(
-    name="registry-orchestrator",
-    help="Serve the tasks of a registry to coding agents and their conductor, over MCP.\n\n"
-    "Example: registry-orchestrator serve --workspace ~/project/.agent-workspace",
-    version=lambda: version("registry-backend"),
-    version_flags=["--version"],
-)
+__all__: list[str] = []
 
 
 @app.command
@@ -56,9 +46,10 @@ def serve(
     Example: registry-orchestrator serve --http 127.0.0.1:8766
     """
     _open_standard_streams()
-    _need_extra()
+    need("mcp", "psutil")
     from orchestrator.agents.deployment import Endpoint
-    from orchestrator.health_scan import HealthScan
+    from orchestrator.health.daemon import running_daemon
+    from orchestrator.health.scan import HealthScan
     from orchestrator.opening import open_orchestrator
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
@@ -74,7 +65,8 @@ def serve(
 
         with open_orchestrator(settings) as service, beside(settings.workspace):
             HealthScan(service).run()
-            serve_stdio(service, agent=agent)
+            with nullcontext() if agent else running_daemon(service):
+                serve_stdio(service, agent=agent)
         return OK
     from orchestrator.mcp import http_transport
     from registry_api.workspace import operator_token
@@ -87,35 +79,13 @@ def serve(
             settings, endpoint=Endpoint(url=url + http_transport.PATH, token=token)
         ) as service,
         beside(settings.workspace),
+        ExitStack() as opened,
     ):
         HealthScan(service).run()
+        opened.enter_context(running_daemon(service))
         made = http_transport.http_app(service, token=token, hosts=(host, *allow_host))
-        print(url + http_transport.PATH, flush=True)  # noqa: T201  (the command's output)
+        print(url + http_transport.PATH, flush=True)
         http_transport.serve(made, taken)
-    return OK
-
-
-@app.command
-def config(
-    *,
-    workspace: Workspace = None,
-    http: Annotated[str | None, Parameter(help="the URL that serve --http printed")] = None,
-) -> int:
-    """Print the configuration of an MCP client for this workspace, as JSON.
-
-    Most clients can read it unchanged, e.g. as .mcp.json. With --http URL it contains the URL and
-    the token of a running server. Example: registry-orchestrator config > .mcp.json
-    """
-    from orchestrator.agents.deployment import SERVER, Endpoint, client_config
-    from registry_api.workspace import operator_token
-
-    if http is not None and not http.startswith(("http://", "https://")):
-        raise UsageError(
-            f"--http {http[:80]} is not a URL", next_step="E.g. http://127.0.0.1:8766/mcp"
-        )
-    place = load_settings(workspace).workspace
-    endpoint = Endpoint(url=http, token=operator_token(place)) if http else None
-    print(json.dumps({"mcpServers": {SERVER: client_config(place, endpoint)}}, indent=2))  # noqa: T201  (the command's output)
     return OK
 
 
@@ -146,26 +116,3 @@ def _open_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-
-
-def _need_extra() -> None:
-    """Raise UsageError if the packages of the extra ``mcp`` are not installed."""
-    try:
-        import mcp
-        import psutil
-    except ImportError as error:
-        raise UsageError(
-            f"the orchestrator needs {error.name}, which is not installed",
-            next_step="pip install 'registry-backend[mcp]'",
-        ) from None
-    del mcp, psutil
-
-
-def main(tokens: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 ok, 1 error, 2 usage."""
-    return run_app(app, tokens)
-
-
-def run() -> None:
-    """Run as a console script."""
-    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The command-line application, and what its commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from registry_api import load_settings
+from registry_api.errors import UsageError
+from registry_api.workspace.server_cli import Json, Workspace, answer, print_json
+
+if TYPE_CHECKING:
+    from orchestrator.service import Orchestrator
+
+__all__ = [
+    "AgentId",
+    "Json",
+    "OfTask",
+    "Reason",
+    "Workspace",
+    "answer",
+    "app",
+    "need",
+    "opened",
+    "print_json",
+]
+
+AgentId = Annotated[str, Parameter(help="the agent's id")]
+OfTask = Annotated[
+    str | None, Parameter(name="--task", help="its task, if agents of several tasks have this id")
+]
+Reason = Annotated[str, Parameter(help="why; it is recorded")]
+
+app = App(
+    name="registry-orchestrator",
+    help="Serve the tasks of a registry to coding agents and their conductor, over MCP, and look "
+    "after the agents.\n\n"
+    "Example: registry-orchestrator serve --workspace ~/project/.agent-workspace",
+    version=lambda: version("registry-backend"),
+    version_flags=["--version"],
+)
+
+
+def need(*modules: str) -> None:
+    """Raise UsageError if packages of the extra ``mcp`` are not installed; imports nothing."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise UsageError(
+                f"the orchestrator needs {module}, which is not installed",
+                next_step="pip install 'registry-backend[mcp]'",
+            )
+
+
+@contextmanager
+def opened(workspace: Path | None) -> Iterator[Orchestrator]:
+    """Open the orchestrator of a workspace for one command."""
+    need("psutil")
+    from orchestrator.opening import open_orchestrator
+
+    with open_orchestrator(load_settings(workspace)) as service:
+        yield service
+
+
+def without_defaults(model: Any) -> dict[str, Any]:
+    """Return an answer's fields for ``--json``, without those at their defaults."""
+    found: dict[str, Any] = model.model_dump(mode="json", exclude_defaults=True)
+    return found

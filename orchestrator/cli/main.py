@@ -1,0 +1,41 @@
+"""The entry point of ``registry-orchestrator``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from orchestrator.cli import (  # noqa: F401  (each registers its commands)
+    acts,
+    agents,
+    clean,
+    config,
+    feed,
+    health,
+    logs,
+    serve,
+    tasks,
+    top,
+)
+from orchestrator.cli.app import app
+from registry_api.workspace.server_cli import run_app
+
+__all__ = ["app", "main", "run"]
+
+app.register_install_completion_command()
+
+
+def main(tokens: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 ok, 1 error, 2 usage."""
+    return run_app(app, tokens)
+
+
+def run() -> None:
+    """Run as a console script."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,61 @@
+"""Texts for a terminal: durations, bars, and what agents wrote, without control characters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["bar", "duration", "plain", "status_text"]
+
+_BAR = 10  # cells of a full bar
+_STYLES = {
+    "alive": "green",
+    "starting": "yellow",
+    "running": "green",
+    "working": "green",
+    "reviewing": "cyan",
+    "blocked": "yellow",
+    "lost": "magenta",
+    "dead": "red",
+    "never started": "red",
+    "failed": "red",
+    "error": "red",
+    "FAILED": "red",
+    "ESCALATED": "red",
+    "ACTIVE": "green",
+    "IN_REVIEW": "cyan",
+    "COMPLETED": "blue",
+    "APPROVED": "blue",
+    "completed": "blue",
+}
+
+
+def plain(text: str) -> str:
+    """Return a text in one line without control characters: agents write what they like."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in its largest unit: ``12 s``, ``3 min``, ``2 h``, ``4 d``."""
+    if seconds is None:
+        return "–"
+    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < size * most:
+            return f"{max(seconds, 0) / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def bar(percent: int) -> str:
+    """Return a progress bar with its number."""
+    percent = max(0, min(percent, 100))
+    full = round(percent / 100 * _BAR)
+    return f"{'█' * full}{'░' * (_BAR - full)} {percent:3d}%"
+
+
+def status_text(status: str) -> Text:
+    """Return a status in its colour."""
+    from rich.text import Text
+
+    return Text(status, style=_STYLES.get(status, ""))

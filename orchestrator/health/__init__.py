@@ -1,0 +1,1 @@
+"""Health: agents' records compared with their processes, by one daemon of each host."""

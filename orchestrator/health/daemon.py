@@ -1,0 +1,134 @@
+"""The health daemon: on each host one process scans at a time, chosen by a lease.
+
+The lease of a host also tells other hosts whether anybody looks after its agents: without it they
+are ``lost``, which is derived and changes no record.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from orchestrator.agents import process_identity
+from orchestrator.health.scan import HealthScan, Scan
+from orchestrator.log_retention import apply_retention
+from orchestrator.service import Orchestrator
+from registry_api.errors import RegistryError
+from registry_api.leases import Lease, Leases, leases_of
+
+__all__ = ["HealthDaemon", "lease_name", "running_daemon"]
+
+log = logging.getLogger("registry_backend")
+_CLEANING = 3600.0  # seconds from one clean-up of logs to the next
+LEASE = 15.0  # seconds for which a lease is taken at least: hosts are busy
+
+
+def lease_name(host: str) -> str:
+    """Return the name of a host's lease."""
+    return f"health-{host}"
+
+
+class HealthDaemon:
+    """Scans at an interval as long as it holds the lease of its host.
+
+    ``clock`` counts seconds and is never set. A daemon that does not get the lease asks again at
+    the next interval, so another one takes over within the lease's time.
+    """
+
+    def __init__(
+        self,
+        service: Orchestrator,
+        *,
+        interval: float | None = None,
+        lease_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        told: Callable[[Scan], None] = lambda _scan: None,
+    ) -> None:
+        self.interval = service.options.health_interval if interval is None else interval
+        self._lease_seconds = lease_seconds or max(3 * self.interval, LEASE)
+        self._service = service
+        self._leases: Leases = leases_of(service.store)
+        self._clock = clock
+        self._told = told
+        self._holder = uuid.uuid4().hex
+        self._name = lease_name(process_identity.host())
+        self._lease: Lease | None = None
+        self._until = 0.0
+        self._clean_at = 0.0
+        self._stop = threading.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this daemon holds the lease, by its own clock."""
+        return self._lease is not None and self._clock() < self._until
+
+    def turn(self) -> Scan | None:
+        """Scan once if this daemon gets the lease; None if another one holds it."""
+        if not self._renew():
+            return None
+        assert self._lease is not None
+        scan = HealthScan(self._service, may_act=self._may_act, actor=f"health-{self._lease.token}")
+        found = scan.run()
+        self._told(found)
+        if self._clock() >= self._clean_at and self._may_act():
+            self._clean_at = self._clock() + _CLEANING
+            apply_retention(self._service)
+        return found
+
+    def run(self) -> None:
+        """Scan until ``stop`` is called; a store that is away for a time ends nothing."""
+        while not self._stop.is_set():
+            try:
+                self.turn()
+            except RegistryError as error:
+                log.warning("the health scan failed and is tried again: %s", error)
+            except Exception:
+                log.exception("the health scan failed and is tried again")
+            self._stop.wait(self.interval)
+        self._release()
+
+    def stop(self) -> None:
+        """End ``run`` after the scan that is under way."""
+        self._stop.set()
+
+    def _renew(self) -> bool:
+        began, seconds = self._clock(), self._lease_seconds
+        self._lease = self._leases.acquire_lease(self._name, self._holder, seconds=seconds)
+        self._until = began + seconds
+        return self._lease is not None
+
+    def _may_act(self) -> bool:
+        """Renew the lease in the middle of a long scan; False once another process may have it."""
+        if self._stop.is_set():
+            return False
+        if self._until - self._clock() > self._lease_seconds / 2:
+            return self._lease is not None
+        try:
+            return self._renew()
+        except RegistryError:
+            return self.leads
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            try:
+                self._leases.release_lease(lease)
+            except RegistryError as error:
+                log.info("the lease %s was not given up, it ends by itself: %s", lease.name, error)
+
+
+@contextmanager
+def running_daemon(service: Orchestrator) -> Iterator[HealthDaemon]:
+    """Run a daemon on a thread of this process."""
+    daemon = HealthDaemon(service)
+    thread = threading.Thread(target=daemon.run, name="health", daemon=True)
+    thread.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+        thread.join()

@@ -1,0 +1,164 @@
+"""The health scan: compare agents' records with their processes and correct the differences.
+
+A scan judges only the agents of its own host. It may run in any number of processes at once: each
+correction is one transaction, which does nothing if the agent was changed since it was read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.agents import process_identity
+from orchestrator.agents.deployment import process_of
+from orchestrator.commands.processes import ended_by
+from orchestrator.service import Orchestrator
+from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
+from registry_api.errors import RegistryError, TaskNotFound
+from registry_api.plugins import Running
+from registry_api.records import ACTIVE_AGENT
+
+__all__ = ["HealthScan", "Scan"]
+
+log = logging.getLogger("registry_backend")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """The corrections of a scan, each by agent id.
+
+    ``ended``: agents whose process had ended, or had not been started; ``overdue``: agents that
+    were stopped because they ran for longer than they may; ``stopped``: processes whose agent had
+    ended; ``started``: reviewers whose owner had died before starting them.
+    """
+
+    looked_at: int
+    ended: tuple[str, ...] = ()
+    overdue: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+
+    @property
+    def corrections(self) -> int:
+        """How many records and processes were corrected."""
+        return sum(map(len, (self.ended, self.overdue, self.stopped, self.started)))
+
+
+class HealthScan:
+    """The scan of one workspace.
+
+    ``may_act`` is asked before each correction; ``actor`` is recorded with it.
+    """
+
+    def __init__(
+        self,
+        service: Orchestrator,
+        *,
+        may_act: Callable[[], bool] = lambda: True,
+        actor: str = "orchestrator",
+    ) -> None:
+        self._service = service
+        self._may_act = may_act
+        self._actor = actor
+
+    def run(self, task_id: str | None = None) -> Scan:
+        """Check every active agent and every agent's process, of one task or of all.
+
+        An agent whose process has ended is ended as its exit code and its log say. An agent that
+        was not started is ended as failed, but a reviewer is started instead. An agent that has run
+        for longer than ``max_runtime`` is ended and stopped. A process whose agent has ended is
+        stopped. Silence alone ends nobody.
+        """
+        service = self._service
+        if task_id is not None:
+            service.store.load(task_id)  # raises TaskNotFound
+        corrected: dict[str, list[str]] = {"ended": [], "overdue": [], "started": []}
+        looked = 0
+        query = RecordQuery(task_id=task_id, active=True)
+        for agent in all_records(service.store, Kind.AGENT, query):
+            assert isinstance(agent, Agent)
+            looked += 1
+            if not self._may_act():
+                break
+            try:
+                what = self._check(agent)
+            except RegistryError as error:  # of one agent: the scan continues
+                log.warning("agent %s was not checked: %s", agent.agent_id, error)
+                continue
+            if what is not None:
+                corrected[what].append(agent.agent_id)
+        return Scan(
+            looked_at=looked,
+            stopped=self._stop_orphans(task_id),
+            **{what: tuple(agents) for what, agents in corrected.items()},
+        )
+
+    def _check(self, agent: Agent) -> str | None:
+        """Correct one agent; returns what was done."""
+        service, deployment = self._service, self._service.deployment
+        found = deployment.process(agent)
+        if found == "never started":
+            if agent.review_id and service.take_over(agent):
+                return "started"
+            reason = "never started: its orchestrator died, or took longer than the launch deadline"
+            return self._end(agent, AgentStatus.FAILED, reason, "ended")
+        if found == "dead":
+            ended = ended_by(agent, deployment.exit_code(agent), deployment.result(agent))
+            return self._end(agent, *ended, "ended")
+        if found == "alive" and self._is_overdue(agent):
+            most = service.options.max_runtime
+            reason = f"ran for longer than max_runtime, {most:g} s"
+            # A reviewer that failed is replaced.
+            status = AgentStatus.FAILED if agent.review_id else AgentStatus.TERMINATED
+            done = self._end(agent, status, reason, "overdue")
+            if done:
+                deployment.stop([agent])
+            return done
+        return None
+
+    def _end(self, agent: Agent, status: AgentStatus, reason: str, what: str) -> str | None:
+        ended = self._service.end_seen(agent, status, reason, actor=self._actor)
+        return what if ended else None
+
+    def _is_overdue(self, agent: Agent) -> bool:
+        """Whether an agent runs for too long, by the clock since the boot of its machine: the time
+        of day may be set.
+        """
+        most = self._service.options.max_runtime
+        age = process_identity.age(process_of(agent) or "") if most else None
+        return age is not None and age > most
+
+    def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
+        """Stop the processes whose agents have ended or have no record in their task.
+
+        A process of an unknown task is left alone: its agent may be recorded in another store.
+        """
+        names = []
+        for launcher in self._service.launchers.all().values():
+            orphans = [
+                found
+                for found in launcher.running(self._service.settings.workspace)
+                if task_id in {None, found.task_id} and self._is_orphan(found)
+            ]
+            if orphans and self._may_act():
+                grace = self._service.options.stop_grace
+                launcher.stop([orphan.identity for orphan in orphans], grace=grace)
+                names += [orphan.agent_id for orphan in orphans]
+        return tuple(names)
+
+    def _is_orphan(self, found: Running) -> bool:
+        if found.own:
+            return False  # an agent's own server must not stop its session during an answer
+        try:
+            agent = self._service.find_agent(found.task_id, found.agent_id)
+        except TaskNotFound:
+            return False
+        return agent is None or self._long_ended(agent)
+
+    def _long_ended(self, agent: Agent) -> bool:
+        """Whether an agent ended more than ``end_grace`` ago, so its process can be stopped."""
+        if agent.status in ACTIVE_AGENT:
+            return False
+        ended, service = agent.completed_at, self._service
+        return ended is None or (service.now() - ended).total_seconds() > service.options.end_grace

@@ -1,0 +1,56 @@
+"""Attempts: an agent that is started again is a new record, which names the attempt before it.
+
+A terminal agent never reopens, so what an earlier attempt still says is kept in the history and
+changes nothing. Each record tells why its attempt ended, and its last output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.rules.draft import Draft, extra_of, with_extra
+from registry_api import Agent
+from registry_api.records import json_text
+
+__all__ = ["attempt_of", "follow", "is_superseded", "retried_by", "retry_of", "without_retry"]
+
+
+def attempt_of(agent: Agent) -> int:
+    """Return the number of an agent's attempt, from 1."""
+    number = extra_of(agent).get("attempt")
+    return number if isinstance(number, int) and number > 0 else 1
+
+
+def retry_of(agent: Agent) -> str | None:
+    """Return the agent whose work this one does again."""
+    return _name(agent, "retry_of")
+
+
+def retried_by(agent: Agent) -> str | None:
+    """Return the agent that does this one's work again."""
+    return _name(agent, "retried_by")
+
+
+def is_superseded(agent: Agent) -> bool:
+    """Return whether a later attempt has taken over an agent's work."""
+    return retried_by(agent) is not None
+
+
+def follow(draft: Draft, before: Agent, after: Agent) -> Agent:
+    """Put ``after`` as the attempt that follows ``before``; returns it."""
+    draft.put(with_extra(before, retried_by=after.agent_id))
+    after = with_extra(after, attempt=attempt_of(before) + 1, retry_of=before.agent_id)
+    draft.put(after)
+    return after
+
+
+def without_retry(agent: Agent) -> Agent:
+    """Return an agent that no later attempt has taken over from."""
+    extra = extra_of(agent)
+    extra.pop("retried_by", None)
+    return replace(agent, extra=json_text.dump_text(extra))
+
+
+def _name(agent: Agent, field: str) -> str | None:
+    found = extra_of(agent).get(field)
+    return found if isinstance(found, str) else None
