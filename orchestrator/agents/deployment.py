@@ -195,6 +195,7 @@ class Deployment:
                 launcher=self._launchers.name,
                 session=getattr(prepared, "session", None),
                 attach=tuple(getattr(prepared, "attach", ())),
+                reservation=agents.reservation_of(agent),
             )
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
@@ -333,15 +334,13 @@ class Deployment:
 
     def _cared_for(self, agent: Agent, owner: str) -> bool:
         """Whether a live process is starting the agent, or recording its exit."""
-        if owner == self.owner() and (agent.task_id, agent.agent_id) not in _OURS:
-            return False
         reserved = extra_of(agent).get("reserved_uptime")
         if process_of(agent) is None and isinstance(reserved, (int, float)):
             # By the clock since the boot: a step of the time of day must not fail a start.
             waited = process_identity.uptime() - reserved
             return waited < self._launch_deadline and process_identity.alive(owner)
         if owner == self.owner():
-            return True
+            return (agent.task_id, agent.agent_id) in _OURS
         sign = agent.last_update or agent.started_at
         lately = sign is not None and (self._now() - sign).total_seconds() < _CARE
         return lately and process_identity.alive(owner)

@@ -65,11 +65,13 @@ class Processes:
         except Exception as error:  # noqa: BLE001  (the record must name any error)
             log.warning("reviewer %s was not started: %s", reviewer_id, error)
             reason = str(error)
-            self._transactions.with_retry(
-                lambda: self.end(task_id, reviewer_id, AgentStatus.FAILED, reason)
-            )
+            self._transactions.with_retry(lambda: self._end_unstarted(reviewer, reason))
             return False
         return True
+
+    def _end_unstarted(self, reviewer: Agent, reason: str) -> None:
+        """End a reviewer that could not be started, unless somebody else has started it."""
+        self.end_seen(reviewer, AgentStatus.FAILED, reason)
 
     def start(self, task_id: str, agent_id: str, order: Order, text: str) -> None:
         """Start a reserved agent's process, unless its record is gone; raises launch errors."""
@@ -90,7 +92,8 @@ class Processes:
             ),
             actor="orchestrator",
         )
-        return bool(taken) and self._start_reviewer(reviewer)
+        reserved = [op.record for op in taken if isinstance(op, Put)]
+        return any(self._start_reviewer(one) for one in reserved if isinstance(one, Agent))
 
     def end_seen(
         self, seen: Agent, status: AgentStatus, reason: str, *, actor: str = "orchestrator"

@@ -14,7 +14,7 @@ from orchestrator.errors import (
     VerdictMissing,
 )
 from orchestrator.rules import attempts, phases, reviews, submission
-from orchestrator.rules.draft import Draft, with_extra
+from orchestrator.rules.draft import Draft, extra_of, with_extra
 from orchestrator.rules.reviews import Replacement, ReviewPlan
 from registry_api import (
     Agent,
@@ -41,6 +41,7 @@ __all__ = [
     "confirm",
     "deploy",
     "end",
+    "reservation_of",
     "take_back",
 ]
 
@@ -101,7 +102,8 @@ class ConfirmAgent:
 
     The launcher finds the process again by ``identity``. ``secret_hash`` is the hash of the secret
     with which the agent proves its identity. ``session`` and ``attach``: the terminal session that
-    it runs in, and the command that attaches a person to it.
+    it runs in, and the command that attaches a person to it. ``reservation``: that of the agent
+    which was started.
     """
 
     agent_id: str
@@ -109,6 +111,7 @@ class ConfirmAgent:
     pid: int | None
     at: datetime
     secret_hash: str
+    reservation: tuple[object, object]
     launcher: str = "process"
     session: str | None = None
     attach: tuple[str, ...] = ()
@@ -181,10 +184,20 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
 
 
 def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
-    """Record the process of a reserved agent; raises AgentEnded if it has ended since."""
+    """Record the process of a reserved agent.
+
+    Raises AgentEnded if it has ended since, or if somebody else has taken over its start, who may
+    have found that it took too long.
+    """
     draft = Draft(snapshot)
     agent = draft.agent(command.agent_id)
     _must_live(agent)
+    if reservation_of(agent) != command.reservation or "process" in extra_of(agent):
+        raise AgentEnded(
+            f"the start of agent {agent.agent_id} was taken over by another process",
+            next_step="get_health_status shows its process",
+            status=str(agent.status),
+        )
     confirmed = with_extra(
         replace(agent, pid=command.pid),
         **{"process": command.identity, SECRET_HASH: command.secret_hash},
@@ -194,6 +207,12 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
     )
     draft.put(confirmed)
     return draft.ops()
+
+
+def reservation_of(agent: Agent) -> tuple[object, object]:
+    """Return who reserved an agent, and when."""
+    extra = extra_of(agent)
+    return extra.get("reserved_by"), extra.get("reserved_uptime")
 
 
 def take_back(snapshot: TaskSnapshot, agent_id: str) -> tuple[Op, ...]:

@@ -67,6 +67,10 @@ def abandoned(play, monkeypatch, deploy):
         return deploy()
 
 
+def identity_of(play, agent):
+    return json.loads(play.agent(agent).extra)["process"]
+
+
 def test_two_scans_start_a_reviewer_once(sleeping, monkeypatch):
     """Of two concurrent scans one starts an abandoned reviewer, and the other fails nothing; it
     once failed the reviewer, its review and its phase."""
@@ -107,7 +111,12 @@ def test_a_scan_ends_only_the_record_that_it_read(sleeping, monkeypatch):
         found = process(seen)
         at = play.service.now()
         command = agents.ConfirmAgent(
-            agent_id=agent, identity=process_identity.own_identity(), pid=1, at=at, secret_hash="x"
+            agent_id=agent,
+            identity=process_identity.own_identity(),
+            pid=1,
+            at=at,
+            secret_hash="x",
+            reservation=agents.reservation_of(seen),
         )
         transact(play.service.store, play.task_id, lambda s: agents.confirm(s, command))
         return found
@@ -142,8 +151,8 @@ def test_a_store_that_is_busy_after_the_reservation(sleeping, monkeypatch):
 
 
 def test_one_reviewer_that_cannot_be_started_stops_no_other(sleeping, monkeypatch):
-    """A reviewer that cannot start fails alone; once, its error skipped the next reviewer and
-    failed the worker's last report."""
+    """A reviewer that cannot start fails alone and is replaced; once, its error skipped the next
+    reviewer and failed the worker's last report."""
     play = sleeping(reviewers=2, reviewer_kind=None).create("only")
     worker = play.deploy()
     start, failed = play.service.deployment.start, []
@@ -156,10 +165,36 @@ def test_one_reviewer_that_cannot_be_started_stops_no_other(sleeping, monkeypatc
 
     monkeypatch.setattr(play.service.deployment, "start", fails_once)
     play.done(worker)
-    statuses = {r: play.agent(r).status for r in play.review.reviewers}
-    assert statuses.pop(failed[0]) is AgentStatus.FAILED
-    (other,) = statuses
-    assert play.service.deployment.process(play.agent(other)) == "alive"
+    assert play.agent(failed[0]).status is AgentStatus.FAILED
+    assert failed[0] not in play.review.reviewers
+    states = [play.service.deployment.process(play.agent(r)) for r in play.review.reviewers]
+    assert states == ["alive", "alive"]
+
+
+def test_a_start_that_took_too_long_runs_no_second_program(sleeping, monkeypatch):
+    """If a scan takes over a start that takes too long, the first one is refused when it would
+    confirm, so one program runs; a scan once took over a start that had just been reserved."""
+    play = sleeping(reviewers=1, reviewer_kind=None).create("only")
+    prepare, taken = play.service.launchers.current.prepare, []
+
+    def slow(launch, ended):
+        prepared = prepare(launch, ended)
+        if not taken and launch.agent_id.startswith("reviewer-"):
+            taken.append(launch.agent_id)
+            assert play.scan().started == ()  # it is being started
+            real = process_identity.uptime
+            with monkeypatch.context() as patched:
+                patched.setattr(process_identity, "uptime", lambda: real() + 61)
+                assert play.scan().started == (launch.agent_id,)
+        return prepared
+
+    monkeypatch.setattr(play.service.launchers.current, "prepare", slow)
+    play.done(play.deploy())
+    assert play.review.reviewers == tuple(taken)
+    assert play.service.deployment.process(play.agent(taken[0])) == "alive"
+    running = ProcessLauncher().running(play.service.settings.workspace)
+    until(lambda: [f.agent_id for f in running].count(taken[0]) == 1)
+    assert identity_of(play, taken[0]) in {found.identity for found in running}
 
 
 def test_an_exit_that_nobody_could_note(sleeping, tmp_path):
@@ -669,7 +704,7 @@ def test_another_hosts_agents_are_left_alone(sleeping, monkeypatch):
     other.task_id = play.task_id
     assert other.service.deployment.process(other.agent(agent)) == "elsewhere"
     assert other.scan().ended == ()
-    assert other.reading.health().healthy == 1
+    assert [line.process for line in other.reading.health().agents] == ["lost"]
 
 
 def test_agents_are_stopped_together(opened, tmp_path):
