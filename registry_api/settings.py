@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry_api.errors import SettingsError
-from registry_api.workspace.paths import STATE_DIR
+from registry_api.workspace.paths import IN_PROJECT, STATE_DIR, expand_folder
 from registry_api.workspace.store_location import has_credentials, public, require_private
 
 __all__ = ["Settings", "find_workspace", "load_settings", "section", "unknown_variable"]
@@ -30,7 +30,7 @@ FILE = "registry.toml"
 
 _SECTIONS = frozenset({"orchestrator"})  # tables that other programs read
 
-_PLACES = (STATE_DIR, "registry/GLOBAL_REGISTRY.json", ".agent-workspace")
+_PLACES = (STATE_DIR, "registry/GLOBAL_REGISTRY.json", IN_PROJECT)
 
 
 class Settings(BaseModel):
@@ -137,7 +137,7 @@ def find_workspace(
     named = workspace or env.get(PREFIX + "WORKSPACE") or env.get(_LEGACY_VARIABLE)
     if named:
         try:
-            root = Path(named).expanduser()
+            root = Path(expand_folder(os.fspath(named), Path.cwd())).expanduser()
             there = root.is_dir()
         except (RuntimeError, ValueError) as error:
             raise SettingsError(f"workspace {os.fspath(named)!r}: {error}") from None
@@ -150,7 +150,7 @@ def find_workspace(
     for folder in (here, *here.parents):
         for place in _PLACES:
             if (folder / place).exists():
-                return folder / place if place == ".agent-workspace" else folder
+                return folder / place if place == IN_PROJECT else folder
     return here
 
 

@@ -33,7 +33,9 @@ from registry_api import Agent, RegistryStore, Task, transact
 from registry_api.errors import InvalidInput, Unavailable
 from registry_api.plugins import Launch, Prepared, Stopped
 from registry_api.workspace import (
+    IN_PROJECT,
     STATE_DIR,
+    expand_folder,
     instance_of,
     make_state_folder,
     place_of,
@@ -161,7 +163,7 @@ class Deployment:
             preamble=known.preamble,
             model=model or known.model,
             effort=effort or known.effort,
-            cwd=working_directory(cwd),
+            cwd=working_directory(cwd, self._workspace),
         )
 
     def start(self, task: Task, agent: Agent, order: Order, prompt: str, *, ended: Ended) -> None:
@@ -501,17 +503,23 @@ def launcher_of(agent: Agent) -> str:
     return name if isinstance(name, str) else "process"
 
 
-def working_directory(cwd: str | None) -> Path | None:
-    """Return a working directory; raises InvalidInput unless it exists and is absolute."""
+def working_directory(cwd: str | None, workspace: Path) -> Path | None:
+    """Return a working directory; raises InvalidInput unless it exists and is absolute.
+
+    ``${workspaceFolder}``, which some clients pass on, is the folder of the project: that of an
+    ``.agent-workspace``, else the server's.
+    """
     if not cwd:
         return None
+    project = workspace.parent if workspace.name == IN_PROJECT else Path.cwd()
+    cwd = expand_folder(cwd, project)
     there = False
     with suppress(ValueError, OSError):
         there = Path(cwd).is_absolute() and Path(cwd).is_dir()
     if not there:
         raise InvalidInput(
             f"the working directory {cwd[:200]!r} is not an existing folder with an absolute path",
-            next_step="Give an existing one; your client must expand names like ${workspaceFolder}",
+            next_step="Give an existing one",
         )
     return Path(cwd)
 

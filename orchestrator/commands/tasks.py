@@ -45,7 +45,7 @@ class TaskCommands:
         """Create a task and open its first phase; raises InvalidInput for a bad ``client_cwd``."""
         at = self._now()
         task_id = f"TASK-{at:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
-        working_directory(client_cwd)
+        working_directory(client_cwd, self._workspace)
         task = Task(
             task_id=task_id,
             description=description,

@@ -27,7 +27,7 @@ from registry_api.settings import PREFIX, Settings
 from registry_api.store import RegistryStore
 from registry_api.typed_errors import typed, typed_errors
 from registry_api.workspace.instance import copied_from
-from registry_api.workspace.paths import STATE_DIR
+from registry_api.workspace.paths import STATE_DIR, workspaces_nearby
 
 __all__ = ["RECOUNT", "Diagnosis", "examine"]
 
@@ -64,6 +64,7 @@ def examine(context: OpenContext, *, without: frozenset[str] = frozenset()) -> l
         "modes": _modes,
         "instance": _instance,
         "clocks": _clocks,
+        "workspaces": _workspaces,
         RECOUNT: _counts,
     }
     context.plugins.manager.hook.registry_register_health_checks(register=checks.setdefault)
@@ -94,6 +95,13 @@ def _run(check: HealthCheck, context: OpenContext) -> list[Issue]:
     except Exception as error:  # noqa: BLE001  (a plugin's check may fail in any way)
         what = f"the check failed: {type(error).__name__}: {error}"
         return [Issue(what=what, next_step="Report it to the plugin's author")]
+
+
+def _workspaces(context: OpenContext) -> Iterator[Issue]:
+    """Other registries that somebody may take for this one; they are never merged."""
+    here, home = Path.cwd(), Path.home()
+    for place in workspaces_nearby(context.workspace, here=here, home=home):
+        yield Issue(what=f"another registry is in {place}; this one is {context.workspace}")
 
 
 def _names(_: OpenContext) -> Iterator[Issue]:

@@ -22,13 +22,20 @@ from registry_api.workspace.lock_timeout import (
     within,
 )
 from registry_api.workspace.ownership import make_folder, open_owned
-from registry_api.workspace.paths import SQLITE_FILE, STATE_DIR, has_legacy_registry
+from registry_api.workspace.paths import (
+    IN_PROJECT,
+    SQLITE_FILE,
+    STATE_DIR,
+    expand_folder,
+    has_legacy_registry,
+)
 from registry_api.workspace.processes import COUNTS, TIMES, Living, Process, living, quantile
 from registry_api.workspace.store_location import has_credentials, public, same_place, usable
 from registry_api.workspace.tokens import operator_token, reader_token
 
 __all__ = [
     "COUNTS",
+    "IN_PROJECT",
     "SQLITE_FILE",
     "STATE_DIR",
     "TIMES",
@@ -41,6 +48,7 @@ __all__ = [
     "at_most",
     "boot",
     "copied_from",
+    "expand_folder",
     "give_way",
     "giving_way",
     "has_credentials",

@@ -245,3 +245,25 @@ def test_watch_sees_what_another_process_does(workspace, capsys):
 def test_watch_refuses_what_it_cannot_do(workspace, capsys, words):
     """Usage errors exit with 2."""
     assert run(capsys, "watch", *words, "--workspace", workspace)[0] == 2
+
+
+def test_other_registries_nearby_are_named(tmp_path, monkeypatch, capsys):
+    """Registries above this one, in the home folder and in a folder that an editor's name was not
+    expanded in are named, and none is merged."""
+    from registry_api import open_store
+    from registry_api.settings import load_settings
+
+    home, project = tmp_path / "home", tmp_path / "project"
+    literal = project / "${workspaceFolder}" / ".agent-workspace"
+    places = [tmp_path, home / ".claude-orchestrator" / "workspaces", literal]
+    own = project / ".agent-workspace"
+    for place in (*places, own):
+        place.mkdir(parents=True, exist_ok=True)
+        open_store(load_settings(place, env={}, backend="sqlite")).close()
+    monkeypatch.setattr("pathlib.Path.home", lambda: home)
+    monkeypatch.chdir(project)
+    main(["doctor", "--workspace", str(own), "--json"])
+    found = json.loads(capsys.readouterr().out)["issues"]
+    named = [i["what"].split()[4].rstrip(";") for i in found if i["check"] == "workspaces"]
+    assert sorted(named) == sorted(map(str, places))
+    assert all(i["next"] is None for i in found if i["check"] == "workspaces")

@@ -92,3 +92,17 @@ def test_the_machines_zone_is_found_where_it_is_kept(tmp_path):
     (zones / "Paris").touch()
     link.symlink_to(zones / "Paris")
     assert machine_zone({}, link=link, name=name) == "Europe/Paris"
+
+
+@pytest.mark.parametrize(
+    "named", ["${workspaceFolder}", "{workspaceFolder}", "$WORKSPACE_FOLDER", "${WORKSPACE_FOLDER}"]
+)
+def test_a_name_that_an_editor_did_not_expand(tmp_path, monkeypatch, named):
+    """An editor's name of its folder is the current directory, whatever it is called; once, two
+    registries came about, one of them in a folder of that literal name."""
+    place = tmp_path / r"with\1" / ".agent-workspace"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place.parent)
+    env = {"REGISTRY_WORKSPACE": f"{named}/.agent-workspace"}
+    assert load_settings(env=env).workspace == place.resolve()
+    assert not (place.parent / named).exists()
