@@ -20,6 +20,7 @@ from orchestrator.commands.reports import ReportCommands
 from orchestrator.commands.reviews import ReviewCommands
 from orchestrator.commands.tasks import TaskCommands
 from orchestrator.commands.transactions import Transactions
+from orchestrator.observing import Observer
 from orchestrator.settings import OrchestratorSettings
 from registry_api import RegistryStore, Settings
 
@@ -45,8 +46,10 @@ class Orchestrator:
         options: OrchestratorSettings,
         now: Callable[[], datetime] = _now,
         endpoint: Endpoint | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.store = store
+        self.observer = observer or Observer()
         self.settings = settings
         self.options = options
         self.now = now
@@ -60,8 +63,9 @@ class Orchestrator:
             grace=options.stop_grace,
             launch_deadline=options.launch_deadline,
             endpoint=endpoint,
+            observer=self.observer,
         )
-        transactions = self.transactions = Transactions(store, now)
+        transactions = self.transactions = Transactions(store, now, self.observer)
         processes = self.processes = Processes(transactions, self.deployment, options)
         self.find_agent = transactions.find_agent
         self.agent = transactions.agent

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -177,6 +177,12 @@ class OrchestratorSettings(BaseModel):
         ge=0,
         le=2**53,
         description="bytes of archived logs, of which the oldest are removed; 0: no limit",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="warning", description="from which level on a server and the daemon write a log"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="the form of a log's lines on standard error"
     )
     session_idle: float = Field(
         default=1800, gt=0, le=86_400, description="seconds after which an unused HTTP session ends"

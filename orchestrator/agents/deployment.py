@@ -25,6 +25,7 @@ from orchestrator.agents import callers, process_identity
 from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.agents.stream_log import TAIL, Result, last_output, result_of
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
+from orchestrator.observing import Observer
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
 from orchestrator.rules.draft import extra_of
@@ -122,7 +123,9 @@ class Deployment:
         grace: float,
         launch_deadline: float,
         endpoint: Endpoint | None = None,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
         self._store = store
         self._launchers = launchers
         self._workspace = workspace
@@ -201,6 +204,7 @@ class Deployment:
             )
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
+            self._observer.started(self._launchers.name)
         except BaseException as error:
             if prepared is not None:
                 prepared.cancel()

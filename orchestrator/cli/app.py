@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from registry_api import load_settings
+from registry_api import RegistryStore, Settings, load_settings
 from registry_api.errors import UsageError
 from registry_api.workspace.server_cli import Json, Workspace, answer, print_json
 
 if TYPE_CHECKING:
+    from orchestrator.observing import Observer
     from orchestrator.service import Orchestrator
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Workspace",
     "answer",
     "app",
+    "log_as_set",
     "need",
     "opened",
     "print_json",
@@ -57,13 +59,29 @@ def need(*modules: str) -> None:
             )
 
 
+def log_as_set(settings: Settings) -> None:
+    """Write this process's log as the settings say."""
+    from orchestrator.log_output import write_log
+    from orchestrator.settings import load_orchestrator_settings
+
+    options = load_orchestrator_settings(settings)
+    write_log(level=options.log_level, as_json=options.log_format == "json")
+
+
 @contextmanager
-def opened(workspace: Path | None) -> Iterator[Orchestrator]:
+def opened(
+    workspace: Path | None,
+    *,
+    observer_of: Callable[[RegistryStore, Settings], Observer] | None = None,
+) -> Iterator[Orchestrator]:
     """Open the orchestrator of a workspace for one command."""
     need("psutil")
+    from orchestrator.observing import Observer
     from orchestrator.opening import open_orchestrator
 
-    with open_orchestrator(load_settings(workspace)) as service:
+    settings = load_settings(workspace)
+    made = observer_of or (lambda _store, _settings: Observer())
+    with open_orchestrator(settings, observer_of=lambda store: made(store, settings)) as service:
         yield service
 
 

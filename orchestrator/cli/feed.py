@@ -33,7 +33,7 @@ def tail(
     import orjson
 
     from orchestrator.cli.text import plain
-    from orchestrator.queries.events import events_of
+    from orchestrator.rules.events import events_of
     from registry_api.client import end_of_feed, follow
 
     with opened(workspace) as service:
@@ -45,7 +45,7 @@ def tail(
         else:
             changes = follow(store, end_of_feed(store), task_id=task)
         for change in changes:
-            for event in events_of(change):
+            for event in events_of(change.changeset):
                 if json:
                     print(orjson.dumps(event).decode(), flush=True)
                 else:

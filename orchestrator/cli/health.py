@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import signal
 import sys
+from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from orchestrator.cli.app import Workspace, app, opened, print_json
+from orchestrator.cli.app import Workspace, app, log_as_set, need, opened, print_json
+from registry_api import RegistryStore, Settings, load_settings
 from registry_api.errors import UsageError
 from registry_api.workspace.server_cli import OK
 
 if TYPE_CHECKING:
     from orchestrator.health.scan import Scan
+    from orchestrator.observing import Observer
 
 __all__ = ["health"]
 
@@ -30,6 +32,9 @@ def health(
         float | None, Parameter(help="seconds between two scans; default: the setting")
     ] = None,
     json: Annotated[bool, Parameter(negative="", help="one JSON object a scan")] = False,
+    metrics: Annotated[
+        str | None, Parameter(help="HOST:PORT on loopback for /metrics, with the token")
+    ] = None,
 ) -> int:
     """Compare agents with their processes and correct the records, until this is interrupted.
 
@@ -40,7 +45,8 @@ def health(
     """
     if interval is not None and not 0.1 <= interval <= 3600:
         raise UsageError("--interval takes 0.1 to 3600 seconds", next_step="E.g. --interval 30")
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    need("psutil", "structlog")
+    log_as_set(load_settings(workspace))
 
     def tell(scan: Scan) -> None:
         if json:
@@ -49,13 +55,21 @@ def health(
             print(_said(scan))
         sys.stdout.flush()
 
-    with opened(workspace) as service:
+    with (
+        opened(workspace, observer_of=_metrics_of if metrics else None) as service,
+        ExitStack() as up,
+    ):
         from orchestrator.health.daemon import HealthDaemon
         from orchestrator.health.scan import HealthScan
 
         if once:
             tell(HealthScan(service).run())
             return OK
+        if metrics:
+            from orchestrator.health.metrics_server import metrics_served
+
+            url = up.enter_context(metrics_served(service, metrics))
+            sys.stderr.write(f"metrics: {url}\n")
         daemon = HealthDaemon(service, interval=interval, told=tell)
 
         def end(_number: int, _frame: FrameType | None) -> None:
@@ -66,6 +80,13 @@ def health(
         sys.stderr.write(f"scanning every {daemon.interval:g} s; Ctrl-C ends this\n")
         daemon.run()
     return OK
+
+
+def _metrics_of(store: RegistryStore, settings: Settings) -> Observer:
+    need("prometheus_client")
+    from orchestrator.metrics import Metrics
+
+    return Metrics(store, settings)
 
 
 def _said(scan: Scan) -> str:

@@ -14,6 +14,7 @@ from orchestrator.cli import (  # noqa: F401  (each registers its commands)
     health,
     logs,
     serve,
+    service_unit,
     tasks,
     top,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from orchestrator.cli.app import Workspace, app, need
+from orchestrator.cli.app import Workspace, app, log_as_set, need
 from registry_api import load_settings
 from registry_api.errors import UsageError
 from registry_api.workspace.server_cli import OK, listening
@@ -52,8 +51,8 @@ def serve(
     from orchestrator.health.scan import HealthScan
     from orchestrator.opening import open_orchestrator
 
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     settings = load_settings(workspace)
+    log_as_set(settings)
     if agent and http is not None:
         raise UsageError(
             "--agent works only on standard input",
@@ -69,6 +68,7 @@ def serve(
                 serve_stdio(service, agent=agent)
         return OK
     from orchestrator.mcp import http_transport
+    from orchestrator.metrics import Metrics
     from registry_api.workspace import operator_token
 
     host, port = http_transport.parse_address(http, remote=remote)
@@ -76,14 +76,19 @@ def serve(
     with (
         listening(host, port) as (taken, url),
         open_orchestrator(
-            settings, endpoint=Endpoint(url=url + http_transport.PATH, token=token)
+            settings,
+            endpoint=Endpoint(url=url + http_transport.PATH, token=token),
+            observer_of=lambda store: Metrics(store, settings),
         ) as service,
         beside(settings.workspace),
         ExitStack() as opened,
     ):
         HealthScan(service).run()
         opened.enter_context(running_daemon(service))
-        made = http_transport.http_app(service, token=token, hosts=(host, *allow_host))
+        assert isinstance(service.observer, Metrics)
+        made = http_transport.http_app(
+            service, token=token, hosts=(host, *allow_host), metrics=service.observer
+        )
         print(url + http_transport.PATH, flush=True)
         http_transport.serve(made, taken)
     return OK

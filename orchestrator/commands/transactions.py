@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from orchestrator.errors import AgentNotFound
+from orchestrator.observing import Observer
+from orchestrator.rules.events import sentence
 from registry_api import (
     Agent,
+    Commit,
     Kind,
     Op,
+    Put,
     Refs,
     RegistryStore,
     TaskSnapshot,
@@ -21,6 +25,7 @@ from registry_api import (
     transact,
 )
 from registry_api.errors import RegistryError
+from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT
 
 __all__ = ["Rule", "Transactions"]
 
@@ -34,9 +39,15 @@ _WHOLE = frozenset({Kind.AGENT, Kind.TASK})
 class Transactions:
     """Reads and writes of one store."""
 
-    def __init__(self, store: RegistryStore, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: RegistryStore,
+        now: Callable[[], datetime],
+        observer: Observer | None = None,
+    ) -> None:
         self.store = store
         self.now = now
+        self._observer = observer or Observer()
 
     def find_agent(self, task_id: str, agent_id: str) -> Agent | None:
         """Return one agent, or None; raises TaskNotFound."""
@@ -60,19 +71,36 @@ class Transactions:
     def commit(self, task_id: str, ops: Iterable[Op], *, expected: int | None, actor: str) -> None:
         """Commit ops, retrying for a while."""
         changeset = new_changeset(task_id, ops, expected=expected, actor=actor[:64], at=self.now())
-        commit_with_retry(self.store, changeset, deadline=time.monotonic() + _PATIENCE)
+        commit = commit_with_retry(self.store, changeset, deadline=time.monotonic() + _PATIENCE)
+        self._tell(commit, changeset.ops, actor)
 
     def run(self, task_id: str, rule: Rule, *, actor: str) -> tuple[Op, ...]:
         """Run a rule in a transaction; returns the ops that it decided."""
         decided: tuple[Op, ...] = ()
+        active: set[str] = set()
 
         def decide(snapshot: TaskSnapshot) -> tuple[Op, ...]:
-            nonlocal decided
+            nonlocal decided, active
             decided = tuple(rule(snapshot))
+            active = {a.agent_id for a in snapshot.agents if a.status in ACTIVE_AGENT}
             return decided
 
-        transact(self.store, task_id, decide, actor=actor[:64])
+        commit = transact(self.store, task_id, decide, actor=actor[:64])
+        if commit is not None:
+            self._tell(commit, decided, actor)
+            puts = (op.record for op in decided if isinstance(op, Put))
+            for agent in (record for record in puts if isinstance(record, Agent)):
+                if agent.agent_id in active and agent.status in TERMINAL_AGENT:
+                    self._observer.ended(agent)
         return decided
+
+    @staticmethod
+    def _tell(commit: Commit, ops: Iterable[Op], actor: str) -> None:
+        """Write what was committed to the log."""
+        if log.isEnabledFor(logging.INFO):
+            ids = {"changeset": str(commit.changeset_id), "task": commit.task_id, "actor": actor}
+            for op in ops:
+                log.info("%s", sentence(op), extra=ids)
 
     def with_retry(self, call: Callable[[], None]) -> None:
         """Call now, or in the background as soon as the store can be written to."""

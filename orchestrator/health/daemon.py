@@ -68,11 +68,15 @@ class HealthDaemon:
 
     def turn(self) -> Scan | None:
         """Scan once if this daemon gets the lease; None if another one holds it."""
+        observer = self._service.observer
         if not self._renew():
+            observer.scanned(None, 0.0)
             return None
         assert self._lease is not None
         scan = HealthScan(self._service, may_act=self._may_act, actor=f"health-{self._lease.token}")
+        began = self._clock()
         found = scan.run()
+        observer.scanned(found, self._clock() - began)
         self._told(found)
         if self._clock() >= self._clean_at and self._may_act():
             self._clean_at = self._clock() + _CLEANING

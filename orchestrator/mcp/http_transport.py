@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import anyio.to_thread
@@ -13,16 +13,22 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import AnyHttpUrl
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.agents.callers import CONDUCTOR, Caller, Role, prove
 from orchestrator.mcp.arguments import LARGEST, LONGEST
 from orchestrator.mcp.server import build_server
+from orchestrator.metrics import Metrics, is_permitted
 from orchestrator.service import Orchestrator
 from registry_api import RegistryStore
 from registry_api.errors import RegistryError, UsageError
+from registry_api.workspace import reader_token
 from registry_api.workspace.server_cli import LOOPBACK
 
 __all__ = ["http_app", "parse_address", "serve"]
@@ -110,7 +116,13 @@ class _Answers:
         await self._app({**scope, "headers": headers}, receive, told)
 
 
-def http_app(service: Orchestrator, *, token: str, hosts: Sequence[str] = ()) -> ASGIApp:
+def http_app(
+    service: Orchestrator,
+    *,
+    token: str,
+    hosts: Sequence[str] = (),
+    metrics: Metrics | None = None,
+) -> ASGIApp:
     """Return the application: every route requires a token, an allowed Host and no foreign Origin.
 
     ``hosts`` are additional host names of the server. ``token`` is the operator's; an agent sends
@@ -134,7 +146,24 @@ def http_app(service: Orchestrator, *, token: str, hosts: Sequence[str] = ()) ->
         ),
     )
     app.user_middleware.insert(0, Middleware(_Answers))
+    if metrics is not None:
+        readers = (token, reader_token(service.settings.workspace))
+        app.router.routes.append(Route("/metrics", _metrics_route(metrics, readers)))
     return app
+
+
+def _metrics_route(
+    metrics: Metrics, tokens: tuple[str, ...]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return the route of the metrics; it takes the operator's token, or that of a reader."""
+
+    async def answer(request: Request) -> Response:
+        if not is_permitted(request.headers.get("authorization", ""), tokens):
+            return Response("Send the token in .registry/token as a bearer token", status_code=401)
+        text = await anyio.to_thread.run_sync(metrics.text)
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return answer
 
 
 def parse_address(text: str, *, remote: bool) -> tuple[str, int]:

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -110,6 +111,14 @@ class Server(MCPServer[Any]):
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """See MCPServer.call_tool; an unknown argument is refused, not ignored."""
+        with self.service.observer.call(name if name in self.offers else "unknown") as tell:
+            answer = await self._called(name, arguments, context)
+            tell(outcome_of(answer))
+            return answer
+
+    async def _called(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
         known = self._tool_input_schema(name)
         unknown = sorted(arguments.keys() - known["properties"].keys()) if known else []
         if unknown:
@@ -169,6 +178,18 @@ def failed(code: str, message: str, next_step: str, *, retryable: bool = False) 
     }
     text = json.dumps(refusal, ensure_ascii=False)
     return CallToolResult(is_error=True, content=[TextContent(type="text", text=text)])
+
+
+def outcome_of(answer: CallToolResult | InputRequiredResult) -> str:
+    """Return ``ok``, ``asked`` if the user is asked first, or the code of a refusal."""
+    if not isinstance(answer, CallToolResult):
+        return "asked"
+    if not answer.is_error:
+        return "ok"
+    first = answer.content[0] if answer.content else None
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(getattr(first, "text", ""))["code"])
+    return "failed"
 
 
 def _refused(error: RegistryError) -> CallToolResult:

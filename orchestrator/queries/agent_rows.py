@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.health.hosts import Hosts
-from orchestrator.queries.reading import reason_of
-from orchestrator.rules.attempts import attempt_of
+from orchestrator.rules.attempts import attempt_of, reason_of
 from orchestrator.rules.draft import extra_of
 from orchestrator.service import Orchestrator
 from registry_api import Agent, Kind, RecordQuery, all_records

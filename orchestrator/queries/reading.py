@@ -34,7 +34,7 @@ from orchestrator.queries.answers import (
     VerdictLine,
 )
 from orchestrator.rules import context
-from orchestrator.rules.attempts import attempt_of, retried_by
+from orchestrator.rules.attempts import attempt_of, reason_of, retried_by
 from orchestrator.rules.draft import Draft, extra_of
 from orchestrator.rules.findings import passed_on
 from orchestrator.rules.guidance import next_step
@@ -420,15 +420,6 @@ def agent_line(agent: Agent, message: str | None = None) -> AgentLine:
         attempt=attempt if (attempt := attempt_of(agent)) > 1 else None,
         retried_by=retried_by(agent),
     )
-
-
-def reason_of(agent: Agent) -> str | None:
-    """Return why an agent ended, None if that was not recorded."""
-    extra = extra_of(agent)
-    for name in ("failure_reason", "termination_reason", "completion_reason"):
-        if isinstance(extra.get(name), str):
-            return cut(extra[name])
-    return None
 
 
 def _ended_last(snapshot: TaskSnapshot) -> list[Agent]:

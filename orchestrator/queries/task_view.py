@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.queries.reading import cut, reason_of
+from orchestrator.queries.reading import cut
+from orchestrator.rules.attempts import reason_of
 from orchestrator.rules.draft import Draft
 from registry_api import Agent, AgentStatus, TaskSnapshot
 from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT, TERMINAL_TASK

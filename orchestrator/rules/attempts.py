@@ -12,7 +12,18 @@ from orchestrator.rules.draft import Draft, extra_of, with_extra
 from registry_api import Agent
 from registry_api.records import json_text
 
-__all__ = ["attempt_of", "follow", "is_superseded", "retried_by", "retry_of", "without_retry"]
+__all__ = [
+    "attempt_of",
+    "follow",
+    "is_superseded",
+    "reason_of",
+    "retried_by",
+    "retry_of",
+    "without_retry",
+]
+
+
+_SHOWN = 200  # characters of a reason in a list
 
 
 def attempt_of(agent: Agent) -> int:
@@ -42,6 +53,16 @@ def follow(draft: Draft, before: Agent, after: Agent) -> Agent:
     after = with_extra(after, attempt=attempt_of(before) + 1, retry_of=before.agent_id)
     draft.put(after)
     return after
+
+
+def reason_of(agent: Agent) -> str | None:
+    """Return why an agent ended, cut; None if that was not recorded."""
+    extra = extra_of(agent)
+    for name in ("failure_reason", "termination_reason", "completion_reason"):
+        said = extra.get(name)
+        if isinstance(said, str):
+            return said if len(said) <= _SHOWN else said[: _SHOWN - 1] + "…"
+    return None
 
 
 def without_retry(agent: Agent) -> Agent:

@@ -15,15 +15,17 @@ def opened(tmp_path):
     """Return a function that makes a Play with a backend and settings of the orchestrator."""
     stores = []
 
-    def make(backend="memory", *, launcher="process", now=None, **options):
+    def make(backend="memory", *, launcher="process", now=None, observer=None, **options):
         settings = load_settings(tmp_path, env={}, backend=backend)
         store = open_store(settings)
         stores.append(store)
         values = {"default_kind": "external", "reviewers": 2, "stop_grace": 1.0, **options}
         chosen = OrchestratorSettings.model_validate(values)
-        clock = {"now": now} if now else {}
+        more = {"now": now} if now else {}
+        if observer is not None:
+            more["observer"] = observer(store, settings)
         made = launchers(launcher)
-        return Play(Orchestrator(store, made, settings=settings, options=chosen, **clock))
+        return Play(Orchestrator(store, made, settings=settings, options=chosen, **more))
 
     yield make
     for store in stores:

@@ -45,7 +45,8 @@ def running(workspace: Path, launcher: str) -> tuple[Running, ...]:
     found: dict[int, Running] = {}
     instance = instance_of(workspace / STATE_DIR)
     own = os.getsid(0)
-    for process, of in _environments():
+    # One in the middle of an execve is found by the next look: to wait would cost each idle scan.
+    for process, of in _environments(settling=0.0):
         # Compare the instance: a renamed workspace keeps its agents, a copy has none of them.
         place = of.get("REGISTRY_WORKSPACE") == str(workspace)
         ours = of["REGISTRY_INSTANCE"] == instance if "REGISTRY_INSTANCE" in of else place
@@ -187,13 +188,16 @@ def _kinship() -> tuple[dict[int, list[int]], dict[int, int]]:
     return children, sessions
 
 
-def _environments(group: int | None = None) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+def _environments(
+    group: int | None = None, *, settling: float = _SETTLING
+) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
     """Yield the processes that show an environment, with it: all, or those of a group.
 
-    In the middle of an execve a process has memory but shows no environment: it is read again.
+    In the middle of an execve a process has memory but shows no environment: it is read again for
+    ``settling`` seconds.
     """
     unseen = [p for p in psutil.process_iter() if group is None or _group(p.pid) == group]
-    deadline = time.monotonic() + _SETTLING
+    deadline = time.monotonic() + settling
     while unseen:
         changing = []
         for process in unseen:

@@ -1,4 +1,4 @@
-"""The changes of the feed as sentences for people."""
+"""What a changeset did, as sentences for people: for ``tail`` and the log."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import singledispatch
 
-from orchestrator.queries.reading import reason_of
+from orchestrator.rules.attempts import reason_of
 from registry_api import (
     Agent,
-    Change,
+    Changeset,
     Delete,
     Finding,
     Handover,
+    Op,
     Phase,
     ProgressEntry,
     Record,
@@ -23,7 +24,7 @@ from registry_api import (
 )
 from registry_api.records import TERMINAL_AGENT
 
-__all__ = ["Event", "events_of"]
+__all__ = ["Event", "events_of", "sentence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +37,17 @@ class Event:
     what: str
 
 
-def events_of(change: Change) -> Iterator[Event]:
-    """Yield what a change of the feed did, one event a record."""
-    changeset = change.changeset
+def events_of(changeset: Changeset) -> Iterator[Event]:
+    """Yield what a changeset did, one event a record."""
     for op in changeset.ops:
-        what = f"{op.kind} {op.key} removed" if isinstance(op, Delete) else _sentence(op.record)
-        if what:
-            yield Event(at=changeset.at, task_id=changeset.task_id, who=changeset.actor, what=what)
+        yield Event(
+            at=changeset.at, task_id=changeset.task_id, who=changeset.actor, what=sentence(op)
+        )
+
+
+def sentence(op: Op) -> str:
+    """Return what one op did."""
+    return f"{op.kind} {op.key} removed" if isinstance(op, Delete) else _sentence(op.record)
 
 
 @singledispatch
