@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.errors import NotAllowed
-from orchestrator.rules.agents import SECRET_HASH
+from orchestrator.rules.agents import SECRET_HASH, is_unverified
 from orchestrator.rules.draft import extra_of
 from registry_api import Agent, Kind, Refs, RegistryStore
 from registry_api.errors import TaskNotFound
@@ -31,7 +31,6 @@ __all__ = [
     "caller_of",
     "check_acts_as",
     "hash_of",
-    "is_unverified",
     "new_secret",
     "prove",
 ]
@@ -130,15 +129,6 @@ def check_acts_as(caller: Caller, task_id: str, agent_id: str, agent: Agent | No
         f"only agent {agent_id} itself may act as {agent_id}",
         next_step=_INSTEAD[caller.role].format(agent_id=caller.agent_id),
     )
-
-
-def is_unverified(agent: Agent) -> bool:
-    """Return whether an agent has no secret: it was not started here, or by an earlier version.
-
-    An agent that is being started has no hash yet and no process either; it is not unverified.
-    """
-    extra = extra_of(agent)
-    return _hash_in(agent) is None and ("process" in extra or "reserved_by" not in extra)
 
 
 def _hash_in(agent: Agent) -> str | None:

@@ -12,17 +12,15 @@ from orchestrator.agents.deployment import Deployment
 from orchestrator.commands.processes import Processes
 from orchestrator.commands.transactions import Transactions
 from orchestrator.errors import AgentEnded, LaunchFailed, NotRetryable
-from orchestrator.rules import agents
+from orchestrator.rules import agents, context
 from orchestrator.rules.draft import extra_of
 from orchestrator.settings import OrchestratorSettings
-from registry_api import Agent, AgentStatus, Kind, Refs
+from registry_api import Agent, AgentStatus
 from registry_api.errors import InvalidInput
 from registry_api.plugins import Stopped
 from registry_api.records import ACTIVE_AGENT, TERMINAL_AGENT, is_id, is_text
 
 __all__ = ["AgentCommands", "Killed"]
-
-_TASK = Refs(kinds=frozenset({Kind.TASK}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +67,18 @@ class AgentCommands:
         ended in the meantime. ``retry_of``: the failed agent whose work it does again.
         """
         _refuse_unstorable(prompt)
-        at = self._now()
+        at, snapshot = self._now(), self._store.load(task_id)
         order = self._deployment.order(
             kind or self._options.default_kind,
             model=model,
             effort=effort,
-            cwd=self._store.load(task_id, only=_TASK).task.client_cwd,
+            cwd=snapshot.task.client_cwd,
         )
         agent_id = f"{agent_type}-{at:%H%M%S}-{uuid.uuid4().hex[:6]}"
+        preamble = ""
+        if order.preamble:
+            told = (prompts.worker(task_id, agent_id), context.handed_over(snapshot, phase_index))
+            preamble = prompts.preamble("\n\n".join(filter(None, told)))
         command = agents.DeployAgent(
             agent_id=agent_id,
             agent_type=agent_type,
@@ -91,12 +93,11 @@ class AgentCommands:
             owner=None if order.external else self._processes.owner,
             uptime=None if order.external else process_identity.uptime(),
             retry_of=retry_of,
+            prompt_at=len(preamble),
         )
         self._processes.run(task_id, lambda s: agents.deploy(s, command), actor="deploy_agent")
-        said = prompts.worker(task_id, agent_id) if order.preamble else ""
-        text = (prompts.preamble(said) if said else "") + prompt
         try:
-            self._processes.start(task_id, agent_id, order, text)
+            self._processes.start(task_id, agent_id, order, preamble + prompt)
         except AgentEnded:
             raise
         except Exception:
@@ -157,7 +158,8 @@ class AgentCommands:
                 f"the prompt of {agent.agent_id} was removed",
                 next_step="deploy_agent with the prompt",
             )
-        return text.removeprefix(prompts.preamble(prompts.worker(agent.task_id, agent.agent_id)))
+        begin = extra_of(agent).get("prompt_at")
+        return text[begin:] if isinstance(begin, int) else text
 
     def _take_back(self, task_id: str, agent_id: str) -> None:
         """Remove the reservation of an agent that never ran."""

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.agents.callers import is_unverified
 from orchestrator.errors import NoHandover
 from orchestrator.health.hosts import Hosts
 from orchestrator.queries.answers import (
@@ -34,6 +33,7 @@ from orchestrator.queries.answers import (
     VerdictLine,
 )
 from orchestrator.rules import context
+from orchestrator.rules.agents import is_unverified
 from orchestrator.rules.attempts import attempt_of, reason_of, retried_by
 from orchestrator.rules.draft import Draft, extra_of
 from orchestrator.rules.findings import passed_on

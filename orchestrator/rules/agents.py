@@ -41,6 +41,7 @@ __all__ = [
     "confirm",
     "deploy",
     "end",
+    "is_unverified",
     "reservation_of",
     "take_back",
 ]
@@ -78,7 +79,7 @@ class DeployAgent:
 
     ``owner`` names the process that reserves and must start it, ``uptime`` is the time at which it
     does, in seconds since its machine's boot. ``retry_of``: the failed agent whose work it does
-    again.
+    again. ``prompt_at``: where the prompt begins in the text that the agent reads.
     """
 
     agent_id: str
@@ -94,6 +95,7 @@ class DeployAgent:
     owner: str | None = None
     uptime: float | None = None
     retry_of: str | None = None
+    prompt_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,17 @@ class EndAgent:
     replacement: Replacement | None = None
 
 
+def is_unverified(agent: Agent) -> bool:
+    """Return whether an agent has no secret: it was not started here, or by an earlier version.
+
+    An agent that is being started has no hash yet and no process either; it is not unverified.
+    """
+    extra = extra_of(agent)
+    return not isinstance(extra.get(SECRET_HASH), str) and (
+        "process" in extra or "reserved_by" not in extra
+    )
+
+
 def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
     """Reserve the agent: from now on it counts towards the limits, though nothing runs yet.
 
@@ -175,6 +188,7 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
         effort=command.effort,
         reserved_by=command.owner,
         reserved_uptime=command.uptime,
+        prompt_at=command.prompt_at,
     )
     if before is None:
         draft.put(agent)

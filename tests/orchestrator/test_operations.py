@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -36,8 +38,7 @@ class Host:
 
     def __init__(self, workspace, launcher, phase):
         self.workspace = workspace
-        self.temporary = workspace / "tmp"
-        self.temporary.mkdir()
+        self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # a socket's path must be short
         conducting.configure(
             workspace, reviewers=1, launcher=launcher, health_interval=0.5, end_grace=5.0
         )
@@ -236,6 +237,7 @@ def test_a_task_ends_although_everything_dies(tmp_path, how):
     )
     assert sessions.stdout.strip() == "0"
     kept = [p for p in host.temporary.rglob("*") if not p.is_dir() and not p.is_socket()]
+    shutil.rmtree(host.temporary)
     assert kept == []
     with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
         assert migration.status().record.phase == int(last)

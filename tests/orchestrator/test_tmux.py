@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -171,9 +172,11 @@ def test_a_launcher_that_is_not_installed_judges_nobody(in_tmux):
 def test_the_users_own_tmux_is_left_alone(in_tmux, monkeypatch, tmp_path):
     """Agents are in a server of the registry's own: the user's sees nothing, agents do not find it
     by the environment, and no secret is in the environment of the server."""
-    folder = tmp_path / "t"
-    folder.mkdir()
-    monkeypatch.setenv("TMUX_TMPDIR", str(folder))
+    folder = tempfile.mkdtemp(dir="/tmp")  # a socket's path must be short
+    monkeypatch.setenv("TMUX_TMPDIR", folder)
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
     monkeypatch.setenv("TMUX", "/tmp/users-own,1,0")
     monkeypatch.setenv("REGISTRY_AGENT_SECRET", "a-parents-secret")
     play = in_tmux("import os; print(os.environ.get('TMUX')); " + FOREVER).create("only")
@@ -184,6 +187,8 @@ def test_the_users_own_tmux_is_left_alone(in_tmux, monkeypatch, tmp_path):
     shown = tmux(server_of(play, agent), "show-environment", "-g")
     assert "TMUX_TMPDIR" in shown
     assert "SECRET" not in shown
+    play.service.kill(play.task_id, agent, "enough")
+    shutil.rmtree(folder)
 
 
 def test_without_tmux_it_says_what_to_do(in_tmux, monkeypatch):

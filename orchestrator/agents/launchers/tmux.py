@@ -32,6 +32,7 @@ __all__ = ["NAME", "TmuxLauncher"]
 NAME = "tmux"
 _POLL = 0.05
 _CONNECTING = 30.0  # seconds for the starter to connect; a second on a quiet host
+_SHORT = 80  # characters
 _TRIES = 3  # the server ends with its last session: it may be ending when it is asked
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMUX_TMPDIR")
 _HANGUP = -1  # the exit code of an agent whose terminal was closed before it could be read
@@ -70,7 +71,9 @@ class TmuxLauncher:
         session = _session_of(launch.agent_id)
         tag = uuid.uuid4().hex
         with ExitStack() as opened:
-            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="registry-"))
+            folder = opened.enter_context(
+                tempfile.TemporaryDirectory(prefix="registry-", dir=_short_folder())
+            )
             place = f"{folder}/s"
             listener = opened.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(place)
@@ -112,6 +115,11 @@ class TmuxLauncher:
     def stop(self, stopped: Iterable[str], *, grace: float) -> tuple[Stopped, ...]:
         """See Launcher.stop; the session ends with the agent."""
         return process_tree.stop(stopped, grace=grace)
+
+
+def _short_folder() -> str | None:
+    """Return a folder for a socket, whose path must be short; None: the usual one."""
+    return "/tmp" if len(tempfile.gettempdir()) > _SHORT else None  # noqa: S108  (a folder of ours in it)
 
 
 def _server_of(instance: str) -> str:
