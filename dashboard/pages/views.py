@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
-from dashboard.api import legacy
 from dashboard.api.read import (
     AgentId,
     Configured,
@@ -26,6 +25,7 @@ from dashboard.errors import Refusal
 from dashboard.live.activity_history import ACTIVE, EVERY
 from dashboard.pages import charts
 from dashboard.views import logs
+from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import OPEN, reviews_of
 from dashboard.views.summary import look
 from registry_api import (
@@ -198,7 +198,7 @@ def agent(
         silent_before=datetime.now(UTC) - timedelta(seconds=settings.silent_after),
         errors=errors,
         unreadable=unreadable,
-        reason=_reason(found),
+        attempt=attempt_of(found),
         log_size=size,
     )
 
@@ -226,13 +226,6 @@ def _forced(phase: Phase) -> str:
     noted = json_text.parse_trusted(phase.extra.encode())
     why = noted.get("force_reason") if isinstance(noted, dict) else None
     return why if isinstance(why, str) else ""
-
-
-def _reason(agent: Agent) -> str:
-    """Return why an agent ended; empty if its orchestrator did not record it."""
-    noted = legacy.agent_data(agent)
-    names = ("failure_reason", "termination_reason", "completion_reason")
-    return next((noted[n] for n in names if isinstance(noted.get(n), str)), "")
 
 
 def refused(request: Request, said: Refusal, status: int) -> HTMLResponse:

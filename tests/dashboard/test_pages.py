@@ -1,6 +1,7 @@
 """Routes and pages: what the legacy dashboard answered with 500 works; agents' text stays text."""
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -135,12 +136,48 @@ def test_lists_are_paged(served):
     assert seen == [f"P-{n}" for n in reversed(range(5))]
 
 
+def test_an_agents_attempts_are_shown(served):
+    """The page of an agent shows its attempt, the one before and the next, its last output and the
+    command that attaches to it; values of other types, which another program may write, show
+    nothing."""
+    noted = {
+        "attempt": 2,
+        "retry_of": "b-1",
+        "retried_by": "b-3",
+        "launcher": "tmux",
+        "attach": ["tmux", "-L", "registry-1", "attach-session", "-t", "=agent_b 2"],
+        "last_output": "out of memory",
+    }
+    odd = {"attempt": "x", "retry_of": 3, "attach": 5, "last_output": ["x"], "launcher": {}}
+    with closing(open_store(load_settings(served.workspace, env={}))) as store:
+        agents = [
+            build.agent("AT-1", name, extra=json_text.dump_text(extra))
+            for name, extra in (("b-2", noted), ("odd", odd))
+        ]
+        build.make(store, "AT-1", *agents)
+    page = served.get("/tasks/AT-1/agents/b-2").text
+    for shown in (
+        '2, after <a href="/tasks/AT-1/agents/b-1">b-1</a>',
+        '<a href="/tasks/AT-1/agents/b-3">b-3</a>',
+        "<dd>tmux</dd>",
+        "<code>tmux -L registry-1 attach-session -t &#39;=agent_b 2&#39;</code>",
+        "out of memory",
+    ):
+        assert shown in page
+    page = served.get("/tasks/AT-1/agents/odd").text
+    for hidden in ("Attempt", "Launcher", "Attach", "Last output"):
+        assert hidden not in page
+
+
 def test_what_agents_write_is_text(served):
     """Fifty scripts in every field that is shown: none becomes markup on a page."""
     assert len(SCRIPTS) == 50
     store = open_store(load_settings(served.workspace, env={}))
     for n, script in enumerate(SCRIPTS):
-        name, reason = f"X-{n}", json_text.dump_text({"failure_reason": script})
+        name = f"X-{n}"
+        words = ("failure_reason", "retried_by", "retry_of", "launcher", "last_output")
+        noted = dict.fromkeys(words, script) | {"attempt": 2, "attach": ["tmux", script]}
+        reason = json_text.dump_text(noted)
         logs = served.workspace / name / "logs"
         logs.mkdir(parents=True)
         for log in ("a_stream.jsonl", "a_stderr.log"):
