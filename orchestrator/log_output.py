@@ -15,14 +15,14 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from orchestrator.redaction import redacted
 
-__all__ = ["write_log"]
+__all__ = ["configure_log"]
 
 _LONGEST = 2000  # characters of one value
 _NEVER = frozenset({"prompt", "secret", "token", "environment"})
 
 
-def write_log(*, level: str, as_json: bool) -> None:
-    """Write the log of this process to standard error, from this level on."""
+def configure_log(*, level: str, as_json: bool) -> None:
+    """Send the log of this process to standard error, from this level on."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
@@ -55,11 +55,9 @@ def _redact(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
 def _shown(name: str, value: Any) -> Any:
     if name in _NEVER:
         return "[not logged]"
-    if not isinstance(value, str):
-        return value if name.startswith("_") or isinstance(value, (int, float)) else _text(value)
-    return _text(value)
-
-
-def _text(value: object) -> str:
-    text = redacted(str(value)[:_LONGEST])
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    if isinstance(value, (int, float)) or (name.startswith("_") and not isinstance(value, str)):
+        return value
+    text = redacted(str(value))[:_LONGEST]
+    # A line break in a message would look like another event; a traceback has its own.
+    kept = "\n" if name == "exception" else ""
+    return "".join(c if c.isprintable() or c in kept else " " for c in text)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from orchestrator.agents import process_identity
 from orchestrator.agents.deployment import launcher_of, process_of
 from orchestrator.service import Orchestrator
 from registry_api import Agent
@@ -31,7 +32,10 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retained:
-    """What was done, or would be: files as ``task/folder/name``, and the bytes that were freed."""
+    """What was done, or would be: files as ``task/folder/name``, and the bytes that were freed.
+
+    ``skipped``: how many files could not be moved or removed.
+    """
 
     archived: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -138,7 +142,8 @@ def _is_over(service: Orchestrator, agent: Agent) -> bool:
     identity, launcher = process_of(agent), service.launchers.get(launcher_of(agent))
     if identity is None:
         return True
-    return launcher is not None and not launcher.alive(identity)
+    here = process_identity.is_here(identity)
+    return here and launcher is not None and not launcher.alive(identity)
 
 
 def _ended_before(agent: Agent, moment: datetime) -> bool:

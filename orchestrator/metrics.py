@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from orchestrator.observing import Observer
+from orchestrator.observer import Observer
 from registry_api import Agent, RegistryStore, Settings
 from registry_api.diagnostics import metrics as store_metrics
 from registry_api.errors import RegistryError

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 from orchestrator.agents.deployment import Endpoint
 from orchestrator.agents.launchers.selection import installed_launchers
-from orchestrator.observing import Observer
+from orchestrator.observer import Observer
 from orchestrator.service import Orchestrator
 from orchestrator.settings import load_orchestrator_settings
 from registry_api import RegistryStore, Settings, load_plugins, open_store

@@ -20,7 +20,7 @@ from orchestrator.commands.reports import ReportCommands
 from orchestrator.commands.reviews import ReviewCommands
 from orchestrator.commands.tasks import TaskCommands
 from orchestrator.commands.transactions import Transactions
-from orchestrator.observing import Observer
+from orchestrator.observer import Observer
 from orchestrator.settings import OrchestratorSettings
 from registry_api import RegistryStore, Settings
 

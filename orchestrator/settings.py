@@ -44,9 +44,9 @@ class AgentKind(BaseModel):
     Claude's format, or the TOML values ``{mcp_command}``, ``{mcp_args}``, ``{mcp_env}`` and
     ``{mcp_env_vars}``; the last are the names of the environment variables that the client must
     pass on. An element that is itself a list is left out if one of its values is not given. The
-    program reads the prompt on standard input, after a preamble that says who the agent is and how
-    it reports, unless ``preamble`` is off. With an empty ``argv`` nothing is started: the conductor
-    runs such an agent itself.
+    program reads the prompt on standard input, after a preamble that says who the agent is, how it
+    reports and what the phase before has left, unless ``preamble`` is off. With an empty ``argv``
+    nothing is started: the conductor runs such an agent itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -179,7 +179,7 @@ class OrchestratorSettings(BaseModel):
         description="bytes of archived logs, of which the oldest are removed; 0: no limit",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="warning", description="from which level on a server and the daemon write a log"
+        default="warning", description="the lowest level that a server and the health daemon log"
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="the form of a log's lines on standard error"

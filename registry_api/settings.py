@@ -137,9 +137,9 @@ def find_workspace(
     named = workspace or env.get(PREFIX + "WORKSPACE") or env.get(_LEGACY_VARIABLE)
     if named:
         try:
-            root = Path(expand_folder(os.fspath(named), Path.cwd())).expanduser()
+            root = Path(expand_folder(os.fspath(named), Path.cwd)).expanduser()
             there = root.is_dir()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, FileNotFoundError) as error:  # the directory is gone
             raise SettingsError(f"workspace {os.fspath(named)!r}: {error}") from None
         if not there:
             raise SettingsError(

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.agents import callers, process_identity
+from orchestrator.agents.launchers.process_marks import LAUNCHER, TAG
 from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.agents.stream_log import TAIL, Result, last_output, result_of
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
-from orchestrator.observing import Observer
+from orchestrator.observer import Observer
 from orchestrator.rules import agents
 from orchestrator.rules.agents import ConfirmAgent
 from orchestrator.rules.draft import extra_of
@@ -54,6 +55,7 @@ __all__ = [
     "client_config",
     "launcher_of",
     "process_of",
+    "public_settings",
     "working_directory",
 ]
 
@@ -73,7 +75,7 @@ _OWN = (
 )
 # What an agent's server needs from the agent's environment; many clients pass on nothing.
 _PROOF = ("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", callers.SECRET)
-_NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", "REGISTRY_AGENT_WORD"}
+_NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", TAG, LAUNCHER}
 
 
 class Ended(Protocol):
@@ -172,8 +174,8 @@ class Deployment:
     def start(self, task: Task, agent: Agent, order: Order, prompt: str, *, ended: Ended) -> None:
         """Start a reserved agent and confirm it.
 
-        Raises AgentEnded if it was ended in the meantime, else LaunchFailed; its program did not
-        run.
+        Raises AgentEnded if it was ended, or another process took over its start, in the meantime,
+        else LaunchFailed; its program did not run.
         """
         if order.external:
             return
@@ -430,7 +432,7 @@ class Deployment:
                 )
                 server = client_config(self._workspace, of_its_own)
             else:
-                env = _settings() | {name: _reference(name) for name in _PROOF}
+                env = public_settings() | {name: _reference(name) for name in _PROOF}
                 server = {"command": sys.executable, "args": args, "env": env}
             text = json.dumps({"mcpServers": {SERVER: server}}, indent=2).encode()
             make_state_folder(config.parent)
@@ -440,7 +442,7 @@ class Deployment:
             "mcp_config": str(config),
             "mcp_command": json.dumps(sys.executable),
             "mcp_args": json.dumps(args),
-            "mcp_env": _inline_table(_settings()),
+            "mcp_env": _inline_table(public_settings()),
             "mcp_env_vars": json.dumps(_PROOF),
         }
 
@@ -472,13 +474,13 @@ def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, objec
     """Return an MCP client's configuration for a workspace, in the format of most clients."""
     if endpoint is None:
         args = [*_MODULE, "serve", "--workspace", str(workspace)]
-        given = _settings()
+        given = public_settings()
         return {"command": sys.executable, "args": args, **({"env": given} if given else {})}
     bearer = f"Bearer {endpoint.token}"
     return {"type": "http", "url": endpoint.url, "headers": {"Authorization": bearer}}
 
 
-def _settings() -> dict[str, str]:
+def public_settings() -> dict[str, str]:
     """Return the settings from this process's environment, for the server that an agent starts.
 
     Without them that server would use another store, and most clients pass on nothing of their
@@ -515,9 +517,10 @@ def working_directory(cwd: str | None, workspace: Path) -> Path | None:
     """
     if not cwd:
         return None
-    project = workspace.parent if workspace.name == IN_PROJECT else Path.cwd()
-    cwd = expand_folder(cwd, project)
+    project = (lambda: workspace.parent) if workspace.name == IN_PROJECT else Path.cwd
     there = False
+    with suppress(OSError):
+        cwd = expand_folder(cwd, project)
     with suppress(ValueError, OSError):
         there = Path(cwd).is_absolute() and Path(cwd).is_dir()
     if not there:

@@ -44,13 +44,13 @@ def kill(
     }
     if json:
         print_json(told)
-        return OK
-    print(f"{agent_id} is {told['status']}: {told['signalled']} process(es) stopped")
+        return 1 if told["left"] else OK
+    print(f"{agent_id} is {told['status']}: {told['signalled']} process(es) were told to end")
     if told["killed"]:
         print(f"{told['killed']} did not end when asked, and were killed")
     if told["left"]:
         print(f"still running: {told['left']}")
-    return OK
+    return 1 if told["left"] else OK
 
 
 @app.command

@@ -53,7 +53,7 @@ def agents(
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(agents_table(rows) if rows else "No active agents")
+    console.print(agents_table(rows) if rows else "No agents" if all else "No active agents")
     return OK
 
 
@@ -97,17 +97,16 @@ def agents_table(rows: list[AgentRow]) -> Table:
 
 
 def _details(service: Orchestrator, agent: Agent) -> dict[str, Any]:
-    from orchestrator.queries.agent_rows import agent_rows
+    from orchestrator.queries.agent_rows import agent_row
     from orchestrator.rules.attempts import retried_by, retry_of
     from orchestrator.rules.draft import extra_of
     from registry_api import Kind, ProgressEntry, RecordQuery, all_records
 
-    rows = {row.agent_id: row for row in agent_rows(service, task_id=agent.task_id, ended=True)}
     query = RecordQuery(task_id=agent.task_id, agent_id=agent.agent_id, newest_first=True)
     reports = islice(all_records(service.store, Kind.PROGRESS, query), _REPORTS)
     extra = extra_of(agent)
     return {
-        **dataclasses.asdict(rows[agent.agent_id]),
+        **dataclasses.asdict(agent_row(service, agent)),
         "kind": extra.get("agent_kind"),
         "model": agent.model,
         "launcher": extra.get("launcher"),

@@ -13,10 +13,10 @@ from cyclopts import App, Parameter
 
 from registry_api import RegistryStore, Settings, load_settings
 from registry_api.errors import UsageError
-from registry_api.workspace.server_cli import Json, Workspace, answer, print_json
+from registry_api.workspace.server_cli import Json, Workspace, print_json
 
 if TYPE_CHECKING:
-    from orchestrator.observing import Observer
+    from orchestrator.observer import Observer
     from orchestrator.service import Orchestrator
 
 __all__ = [
@@ -25,12 +25,12 @@ __all__ = [
     "OfTask",
     "Reason",
     "Workspace",
-    "answer",
     "app",
-    "log_as_set",
+    "configure_log_from",
     "need",
     "opened",
     "print_json",
+    "without_defaults",
 ]
 
 AgentId = Annotated[str, Parameter(help="the agent's id")]
@@ -59,13 +59,13 @@ def need(*modules: str) -> None:
             )
 
 
-def log_as_set(settings: Settings) -> None:
-    """Write this process's log as the settings say."""
-    from orchestrator.log_output import write_log
+def configure_log_from(settings: Settings) -> None:
+    """Configure the log of this process by the settings."""
+    from orchestrator.log_output import configure_log
     from orchestrator.settings import load_orchestrator_settings
 
     options = load_orchestrator_settings(settings)
-    write_log(level=options.log_level, as_json=options.log_format == "json")
+    configure_log(level=options.log_level, as_json=options.log_format == "json")
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def opened(
 ) -> Iterator[Orchestrator]:
     """Open the orchestrator of a workspace for one command."""
     need("psutil")
-    from orchestrator.observing import Observer
+    from orchestrator.observer import Observer
     from orchestrator.opening import open_orchestrator
 
     settings = load_settings(workspace)

@@ -22,8 +22,9 @@ def clean(
 ) -> int:
     """Move the logs of agents that ended long ago to their task's archive, and remove old ones.
 
-    A server does this once an hour. Archived logs are shown as before; what is removed, and when,
-    are settings (archive_logs_after, remove_logs_after, logs_max_bytes).
+    The health daemon of a server does this at its start and then once an hour. Archived logs are
+    shown as before; what is removed, and when, are settings (archive_logs_after, remove_logs_after,
+    logs_max_bytes).
 
     Example: registry-orchestrator clean --dry-run
     """

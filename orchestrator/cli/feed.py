@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from orchestrator.cli.app import Json, Workspace, app, opened
+from orchestrator.cli.app import Json, Workspace, app, opened, print_json
 from registry_api.workspace.server_cli import OK
 
 if TYPE_CHECKING:
@@ -26,12 +28,10 @@ def tail(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Print each report, finding, verdict and end of an agent as it is recorded.
+    """Print each change as it is recorded, one line a record, until Ctrl-C.
 
-    Ctrl-C ends this. With --json each line is an object. Example: registry-orchestrator tail
+    With --json each line is an object. Example: registry-orchestrator tail
     """
-    import orjson
-
     from orchestrator.cli.text import plain
     from orchestrator.rules.events import events_of
     from registry_api.client import end_of_feed, follow
@@ -47,7 +47,8 @@ def tail(
         for change in changes:
             for event in events_of(change.changeset):
                 if json:
-                    print(orjson.dumps(event).decode(), flush=True)
+                    print_json({**dataclasses.asdict(event), "at": event.at.isoformat()})
+                    sys.stdout.flush()
                 else:
                     at = f"{event.at.astimezone():%H:%M:%S}"
                     print(f"{at} {event.task_id} {plain(event.what)}", flush=True)

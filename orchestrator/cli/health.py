@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from orchestrator.cli.app import Workspace, app, log_as_set, need, opened, print_json
+from orchestrator.cli.app import Workspace, app, configure_log_from, need, opened, print_json
 from registry_api import RegistryStore, Settings, load_settings
 from registry_api.errors import UsageError
 from registry_api.workspace.server_cli import OK
 
 if TYPE_CHECKING:
     from orchestrator.health.scan import Scan
-    from orchestrator.observing import Observer
+    from orchestrator.observer import Observer
 
 __all__ = ["health"]
 
@@ -38,15 +38,15 @@ def health(
 ) -> int:
     """Compare agents with their processes and correct the records, until this is interrupted.
 
-    Of all daemons of a host only one scans at a time; every server runs one too. With --once the
-    exit code is 0, also if something was corrected.
+    Of all daemons of a host only one scans at a time; every server that a person starts runs one
+    too. With --once the exit code is 0, also if something was corrected.
 
     Example: registry-orchestrator health --once
     """
     if interval is not None and not 0.1 <= interval <= 3600:
         raise UsageError("--interval takes 0.1 to 3600 seconds", next_step="E.g. --interval 30")
     need("psutil", "structlog")
-    log_as_set(load_settings(workspace))
+    configure_log_from(load_settings(workspace))
 
     def tell(scan: Scan) -> None:
         if json:
@@ -67,8 +67,11 @@ def health(
             return OK
         if metrics:
             from orchestrator.health.metrics_server import metrics_served
+            from orchestrator.metrics import Metrics
 
-            url = up.enter_context(metrics_served(service, metrics))
+            assert isinstance(service.observer, Metrics)  # see _metrics_of
+            place = service.settings.workspace
+            url = up.enter_context(metrics_served(service.observer, place, metrics))
             sys.stderr.write(f"metrics: {url}\n")
         daemon = HealthDaemon(service, interval=interval, told=tell)
 

@@ -38,7 +38,7 @@ def logs(
     ] = False,
     errors: Annotated[bool, Parameter(negative="", help="its standard error instead")] = False,
 ) -> int:
-    """Print an agent's output, of an archived one too.
+    """Print an agent's output, also from the archive.
 
     Example: registry-orchestrator logs builder-131415-95ffd1 -f
     """

@@ -13,10 +13,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from orchestrator.cli.app import Workspace, app, log_as_set, need
+from orchestrator.cli.app import Workspace, app, configure_log_from, need
 from registry_api import load_settings
 from registry_api.errors import UsageError
-from registry_api.workspace.server_cli import OK, listening
+from registry_api.workspace.server_cli import OK, listening, parse_address
 
 __all__: list[str] = []
 
@@ -52,7 +52,7 @@ def serve(
     from orchestrator.opening import open_orchestrator
 
     settings = load_settings(workspace)
-    log_as_set(settings)
+    configure_log_from(settings)
     if agent and http is not None:
         raise UsageError(
             "--agent works only on standard input",
@@ -71,7 +71,7 @@ def serve(
     from orchestrator.metrics import Metrics
     from registry_api.workspace import operator_token
 
-    host, port = http_transport.parse_address(http, remote=remote)
+    host, port = parse_address(http, option="--http", remote=remote)
     token = operator_token(settings.workspace)
     with (
         listening(host, port) as (taken, url),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -22,6 +23,7 @@ _UNIT = """\
 Description=Orchestrator of the agent registry in {described}
 
 [Service]
+{environment}
 ExecStart={command}
 Restart=on-failure
 RestartSec=2
@@ -40,12 +42,20 @@ def service(
 ) -> int:
     """Print a unit file with which systemd runs the server of a workspace for this user.
 
+    It holds this shell's PATH and settings, but for passwords.
+
     Example: registry-orchestrator service > ~/.config/systemd/user/registry-orchestrator.service
     """
     place = str(load_settings(workspace).workspace)
     command = [sys.executable, "-P", "-m", "orchestrator", "serve", "--workspace", place]
     words = " ".join(map(_quoted, [*command, "--http", http]))
-    print(_UNIT.format(described=_escaped(place), command=words), end="")
+    from orchestrator.agents.deployment import public_settings
+
+    # A server under systemd has none of this shell's settings, and another PATH.
+    variables = {**public_settings(), "PATH": os.environ.get("PATH", os.defpath)}
+    lines = (f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items())
+    environment = "\n".join(lines)
+    print(_UNIT.format(described=_escaped(place), environment=environment, command=words), end="")
     return OK
 
 

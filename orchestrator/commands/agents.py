@@ -135,9 +135,15 @@ class AgentCommands:
                 "review of an escalated phase",
                 status=str(failed.status),
             )
+        extra = extra_of(failed)
+        if "process" not in extra and extra.get("reserved_by") is None:
+            raise NotRetryable(
+                f"no orchestrator started {agent_id}",
+                next_step="deploy_agent with kind external and the prompt",
+                status=str(failed.status),
+            )
         parent = failed.parent or agents.ORCHESTRATOR
         above = self._transactions.find_agent(task_id, parent) if is_id(parent) else None
-        extra = extra_of(failed)
         return self.deploy(
             task_id,
             failed.type,
@@ -159,7 +165,10 @@ class AgentCommands:
                 next_step="deploy_agent with the prompt",
             )
         begin = extra_of(agent).get("prompt_at")
-        return text[begin:] if isinstance(begin, int) else text
+        if isinstance(begin, int):
+            return text[begin:]
+        # Version 0.1 noted no place: it put these instructions and nothing else before the prompt.
+        return text.removeprefix(prompts.preamble(prompts.worker(agent.task_id, agent.agent_id)))
 
     def _take_back(self, task_id: str, agent_id: str) -> None:
         """Remove the reservation of an agent that never ran."""

@@ -80,7 +80,7 @@ class Processes:
         if agent is not None:
             self._deployment.start(snapshot.task, agent, order, text, ended=self._process_ended)
 
-    def take_over(self, reviewer: Agent) -> bool:
+    def take_over(self, reviewer: Agent, *, actor: str = "orchestrator") -> bool:
         """Start a reviewer whose owner died before starting it; of several callers only one does.
 
         Returns whether this call started it.
@@ -90,7 +90,7 @@ class Processes:
             lambda s: reviews.take_over(
                 s, reviewer, owner=self.owner, uptime=process_identity.uptime()
             ),
-            actor="orchestrator",
+            actor=actor,
         )
         reserved = [op.record for op in taken if isinstance(op, Put)]
         return any(self._start_reviewer(one) for one in reserved if isinstance(one, Agent))
@@ -206,5 +206,5 @@ def ended_by(agent: Agent, code: int | None, result: Result | None) -> tuple[Age
         return AgentStatus.FAILED, "its process ended without a final report"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     if code == -signal.SIGHUP and "session" in extra_of(agent):
-        how += " (its terminal was closed)"
+        how += " (its terminal was closed, or its starter killed)"
     return AgentStatus.FAILED, f"ended with {how}, no final report"

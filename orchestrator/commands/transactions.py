@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from orchestrator.errors import AgentNotFound
-from orchestrator.observing import Observer
+from orchestrator.observer import Observer
 from orchestrator.rules.events import sentence
 from registry_api import (
     Agent,

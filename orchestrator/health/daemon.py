@@ -14,29 +14,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestrator.agents import process_identity
+from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan, Scan
 from orchestrator.log_retention import apply_retention
 from orchestrator.service import Orchestrator
 from registry_api.errors import RegistryError
 from registry_api.leases import Lease, Leases, leases_of
 
-__all__ = ["HealthDaemon", "lease_name", "running_daemon"]
+__all__ = ["HealthDaemon", "running_daemon"]
 
 log = logging.getLogger("registry_backend")
 _CLEANING = 3600.0  # seconds from one clean-up of logs to the next
 LEASE = 15.0  # seconds for which a lease is taken at least: hosts are busy
 
 
-def lease_name(host: str) -> str:
-    """Return the name of a host's lease."""
-    return f"health-{host}"
-
-
 class HealthDaemon:
     """Scans at an interval as long as it holds the lease of its host.
 
     ``clock`` counts seconds and is never set. A daemon that does not get the lease asks again at
-    the next interval, so another one takes over within the lease's time.
+    each interval, so another one takes over at most one interval after the lease has run out.
     """
 
     def __init__(
@@ -80,8 +76,14 @@ class HealthDaemon:
         self._told(found)
         if self._clock() >= self._clean_at and self._may_act():
             self._clean_at = self._clock() + _CLEANING
-            apply_retention(self._service)
+            self._clean()
         return found
+
+    def _clean(self) -> None:
+        try:
+            apply_retention(self._service)
+        except (RegistryError, OSError) as error:
+            log.warning("logs were not cleaned up: %s", error)
 
     def run(self) -> None:
         """Scan until ``stop`` is called; a store that is away for a time ends nothing."""
@@ -90,10 +92,13 @@ class HealthDaemon:
                 self.turn()
             except RegistryError as error:
                 log.warning("the health scan failed and is tried again: %s", error)
+                self._service.observer.scanned(None, 0.0)
             except Exception:
                 log.exception("the health scan failed and is tried again")
+                self._service.observer.scanned(None, 0.0)
             self._stop.wait(self.interval)
         self._release()
+        self._service.observer.scanned(None, 0.0)
 
     def stop(self) -> None:
         """End ``run`` after the scan that is under way."""

@@ -9,36 +9,44 @@ from __future__ import annotations
 
 from orchestrator.agents import process_identity
 from orchestrator.agents.deployment import process_of
-from orchestrator.health.daemon import lease_name
 from orchestrator.rules.draft import extra_of
-from registry_api import Agent, RegistryStore
+from orchestrator.service import Orchestrator
+from registry_api import Agent
 from registry_api.errors import NotSupported
 from registry_api.leases import leases_of
 
-__all__ = ["Hosts"]
+__all__ = ["Hosts", "lease_name"]
+
+
+def lease_name(host: str) -> str:
+    """Return the name of the lease that the health daemon of a host holds."""
+    return f"health-{host}"
 
 
 class Hosts:
     """The hosts that agents run on, each looked up once."""
 
-    def __init__(self, store: RegistryStore) -> None:
-        self._store = store
-        self._known: dict[str, bool] = {process_identity.host(): False}
+    def __init__(self, service: Orchestrator) -> None:
+        self._service = service
+        self._lost: dict[str, bool] = {process_identity.host(): False}
 
-    def is_lost(self, agent: Agent) -> bool:
-        """Return whether nobody looks after the agent's host."""
-        host = _host_of(agent)
+    def process(self, agent: Agent) -> str:
+        """Return the state of an active agent's process; see Deployment.process.
+
+        ``lost`` instead of ``elsewhere``: nobody looks after the agent's host.
+        """
+        found = self._service.deployment.process(agent)
+        return "lost" if found == "elsewhere" and self._is_lost(agent) else found
+
+    def _is_lost(self, agent: Agent) -> bool:
+        owner = process_of(agent) or extra_of(agent).get("reserved_by")
+        host = process_identity.host_of(owner) if isinstance(owner, str) else None
         if host is None:
             return False
-        if host not in self._known:
+        if host not in self._lost:
             try:
-                held = leases_of(self._store).lease_holder(lease_name(host))
+                held = leases_of(self._service.store).lease_holder(lease_name(host))
             except NotSupported:  # a store for reading only
                 return False
-            self._known[host] = held is None
-        return self._known[host]
-
-
-def _host_of(agent: Agent) -> str | None:
-    owner = process_of(agent) or extra_of(agent).get("reserved_by")
-    return process_identity.host_of(owner) if isinstance(owner, str) else None
+            self._lost[host] = held is None
+        return self._lost[host]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from orchestrator.agents import process_identity
 from orchestrator.agents.deployment import process_of
 from orchestrator.commands.processes import ended_by
+from orchestrator.rules.draft import extra_of
 from orchestrator.service import Orchestrator
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
 from registry_api.errors import RegistryError, TaskNotFound
@@ -48,7 +49,7 @@ class Scan:
 class HealthScan:
     """The scan of one workspace.
 
-    ``may_act`` is asked before each correction; ``actor`` is recorded with it.
+    ``may_act`` is asked before each agent; ``actor`` is recorded with each correction.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class HealthScan:
         service, deployment = self._service, self._service.deployment
         found = deployment.process(agent)
         if found == "never started":
-            if agent.review_id and service.take_over(agent):
+            if agent.review_id and service.take_over(agent, actor=self._actor):
                 return "started"
             reason = "never started: its orchestrator died, or took longer than the launch deadline"
             return self._end(agent, AgentStatus.FAILED, reason, "ended")
@@ -126,8 +127,14 @@ class HealthScan:
         of day may be set.
         """
         most = self._service.options.max_runtime
-        age = process_identity.age(process_of(agent) or "") if most else None
-        return age is not None and age > most
+        if not most:
+            return False
+        age = process_identity.age(process_of(agent) or "")
+        if age is None:  # its process has ended, and one that it started is alive
+            reserved = extra_of(agent).get("reserved_uptime")
+            since = reserved if isinstance(reserved, (int, float)) else process_identity.uptime()
+            age = process_identity.uptime() - since
+        return age > most
 
     def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
         """Stop the processes whose agents have ended or have no record in their task.

@@ -27,11 +27,10 @@ from orchestrator.mcp.server import build_server
 from orchestrator.metrics import Metrics, is_permitted
 from orchestrator.service import Orchestrator
 from registry_api import RegistryStore
-from registry_api.errors import RegistryError, UsageError
+from registry_api.errors import RegistryError
 from registry_api.workspace import reader_token
-from registry_api.workspace.server_cli import LOOPBACK
 
-__all__ = ["http_app", "parse_address", "serve"]
+__all__ = ["http_app", "serve"]
 
 PATH = "/mcp"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -123,7 +122,10 @@ def http_app(
     hosts: Sequence[str] = (),
     metrics: Metrics | None = None,
 ) -> ASGIApp:
-    """Return the application: every route requires a token, an allowed Host and no foreign Origin.
+    """Return the application.
+
+    MCP requires a token, an allowed Host and no foreign Origin; ``/metrics`` requires the
+    operator's or a reader's token.
 
     ``hosts`` are additional host names of the server. ``token`` is the operator's; an agent sends
     its secret as its token.
@@ -164,20 +166,6 @@ def _metrics_route(
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return answer
-
-
-def parse_address(text: str, *, remote: bool) -> tuple[str, int]:
-    """Parse ``HOST:PORT``; raises UsageError, also for other than loopback unless ``remote``."""
-    host, colon, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise UsageError(f"--http {text[:80]} is not HOST:PORT", next_step="e.g. 127.0.0.1:8766")
-    if not remote and host not in LOOPBACK:
-        raise UsageError(
-            f"--http {host} can be reached from other machines",
-            next_step="Use 127.0.0.1, or add --remote and an --allow-host for each name",
-        )
-    return host, int(port)
 
 
 def serve(app: ASGIApp, taken: socket.socket) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from orchestrator.errors import AgentNotFound
 from orchestrator.health.hosts import Hosts
 from orchestrator.rules.attempts import attempt_of, reason_of
 from orchestrator.rules.draft import extra_of
@@ -14,7 +15,7 @@ from registry_api.client import last_sign
 from registry_api.errors import InvalidInput, TaskNotFound
 from registry_api.records import ACTIVE_AGENT
 
-__all__ = ["AgentRow", "agent_rows", "find_agent"]
+__all__ = ["AgentRow", "agent_row", "agent_rows", "find_agent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,9 @@ def agent_rows(
 ) -> list[AgentRow]:
     """Return the active agents, longest silent first, then those that have ended, if asked for.
 
-    Raises TaskNotFound. Without ``ended`` the cost follows the number of active agents.
+    Raises TaskNotFound. It loads each task that has such an agent.
     """
-    if task_id is not None:
+    if task_id is not None and not service.store.head(task_id).revision:
         service.store.load(task_id)
     query = RecordQuery(task_id=task_id, active=None if ended else True)
     found = all_records(service.store, Kind.AGENT, query)
@@ -57,13 +58,16 @@ def agent_rows(
 
 
 def find_agent(service: Orchestrator, agent_id: str, task_id: str | None = None) -> Agent:
-    """Return an agent by its id alone; raises AgentNotFound, or InvalidInput if several have it."""
+    """Return an agent, by its id alone if no task is named.
+
+    Raises AgentNotFound, or InvalidInput if agents of several tasks have the id.
+    """
     if task_id is not None:
         return service.agent(task_id, agent_id)
     query = RecordQuery(agent_id=agent_id)
     found = [a for a in all_records(service.store, Kind.AGENT, query) if isinstance(a, Agent)]
     if not found:
-        raise InvalidInput(
+        raise AgentNotFound(
             f"no agent is called {agent_id[:80]!r}",
             next_step="registry-orchestrator agents --all lists them",
         )
@@ -76,8 +80,14 @@ def find_agent(service: Orchestrator, agent_id: str, task_id: str | None = None)
     return found[0]
 
 
+def agent_row(service: Orchestrator, agent: Agent) -> AgentRow:
+    """Return the row of one agent."""
+    (row,) = _rows(service, (agent,))
+    return row
+
+
 def _rows(service: Orchestrator, agents: Iterable[Agent]) -> Iterator[AgentRow]:
-    hosts, said = Hosts(service.store), dict[str, dict[str, str]]()
+    hosts, said = Hosts(service), dict[str, dict[str, str]]()
     for agent in agents:
         if agent.task_id not in said:
             try:
@@ -91,9 +101,7 @@ def _rows(service: Orchestrator, agents: Iterable[Agent]) -> Iterator[AgentRow]:
 def _row(service: Orchestrator, agent: Agent, hosts: Hosts, message: str) -> AgentRow:
     now = service.now()
     active = agent.status in ACTIVE_AGENT
-    process = service.deployment.process(agent) if active else ""
-    if process == "elsewhere" and hosts.is_lost(agent):
-        process = "lost"
+    process = hosts.process(agent) if active else ""
     sign = last_sign(agent, now=now) if active else None
     end = now if active else agent.completed_at
     attach = extra_of(agent).get("attach")

@@ -294,29 +294,27 @@ class Reading:
             Draft(snapshot).phase(phase_index)
         query = RecordQuery(task_id=task_id, newest_first=True)
         in_turn = all_records(self._store, Kind.FINDING, query)
-        found = context.accumulate(
-            snapshot,
-            list(islice(passed_on(snapshot, in_turn), 200)),
-            max_tokens=max_tokens,
-            phase_index=phase_index,
-        )
-        text = _cut_written(found.text, _MOST)
-        left_out = [*found.left_out, *(["the rest (cut)"] if text != found.text else [])]
-        return ContextAnswer(task_id=task_id, text=text, left_out=left_out)
+        findings = list(islice(passed_on(snapshot, in_turn), 200))
+        while True:
+            found = context.accumulate(
+                snapshot, findings, max_tokens=max_tokens, phase_index=phase_index
+            )
+            if _written(found.text) <= _MOST or max_tokens < 2:
+                break
+            max_tokens //= 2  # escapes make it longer; a cut of the text would open a quote
+        return ContextAnswer(task_id=task_id, text=found.text, left_out=list(found.left_out))
 
     def health(self, task_id: str | None = None) -> HealthAnswer:
         """Compare the records of active agents with their processes; changes nothing."""
         lines: list[HealthLine] = []
-        active, hosts = 0, Hosts(self._store)
+        active, hosts = 0, Hosts(self._service)
         if task_id is not None:
             self._store.load(task_id)  # raises TaskNotFound
         query = RecordQuery(task_id=task_id, active=True)
         for agent in all_records(self._store, Kind.AGENT, query):
             assert isinstance(agent, Agent)
             active += 1
-            process = self._service.deployment.process(agent)
-            if process == "elsewhere" and hosts.is_lost(agent):
-                process = "lost"
+            process = hosts.process(agent)
             silent = self._silent(agent)
             if process in _HEALTHY and not silent:
                 continue

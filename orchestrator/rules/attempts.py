@@ -47,12 +47,10 @@ def is_superseded(agent: Agent) -> bool:
     return retried_by(agent) is not None
 
 
-def follow(draft: Draft, before: Agent, after: Agent) -> Agent:
-    """Put ``after`` as the attempt that follows ``before``; returns it."""
+def follow(draft: Draft, before: Agent, after: Agent) -> None:
+    """Put ``after`` as the attempt that follows ``before``."""
     draft.put(with_extra(before, retried_by=after.agent_id))
-    after = with_extra(after, attempt=attempt_of(before) + 1, retry_of=before.agent_id)
-    draft.put(after)
-    return after
+    draft.put(with_extra(after, attempt=attempt_of(before) + 1, retry_of=before.agent_id))
 
 
 def reason_of(agent: Agent) -> str | None:

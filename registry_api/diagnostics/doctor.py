@@ -99,7 +99,10 @@ def _run(check: HealthCheck, context: OpenContext) -> list[Issue]:
 
 def _workspaces(context: OpenContext) -> Iterator[Issue]:
     """Other registries that somebody may take for this one; they are never merged."""
-    here, home = Path.cwd(), Path.home()
+    try:
+        here, home = Path.cwd(), Path.home()
+    except (OSError, RuntimeError):  # the current directory was removed; this user has no home
+        return
     for place in workspaces_nearby(context.workspace, here=here, home=home):
         yield Issue(what=f"another registry is in {place}; this one is {context.workspace}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,18 +23,21 @@ _LEGACY = "registry/GLOBAL_REGISTRY.json"
 _FOLDER = re.compile(r"\$\{workspaceFolder\}|\{workspaceFolder\}|\$\{?WORKSPACE_FOLDER\}?")
 
 
-def expand_folder(text: str, folder: Path) -> str:
+def expand_folder(text: str, folder: Callable[[], Path]) -> str:
     """Return a path with an editor's ``${workspaceFolder}`` at its beginning replaced.
 
-    Some clients pass that on as it is.
+    Some clients pass that on as it is. ``folder`` is called only then.
     """
     found = _FOLDER.match(text)
-    return str(folder) + text[found.end() :] if found else text
+    return str(folder()) + text[found.end() :] if found else text
 
 
 def workspaces_nearby(workspace: Path, *, here: Path, home: Path) -> Iterator[Path]:
-    """Yield other folders that hold a registry: above this workspace and the current directory, in
-    the home folder, and in a folder that is literally called ``${workspaceFolder}``.
+    """Yield other folders that hold a registry.
+
+    They are looked for in the parents of this workspace and of the current directory, and in their
+    ``.agent-workspace``; in the two usual places of the home folder; and in a folder that is
+    literally called ``${workspaceFolder}``.
     """
     seen = {workspace.resolve()}
     above = [p for start in (workspace, here) for p in (start, *start.parents)]

@@ -21,6 +21,7 @@ __all__ = [
     "Workspace",
     "answer",
     "listening",
+    "parse_address",
     "print_json",
     "run_app",
     "url_of",
@@ -51,21 +52,42 @@ def run_app(app: App, tokens: list[str] | None = None) -> int:
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except RegistryError as error:
-        if "--json" in tokens:
-            told = {"code": error.code, "message": error.message, "next": error.next_step}
-            print_json({"error": told})
-        else:
-            sys.stderr.write(f"{error.code}: {error}\n")
+        _tell(error.code, error.message, error.next_step, as_json="--json" in tokens)
         return USAGE if isinstance(error, UsageError) else ERROR
     except cyclopts.CycloptsError as error:
-        sys.stderr.write(f"usage: {error}\n{app.name[0]} --help\n")
+        _tell("usage", str(error), f"{app.name[0]} --help", as_json="--json" in tokens)
         return USAGE
+    except BrokenPipeError:  # e.g. `| head`: the caller deals with it
+        raise
     except OSError as error:
-        sys.stderr.write(f"os_error: {error}\n")
+        _tell("os_error", str(error), "", as_json="--json" in tokens)
         return ERROR
     except KeyboardInterrupt:
         return OK
     return code if isinstance(code, int) else OK
+
+
+def _tell(code: str, message: str, next_step: str, *, as_json: bool) -> None:
+    """Write a refusal: as JSON on standard output, else as text on standard error."""
+    if as_json:
+        print_json({"error": {"code": code, "message": message, "next": next_step}})
+    else:
+        sys.stderr.write(f"{code}: {message}{f'. {next_step}' if next_step else ''}\n")
+
+
+def parse_address(text: str, *, option: str, remote: bool = False) -> tuple[str, int]:
+    """Parse ``HOST:PORT``; raises UsageError, also for other than loopback unless ``remote``."""
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise UsageError(f"{option} {text[:80]} is not HOST:PORT", next_step="E.g. 127.0.0.1:8766")
+    if not remote and host not in LOOPBACK:
+        raise UsageError(
+            f"{option} {host} can be reached from other machines",
+            next_step="Use 127.0.0.1; serve --http also takes --remote, with an --allow-host for "
+            "each name",
+        )
+    return host, int(port)
 
 
 @contextmanager

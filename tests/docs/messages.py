@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "messages.md"
 PACKAGES = ("registry_api", "backends", "orchestrator", "dashboard", "contract_tests")
 PROGRAMS = {
     "registry-backend": "backends/admin/commands/*.py",
-    "registry-orchestrator": "orchestrator/cli.py",
+    "registry-orchestrator": "orchestrator/cli/*.py",
     "registry-dashboard": "dashboard/cli.py",
 }
 _HEAD = """# Messages

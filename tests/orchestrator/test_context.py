@@ -154,6 +154,6 @@ def test_the_task_comes_first(play, tokens):
     """The most important part is kept at any budget."""
     play.create("one")
     text = play.reading.context(play.task_id, max_tokens=tokens).text
-    assert text.startswith("Quotes that begin")
+    assert text.startswith("Blocks that begin")
     if tokens >= 50:
         assert "## Task\nplayed" in text

@@ -16,7 +16,8 @@ import pytest
 from orchestrator import errors
 from orchestrator.agents import process_identity
 from orchestrator.agents.stream_log import result_of
-from orchestrator.health.daemon import HealthDaemon, lease_name
+from orchestrator.health.daemon import HealthDaemon
+from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan
 from orchestrator.redaction import redacted
 from orchestrator.settings import AgentKind

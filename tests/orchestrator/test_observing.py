@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.health.daemon import HealthDaemon
-from orchestrator.log_output import write_log
+from orchestrator.log_output import configure_log
 from orchestrator.metrics import Metrics
 from orchestrator.settings import AgentKind
 from tests.orchestrator import conducting
@@ -37,7 +37,7 @@ def log():
 
 def test_every_commit_is_in_the_log(opened, log, capsys):
     """At level info each record that was committed is a line with task, actor and changeset."""
-    write_log(level="info", as_json=True)
+    configure_log(level="info", as_json=True)
     play = opened().create("only")
     agent = play.deploy()
     play.report(agent, "working", "half", 50)
@@ -56,7 +56,7 @@ def test_every_commit_is_in_the_log(opened, log, capsys):
 def test_no_secret_is_in_the_log(opened, log, capsys, as_json):
     """Secrets of every known form, prompts and control characters do not reach the log, neither
     from a message, nor from a field, nor from a traceback."""
-    write_log(level="info", as_json=as_json)
+    configure_log(level="info", as_json=as_json)
     play = opened().create("only")
     agent = play.service.deploy(play.task_id, "worker", "a prompt with the word canary").agent_id
     for secret in SECRETS:
@@ -160,9 +160,9 @@ def check_metrics(workspace, at):
 def test_a_metrics_address_that_is_refused(tmp_path, monkeypatch, capsys, address):
     """Only loopback, and only an address."""
     monkeypatch.setenv("REGISTRY_WORKSPACE", str(tmp_path))
-    monkeypatch.setattr("orchestrator.cli.health.log_as_set", lambda _: None)
+    monkeypatch.setattr("orchestrator.cli.health.configure_log_from", lambda _: None)
     assert main(["health", "--metrics", address]) == 2
-    assert "loopback" in capsys.readouterr().err
+    assert "127.0.0.1" in capsys.readouterr().err
 
 
 def test_the_unit_file_starts_this_workspace(tmp_path, monkeypatch, capsys):

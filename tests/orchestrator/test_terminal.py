@@ -102,8 +102,8 @@ def test_an_empty_workspace(say):
     ("tokens", "code", "next_step"),
     [
         (("task", "TASK-none"), "task_not_found", ""),
-        (("agent", "nobody"), "invalid_input", "agents --all"),
-        (("kill", "nobody"), "invalid_input", "agents --all"),
+        (("agent", "nobody"), "agent_not_found", "agents --all"),
+        (("kill", "nobody"), "agent_not_found", "agents --all"),
         (("cancel", "TASK-none"), "task_not_found", ""),
         (("tasks", "--cursor", "zzz"), "invalid_query", "cursor"),
     ],

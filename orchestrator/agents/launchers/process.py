@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.agents import process_identity
-from orchestrator.agents.launchers import process_tree, starter
+from orchestrator.agents.launchers import process_marks, process_tree, starter
 from registry_api.plugins import Launch, Running, Stopped
 
 __all__ = ["NAME", "ProcessLauncher"]
@@ -35,7 +35,7 @@ class _Prepared:
         self.identity = ""
         self.pid: int | None = None
 
-    def begin(self, order: Mapping[str, object]) -> int:
+    def send_launch(self, order: Mapping[str, object]) -> int:
         """Send the order; returns the pid of the future agent. Raises OSError if it died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -65,7 +65,7 @@ class ProcessLauncher:
     def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Prepared:
         """See Launcher.prepare."""
         tag = uuid.uuid4().hex
-        marks = {process_tree.TAG: tag, process_tree.LAUNCHER: NAME}
+        marks = {process_marks.TAG: tag, process_marks.LAUNCHER: NAME}
         order = {
             "argv": launch.argv,
             "environment": {**launch.environment, **marks},
@@ -91,7 +91,7 @@ class ProcessLauncher:
             daemon=True,
         ).start()
         try:
-            pid = prepared.begin(order)
+            pid = prepared.send_launch(order)
         except OSError:
             prepared.cancel()
             raise

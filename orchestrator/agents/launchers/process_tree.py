@@ -18,13 +18,12 @@ import psutil
 
 from orchestrator.agents import process_identity
 from orchestrator.agents.launchers import starter
+from orchestrator.agents.launchers.process_marks import LAUNCHER, TAG
 from registry_api.plugins import Running, Stopped
 from registry_api.workspace import STATE_DIR, instance_of
 
-__all__ = ["LAUNCHER", "TAG", "alive", "identity_with_tag", "running", "stop"]
+__all__ = ["alive", "identity_with_tag", "running", "stop"]
 
-TAG = "REGISTRY_AGENT_WORD"
-LAUNCHER = "REGISTRY_AGENT_LAUNCHER"
 _POLL = 0.05
 _ENDING = 5.0  # seconds to wait for a killed process to end
 _SETTLING = 0.1  # seconds for which a process may show no environment
@@ -72,12 +71,12 @@ def stop(stopped: Iterable[str], *, grace: float) -> tuple[Stopped, ...]:
     ends = {identity: _End(identity) for identity in stopped}
     for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _ENDING)):
         deadline = time.monotonic() + patience
-        open_ends = [end for end in ends.values() if end.begin(sign)]
+        open_ends = [end for end in ends.values() if end.signal_tree(sign)]
         while open_ends and time.monotonic() < deadline:
             time.sleep(_POLL)
             open_ends = [end for end in open_ends if end.left()]
             if sign is signal.SIGKILL:  # what was started meanwhile
-                open_ends = [end for end in open_ends if end.begin(sign)]
+                open_ends = [end for end in open_ends if end.signal_tree(sign)]
     return tuple(end.told() for end in ends.values())
 
 
@@ -90,7 +89,7 @@ class _End:
         self._signalled: set[str] = set()
         self._killed: set[str] = set()
 
-    def begin(self, sign: signal.Signals) -> bool:
+    def signal_tree(self, sign: signal.Signals) -> bool:
         """Signal every process of the tree; returns whether there was one."""
         self._members = _tree(self._identity)
         for member in self._members:
@@ -143,9 +142,9 @@ def _send(identity: str, sign: signal.Signals) -> bool:
 def _tree(identity: str) -> set[str]:
     """Return the identities of an agent's processes.
 
-    They are those of its session, if the agent or a process with its tag leads or is in it; those
-    with its tag; and their descendants. A starter of another agent and what it starts are not: an
-    agent's server may have deployed them.
+    Three groups: processes with its tag; processes of its session, if the agent is alive or a
+    tagged process is in that session; and the descendants of both. The starter of another agent
+    and its descendants are excluded: an agent's server may have deployed them.
     """
     pid, tag = process_identity.pid_of(identity), _tag_of(identity)
     if pid is None:

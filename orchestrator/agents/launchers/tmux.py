@@ -23,7 +23,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from orchestrator.agents import process_identity
-from orchestrator.agents.launchers import process_tree, starter
+from orchestrator.agents.launchers import process_marks, process_tree, starter
 from registry_api.plugins import Launch, Running, Stopped
 from registry_api.workspace import STATE_DIR, instance_of
 
@@ -168,7 +168,7 @@ def _tmux(server: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _send_order(connection: socket.socket, launch: Launch, tag: str) -> int:
     """Send the launch and its descriptors to the starter; returns the future agent's pid."""
-    marks = {process_tree.TAG: tag, process_tree.LAUNCHER: NAME}
+    marks = {process_marks.TAG: tag, process_marks.LAUNCHER: NAME}
     # Of the orchestrator's own terminal: the agent runs in another one.
     environment = {k: v for k, v in launch.environment.items() if k not in {"TMUX", "TMUX_PANE"}}
     with ExitStack() as opened:

@@ -1,4 +1,4 @@
-"""What is told of an orchestrator while it works; by default nobody listens."""
+"""The listener to calls, starts, ends and scans; the default one ignores them."""
 
 from __future__ import annotations
 
