@@ -483,3 +483,19 @@ def test_what_is_no_secret_stays():
     for long in ("a" * 200_000, "token" * 40_000, "eyJ" * 60_000, "x-" * 100_000, "a+" * 100_000):
         redacted(long)
     assert time.process_time() - began < 20
+
+
+def test_an_agent_whose_child_outlives_it_is_overdue_too(working, monkeypatch):
+    """An agent that has ended and left a process is alive, and stopped after max_runtime; once,
+    without its orchestrator, it was alive without end."""
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}])"
+    play = working(code, max_runtime=3600).create("only")
+    monkeypatch.setattr(play.service.processes, "_process_ended", lambda *_: None)
+    agent = play.deploy()
+    until(lambda: not process_identity.alive(extra(play, agent)["process"]))
+    until(lambda: play.service.deployment.process(play.agent(agent)) == "alive")
+    assert play.scan().overdue == ()
+    real = process_identity.uptime
+    monkeypatch.setattr(process_identity, "uptime", lambda: real() + 3601)
+    assert play.scan().overdue == (agent,)
+    until(lambda: launchers().current.running(play.service.settings.workspace) == ())

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dashboard.views import logs as dashboard_logs
+from orchestrator.agents import process_identity
 from orchestrator.cli import main
 from orchestrator.log_retention import apply_retention
 from orchestrator.settings import AgentKind
@@ -197,3 +198,16 @@ def test_the_command(kept, tmp_path, capsys):
     assert said[1].pop("dry_run") is False
     assert said[0] == said[1]
     assert len(said[0]["archived"]) == 4
+
+
+def test_files_of_another_hosts_agent_stay(kept, tmp_path, monkeypatch):
+    """Whether the process of an ended agent of another host still runs cannot be seen from here."""
+    play = kept([8])
+    (agent,) = agents_of(play)
+    identity = process_identity.own_identity()
+    noted = replace(play.agent(agent), extra=json.dumps({"process": f"{identity}:tag"}))
+    transact(play.service.store, play.task_id, lambda _: (Put(noted),))
+    monkeypatch.setattr(process_identity, "_place", lambda: "another.machine.1")
+    assert apply_retention(play.service).archived == ()
+    monkeypatch.undo()
+    assert apply_retention(play.service).archived == ()  # it is this process, which runs

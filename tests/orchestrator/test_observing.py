@@ -189,3 +189,15 @@ def test_the_unit_file_starts_this_workspace(tmp_path, monkeypatch, capsys):
         verify = ["systemd-analyze", "verify", "--user", tmp_path / "registry-orchestrator.service"]
         done = subprocess.run(verify, capture_output=True, text=True, check=False)
         assert "registry-orchestrator.service" not in done.stderr
+
+
+def test_a_line_break_forges_no_line_and_a_long_text_hides_no_secret(log, capsys):
+    """A message with a line break is one line of the log, and a secret that is cut is removed
+    before the cut."""
+    configure_log(level="info", as_json=False)
+    log.info("%s", "done\n2026-01-01T00:00:00Z [error] agent x was killed")
+    secret = "ghp_" + "a" * 36
+    log.info("%s", "x" * 1980 + " " + secret)
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 2
+    assert "ghp_" not in text
