@@ -7,6 +7,7 @@ moved or removed that belongs to an agent that is active, unknown, or still has 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from registry_api.records import TERMINAL_AGENT, is_id
 from registry_api.workspace import safe_paths as inside
 
 __all__ = ["Retained", "apply_retention"]
+
+log = logging.getLogger("registry_backend")
 
 _IN_LOGS = re.compile(r"(?P<agent>.+)_(?:stream\.jsonl|stderr\.log|exit)")
 _IN_TASK = re.compile(r"agent_prompt_(?P<agent>.+)\.txt")
@@ -112,6 +115,9 @@ def _files_of(service: Orchestrator, task_id: str) -> Iterator[_File]:
         snapshot = service.store.load(task_id)
     except TaskNotFound:
         return  # recorded in another store, perhaps
+    except RegistryError as error:  # of one task: the others are looked at
+        log.warning("the logs of %s were left alone: %s", task_id, error)
+        return
     agents = {agent.agent_id: agent for agent in snapshot.agents if _is_over(service, agent)}
     for folder, name, agent_id, size in named:
         if agent_id in agents:
@@ -158,13 +164,7 @@ def _archive(place: Path, found: _File) -> bool:
         try:
             target = inside.open_parent(place, found.task_id, inside.ARCHIVE, found.name, make=True)
             try:
-                os.link(
-                    found.name,
-                    found.name,
-                    src_dir_fd=source,
-                    dst_dir_fd=target,
-                    follow_symlinks=False,
-                )
+                _link(found.name, source, target)
                 os.unlink(found.name, dir_fd=source)
             finally:
                 os.close(target)
@@ -172,6 +172,18 @@ def _archive(place: Path, found: _File) -> bool:
             os.close(source)
         return True
     return False
+
+
+def _link(name: str, source: int, target: int) -> None:
+    """Give a file a second name in another folder, unless it has it: the last run may have died
+    between the two steps. Raises FileExistsError if another file has that name.
+    """
+    try:
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except FileExistsError:
+        known = (os.stat(name, dir_fd=fd, follow_symlinks=False) for fd in (source, target))
+        if not os.path.samestat(*known):
+            raise
 
 
 def _remove(place: Path, found: _File) -> bool:

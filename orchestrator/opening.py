@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from orchestrator.agents.deployment import Endpoint
+from orchestrator.agents.client_config import Endpoint
 from orchestrator.agents.launchers.selection import installed_launchers
 from orchestrator.observer import Observer
 from orchestrator.service import Orchestrator

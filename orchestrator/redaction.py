@@ -26,8 +26,8 @@ _FORMS = (
     r"npm_[A-Za-z0-9]{36}",
     rf"pypi-{_WORD}{{40,}}",
     r"hf_[A-Za-z0-9]{30,}",  # Hugging Face
-    rf"eyJ{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}+",  # a JSON web token
-    rf"TASK-[A-Za-z0-9._-]+~[A-Za-z0-9._-]+~{_WORD}{{20,}}",  # an agent's secret
+    rf"eyJ{_WORD}{{8,4000}}\.eyJ{_WORD}{{8,8000}}\.{_WORD}+",  # a JSON web token
+    rf"TASK-[A-Za-z0-9._-]{{1,128}}~[A-Za-z0-9._-]{{1,128}}~{_WORD}{{20,}}",  # an agent's secret
 )
 # The name is kept, what follows is not.
 _NAMED = (

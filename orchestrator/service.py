@@ -10,7 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
-from orchestrator.agents.deployment import Deployment, Endpoint
+from orchestrator.agents.client_config import Endpoint
+from orchestrator.agents.deployment import Deployment
 from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.commands.agents import AgentCommands
 from orchestrator.commands.handover_plan import last_words

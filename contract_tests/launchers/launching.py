@@ -38,7 +38,7 @@ class Started:
     agent_id: str
     waiting: Prepared
     exit_file: Path
-    codes: list[int] = field(default_factory=list)
+    codes: list[int | None] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -84,10 +84,10 @@ def prepared(
     environment: Mapping[str, str] | None = None,
 ) -> Started:
     """Prepare a Python program as the agent of a workspace, as the orchestrator does."""
-    codes: list[int] = []
+    codes: list[int | None] = []
     ended = threading.Event()
 
-    def told(code: int) -> None:
+    def told(code: int | None) -> None:
         codes.append(code)
         ended.set()
 

@@ -166,7 +166,9 @@ def test_a_missing_program_is_told(launcher: Launcher, tmp_path: Path) -> None:
     except OSError:
         return
     assert started.ended.wait(WAIT)
-    assert started.codes[0] > 0
+    (code,) = started.codes
+    assert code is not None
+    assert code > 0
     assert "no-such-program-here" in started.errors
 
 

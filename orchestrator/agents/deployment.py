@@ -7,24 +7,20 @@ process is reported as ``never started``.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import shutil
-import sys
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.agents import callers, process_identity
-from orchestrator.agents.launchers.process_marks import LAUNCHER, TAG
+from orchestrator.agents.agent_files import AgentFiles
+from orchestrator.agents.client_config import OWN, Endpoint, reached_by
 from orchestrator.agents.launchers.selection import Launchers
-from orchestrator.agents.stream_log import TAIL, Result, last_output, result_of
 from orchestrator.errors import AgentEnded, LaunchFailed, UnknownAgentKind
 from orchestrator.observer import Observer
 from orchestrator.rules import agents
@@ -32,57 +28,39 @@ from orchestrator.rules.agents import ConfirmAgent
 from orchestrator.rules.draft import extra_of
 from orchestrator.settings import AgentKind
 from registry_api import Agent, RegistryStore, Task, transact
-from registry_api.errors import InvalidInput, Unavailable
+from registry_api.errors import InvalidInput
 from registry_api.plugins import Launch, Prepared, Stopped
 from registry_api.workspace import (
     IN_PROJECT,
     STATE_DIR,
     expand_folder,
     instance_of,
-    make_state_folder,
     place_of,
-    public,
-    replace_file,
 )
 from registry_api.workspace import safe_paths as inside
 
 __all__ = [
-    "SERVER",
     "Deployment",
     "Ended",
-    "Endpoint",
     "Order",
-    "client_config",
     "launcher_of",
     "process_of",
-    "public_settings",
     "working_directory",
 ]
 
-# -P: a folder of that name in the working directory must not be imported instead.
-_MODULE = ("-P", "-m", "orchestrator")
-SERVER = "orchestrator"  # the server's name in the configuration of agents
 _CARE = 60.0  # seconds after an agent's last sign of life in which its owner may record its exit
 # The agents that this process starts or waits for, of all its orchestrators.
 _OURS = set[tuple[str, str]]()
 _NEVER = "never started"
-_LAST = 4000  # bytes at the end of a log, of which a record keeps less
 _NAME = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
-_OWN = (
-    *("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", "REGISTRY_INSTANCE", callers.SECRET),
-    *("REGISTRY_ORCHESTRATOR_URL", "REGISTRY_ORCHESTRATOR_TOKEN"),
-)
-# What an agent's server needs from the agent's environment; many clients pass on nothing.
-_PROOF = ("REGISTRY_TASK_ID", "REGISTRY_AGENT_ID", callers.SECRET)
-_NOT_SETTINGS = {*_OWN, "REGISTRY_WORKSPACE", TAG, LAUNCHER}
 
 
 class Ended(Protocol):
-    """A callback for the end of an agent's process."""
+    """A callback for the end of the process ``identity`` of an agent."""
 
-    def __call__(self, task_id: str, agent_id: str, code: int) -> None:
-        """Take the exit code ``code``, negative for a signal."""
+    def __call__(self, task_id: str, agent_id: str, code: int | None, *, identity: str) -> None:
+        """Take the exit code ``code``, negative for a signal, None if it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +79,6 @@ class Order:
     def external(self) -> bool:
         """Whether the conductor runs the agent itself."""
         return not self.argv
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """The address of a server over HTTP, for the agents that it deploys."""
-
-    url: str
-    token: str
 
 
 class Deployment:
@@ -131,6 +101,7 @@ class Deployment:
         self._store = store
         self._launchers = launchers
         self._workspace = workspace
+        self.files = AgentFiles(workspace)
         self._kinds = kinds
         self._now = now
         self._grace = grace
@@ -182,9 +153,13 @@ class Deployment:
         prepared: Prepared | None = None
         task_id, agent_id = task.task_id, agent.agent_id
 
-        def gone(code: int) -> None:
+        confirming = False
+
+        def gone(code: int | None) -> None:
+            # A process that was never confirmed is not the agent's: another one may be.
             try:
-                ended(task_id, agent_id, code)
+                if confirming and prepared is not None:
+                    ended(task_id, agent_id, code, identity=prepared.identity)
             finally:
                 _OURS.discard((task_id, agent_id))
 
@@ -204,10 +179,12 @@ class Deployment:
                 attach=tuple(getattr(prepared, "attach", ())),
                 reservation=agents.reservation_of(agent),
             )
+            confirming = True
             transact(self._store, task_id, lambda s: agents.confirm(s, confirmed), actor="deploy")
             prepared.go()
             self._observer.started(self._launchers.name)
         except BaseException as error:
+            confirming = False
             if prepared is not None:
                 prepared.cancel()
             else:
@@ -255,7 +232,8 @@ class Deployment:
         if launcher is None:
             return "elsewhere"
         if identity is not None and launcher.alive(identity):
-            return "alive"
+            # Its program may have ended, and a process that it started be alive.
+            return "alive" if self.files.exit_code(agent) is None else "dead"
         if not isinstance(owner, str):
             return "dead" if identity else "external"
         if not process_identity.is_here(owner):
@@ -263,61 +241,12 @@ class Deployment:
         if (
             identity is not None
             and not process_identity.of_earlier_boot(owner)
-            and self._is_being_noted(agent)
+            and self.files.is_being_noted(agent)
         ):
             return "ending"
         if self._cared_for(agent, owner):
             return "ending" if identity else "starting"
         return "dead" if identity else _NEVER
-
-    def exit_code(self, agent: Agent) -> int | None:
-        """Return the exit code of the agent's process, negative for a signal; None if it was not
-        recorded.
-        """
-        with suppress(OSError, ValueError, Unavailable):
-            return int(inside.read_tail(*self._exit_of(agent), limit=16)[0])
-        return None
-
-    def prompt(self, agent: Agent) -> str | None:
-        """Return the text that the agent's program read, None if it is gone."""
-        name = f"agent_prompt_{agent.agent_id}.txt"
-        for place in ((name,), (inside.ARCHIVE, name)):
-            with suppress(OSError, Unavailable):
-                fd = inside.open_file(self._workspace, agent.task_id, *place, flags=os.O_RDONLY)
-                with os.fdopen(fd, "rb") as file:
-                    return file.read().decode()
-        return None
-
-    def result(self, agent: Agent) -> Result | None:
-        """Return what the agent's program said of its end in its log, None if nothing."""
-        return result_of(self._tail(agent, f"{agent.agent_id}_stream.jsonl", TAIL))
-
-    def last_output(self, agent: Agent) -> str | None:
-        """Return the end of the agent's error log, else of its log; without secrets."""
-        names = (f"{agent.agent_id}_stderr.log", f"{agent.agent_id}_stream.jsonl")
-        return last_output(self._tail(agent, name, _LAST) for name in names)
-
-    def _tail(self, agent: Agent, name: str, limit: int) -> bytes:
-        with suppress(OSError, Unavailable):
-            return inside.read_log(self._workspace, agent.task_id, name, limit=limit)[0]
-        return b""
-
-    def _is_being_noted(self, agent: Agent) -> bool:
-        """Whether the process that waits for the agent is still there to record the exit code."""
-        try:
-            fd = inside.open_file(*self._exit_of(agent), flags=os.O_RDONLY)
-        except (OSError, Unavailable):
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
-
-    def _exit_of(self, agent: Agent) -> tuple[Path, str, str, str]:
-        return self._workspace, agent.task_id, *_exit_file(agent.agent_id)
 
     def owner(self) -> str:
         """Return the owner tag of this process: ``pid:birth:place:instance:path``.
@@ -359,14 +288,14 @@ class Deployment:
     ) -> Iterator[Launch]:
         """Open the files of a launch, inside the workspace; they are closed at the end."""
         task_id, agent_id = task.task_id, agent.agent_id
-        folder = self._workspace, task_id
+        with_file = any("{mcp_config}" in part for part in _flat(order.argv))
         values = {
             "model": order.model,
             "effort": order.effort,
             "workspace": str(self._workspace),
             "task_id": task_id,
             "agent_id": agent_id,
-            **self._reached_by(order),
+            **reached_by(self._workspace, self._endpoint, with_file=with_file),
         }
         mine = {
             "REGISTRY_WORKSPACE": str(self._workspace),
@@ -378,123 +307,28 @@ class Deployment:
         if self._endpoint is not None:
             mine["REGISTRY_ORCHESTRATOR_URL"] = self._endpoint.url
             mine["REGISTRY_ORCHESTRATOR_TOKEN"] = secret
-        inherited = {k: v for k, v in os.environ.items() if k not in _OWN}
-        names = [
-            (f"agent_prompt_{agent_id}.txt",),
-            ("logs", f"{agent_id}_stream.jsonl"),
-            ("logs", f"{agent_id}_stderr.log"),
-        ]
-        paths = [inside.task_file(*folder, *name) for name in names]
-        with ExitStack() as opened:
-
-            def held(fd: int) -> int:
-                opened.callback(os.close, fd)
-                return fd
-
-            text = held(_opened_anew(*folder, *names[0]))
-            with os.fdopen(os.dup(text), "wb") as file:
-                file.write(prompt.encode())
-            os.lseek(text, 0, os.SEEK_SET)
-            log, errors = (
-                held(inside.open_file(*folder, *name, flags=inside.APPEND)) for name in names[1:]
-            )
-            exit_file = held(_opened_anew(*folder, *_exit_file(agent_id)))
-            cwd = held(
+        inherited = {k: v for k, v in os.environ.items() if k not in OWN}
+        with self.files.opened(task_id, agent_id, prompt) as files:
+            cwd = (
                 os.open(order.cwd, os.O_RDONLY | os.O_DIRECTORY)
                 if order.cwd
-                else inside.open_folder(*folder)
+                else inside.open_folder(self._workspace, task_id)
             )
-            yield Launch(
-                task_id=task_id,
-                agent_id=agent_id,
-                argv=_filled(order.argv, values),
-                files=(text, log, errors, cwd),
-                cwd=order.cwd or self._workspace / task_id,
-                prompt=paths[0],
-                log=paths[1],
-                errors=paths[2],
-                environment={**inherited, **order.environment, **mine},
-                exit_file=exit_file,
-            )
-
-    def _reached_by(self, order: Order) -> dict[str, str]:
-        """Return how an agent reaches the orchestrator: at its endpoint, or through a server that
-        the agent's client starts on the workspace.
-        """
-        args = [*_MODULE, "serve", "--workspace", str(self._workspace), "--agent"]
-        # One for each transport: servers over both may deploy agents of one workspace.
-        name = "mcp.json" if self._endpoint is None else "mcp-http.json"
-        config = self._workspace / STATE_DIR / name
-        if any("{mcp_config}" in part for part in _flat(order.argv)):
-            if self._endpoint is not None:
-                of_its_own = replace(
-                    self._endpoint, token=_reference("REGISTRY_ORCHESTRATOR_TOKEN")
+            try:
+                yield Launch(
+                    task_id=task_id,
+                    agent_id=agent_id,
+                    argv=_filled(order.argv, values),
+                    files=(files.prompt, files.log, files.errors, cwd),
+                    cwd=order.cwd or self._workspace / task_id,
+                    prompt=files.prompt_path,
+                    log=files.log_path,
+                    errors=files.errors_path,
+                    environment={**inherited, **order.environment, **mine},
+                    exit_file=files.exit_file,
                 )
-                server = client_config(self._workspace, of_its_own)
-            else:
-                env = public_settings() | {name: _reference(name) for name in _PROOF}
-                server = {"command": sys.executable, "args": args, "env": env}
-            text = json.dumps({"mcpServers": {SERVER: server}}, indent=2).encode()
-            make_state_folder(config.parent)
-            if not config.exists() or config.read_bytes() != text:
-                replace_file(config, text, aside=config.with_name(f"mcp.{uuid.uuid4().hex}"))
-        return {
-            "mcp_config": str(config),
-            "mcp_command": json.dumps(sys.executable),
-            "mcp_args": json.dumps(args),
-            "mcp_env": _inline_table(public_settings()),
-            "mcp_env_vars": json.dumps(_PROOF),
-        }
-
-
-def _reference(name: str) -> str:
-    """Return a reference that an agent's client fills in from its environment.
-
-    So no file contains a secret.
-    """
-    return f"${{{name}}}"
-
-
-def _opened_anew(workspace: Path, task_id: str, *parts: str) -> int:
-    """Open a new file; one left by an owner that died during a start is removed first."""
-    try:
-        return inside.open_file(workspace, task_id, *parts, flags=inside.NEW)
-    except Unavailable as error:
-        if not isinstance(error.__cause__, FileExistsError):
-            raise
-    inside.task_file(workspace, task_id, *parts).unlink(missing_ok=True)
-    return inside.open_file(workspace, task_id, *parts, flags=inside.NEW)
-
-
-def _exit_file(agent_id: str) -> tuple[str, str]:
-    return "logs", f"{agent_id}_exit"
-
-
-def client_config(workspace: Path, endpoint: Endpoint | None) -> dict[str, object]:
-    """Return an MCP client's configuration for a workspace, in the format of most clients."""
-    if endpoint is None:
-        args = [*_MODULE, "serve", "--workspace", str(workspace)]
-        given = public_settings()
-        return {"command": sys.executable, "args": args, **({"env": given} if given else {})}
-    bearer = f"Bearer {endpoint.token}"
-    return {"type": "http", "url": endpoint.url, "headers": {"Authorization": bearer}}
-
-
-def public_settings() -> dict[str, str]:
-    """Return the settings from this process's environment, for the server that an agent starts.
-
-    Without them that server would use another store, and most clients pass on nothing of their
-    environment. Values with credentials are left out, since the result is written to files and
-    command lines: that server inherits them, or is refused with a message that says what to do,
-    unless the URL names a passfile.
-    """
-    ours = ((k, v) for k, v in os.environ.items() if k.startswith("REGISTRY_"))
-    return {k: v for k, v in sorted(ours) if k not in _NOT_SETTINGS and public(v) == v}
-
-
-def _inline_table(values: Mapping[str, str]) -> str:
-    """Return values as TOML in one line; a JSON string is a TOML string."""
-    return "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) + "}"
+            finally:
+                os.close(cwd)
 
 
 def process_of(agent: Agent) -> str | None:

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from functools import cache
 
+from registry_api.records import is_id
 from registry_api.workspace import boot, machine
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+_LONGEST = 100  # characters of a host's id, which is a part of other ids
 _HOST_SPACE = "4026531836"  # the pid namespace of a Linux host itself (linux/proc_ns.h)
 
 
@@ -111,7 +113,8 @@ def host_of(identity: str) -> str | None:
     place = parts[2].split(".") if len(parts) > 2 else []
     if len(place) != 3:
         return None
-    return place[0] if place[2] in {"", _HOST_SPACE} else f"{place[0]}-{place[2]}"
+    found = place[0] if place[2] in {"", _HOST_SPACE} else f"{place[0]}-{place[2]}"
+    return found if is_id(found) and len(found) <= _LONGEST else None
 
 
 def host() -> str:

@@ -33,7 +33,7 @@ def result_of(tail: bytes) -> Result | None:
         if line.startswith(b"{") and (b'"result"' in line or b'"turn.' in line):
             try:
                 said = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # cut at the beginning of the tail, or another program's
             form = _FORMS.get(str(said.get("type")))
             if form is not None:
@@ -44,7 +44,7 @@ def result_of(tail: bytes) -> Result | None:
 def last_output(parts: Iterable[bytes]) -> str | None:
     """Return the end of the first of some logs that is not empty, without secrets."""
     for part in parts:
-        text = part.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}").strip()
+        text = _storable(part.decode("utf-8", "replace")).strip()
         if text:
             return redacted(text)[-_CUT:]
     return None
@@ -71,4 +71,10 @@ _FORMS: dict[str, Callable[[dict[str, Any]], Result]] = {
 
 
 def _cut(text: object) -> str:
-    return redacted(text)[:_CUT] if isinstance(text, str) else ""
+    return redacted(_storable(text))[:_CUT] if isinstance(text, str) else ""
+
+
+def _storable(text: str) -> str:
+    """Return a text without U+0000 and lone surrogates, which no record may hold."""
+    shown = text.encode("utf-8", "replace").decode()
+    return shown.replace("\x00", "\N{REPLACEMENT CHARACTER}")

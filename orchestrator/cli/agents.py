@@ -113,7 +113,7 @@ def _details(service: Orchestrator, agent: Agent) -> dict[str, Any]:
         "parent": agent.parent,
         "retry_of": retry_of(agent),
         "retried_by": retried_by(agent),
-        "last_output": extra.get("last_output"),
+        "last_output": said if isinstance(said := extra.get("last_output"), str) else None,
         "reports": [
             {
                 "at": report.timestamp.isoformat(),

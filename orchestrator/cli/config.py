@@ -26,7 +26,7 @@ def config(
     Most clients can read it unchanged, e.g. as .mcp.json. With --http URL it contains the URL and
     the token of a running server. Example: registry-orchestrator config > .mcp.json
     """
-    from orchestrator.agents.deployment import SERVER, Endpoint, client_config
+    from orchestrator.agents.client_config import SERVER, Endpoint, client_config
     from registry_api.workspace import operator_token
 
     if http is not None and not http.startswith(("http://", "https://")):

@@ -94,6 +94,8 @@ def _metrics_of(store: RegistryStore, settings: Settings) -> Observer:
 
 def _said(scan: Scan) -> str:
     """Return a scan in sentences."""
+    from orchestrator.cli.text import plain
+
     lines = [f"{scan.looked_at} active agent(s) checked"]
     for what, agents in (
         ("ended, as their processes have", scan.ended),
@@ -102,5 +104,5 @@ def _said(scan: Scan) -> str:
         ("reviewers started", scan.started),
     ):
         if agents:
-            lines.append(f"{what}: {', '.join(agents)}")
+            lines.append(f"{what}: {', '.join(map(plain, agents))}")
     return "\n".join(lines)

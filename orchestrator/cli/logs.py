@@ -45,6 +45,7 @@ def logs(
     if lines < 0:
         raise UsageError("--lines takes 0 or more", next_step="E.g. --lines 100")
     with opened(workspace) as service:
+        from orchestrator.agents.agent_files import errors_name, log_name
         from orchestrator.queries.agent_rows import find_agent
         from registry_api.records import ACTIVE_AGENT
 
@@ -55,7 +56,7 @@ def logs(
             now = service.find_agent(found.task_id, agent_id)
             return now is None or now.status not in ACTIVE_AGENT
 
-        name = f"{agent_id}_stderr.log" if errors else f"{agent_id}_stream.jsonl"
+        name = errors_name(agent_id) if errors else log_name(agent_id)
         data, end = _last_lines(place, found, name, lines)
         _write(data)
         if follow:

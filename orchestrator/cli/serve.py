@@ -46,9 +46,8 @@ def serve(
     """
     _open_standard_streams()
     need("mcp", "psutil")
-    from orchestrator.agents.deployment import Endpoint
-    from orchestrator.health.daemon import running_daemon
-    from orchestrator.health.scan import HealthScan
+    from orchestrator.agents.client_config import Endpoint
+    from orchestrator.health.daemon import running_daemon, scan_at_start
     from orchestrator.opening import open_orchestrator
 
     settings = load_settings(workspace)
@@ -63,7 +62,7 @@ def serve(
         from orchestrator.mcp.stdio_transport import serve_stdio
 
         with open_orchestrator(settings) as service, beside(settings.workspace):
-            HealthScan(service).run()
+            scan_at_start(service)
             with nullcontext() if agent else running_daemon(service):
                 serve_stdio(service, agent=agent)
         return OK
@@ -83,7 +82,7 @@ def serve(
         beside(settings.workspace),
         ExitStack() as opened,
     ):
-        HealthScan(service).run()
+        scan_at_start(service)
         opened.enter_context(running_daemon(service))
         assert isinstance(service.observer, Metrics)
         made = http_transport.http_app(

@@ -49,7 +49,7 @@ def service(
     place = str(load_settings(workspace).workspace)
     command = [sys.executable, "-P", "-m", "orchestrator", "serve", "--workspace", place]
     words = " ".join(map(_quoted, [*command, "--http", http]))
-    from orchestrator.agents.deployment import public_settings
+    from orchestrator.agents.client_config import public_settings
 
     # A server under systemd has none of this shell's settings, and another PATH.
     variables = {**public_settings(), "PATH": os.environ.get("PATH", os.defpath)}

@@ -13,6 +13,7 @@ from orchestrator.commands.processes import Processes
 from orchestrator.commands.transactions import Transactions
 from orchestrator.errors import AgentEnded, LaunchFailed, NotRetryable
 from orchestrator.rules import agents, context
+from orchestrator.rules.attempts import retry_of
 from orchestrator.rules.draft import extra_of
 from orchestrator.settings import OrchestratorSettings
 from registry_api import Agent, AgentStatus
@@ -158,7 +159,12 @@ class AgentCommands:
 
     def _prompt_of(self, agent: Agent) -> str:
         """Return the prompt that an agent was deployed with."""
-        text = self._deployment.prompt(agent)
+        text = self._deployment.files.prompt(agent)
+        before = retry_of(agent)
+        if text is None and before is not None:  # its own was never written: it was not started
+            earlier = self._transactions.find_agent(agent.task_id, before)
+            if earlier is not None:
+                return self._prompt_of(earlier)
         if text is None:
             raise LaunchFailed(
                 f"the prompt of {agent.agent_id} was removed",

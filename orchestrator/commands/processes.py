@@ -134,7 +134,7 @@ class Processes:
     def _died(self, agent: Agent, status: AgentStatus, reason: str) -> agents.EndAgent:
         """Return the command that ends an agent whose process has ended."""
         command = self.ending(agent.agent_id, status, reason)
-        output = self._deployment.last_output(agent)
+        output = self._deployment.files.last_output(agent)
         replacement = self._replacement(agent) if agent.review_id else None
         return replace(command, last_output=output, replacement=replacement)
 
@@ -169,17 +169,24 @@ class Processes:
             uptime=process_identity.uptime(),
         )
 
-    def _process_ended(self, task_id: str, agent_id: str, code: int) -> None:
+    def _process_ended(
+        self, task_id: str, agent_id: str, code: int | None, *, identity: str
+    ) -> None:
         """Record an agent's exit, and stop the processes that it left running."""
-        self._transactions.until_done(lambda: self._note_exit(task_id, agent_id, code))
+        try:
+            self._transactions.until_done(
+                lambda: self._note_exit(task_id, agent_id, code, identity)
+            )
+        except Exception:
+            log.exception("the end of agent %s is left to the next health scan", agent_id)
 
-    def _note_exit(self, task_id: str, agent_id: str, code: int) -> None:
+    def _note_exit(self, task_id: str, agent_id: str, code: int | None, identity: str) -> None:
         """End an agent whose process has exited without a final report."""
         agent = self._transactions.find_agent(task_id, agent_id)
-        if agent is None or process_of(agent) is None:
-            return  # it was never confirmed, so it never ran: its reservation is removed
+        if agent is None or process_of(agent) != identity:
+            return  # its reservation was removed, or another process was started for it
         self._deployment.stop([agent])
-        how = ended_by(agent, code, self._deployment.result(agent))
+        how = ended_by(agent, code, self._deployment.files.result(agent))
         command = self._died(agent, *how)
         self.run(task_id, lambda s: agents.end(s, command), actor="orchestrator")
 

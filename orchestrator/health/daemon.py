@@ -21,7 +21,7 @@ from orchestrator.service import Orchestrator
 from registry_api.errors import RegistryError
 from registry_api.leases import Lease, Leases, leases_of
 
-__all__ = ["HealthDaemon", "running_daemon"]
+__all__ = ["HealthDaemon", "running_daemon", "scan_at_start"]
 
 log = logging.getLogger("registry_backend")
 _CLEANING = 3600.0  # seconds from one clean-up of logs to the next
@@ -128,6 +128,14 @@ class HealthDaemon:
                 self._leases.release_lease(lease)
             except RegistryError as error:
                 log.info("the lease %s was not given up, it ends by itself: %s", lease.name, error)
+
+
+def scan_at_start(service: Orchestrator) -> None:
+    """Scan once, whoever holds the lease; a scan that fails keeps no server from starting."""
+    try:
+        HealthScan(service).run()
+    except Exception:
+        log.exception("the first health scan failed")
 
 
 @contextmanager

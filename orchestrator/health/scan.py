@@ -87,6 +87,9 @@ class HealthScan:
             except RegistryError as error:  # of one agent: the scan continues
                 log.warning("agent %s was not checked: %s", agent.agent_id, error)
                 continue
+            except Exception:  # as of a log that the agent has written
+                log.exception("agent %s was not checked", agent.agent_id)
+                continue
             if what is not None:
                 corrected[what].append(agent.agent_id)
         return Scan(
@@ -105,8 +108,12 @@ class HealthScan:
             reason = "never started: its orchestrator died, or took longer than the launch deadline"
             return self._end(agent, AgentStatus.FAILED, reason, "ended")
         if found == "dead":
-            ended = ended_by(agent, deployment.exit_code(agent), deployment.result(agent))
-            return self._end(agent, *ended, "ended")
+            files = deployment.files
+            ended = ended_by(agent, files.exit_code(agent), files.result(agent))
+            done = self._end(agent, *ended, "ended")
+            if done:
+                deployment.stop([agent])  # what it may have left running
+            return done
         if found == "alive" and self._is_overdue(agent):
             most = service.options.max_runtime
             reason = f"ran for longer than max_runtime, {most:g} s"
@@ -161,7 +168,10 @@ class HealthScan:
             agent = self._service.find_agent(found.task_id, found.agent_id)
         except TaskNotFound:
             return False
-        return agent is None or self._long_ended(agent)
+        if agent is None:
+            return True
+        # One that no orchestrator started is not ours to stop: a person may run it in a terminal.
+        return process_of(agent) is not None and self._long_ended(agent)
 
     def _long_ended(self, agent: Agent) -> bool:
         """Whether an agent ended more than ``end_grace`` ago, so its process can be stopped."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from orchestrator.agents.agent_files import errors_name, log_name
 from orchestrator.errors import NoHandover
 from orchestrator.health.hosts import Hosts
 from orchestrator.queries.answers import (
@@ -144,7 +145,7 @@ class Reading:
     ) -> AgentOutput:
         """Return the end of an agent's log, or the part before a position in it."""
         agent = self._service.agent(task_id, agent_id)
-        workspace, name = self._service.settings.workspace, f"{agent_id}_stream.jsonl"
+        workspace, name = self._service.settings.workspace, log_name(agent_id)
         data, start, size = inside.read_log(
             workspace, task_id, name, limit=max_bytes, before=before
         )
@@ -152,8 +153,7 @@ class Reading:
         while _written(text) > _MOST:
             start, data = start + len(data) // 2, data[len(data) // 2 :]
             text = data.decode("utf-8", "replace")
-        name = f"{agent_id}_stderr.log"
-        errors, _, _ = inside.read_log(workspace, task_id, name, limit=_LONG)
+        errors, _, _ = inside.read_log(workspace, task_id, errors_name(agent_id), limit=_LONG)
         step = None
         if not size and not errors:
             step = f"It has printed nothing; resource task://{task_id}/progress has its reports"

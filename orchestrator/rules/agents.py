@@ -165,7 +165,8 @@ def deploy(snapshot: TaskSnapshot, command: DeployAgent) -> tuple[Op, ...]:
     before = _failed(draft, command.retry_of) if command.retry_of is not None else None
     phase = _open_phase(draft, command.phase_index, at=command.at)
     _refuse_duplicate(draft, command.agent_type, phase)
-    depth = _depth(draft, command)
+    # Its parent may have ended, so that it is deployed by the conductor: it nests no less.
+    depth = max(_depth(draft, command), before.depth or 1 if before is not None else 1)
     _check_limits(draft, command.limits.of(draft.task), depth, retry_of=command.retry_of)
     if phase is not None and phase.status is PhaseStatus.REVISION_NEEDED:
         phases.move(draft, phase, PhaseStatus.FIXING)

@@ -96,10 +96,11 @@ class Prepared(Protocol):
 class Launcher(Protocol):
     """A way to start, find and stop agents. A waiting process ends itself if its starter dies."""
 
-    def prepare(self, launch: Launch, ended: Callable[[int], None]) -> Prepared:
+    def prepare(self, launch: Launch, ended: Callable[[int | None], None]) -> Prepared:
         """Start a waiting process; ``ended`` is called once with its exit code, on any thread.
 
-        Raises OSError if the program or a file is not available.
+        The code is None if it is not known. Raises OSError if the program or a file is not
+        available.
         """
 
     def alive(self, identity: str) -> bool:

@@ -20,7 +20,9 @@ _OF_USER = (".claude-orchestrator/workspaces", IN_PROJECT)
 
 _LEGACY = "registry/GLOBAL_REGISTRY.json"
 
-_FOLDER = re.compile(r"\$\{workspaceFolder\}|\{workspaceFolder\}|\$\{?WORKSPACE_FOLDER\}?")
+_FOLDER = re.compile(
+    r"\$?\{workspaceFolder\}|\$\{WORKSPACE_FOLDER\}|\$WORKSPACE_FOLDER(?![A-Za-z0-9_])"
+)
 
 
 def expand_folder(text: str, folder: Callable[[], Path]) -> str:

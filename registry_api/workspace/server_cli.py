@@ -72,7 +72,9 @@ def _tell(code: str, message: str, next_step: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": {"code": code, "message": message, "next": next_step}})
     else:
-        sys.stderr.write(f"{code}: {message}{f'. {next_step}' if next_step else ''}\n")
+        text = f"{code}: {message}{f'. {next_step}' if next_step else ''}"
+        # A message may quote what another program wrote: nothing in it steers the terminal.
+        sys.stderr.write("".join(c if c.isprintable() or c == "\n" else " " for c in text) + "\n")
 
 
 def parse_address(text: str, *, option: str, remote: bool = False) -> tuple[str, int]:

@@ -21,8 +21,9 @@ from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan
 from orchestrator.redaction import redacted
 from orchestrator.settings import AgentKind
-from registry_api import AgentStatus, PhaseStatus, ReviewStatus
+from registry_api import Agent, AgentStatus, PhaseStatus, Put, ReviewStatus, transact
 from registry_api.leases import leases_of
+from registry_api.records import is_text
 from tests import processes
 from tests.orchestrator.playing import launchers
 
@@ -67,7 +68,7 @@ def pid_of(play, agent):
 def forgotten(play, monkeypatch):
     """Let this process forget the agents that it started, as another orchestrator would."""
     monkeypatch.setattr("orchestrator.agents.deployment._OURS", set())
-    monkeypatch.setattr(play.service.processes, "_process_ended", lambda *_: None)
+    monkeypatch.setattr(play.service.processes, "_process_ended", lambda *_, **__: None)
 
 
 def test_a_dead_reviewer_is_replaced(working):
@@ -173,6 +174,11 @@ def test_result_lines_are_found_in_any_log():
     """Invalid, cut and foreign lines are passed over, from the end."""
     good = b'{"type":"result","is_error":false,"result":"fine"}'
     assert result_of(good + b'\n{"type":"other"}\n{"result": [}\n\xff\n').text == "fine"
+    deep = b'{"type":"result","x":' + b"[" * 100_000
+    assert result_of(good + b"\n" + deep).text == "fine"
+    odd = result_of(b'{"type":"result","is_error":true,"result":"a\\ud800b\\u0000c"}')
+    assert is_text(odd.text)
+    assert odd.text.startswith("a")
     for none in (b"", b'{"type":"resu', b"result", b'{"a":"result"}', b'{"type":["result"]}', b"{"):
         assert result_of(none) is None
 
@@ -485,17 +491,129 @@ def test_what_is_no_secret_stays():
     assert time.process_time() - began < 20
 
 
-def test_an_agent_whose_child_outlives_it_is_overdue_too(working, monkeypatch):
-    """An agent that has ended and left a process is alive, and stopped after max_runtime; once,
-    without its orchestrator, it was alive without end."""
+def test_an_agent_that_left_a_process_has_ended(working, monkeypatch):
+    """A scan records the end of an agent whose program has exited, and stops the process that it
+    left; once, without its orchestrator, it was alive without end."""
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}])"
-    play = working(code, max_runtime=3600).create("only")
-    monkeypatch.setattr(play.service.processes, "_process_ended", lambda *_: None)
+    play = working(code, auto_review=False).create("only")
+    monkeypatch.setattr(play.service.processes, "_process_ended", lambda *_, **__: None)
     agent = play.deploy()
-    until(lambda: not process_identity.alive(extra(play, agent)["process"]))
-    until(lambda: play.service.deployment.process(play.agent(agent)) == "alive")
-    assert play.scan().overdue == ()
-    real = process_identity.uptime
-    monkeypatch.setattr(process_identity, "uptime", lambda: real() + 3601)
-    assert play.scan().overdue == (agent,)
+    until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
+    assert play.scan().ended == (agent,)
+    assert play.agent(agent).status is AgentStatus.COMPLETED
     until(lambda: launchers().current.running(play.service.settings.workspace) == ())
+
+
+def test_a_log_that_no_record_can_hold_stops_no_scan(working, monkeypatch):
+    """Whatever an agent writes as its result, its end is recorded, and so are those of others;
+    once, one line kept every server from starting."""
+    line = r'{"type":"result","is_error":true,"result":"a\ud800b\u0000"}'
+    odd = f"print({line!r})"
+    play = working(odd).create("only")
+    forgotten(play, monkeypatch)
+    agents = [play.deploy(name) for name in ("a", "b")]
+    for agent in agents:
+        until(lambda a=agent: play.service.deployment.process(play.agent(a)) == "dead")
+    monkeypatch.setattr(
+        play.service.deployment.files,
+        "last_output",
+        lambda agent: 1 / 0 if agent.agent_id == agents[0] else None,
+    )
+    assert play.scan().ended == (agents[1],)
+    assert "program ended with an error: a" in extra(play, agents[1])["failure_reason"]
+    monkeypatch.undo()
+    forgotten(play, monkeypatch)
+    assert play.scan().ended == (agents[0],)
+
+
+def test_a_result_counts_if_only_the_starter_was_killed(working):
+    """If the process that waits for an agent is killed, the agent's result line decides; once, the
+    starter's own death counted as the agent's."""
+    line = json.dumps({"type": "result"})
+    code = f"import time; time.sleep(1); print({line!r})"
+    play = working(code).create("only")
+    agent = play.deploy()
+    os.kill(psutil.Process(pid_of(play, agent)).ppid(), signal.SIGKILL)
+    until(lambda: play.agent(agent).status is not AgentStatus.RUNNING)
+    assert play.agent(agent).status is AgentStatus.COMPLETED
+    assert extra(play, agent)["completion_reason"] == "its log ends with a result, no final report"
+
+
+def test_a_retry_finds_the_prompt_of_an_earlier_attempt(working, monkeypatch, tmp_path):
+    """If the retrying process died before it wrote the prompt, the next attempt reads the one
+    before; a prompt that is no text is refused."""
+    play = working("import sys; print(sys.stdin.read()); raise SystemExit(3)").create("only")
+    first = play.deploy()
+    until(lambda: play.agent(first).status is AgentStatus.FAILED)
+    with monkeypatch.context() as patched:
+        patched.setattr(play.service.processes, "start", lambda *_: None)
+        second = play.service.retry(play.task_id, first).agent_id
+    play.service.kill(play.task_id, second, "never started")
+    third = play.service.retry(play.task_id, second).agent_id
+    until(lambda: play.agent(third).status is AgentStatus.FAILED)
+    assert extra(play, third)["last_output"] == "work"
+    prompt = tmp_path / play.task_id / f"agent_prompt_{third}.txt"
+    assert not list(prompt.parent.glob("*.new"))
+    prompt.write_bytes(b"\xff")
+    prompt.with_name(f"agent_prompt_{first}.txt").unlink()
+    with pytest.raises(errors.LaunchFailed, match="was removed"):
+        play.service.retry(play.task_id, third)
+
+
+def test_a_retry_nests_no_less(working):
+    """A retry whose parent has ended keeps its depth, so that no limit is by-passed."""
+    play = working(max_depth=2).create("only")
+    parent = play.deploy("parent")
+    child = play.deploy("child", parent=parent)
+    play.service.kill(play.task_id, child, "enough")
+    play.service.kill(play.task_id, parent, "enough")
+    again = play.service.retry(play.task_id, child).agent_id
+    assert (play.agent(again).parent, play.agent(again).depth) == ("orchestrator", 2)
+    with pytest.raises(errors.LimitReached):
+        play.deploy("deeper", parent=again)
+
+
+def test_a_damaged_identity_breaks_no_list(working):
+    """An agent whose process names no host is listed with the others."""
+    play = working().create("only")
+    agent = play.deploy()
+    for text in ("5:1:a b!/.x.y", "5:1:" + "a" * 500 + ".b.c", "5:1:..", "\x1b[2J:1:a.b.c"):
+        odd = Agent(task_id=play.task_id, agent_id="odd", extra=json.dumps({"process": text}))
+        transact(play.service.store, play.task_id, lambda _, o=odd: (Put(o),))
+        assert agent not in [line.agent_id for line in play.reading.health().agents]
+        assert play.scan().ended in {(), ("odd",)}
+
+
+def test_a_persons_session_is_not_an_agents(working, tmp_path):
+    """An agent that a person runs in a terminal is never stopped, nor is anything of that session;
+    once, the whole session was signalled."""
+    play = working(end_grace=0.0).create("only")
+    agent = play.service.deploy(play.task_id, "a", "x", kind="external").agent_id
+    env = {
+        "REGISTRY_WORKSPACE": str(tmp_path),
+        "REGISTRY_TASK_ID": play.task_id,
+        "REGISTRY_AGENT_ID": agent,
+    }
+    words = " ".join(f"{name}='{value}'" for name, value in env.items())
+    shell = subprocess.Popen(
+        ["sh", "-c", f"env {words} sleep 600 & echo up; wait"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    shell.stdout.readline()
+    try:
+        play.report(agent, "failed")
+        assert play.scan().stopped == ()
+        env["REGISTRY_AGENT_ID"] = "nobody"
+        words = " ".join(f"{name}='{value}'" for name, value in env.items())
+        stray = subprocess.Popen(
+            ["sh", "-c", f"env {words} sleep 600 & wait"], start_new_session=True
+        )
+        until(lambda: play.scan().stopped == ("nobody",))
+        stray.wait(timeout=30)
+        assert shell.poll() is None
+        assert len(psutil.Process(shell.pid).children()) == 1
+    finally:
+        for child in psutil.Process(shell.pid).children():
+            child.kill()
+        shell.communicate()

@@ -75,7 +75,7 @@ def test_old_logs_are_archived_and_stay_readable(kept, tmp_path):
     assert (shown.text, shown.errors) == (f"stream.jsonl of {old}", f"stderr.log of {old}")
     assert dashboard_logs.tail(tmp_path, play.task_id, old, limit=1000)[0] == shown.text
     assert dashboard_logs.errors(tmp_path, play.task_id, old) == shown.errors
-    assert play.service.deployment.prompt(play.agent(old)) == f"prompt of {old}"
+    assert play.service.deployment.files.prompt(play.agent(old)) == f"prompt of {old}"
     assert main(["logs", old, "--workspace", str(tmp_path)]) == 0
 
 
@@ -211,3 +211,15 @@ def test_files_of_another_hosts_agent_stay(kept, tmp_path, monkeypatch):
     assert apply_retention(play.service).archived == ()
     monkeypatch.undo()
     assert apply_retention(play.service).archived == ()  # it is this process, which runs
+
+
+def test_a_clean_up_that_died_half_way_is_completed(kept, tmp_path, monkeypatch):
+    """A file that has both names, as the last run died between the two steps, loses the first."""
+    play = kept([8])
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.log_retention.os.unlink", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            apply_retention(play.service)
+    done = apply_retention(play.service)
+    assert (len(done.archived), done.skipped) == (4, 0)
+    assert names(tmp_path / play.task_id / "logs") == []

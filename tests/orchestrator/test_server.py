@@ -15,7 +15,7 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from orchestrator.agents.deployment import client_config
+from orchestrator.agents.client_config import client_config
 from orchestrator.cli import main
 from orchestrator.mcp.arguments import LARGEST, LONGEST
 from orchestrator.mcp.server import build_server

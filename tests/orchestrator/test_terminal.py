@@ -254,3 +254,33 @@ def test_completion_and_help_need_nothing_slow():
     )
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["tasks", "task", "agents", "agent", "tail"])
+def test_a_terminal_that_shows_less(working, tmp_path, command):
+    """With an encoding that lacks what agents wrote, commands show something in its place."""
+    play = working().create("plän")
+    agent = play.deploy()
+    play.report(agent, "working", "hälf of it \N{SNOWMAN}", 50)
+    more = {
+        "task": [play.task_id],
+        "agent": [agent],
+        "agents": ["--all"],
+        "tail": ["--history"],
+    }.get(command, [])
+    done = subprocess.run(
+        [PYTHON, "-m", "orchestrator", command, *more, "--workspace", str(tmp_path)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout
+
+
+def test_an_argument_that_is_no_text(tmp_path):
+    """An argument with bytes that are not UTF-8 is refused with a sentence."""
+    command = [PYTHON, "-m", "orchestrator", "cancel", "TASK-1", "--reason", b"\xff"]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert b"not valid text" in done.stderr

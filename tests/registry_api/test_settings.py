@@ -106,3 +106,13 @@ def test_a_name_that_an_editor_did_not_expand(tmp_path, monkeypatch, named):
     env = {"REGISTRY_WORKSPACE": f"{named}/.agent-workspace"}
     assert load_settings(env=env).workspace == place.resolve()
     assert not (place.parent / named).exists()
+
+
+@pytest.mark.parametrize(
+    "named", ["$WORKSPACE_FOLDER_2/x", "${WORKSPACE_FOLDER/x", "{workspaceFolders}/x"]
+)
+def test_another_name_is_not_expanded(tmp_path, monkeypatch, named):
+    """Only the editor's own names are replaced."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / named).mkdir(parents=True)
+    assert load_settings(env={"REGISTRY_WORKSPACE": named}).workspace == (tmp_path / named)

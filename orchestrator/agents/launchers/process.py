@@ -8,6 +8,8 @@ environment.
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ __all__ = ["NAME", "ProcessLauncher"]
 
 NAME = "process"
 _POLL = 0.05
+_STARTING = 30.0  # seconds for the starter to answer; 0.03 on a quiet host
 
 
 class _Prepared:
@@ -42,7 +45,11 @@ class _Prepared:
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         with self._process.stdout as told:
-            line = told.readline()
+            ready, _, _ = select.select([told], [], [], _STARTING)
+            line = told.readline() if ready else b""
+        if not ready:
+            self._process.kill()
+            raise OSError(f"its starter process did not answer within {_STARTING:.0f} s")
         if not line:
             raise OSError("its starter process ended at once")
         self.pid = int(line)
@@ -62,7 +69,7 @@ class _Prepared:
 class ProcessLauncher:
     """A launcher that starts agents as processes; see Launcher."""
 
-    def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Prepared:
+    def prepare(self, launch: Launch, ended: Callable[[int | None], None]) -> _Prepared:
         """See Launcher.prepare."""
         tag = uuid.uuid4().hex
         marks = {process_marks.TAG: tag, process_marks.LAUNCHER: NAME}
@@ -84,9 +91,10 @@ class ProcessLauncher:
             start_new_session=True,
         )
         prepared = _Prepared(process)
+        exit_file = None if launch.exit_file is None else os.dup(launch.exit_file)
         threading.Thread(
             target=_reap,
-            args=(process, prepared, ended),
+            args=(process, prepared, exit_file, ended),
             name=f"agent-{launch.agent_id}",
             daemon=True,
         ).start()
@@ -112,11 +120,12 @@ class ProcessLauncher:
 
 
 def _reap(
-    process: subprocess.Popen[bytes], prepared: _Prepared, ended: Callable[[int], None]
+    process: subprocess.Popen[bytes],
+    prepared: _Prepared,
+    exit_file: int | None,
+    ended: Callable[[int | None], None],
 ) -> None:
-    code = process.wait()
-    while prepared.identity and process_identity.alive(
-        prepared.identity
-    ):  # its waiting parent was killed
-        time.sleep(_POLL)
-    ended(code)
+    code: int | None = process.wait()
+    while prepared.identity and process_identity.alive(prepared.identity):
+        time.sleep(_POLL)  # its waiting parent was killed
+    ended(process_tree.exit_code(exit_file, code))

@@ -20,9 +20,10 @@ from orchestrator.agents import process_identity
 from orchestrator.agents.launchers import starter
 from orchestrator.agents.launchers.process_marks import LAUNCHER, TAG
 from registry_api.plugins import Running, Stopped
+from registry_api.records import is_id
 from registry_api.workspace import STATE_DIR, instance_of
 
-__all__ = ["alive", "identity_with_tag", "running", "stop"]
+__all__ = ["alive", "exit_code", "identity_with_tag", "running", "stop"]
 
 _POLL = 0.05
 _ENDING = 5.0  # seconds to wait for a killed process to end
@@ -32,6 +33,21 @@ _SETTLING = 0.1  # seconds for which a process may show no environment
 def identity_with_tag(pid: int, tag: str) -> str:
     """Return the identity of an agent's new process: ``pid:birth:place:tag``."""
     return f"{process_identity.identity_of(pid) or f'{pid}:ended:'}:{tag}"
+
+
+def exit_code(exit_file: int | None, told: int | None) -> int | None:
+    """Return the exit code in the file, which is closed, else what the starter told.
+
+    If a signal ended the starter before it could write the file, the code is not known.
+    """
+    if exit_file is None:
+        return told
+    with suppress(OSError, ValueError):
+        try:
+            return int(os.pread(exit_file, 16, 0))
+        finally:
+            os.close(exit_file)
+    return told if told is not None and told >= 0 else None
 
 
 def alive(identity: str) -> bool:
@@ -44,24 +60,35 @@ def running(workspace: Path, launcher: str) -> tuple[Running, ...]:
     found: dict[int, Running] = {}
     instance = instance_of(workspace / STATE_DIR)
     own = os.getsid(0)
+    shown: dict[int, dict[str, str]] = {}
     # One in the middle of an execve is found by the next look: to wait would cost each idle scan.
     for process, of in _environments(settling=0.0):
+        shown[process.pid] = of
+    for pid, of in shown.items():
         # Compare the instance: a renamed workspace keeps its agents, a copy has none of them.
         place = of.get("REGISTRY_WORKSPACE") == str(workspace)
         ours = of["REGISTRY_INSTANCE"] == instance if "REGISTRY_INSTANCE" in of else place
         # Agents that version 0.1 started name no launcher: they are processes.
         ours = ours and of.get(LAUNCHER, "process") == launcher
-        if not ours or not {"REGISTRY_AGENT_ID", "REGISTRY_TASK_ID"} <= of.keys():
+        if not ours or not (
+            is_id(of.get("REGISTRY_AGENT_ID")) and is_id(of.get("REGISTRY_TASK_ID"))
+        ):
             continue
         with suppress(OSError):
-            leader = os.getsid(process.pid)
+            leader = os.getsid(pid)
+            # In a session of somebody else, as a person's, it is alone: not that session is its.
+            if (
+                leader in shown
+                and shown[leader].get("REGISTRY_AGENT_ID") != of["REGISTRY_AGENT_ID"]
+            ):
+                leader = pid
             # If the leader has ended its birth is not needed: the tag identifies what it left.
             identity = process_identity.identity_of(leader) or f"{leader}:gone:"
             found[leader] = Running(
                 task_id=of["REGISTRY_TASK_ID"],
                 agent_id=of["REGISTRY_AGENT_ID"],
                 identity=f"{identity}:{of.get(TAG, '')}",
-                own=leader == own,
+                own=os.getsid(pid) == own,
             )
     return tuple(found.values())
 

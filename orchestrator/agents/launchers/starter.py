@@ -50,7 +50,8 @@ def main() -> int:
         launch = _received(launch, heard)
     exit_file = launch.get("exit_file")
     if exit_file is not None:
-        fcntl.flock(exit_file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # it is new: who holds it wants to stop the start
+            fcntl.flock(exit_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if in_terminal:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, *_SIGNALS))
     agent = os.fork()

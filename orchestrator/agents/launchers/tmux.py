@@ -35,7 +35,6 @@ _CONNECTING = 30.0  # seconds for the starter to connect; a second on a quiet ho
 _SHORT = 80  # characters
 _TRIES = 3  # the server ends with its last session: it may be ending when it is asked
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMUX_TMPDIR")
-_HANGUP = -1  # the exit code of an agent whose terminal was closed before it could be read
 
 
 class _Prepared:
@@ -63,7 +62,7 @@ class _Prepared:
 class TmuxLauncher:
     """A launcher that starts agents in tmux; see Launcher."""
 
-    def prepare(self, launch: Launch, ended: Callable[[int], None]) -> _Prepared:
+    def prepare(self, launch: Launch, ended: Callable[[int | None], None]) -> _Prepared:
         """See Launcher.prepare."""
         if shutil.which("tmux") is None:
             raise OSError("tmux is not installed: install it, or use the launcher 'process'")
@@ -214,21 +213,14 @@ def _reap(
     connection: socket.socket,
     exit_file: int | None,
     identity: str,
-    ended: Callable[[int], None],
+    ended: Callable[[int | None], None],
 ) -> None:
     """Wait for the exit code; if the starter was killed, for the agent's end."""
     with connection:
         line = _line(connection)
     while not line and process_identity.alive(identity):
         time.sleep(_POLL)
-    code = _HANGUP
-    if exit_file is not None:
-        with suppress(OSError, ValueError):
-            code = int(os.pread(exit_file, 16, 0) or code)
-        os.close(exit_file)
-    with suppress(ValueError):
-        code = int(line)
-    ended(code)
+    ended(process_tree.exit_code(exit_file, int(line) if line else None))
 
 
 def _line(connection: socket.socket) -> bytes:
