@@ -183,7 +183,7 @@ def _tree(identity: str) -> set[str]:
     if not leads and not tagged:
         return set()
     children, sessions = _kinship()
-    members = set(tagged)
+    members = tagged | ({pid} if leads else set())
     if leads or any(sessions.get(member) == pid for member in tagged):
         members |= {one for one, session in sessions.items() if session == pid}
     looked_at = list(members)
