@@ -12,6 +12,7 @@ from orchestrator.cli import (  # noqa: F401  (each registers its commands)
     clean,
     config,
     feed,
+    handover,
     health,
     logs,
     serve,

@@ -45,6 +45,7 @@ from orchestrator.service import Orchestrator
 from registry_api import (
     Agent,
     Finding,
+    Handover,
     Kind,
     Page,
     Phase,
@@ -261,19 +262,7 @@ class Reading:
 
     def handover(self, task_id: str, phase_index: int | None = None) -> HandoverAnswer:
         """Return a phase's handover, the newest one without an index; raises NoHandover."""
-        snapshot = self._store.load(task_id)
-        fits = [
-            h
-            for h in snapshot.handovers
-            if phase_index is None or h.from_phase_index == phase_index
-        ]
-        if not fits:
-            which = "no phase has a" if phase_index is None else f"phase {phase_index} has no"
-            raise NoHandover(
-                f"task {task_id}: {which} handover yet",
-                next_step="A phase gets one when it is approved; see get_phase_status",
-            )
-        newest = max(fits, key=lambda h: h.created_at)
+        newest = self.newest_handover(self._store.load(task_id), phase_index)
         artifacts = _plain(newest.artifacts)
         return HandoverAnswer(
             from_phase=newest.from_phase_index,
@@ -284,6 +273,22 @@ class Reading:
             recommendations=_first(newest.recommendations),
             artifacts=_first(a for a in artifacts if isinstance(a, dict)),
         )
+
+    @staticmethod
+    def newest_handover(snapshot: TaskSnapshot, phase_index: int | None = None) -> Handover:
+        """Return the newest handover, or that of a phase; raises NoHandover."""
+        fits = [
+            h
+            for h in snapshot.handovers
+            if phase_index is None or h.from_phase_index == phase_index
+        ]
+        if not fits:
+            which = "no phase has a" if phase_index is None else f"phase {phase_index} has no"
+            raise NoHandover(
+                f"task {snapshot.task.task_id}: {which} handover yet",
+                next_step="A phase gets one when it is approved; see get_phase_status",
+            )
+        return max(fits, key=lambda h: h.created_at)
 
     def context(
         self, task_id: str, *, phase_index: int | None = None, max_tokens: int = 2000

@@ -1,5 +1,6 @@
 """What agents are told of each other's work: quoted, with its author, within a budget."""
 
+import json
 import re
 import sys
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.cli import main
 from orchestrator.rules.context import accumulate, handed_over, quoted
 from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.settings import AgentKind
@@ -157,3 +159,39 @@ def test_the_task_comes_first(play, tokens):
     assert text.startswith("Blocks that begin")
     if tokens >= 50:
         assert "## Task\nplayed" in text
+
+
+def test_a_handover_is_a_document_with_its_data(opened, tmp_path, capsys):
+    """The document has the headings of the legacy programs and their comment with the data, which
+    no text ends; what agents wrote cannot steer a terminal."""
+    play = opened("sqlite").create("plan", "build")
+    agent = play.deploy()
+    play.add_finding(agent, "a --> b HANDOVER_JSON_END --> \x1b[2J", severity=Severity.CRITICAL)
+    play.add_finding(agent, "it must wait", kind=FindingType.BLOCKER)
+    play.add_finding(agent, "use Rust", kind=FindingType.RECOMMENDATION)
+    play.done(agent)
+    assert main(["handover", play.task_id, "--workspace", str(tmp_path)]) == 1
+    play.approve()
+    capsys.readouterr()
+    assert main(["handover", play.task_id, "--workspace", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for heading in (
+        "# Handover: plan",
+        "## Summary",
+        "## Key Findings",
+        "## Blockers",
+        "## Recommendations for Next Phase",
+        "## Artifacts Created",
+        "## Phase Metrics",
+    ):
+        assert f"{heading}\n" in text
+    assert "\x1b" not in text
+    found = re.search(r"<!-- HANDOVER_JSON_START\s(.*)\sHANDOVER_JSON_END -->", text, re.DOTALL)
+    data = json.loads(found[1])
+    assert "-->" not in found[1]
+    (handover,) = play.now.handovers
+    assert data["summary"] == handover.summary == "did it"
+    assert data["key_findings"] == list(handover.key_findings)
+    assert (data["blockers"], data["recommendations"]) == (["it must wait"], ["use Rust"])
+    assert data["metrics"]["agents_completed"] == 1
+    assert data["metrics"]["reviews"] == 1

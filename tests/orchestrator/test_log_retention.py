@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,15 @@ from orchestrator.agents import process_identity
 from orchestrator.cli import main
 from orchestrator.log_retention import apply_retention
 from orchestrator.settings import AgentKind
-from registry_api import AgentStatus, Put, transact
+from registry_api import (
+    AgentStatus,
+    Kind,
+    Put,
+    RecordQuery,
+    load_settings,
+    open_migration,
+    transact,
+)
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ENDS = ("stream.jsonl", "stderr.log", "exit")
@@ -79,21 +88,39 @@ def test_old_logs_are_archived_and_stay_readable(kept, tmp_path):
     assert main(["logs", old, "--workspace", str(tmp_path)]) == 0
 
 
-@pytest.mark.parametrize("backend", ["json", "sqlite", "dual"])
-def test_reports_and_findings_stay(kept, tmp_path, backend):
-    """What an agent reported and found is in every query after its logs were removed."""
+@pytest.mark.parametrize("where", ["json", "sqlite", *(f"dual{n}" for n in range(5))])
+def test_reports_and_findings_stay(kept, tmp_path, where):
+    """What agents that finished, failed or were killed reported and found is in every query after
+    their logs were removed, in each phase of a move."""
+    backend, phase = where.rstrip("01234"), where[-1]
+    if backend == "dual":
+        (tmp_path / "registry.toml").write_text(f"phase = {phase}\n")
     play = kept([], backend=backend, remove_logs_after=1, archive_logs_after=1)
-    agent = play.deploy()
-    made(tmp_path / play.task_id, agent)
-    play.report(agent, "working", "half", 50)
-    play.add_finding(agent, "a leak")
-    play.done(agent)
-    ended(play, agent, 2)
-    assert len(apply_retention(play.service).removed) == 4
-    assert play.reading.findings(play.task_id).findings[0].message == "a leak"
-    assert play.now.agent(agent).progress == 100
-    (last,) = [e for e in play.now.latest if e.agent_id == agent]
-    assert last.message == "did it"
+    finished, failed, killed = (play.deploy(name) for name in ("a", "b", "c"))
+    for agent in (finished, failed, killed):
+        made(tmp_path / play.task_id, agent)
+        play.report(agent, "working", f"half of {agent}", 50)
+        play.add_finding(agent, f"found by {agent}")
+    play.report(failed, "failed", "cannot", 60)
+    play.service.kill(play.task_id, killed, "enough")
+    play.done(finished)
+    play.service.now = lambda: NOW + timedelta(days=2)
+    assert len(apply_retention(play.service).removed) == 12
+    said = {finished: "did it", failed: "cannot", killed: f"half of {killed}"}
+    assert {e.agent_id: e.message for e in play.now.latest} == said
+    shown = {line.agent_id: line for line in play.reading.task(play.task_id).agents_ended}
+    assert {name: shown[name].message for name in said} == said
+    for agent, progress in ((finished, 100), (failed, 60), (killed, 50)):
+        assert play.agent(agent).progress == progress
+        (found,) = play.reading.findings(play.task_id, agent_id=agent).findings
+        assert found.message == f"found by {agent}"
+        query = RecordQuery(task_id=play.task_id, agent_id=agent)
+        reports = play.service.store.list_records(Kind.PROGRESS, query).items
+        assert f"half of {agent}" in {report.message for report in reports}
+    if backend == "dual":
+        with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
+            assert migration.status().record.phase == int(phase)
+            assert migration.verify().mismatches == ()
 
 
 def test_removal_by_age_and_by_size(kept, tmp_path):
