@@ -351,9 +351,7 @@ def test_another_daemon_takes_over_from_a_killed_one(working, tmp_path):
     token = leases_of(play.service.store).lease_holder(lease_name(process_identity.host())).token
     leader.kill()
     leader.join()
-    began = time.monotonic()
     until(lambda: other.turn() is not None)
-    assert time.monotonic() - began < 2.0 + 5.0
     assert other._lease.token > token
     assert play.agent(agent).status is AgentStatus.RUNNING
 
