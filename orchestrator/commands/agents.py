@@ -158,18 +158,25 @@ class AgentCommands:
         )
 
     def _prompt_of(self, agent: Agent) -> str:
-        """Return the prompt that an agent was deployed with."""
-        text = self._deployment.files.prompt(agent)
-        before = retry_of(agent)
-        if text is None and before is not None:  # its own was never written: it was not started
-            earlier = self._transactions.find_agent(agent.task_id, before)
-            if earlier is not None:
-                return self._prompt_of(earlier)
-        if text is None:
-            raise LaunchFailed(
-                f"the prompt of {agent.agent_id} was removed",
-                next_step="deploy_agent with the prompt",
-            )
+        """Return the prompt that an agent was deployed with.
+
+        A retry that was never started has none; its prompt is that of the attempt before it.
+        """
+        one: Agent | None = agent
+        looked_at = set[str]()
+        while one is not None and one.agent_id not in looked_at:
+            text = self._deployment.files.prompt(one)
+            if text is not None:
+                return self._without_preamble(one, text)
+            looked_at.add(one.agent_id)
+            before = retry_of(one)
+            one = self._transactions.find_agent(agent.task_id, before) if before else None
+        raise LaunchFailed(
+            f"the prompt of {agent.agent_id} was removed", next_step="deploy_agent with the prompt"
+        )
+
+    @staticmethod
+    def _without_preamble(agent: Agent, text: str) -> str:
         begin = extra_of(agent).get("prompt_at")
         if isinstance(begin, int):
             return text[begin:]

@@ -18,7 +18,7 @@ from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan, Scan
 from orchestrator.log_retention import apply_retention
 from orchestrator.service import Orchestrator
-from registry_api.errors import RegistryError
+from registry_api.errors import NotSupported, RegistryError
 from registry_api.leases import Lease, Leases, leases_of
 
 __all__ = ["HealthDaemon", "running_daemon", "scan_at_start"]
@@ -47,7 +47,7 @@ class HealthDaemon:
         self.interval = service.options.health_interval if interval is None else interval
         self._lease_seconds = lease_seconds or max(3 * self.interval, LEASE)
         self._service = service
-        self._leases: Leases = leases_of(service.store)
+        self._leases = _leases_of(service)
         self._clock = clock
         self._told = told
         self._holder = uuid.uuid4().hex
@@ -106,6 +106,10 @@ class HealthDaemon:
 
     def _renew(self) -> bool:
         began, seconds = self._clock(), self._lease_seconds
+        if self._leases is None:
+            self._lease = Lease(name=self._name, holder=self._holder, token=0, seconds=seconds)
+            self._until = began + seconds
+            return True
         self._lease = self._leases.acquire_lease(self._name, self._holder, seconds=seconds)
         self._until = began + seconds
         return self._lease is not None
@@ -123,11 +127,19 @@ class HealthDaemon:
 
     def _release(self) -> None:
         lease, self._lease = self._lease, None
-        if lease is not None:
+        if lease is not None and self._leases is not None:
             try:
                 self._leases.release_lease(lease)
             except RegistryError as error:
                 log.info("the lease %s was not given up, it ends by itself: %s", lease.name, error)
+
+
+def _leases_of(service: Orchestrator) -> Leases | None:
+    """Return the leases; None for a store that has none, since it ends with its one process."""
+    try:
+        return leases_of(service.store)
+    except NotSupported:
+        return None
 
 
 def scan_at_start(service: Orchestrator) -> None:

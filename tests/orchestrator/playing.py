@@ -1,5 +1,7 @@
 """Drive one task from a test: each action of an agent or a reviewer is one call."""
 
+import time
+
 from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.agents.launchers.tmux import TmuxLauncher
@@ -15,6 +17,15 @@ from registry_api.records import ACTIVE_AGENT
 def launchers(name="process"):
     """The project's launchers, of which ``name`` starts new agents."""
     return Launchers({"process": ProcessLauncher, "tmux": TmuxLauncher}, name=name)
+
+
+def until(condition, seconds=60):
+    """Wait for what another process does; return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    return found
 
 
 class Play:

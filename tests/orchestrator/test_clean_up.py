@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from orchestrator import errors
+from orchestrator.agents.launchers import process_tree
 from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.health.daemon import HealthDaemon
 from orchestrator.settings import AgentKind
 from registry_api.workspace import STATE_DIR, instance_of
-from tests.orchestrator.playing import launchers
+from tests.orchestrator.playing import launchers, until
 from tests.proof import times
 
 # What an agent may leave behind: in its session, in one of its own, orphaned, without environment.
@@ -33,14 +34,6 @@ FAMILIES = (
 )
 # A decoy writes a line when it is told to end, and goes on.
 DECOY = "trap 'echo signalled' TERM HUP INT CONT; echo up; while :; do sleep 600 & wait; done"
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -195,3 +188,23 @@ def test_a_daemon_leaves_no_growth(opened, tmp_path):
     after, *now_used = used()
     assert now_used == before
     assert after - memory < 8 * 2**20
+
+
+def test_ended_agents_are_looked_for_once(opened, monkeypatch):
+    """Cancelling a task looks once for what its ended agents have left; once, it looked once for
+    each of them, which took seconds for forty."""
+    kinds = {"one": AgentKind(argv=("true",), preamble=False)}
+    play = opened("sqlite", kinds=kinds, default_kind="one", auto_review=False).create("only")
+    waiting = play.deploy("waiting", kind="external")
+    for n in range(5):
+        play.deploy(f"a{n}")
+    until(lambda: play.active() == {waiting})
+    looks, real = [], process_tree._Processes
+
+    def counted():
+        looks.append(1)
+        return real()
+
+    monkeypatch.setattr(process_tree, "_Processes", counted)
+    play.service.cancel_task(play.task_id, "enough")
+    assert len(looks) == 1

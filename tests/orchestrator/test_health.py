@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psutil
@@ -20,24 +22,26 @@ from orchestrator.health.daemon import HealthDaemon
 from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan
 from orchestrator.redaction import redacted
-from orchestrator.settings import AgentKind
-from registry_api import Agent, AgentStatus, PhaseStatus, Put, ReviewStatus, transact
+from orchestrator.service import Orchestrator
+from orchestrator.settings import AgentKind, OrchestratorSettings
+from registry_api import (
+    Agent,
+    AgentStatus,
+    PhaseStatus,
+    Put,
+    ReviewStatus,
+    load_settings,
+    open_store,
+    transact,
+)
+from registry_api.errors import NotSupported
 from registry_api.leases import leases_of
 from registry_api.records import is_text
 from tests import processes
-from tests.orchestrator.playing import launchers
+from tests.orchestrator.playing import launchers, until
 
 PYTHON = sys.executable
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
-
-
-def until(condition, seconds=60):
-    """Wait for what another process does."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -335,8 +339,10 @@ def leading(workspace, ready):
     from registry_api import load_settings
 
     with open_orchestrator(load_settings(workspace, env={})) as service:
-        told = lambda _scan: ready.set()  # noqa: E731
-        HealthDaemon(service, interval=0.1, lease_seconds=2.0, told=told).run()
+        daemon = HealthDaemon(
+            service, interval=0.1, lease_seconds=2.0, told=lambda _scan: ready.set()
+        )
+        daemon.run()
 
 
 def test_another_daemon_takes_over_from_a_killed_one(working, tmp_path):
@@ -615,3 +621,31 @@ def test_a_persons_session_is_not_an_agents(working, tmp_path):
         for child in psutil.Process(shell.pid).children():
             child.kill()
         shell.communicate()
+
+
+def test_a_store_without_leases_is_scanned(tmp_path):
+    """A store that has no leases has one process, whose daemon scans; once, no server started."""
+    settings = load_settings(tmp_path, env={}, backend="sqlite")
+    options = OrchestratorSettings(default_kind="external")
+    with closing(open_store(settings, gated=False)) as store:
+        with pytest.raises(NotSupported):
+            leases_of(store)
+        service = Orchestrator(store, launchers(), settings=settings, options=options)
+        daemon = HealthDaemon(service, interval=0.1)
+        assert daemon.turn() is not None
+        assert daemon.leads
+        daemon.stop()
+        daemon.run()
+
+
+def test_attempts_that_name_each_other_are_no_endless_search(working, tmp_path):
+    """A damaged record that names itself as the attempt before it is refused as any without a
+    prompt."""
+    play = working().create("only")
+    agent = play.deploy()
+    play.service.kill(play.task_id, agent, "enough")
+    (tmp_path / play.task_id / f"agent_prompt_{agent}.txt").unlink()
+    damaged = replace(play.agent(agent), extra=json.dumps(extra(play, agent) | {"retry_of": agent}))
+    transact(play.service.store, play.task_id, lambda _: (Put(damaged),))
+    with pytest.raises(errors.LaunchFailed, match="was removed"):
+        play.service.retry(play.task_id, agent)

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -15,19 +14,11 @@ from orchestrator.cli import main
 from orchestrator.rules.findings import FindingType, Severity
 from orchestrator.settings import AgentKind
 from registry_api import Agent, AgentStatus, PhaseStatus, Put, new_changeset, transact
-from tests.orchestrator.playing import launchers
+from tests.orchestrator.playing import launchers, until
 
 PYTHON = sys.executable
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 HOSTILE = "half \x1b[2J\x1b]0;title\x07 done\r\nsecond [red]line[/red] \x9b31m"
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture

@@ -6,24 +6,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 
 from orchestrator.settings import AgentKind
 from registry_api import AgentStatus
-from tests.orchestrator.playing import launchers
+from tests.orchestrator.playing import launchers, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return found
 
 
 def tmux(server, *arguments):

@@ -95,16 +95,70 @@ def running(workspace: Path, launcher: str) -> tuple[Running, ...]:
 
 def stop(stopped: Iterable[str], *, grace: float) -> tuple[Stopped, ...]:
     """End whole trees of processes: SIGTERM, then SIGKILL for what is left after ``grace``."""
-    ends = {identity: _End(identity) for identity in stopped}
+    ends = [_End(identity) for identity in stopped]
+    found = ends
     for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _ENDING)):
         deadline = time.monotonic() + patience
-        open_ends = [end for end in ends.values() if end.signal_tree(sign)]
+        found = open_ends = _signalled(found, sign)
         while open_ends and time.monotonic() < deadline:
             time.sleep(_POLL)
             open_ends = [end for end in open_ends if end.left()]
             if sign is signal.SIGKILL:  # what was started meanwhile
-                open_ends = [end for end in open_ends if end.signal_tree(sign)]
-    return tuple(end.told() for end in ends.values())
+                open_ends = _signalled(open_ends, sign)
+    return tuple(end.told() for end in ends)
+
+
+def _signalled(ends: list[_End], sign: signal.Signals) -> list[_End]:
+    """Signal the trees; returns those of which there was a process.
+
+    The processes are looked at once for all: a task may have many agents that have ended.
+    """
+    if not any(end.may_have_processes() for end in ends):
+        return []
+    seen = _Processes()
+    return [end for end in ends if end.signal_tree(sign, seen)]
+
+
+class _Processes:
+    """All processes at one moment: by tag, with their children and sessions."""
+
+    def __init__(self) -> None:
+        self.tagged: dict[str, set[int]] = {}
+        for process, of in _environments():
+            if TAG in of:
+                self.tagged.setdefault(of[TAG], set()).add(process.pid)
+        self.children: dict[int, list[int]] = {}
+        self.sessions: dict[int, set[int]] = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                self.children.setdefault(process.ppid(), []).append(process.pid)
+                self.sessions.setdefault(os.getsid(process.pid), set()).add(process.pid)
+
+    def tree(self, identity: str) -> set[str]:
+        """Return the identities of an agent's processes.
+
+        Three groups: processes with its tag; processes of its session, if the agent is alive or a
+        tagged process is in that session; and the descendants of both. The starter of another
+        agent and its descendants are excluded: an agent's server may have deployed them.
+        """
+        pid = process_identity.pid_of(identity)
+        if pid is None:
+            return set()
+        leads = process_identity.alive(identity)
+        tagged = self.tagged.get(_tag_of(identity), set())
+        members = tagged | ({pid} if leads else set())
+        session = self.sessions.get(pid, set())
+        if leads or session & tagged:
+            members |= session
+        looked_at = list(members)
+        while looked_at:  # a process whose environment was cleared, in a session of its own
+            for child in self.children.get(looked_at.pop(), ()):
+                if child not in members and not _is_starter(child):
+                    members.add(child)
+                    looked_at.append(child)
+        members.discard(os.getpid())  # an agent's own server finishes its answer
+        found = (process_identity.identity_of(member) for member in members if member > 1)
+        return {member for member in found if member is not None}
 
 
 class _End:
@@ -116,9 +170,13 @@ class _End:
         self._signalled: set[str] = set()
         self._killed: set[str] = set()
 
-    def signal_tree(self, sign: signal.Signals) -> bool:
+    def may_have_processes(self) -> bool:
+        """Return False if it is certain, without a look at all processes, that there are none."""
+        return bool(_tag_of(self._identity)) or process_identity.alive(self._identity)
+
+    def signal_tree(self, sign: signal.Signals, seen: _Processes) -> bool:
         """Signal every process of the tree; returns whether there was one."""
-        self._members = _tree(self._identity)
+        self._members = seen.tree(self._identity)
         for member in self._members:
             if _send(member, sign):
                 self._signalled.add(member)
@@ -166,52 +224,10 @@ def _send(identity: str, sign: signal.Signals) -> bool:
     return False
 
 
-def _tree(identity: str) -> set[str]:
-    """Return the identities of an agent's processes.
-
-    Three groups: processes with its tag; processes of its session, if the agent is alive or a
-    tagged process is in that session; and the descendants of both. The starter of another agent
-    and its descendants are excluded: an agent's server may have deployed them.
-    """
-    pid, tag = process_identity.pid_of(identity), _tag_of(identity)
-    if pid is None:
-        return set()
-    leads = process_identity.alive(identity)
-    if not leads and not tag:
-        return set()
-    tagged = {p.pid for p, of in _environments() if of.get(TAG) == tag} if tag else set()
-    if not leads and not tagged:
-        return set()
-    children, sessions = _kinship()
-    members = tagged | ({pid} if leads else set())
-    if leads or any(sessions.get(member) == pid for member in tagged):
-        members |= {one for one, session in sessions.items() if session == pid}
-    looked_at = list(members)
-    while looked_at:  # a process whose environment was cleared, in a session of its own
-        for child in children.get(looked_at.pop(), ()):
-            if child not in members and not _is_starter(child):
-                members.add(child)
-                looked_at.append(child)
-    members.discard(os.getpid())  # an agent's own server finishes its answer
-    found = (process_identity.identity_of(member) for member in members if member > 1)
-    return {member for member in found if member is not None}
-
-
 def _is_starter(pid: int) -> bool:
     with suppress(psutil.Error, OSError):
         return starter.__file__ in psutil.Process(pid).cmdline()
     return False
-
-
-def _kinship() -> tuple[dict[int, list[int]], dict[int, int]]:
-    """Return the children and the session of every process."""
-    children: dict[int, list[int]] = {}
-    sessions: dict[int, int] = {}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            children.setdefault(process.ppid(), []).append(process.pid)
-            sessions[process.pid] = os.getsid(process.pid)
-    return children, sessions
 
 
 def _environments(
