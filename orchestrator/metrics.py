@@ -55,6 +55,11 @@ class Metrics(Observer):
             "1 if this process scans for its host, else 0",
             registry=registry,
         )
+        self._late = Gauge(
+            f"{prefix}_late_writes",
+            "Late writes by other programs, after the cut-over of a move, not yet dealt with",
+            registry=registry,
+        )
         self._tasks = Gauge(f"{prefix}_active_tasks", "Active tasks", registry=registry)
         self._agents = Gauge(f"{prefix}_active_agents", "Active agents", registry=registry)
 
@@ -83,6 +88,8 @@ class Metrics(Observer):
         self._scans.observe(seconds)
         for what in ("ended", "overdue", "stopped", "started"):
             self._corrected.labels(what).inc(len(getattr(scan, what)))
+        if scan.late_writes is not None:
+            self._late.set(len(scan.late_writes))
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format; those of the store, too."""

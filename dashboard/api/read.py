@@ -19,6 +19,7 @@ from dashboard.live.event_hub import Hub, cursor_of
 from dashboard.live.jobs import JobState
 from dashboard.views import logs
 from dashboard.views.summary import look
+from orchestrator.health.hosts import Hosts
 from registry_api import (
     Agent,
     Finding,
@@ -372,14 +373,23 @@ def metrics(request: Request, present: Present, settings: Configured) -> PlainTe
 
 @router.get("/health")
 def health(store: Store, present: Present, settings: Configured) -> dict[str, Any]:
-    """Return the store's name, the silent tasks, and the silent agents, longest silent first."""
+    """Return the store's name, the silent tasks, and the silent agents, longest silent first.
+
+    An agent is ``lost`` if its host runs no health daemon: nobody can say whether it runs.
+    """
     quiet = look(present, settings, datetime.now(UTC)).quiet
+    hosts = Hosts(store)
     return {
         "store": store.info.name,
         "contract": store.info.contract_version,
         "silent_tasks": sorted(quiet.tasks),
         "silent_agents": [
-            {"task_id": a.task_id, "agent_id": a.agent_id, "status": str(a.status)}
+            {
+                "task_id": a.task_id,
+                "agent_id": a.agent_id,
+                "status": str(a.status),
+                "lost": hosts.is_lost(a),
+            }
             for a in sorted(quiet.agents, key=_longest)
         ],
     }

@@ -28,6 +28,7 @@ from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import OPEN, reviews_of
 from dashboard.views.summary import look
+from orchestrator.health.hosts import Hosts
 from registry_api import (
     Agent,
     AgentStatus,
@@ -104,6 +105,7 @@ def overview(
         request,
         "overview.html",
         summary=summary,
+        lost=Hosts(store).is_lost,
         numbers=summary.numbers(),
         tasks=tasks,
         silent_tasks=summary.quiet.tasks,
@@ -148,6 +150,7 @@ def task(
         snapshot=snapshot,
         is_silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
         before=now - timedelta(seconds=settings.silent_after),
+        lost=Hosts(store).is_lost,
         forced={p.phase_index: _forced(p) for p in snapshot.phases},
         bars=charts.timeline(snapshot, now),
         tree=[
@@ -189,6 +192,7 @@ def agent(
         request,
         "agent.html",
         agent=found,
+        lost=Hosts(store).is_lost,
         reports=reports[:20],
         curve=charts.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,

@@ -51,7 +51,7 @@ def health(
     def tell(scan: Scan) -> None:
         if json:
             print_json(dataclasses.asdict(scan))
-        elif once or scan.corrections:
+        elif once or scan.corrections or scan.late_writes:
             print(_said(scan))
         sys.stdout.flush()
 
@@ -102,6 +102,7 @@ def _said(scan: Scan) -> str:
         ("stopped, as they ran for too long", scan.overdue),
         ("processes stopped, as their agents have ended", scan.stopped),
         ("reviewers started", scan.started),
+        ("late writes of other programs, see registry-backend doctor", scan.late_writes),
     ):
         if agents:
             lines.append(f"{what}: {', '.join(map(plain, agents))}")

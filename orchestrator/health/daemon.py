@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from orchestrator.agents import process_identity
 from orchestrator.health.hosts import lease_name
@@ -25,6 +26,7 @@ __all__ = ["HealthDaemon", "running_daemon", "scan_at_start"]
 
 log = logging.getLogger("registry_backend")
 _CLEANING = 3600.0  # seconds from one clean-up of logs to the next
+_LOOKING = 60.0  # seconds from one look for late writes to the next: it reads every old document
 LEASE = 15.0  # seconds for which a lease is taken at least: hosts are busy
 
 
@@ -54,7 +56,8 @@ class HealthDaemon:
         self._name = lease_name(process_identity.host())
         self._lease: Lease | None = None
         self._until = 0.0
-        self._clean_at = 0.0
+        self._clean_at = self._look_at = 0.0
+        self._late_writes = frozenset[str]()
         self._stop = threading.Event()
 
     @property
@@ -71,13 +74,26 @@ class HealthDaemon:
         assert self._lease is not None
         scan = HealthScan(self._service, may_act=self._may_act, actor=f"health-{self._lease.token}")
         began = self._clock()
-        found = scan.run()
+        look = began >= self._look_at
+        if look:
+            self._look_at = began + _LOOKING
+        found = scan.run(late_writes=look)
         observer.scanned(found, self._clock() - began)
-        self._told(found)
+        self._told(self._with_news(found))
         if self._clock() >= self._clean_at and self._may_act():
             self._clean_at = self._clock() + _CLEANING
             self._clean()
         return found
+
+    def _with_news(self, scan: Scan) -> Scan:
+        """Leave out the late writes that were told before, and log the others."""
+        if scan.late_writes is None:
+            return scan
+        new = tuple(path for path in scan.late_writes if path not in self._late_writes)
+        self._late_writes = frozenset(scan.late_writes)
+        for path in new:
+            log.warning("%s: a late write by another program; see registry-backend doctor", path)
+        return replace(scan, late_writes=new)
 
     def _clean(self) -> None:
         try:

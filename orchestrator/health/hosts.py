@@ -8,12 +8,12 @@ the host comes back its agents go on.
 from __future__ import annotations
 
 from orchestrator.agents import process_identity
-from orchestrator.agents.deployment import process_of
+from orchestrator.agents.deployment import Deployment, process_of
 from orchestrator.rules.draft import extra_of
-from orchestrator.service import Orchestrator
-from registry_api import Agent
+from registry_api import Agent, RegistryStore
 from registry_api.errors import NotSupported
 from registry_api.leases import leases_of
+from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["Hosts", "lease_name"]
 
@@ -24,28 +24,31 @@ def lease_name(host: str) -> str:
 
 
 class Hosts:
-    """The hosts that agents run on, each looked up once."""
+    """The hosts that a store's agents run on, each looked up once."""
 
-    def __init__(self, service: Orchestrator) -> None:
-        self._service = service
+    def __init__(self, store: RegistryStore) -> None:
+        self._store = store
         self._lost: dict[str, bool] = {process_identity.host(): False}
 
-    def process(self, agent: Agent) -> str:
+    def process(self, agent: Agent, deployment: Deployment) -> str:
         """Return the state of an active agent's process; see Deployment.process.
 
         ``lost`` instead of ``elsewhere``: nobody looks after the agent's host.
         """
-        found = self._service.deployment.process(agent)
-        return "lost" if found == "elsewhere" and self._is_lost(agent) else found
+        found = deployment.process(agent)
+        return "lost" if found == "elsewhere" and self.is_lost(agent) else found
 
-    def _is_lost(self, agent: Agent) -> bool:
+    def is_lost(self, agent: Agent) -> bool:
+        """Whether an active agent runs on a host without a health daemon."""
+        if agent.status not in ACTIVE_AGENT:
+            return False
         owner = process_of(agent) or extra_of(agent).get("reserved_by")
         host = process_identity.host_of(owner) if isinstance(owner, str) else None
         if host is None:
             return False
         if host not in self._lost:
             try:
-                held = leases_of(self._service.store).lease_holder(lease_name(host))
+                held = leases_of(self._store).lease_holder(lease_name(host))
             except NotSupported:  # a store for reading only
                 return False
             self._lost[host] = held is None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from orchestrator.agents import process_identity
 from orchestrator.agents.deployment import process_of
 from orchestrator.commands.processes import ended_by
+from orchestrator.health.late_writes import late_writes
 from orchestrator.rules.draft import extra_of
 from orchestrator.service import Orchestrator
 from registry_api import Agent, AgentStatus, Kind, RecordQuery, all_records
@@ -31,7 +32,9 @@ class Scan:
 
     ``ended``: agents whose process had ended, or had not been started; ``overdue``: agents that
     were stopped because they ran for longer than they may; ``stopped``: processes whose agent had
-    ended; ``started``: reviewers whose owner had died before starting them.
+    ended; ``started``: reviewers whose owner had died before starting them. ``late_writes``:
+    reports of late writes (by other programs, after the cut-over of a move) that nobody has dealt
+    with; None if the scan did not look for them.
     """
 
     looked_at: int
@@ -39,6 +42,7 @@ class Scan:
     overdue: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
     started: tuple[str, ...] = ()
+    late_writes: tuple[str, ...] | None = None
 
     @property
     def corrections(self) -> int:
@@ -63,13 +67,15 @@ class HealthScan:
         self._may_act = may_act
         self._actor = actor
 
-    def run(self, task_id: str | None = None) -> Scan:
+    def run(self, task_id: str | None = None, *, late_writes: bool = True) -> Scan:
         """Check every active agent and every agent's process, of one task or of all.
+
+        A scan of all tasks also looks for late writes, unless ``late_writes`` is false.
 
         An agent whose process has ended is ended as its exit code and its log say. An agent that
         was not started is ended as failed, but a reviewer is started instead. An agent that has run
-        for longer than ``max_runtime`` is ended and stopped. A process whose agent has ended is
-        stopped. Silence alone ends nobody.
+        for longer than ``max_runtime`` is ended and stopped; one that its conductor runs is ended
+        after twice that time. A process whose agent has ended is stopped. Silence ends nobody.
         """
         service = self._service
         if task_id is not None:
@@ -95,6 +101,7 @@ class HealthScan:
         return Scan(
             looked_at=looked,
             stopped=self._stop_orphans(task_id),
+            late_writes=self._late_writes() if late_writes and task_id is None else None,
             **{what: tuple(agents) for what, agents in corrected.items()},
         )
 
@@ -114,9 +121,11 @@ class HealthScan:
             if done:
                 deployment.stop([agent])  # what it may have left running
             return done
-        if found == "alive" and self._is_overdue(agent):
+        if self._is_overdue(agent, found):
             most = service.options.max_runtime
             reason = f"ran for longer than max_runtime, {most:g} s"
+            if found == "external":
+                reason = f"active for longer than twice max_runtime, {most:g} s"
             # A reviewer that failed is replaced.
             status = AgentStatus.FAILED if agent.review_id else AgentStatus.TERMINATED
             done = self._end(agent, status, reason, "overdue")
@@ -129,12 +138,21 @@ class HealthScan:
         ended = self._service.end_seen(agent, status, reason, actor=self._actor)
         return what if ended else None
 
-    def _is_overdue(self, agent: Agent) -> bool:
+    def _is_overdue(self, agent: Agent, found: str) -> bool:
         """Whether an agent runs for too long, by the clock since the boot of its machine: the time
         of day may be set.
+
+        Of one that its conductor runs only the time of day is known: it has twice the time. One
+        that no orchestrator reserved is a legacy program's, which judges it itself.
         """
         most = self._service.options.max_runtime
         if not most:
+            return False
+        if found == "external":
+            if "agent_kind" not in extra_of(agent) or agent.started_at is None:
+                return False
+            return (self._service.now() - agent.started_at).total_seconds() > 2 * most
+        if found != "alive":
             return False
         age = process_identity.age(process_of(agent) or "")
         if age is None:  # its process has ended, and one that it started is alive
@@ -142,6 +160,13 @@ class HealthScan:
             since = reserved if isinstance(reserved, (int, float)) else process_identity.uptime()
             age = process_identity.uptime() - since
         return age > most
+
+    def _late_writes(self) -> tuple[str, ...] | None:
+        try:
+            return late_writes(self._service.settings)
+        except (RegistryError, OSError) as error:  # as while a switch is under way
+            log.info("late writes were not looked for: %s", error)
+            return None
 
     def _stop_orphans(self, task_id: str | None) -> tuple[str, ...]:
         """Stop the processes whose agents have ended or have no record in their task.

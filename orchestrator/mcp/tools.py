@@ -443,6 +443,7 @@ class Tools:
             overdue=list(found.overdue[:_MOST_NAMES]),
             stopped=list(found.stopped[:_MOST_NAMES]),
             started=list(found.started[:_MOST_NAMES]),
+            late_writes=list((found.late_writes or ())[:_MOST_NAMES]),
             next_step="get_phase_status shows the next step" if found.ended else None,
         )
 

@@ -87,7 +87,7 @@ def agent_row(service: Orchestrator, agent: Agent) -> AgentRow:
 
 
 def _rows(service: Orchestrator, agents: Iterable[Agent]) -> Iterator[AgentRow]:
-    hosts, said = Hosts(service), dict[str, dict[str, str]]()
+    hosts, said = Hosts(service.store), dict[str, dict[str, str]]()
     for agent in agents:
         if agent.task_id not in said:
             try:
@@ -101,7 +101,7 @@ def _rows(service: Orchestrator, agents: Iterable[Agent]) -> Iterator[AgentRow]:
 def _row(service: Orchestrator, agent: Agent, hosts: Hosts, message: str) -> AgentRow:
     now = service.now()
     active = agent.status in ACTIVE_AGENT
-    process = hosts.process(agent) if active else ""
+    process = hosts.process(agent, service.deployment) if active else ""
     sign = last_sign(agent, now=now) if active else None
     end = now if active else agent.completed_at
     attach = extra_of(agent).get("attach")

@@ -262,6 +262,9 @@ class ScanAnswer(Answer):
     started: list[str] = Field(
         default=[], description="reviewers whose owner died before starting them"
     )
+    late_writes: list[str] = Field(
+        default=[], description="reports of writes by other programs after a move's cut-over"
+    )
 
 
 class WaitAnswer(Answer):

@@ -312,14 +312,14 @@ class Reading:
     def health(self, task_id: str | None = None) -> HealthAnswer:
         """Compare the records of active agents with their processes; changes nothing."""
         lines: list[HealthLine] = []
-        active, hosts = 0, Hosts(self._service)
+        active, hosts = 0, Hosts(self._store)
         if task_id is not None:
             self._store.load(task_id)  # raises TaskNotFound
         query = RecordQuery(task_id=task_id, active=True)
         for agent in all_records(self._store, Kind.AGENT, query):
             assert isinstance(agent, Agent)
             active += 1
-            process = hosts.process(agent)
+            process = hosts.process(agent, self._service.deployment)
             silent = self._silent(agent)
             if process in _HEALTHY and not silent:
                 continue

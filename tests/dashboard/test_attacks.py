@@ -25,6 +25,7 @@ from registry_api import (
     open_store,
 )
 from registry_api.errors import Unavailable
+from registry_api.leases import leases_of
 from registry_api.migration import MigrationPhase
 from tests import legacy
 from tests.dashboard.serving import serving
@@ -284,6 +285,31 @@ def test_what_waits_is_said_and_who_is_silent_is_shown(tmp_path):
         found = served.get("/?agents=failed").text
         assert "/tasks/T/agents/broken" in found
         assert "/tasks/T/agents/quiet" not in found.partition('id="agents"')[2]
+
+
+def test_who_is_lost_is_shown(tmp_path):
+    """An active agent of a host without a health daemon is shown as lost, until one runs there."""
+    place, long_ago = "5:1:other.boot.4026531836", datetime(2025, 10, 17, tzinfo=UTC)
+    lost = '<span class="status lost"'
+    with open_at(tmp_path) as store:
+        away = {"extra": json.dumps({"process": place}), "last_update": long_ago}
+        build.make(
+            store,
+            "T",
+            build.agent("T", "away", status="working", **away),
+            build.agent("T", "ended", status="failed", **away),
+            build.agent("T", "here", status="working", last_update=long_ago),
+        )
+        with serving(tmp_path) as served:
+            for path in ("/", "/tasks/T", "/tasks/T/agents/away"):
+                assert served.get(path).text.count(lost) == 1, path
+            assert "start <code>registry-orchestrator health" in served.get(path).text
+            for agent in ("ended", "here"):
+                assert lost not in served.get(f"/tasks/T/agents/{agent}").text
+            said = served.get("/api/health").json()["silent_agents"]
+            assert {a["agent_id"]: a["lost"] for a in said} == {"away": True, "here": False}
+            leases_of(store).acquire_lease("health-other", "its daemon", seconds=600)
+            assert lost not in served.get("/").text
 
 
 def test_a_log_is_read_to_its_beginning(tmp_path):

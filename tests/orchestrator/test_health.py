@@ -257,6 +257,29 @@ def test_an_agent_that_runs_for_too_long_is_stopped(working, monkeypatch):
     until(lambda: play.service.deployment.process(play.agent(agent)) == "dead")
 
 
+def test_an_agent_of_the_conductor_has_a_deadline(working):
+    """An agent that its conductor runs is ended after twice max_runtime by the time of day, so a
+    clock that is a day ahead ends none; one that a legacy program runs is never ended."""
+    ahead = [timedelta()]
+    play = working(now=lambda: datetime.now(UTC) + ahead[0], reviewers=1, reviewer_kind="external")
+    play = play.create("only")
+    agent = play.service.deploy(play.task_id, "worker", "x", kind="external").agent_id
+    foreign = Agent(
+        task_id=play.task_id,
+        agent_id="foreign",
+        status=AgentStatus.RUNNING,
+        started_at=datetime(2025, 10, 1, tzinfo=UTC),
+    )
+    transact(play.service.store, play.task_id, lambda _: (Put(foreign),))
+    ahead[0] = timedelta(days=1, hours=1)
+    assert play.scan().overdue == ()
+    ahead[0] = timedelta(days=2, hours=1)
+    assert play.scan().overdue == (agent,)
+    assert play.agent(agent).status is AgentStatus.TERMINATED
+    assert "twice max_runtime" in extra(play, agent)["termination_reason"]
+    assert play.agent("foreign").status is AgentStatus.RUNNING
+
+
 def test_a_failed_agent_is_retried(working):
     """A retry is a new record with the same prompt, type, kind and phase; the attempt before it
     stays ended, and what it still says is kept and refused."""
@@ -392,7 +415,7 @@ def test_a_daemon_outlives_what_fails(working, monkeypatch):
     play = working().create("only")
     scans, failing = [], [OSError("no disk"), errors.AgentNotFound("x", next_step="y")]
 
-    def run(self, task_id=None):
+    def run(self, task_id=None, **_):
         if failing:
             raise failing.pop()
         scans.append(task_id)
