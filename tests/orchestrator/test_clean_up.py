@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,11 @@ from orchestrator.agents.launchers import process_tree
 from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.health.daemon import HealthDaemon
 from orchestrator.settings import AgentKind
+from registry_api import load_settings
+from registry_api.migration import MigrationPhase
+from registry_api.opening import open_migration
 from registry_api.workspace import STATE_DIR, instance_of
+from tests import legacy
 from tests.orchestrator.playing import launchers, until
 from tests.proof import times
 
@@ -164,10 +168,16 @@ with open_orchestrator(load_settings(sys.argv[1], env={})) as service:
 """
 
 
-def test_a_daemon_leaves_no_growth(opened, tmp_path):
+@pytest.mark.parametrize("backend", ["json", "sqlite", "phase 2", "phase 3"])
+def test_a_daemon_leaves_no_growth(opened, tmp_path, backend):
     """A day of scans, its clock injected, leaves memory, descriptors, threads and files as they
-    were."""
-    play = opened("sqlite").create("only")
+    were; in phase 3 it also looks for late writes."""
+    if backend.startswith("phase"):
+        legacy.write_task(tmp_path, "TASK-1")
+        with closing(open_migration(load_settings(tmp_path, env={}))) as migration:
+            migration.switch(MigrationPhase(int(backend[-1])), actor="operator")
+        backend = "auto"
+    play = opened(backend).create("only")
     play.deploy()
     now = [0.0]
     daemon = HealthDaemon(play.service, interval=10, clock=lambda: now[0])

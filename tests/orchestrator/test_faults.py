@@ -1,12 +1,17 @@
 """The faults of the legacy system, one test each: its rules allowed them, ours must not."""
 
 import json
+import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from orchestrator import errors
+from orchestrator.health.daemon import HealthDaemon
 from orchestrator.rules.reviews import VerdictWord, aggregate
+from orchestrator.service import Orchestrator
+from orchestrator.settings import OrchestratorSettings
 from registry_api import (
     AgentStatus,
     Kind,
@@ -17,9 +22,13 @@ from registry_api import (
     TaskStatus,
     Verdict,
     all_records,
+    load_settings,
+    open_store,
     transact,
 )
 from registry_api.errors import InvalidInput, RegistryError, TaskNotFound
+from tests import legacy
+from tests.orchestrator.playing import Play, launchers
 
 
 def test_a_task_stuck_at_initialized(play):
@@ -538,6 +547,78 @@ def test_a_missing_launcher_failed_every_agent(play):
     assert play.scan().ended == ()
     assert play.agent(agent).status is AgentStatus.RUNNING
     assert play.reading.health().healthy == 1
+
+
+def test_a_slow_stop_held_the_lock(opened, monkeypatch):
+    """While an agent is being stopped its task can be written; the legacy system waited, searched
+    processes and killed them inside the lock, and reports of others ran out of time."""
+    play = opened("json").create("only")
+    slow, other = play.deploy("slow"), play.deploy("other")
+    stopping, go_on = threading.Event(), threading.Event()
+
+    def stop(_agents):
+        stopping.set()
+        assert go_on.wait(60)
+        return ()
+
+    monkeypatch.setattr(play.service.deployment, "stop", stop)
+    killing = threading.Thread(target=play.service.kill, args=(play.task_id, slow, "enough"))
+    killing.start()
+    try:
+        assert stopping.wait(60)
+        play.report(other, progress=70)
+        assert play.agent(other).progress == 70
+        assert killing.is_alive()
+    finally:
+        go_on.set()
+        killing.join()
+    assert play.agent(slow).status is AgentStatus.TERMINATED
+
+
+def test_a_workspace_in_a_document_was_a_path(opened, tmp_path, tmp_path_factory):
+    """The folders that a document names are kept as texts: nothing is read or written there."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "logs").mkdir()
+    (elsewhere / "logs" / "a_stream.jsonl").write_text("not ours")
+    before = sorted(elsewhere.rglob("*"))
+    named = {"workspace": str(elsewhere), "workspace_base": str(elsewhere.parent)}
+    keys = {"agents": [{"id": "a", "status": "running"}]}
+    path = legacy.write_task(tmp_path, "TASK-1", **keys) / "AGENT_REGISTRY.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    play = opened("auto")
+    play.task_id = "TASK-1"
+    play.report("a", "working", "ours", 10)
+    found = play.reading.output(play.task_id, "a", max_bytes=1000, before=None)
+    assert "not ours" not in found.text
+    play.report("a", "completed", "ours", 100)
+    assert sorted(elsewhere.rglob("*")) == before
+    assert play.now.task.workspace == str(elsewhere)
+
+
+def test_a_filter_was_a_regular_expression(play):
+    """A filter finds its text as it is; the legacy filter was an expression, and some of them take
+    hours on a text of fifty letters."""
+    agent = play.create("only").deploy()
+    play.add_finding(agent, "a" * 50 + "!")
+    play.add_finding(agent, "the text (a+)+$ itself")
+    found = play.reading.findings(play.task_id, text="(a+)+$").findings
+    assert [f.message for f in found] == ["the text (a+)+$ itself"]
+
+
+def test_the_first_workspace_was_scanned_for_all(opened, tmp_path):
+    """Each workspace of a process has a scan of its own; the legacy daemon took the first one."""
+    first = opened("sqlite").create("only")
+    other = tmp_path / "other"
+    other.mkdir()
+    settings = load_settings(other, env={}, backend="sqlite")
+    options = OrchestratorSettings(default_kind="external")
+    first.deploy()
+    with closing(open_store(settings)) as store:
+        second = Play(Orchestrator(store, launchers(), settings=settings, options=options))
+        second.create("only").deploy()
+        second.deploy("another")
+        daemons = [HealthDaemon(play.service, interval=1) for play in (first, second)]
+        assert [daemon.turn().looked_at for daemon in daemons] == [1, 2]
 
 
 def test_cancelling_ends_the_active_agents(play):
