@@ -100,7 +100,7 @@ def _removed(layout: Layout, times: Times) -> Iterator[Issue]:
     if record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER:
         return
     for path in sorted((layout.state / "json").glob("*.journal")):
-        journal = Journal(path, path.stem, lambda _: None, lambda _: None)
+        journal = Journal(path, path.stem)
         try:
             journal.refresh()
             lacking = removed_files(layout, journal, times) if not journal.is_empty else {}

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from backends.json_files.document import stamp
-from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.writer import JournalWriter
 from backends.json_files.task import write_ahead
 from contract_tests import build
 from registry_api import (
@@ -790,7 +790,7 @@ def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatc
     """An unlocked write comes while our intent is being synced: it is absorbed, and our change,
     which the gate tries again, meets a newer revision.
     """
-    room = Journal.make_room
+    room = JournalWriter.make_room
 
     def then_theirs(self, size):
         room(self, size)
@@ -799,7 +799,7 @@ def test_a_patch_is_not_put_over_bytes_it_was_not_made_for(workspace, monkeypatc
     store = opened(workspace)
     store.load("TASK-1")
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Journal, "make_room", then_theirs)
+        meanwhile.setattr(JournalWriter, "make_room", then_theirs)
         with pytest.raises(Conflict):
             build.put(store, build.agent("TASK-1", "ours"), expected=1)
     found = store.load("TASK-1")
@@ -824,7 +824,7 @@ def test_what_fails_behind_a_commit_does_not_deny_it(workspace, monkeypatch, wha
     store.load("TASK-1")
     with monkeypatch.context() as meanwhile:
         if what == "base":
-            meanwhile.setattr(Journal, "rebase", full)
+            meanwhile.setattr(JournalWriter, "rebase", full)
         else:  # the only write of eight bytes
             meanwhile.setattr(os, "pwrite", lambda *a: (full if len(a[1]) == 8 else write)(*a))
         assert build.put(store, build.agent("TASK-1", "ours"), expected=1).revision == 2

@@ -230,9 +230,9 @@ def test_a_legacy_edit_over_a_write_that_was_cut_off_stands(tmp_path):
     legacy.write_task(tmp_path, TASK, agents=agents)
     code = (
         "import os, signal, sys; from registry_api import *; from contract_tests import build\n"
-        "from backends.json_files.journal.journal import Journal\n"
+        "from backends.json_files.journal.writer import JournalWriter\n"
         "store = open_store(load_settings(sys.argv[1], env={})); store.load('TASK-1')\n"
-        "Journal.append = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "JournalWriter.append = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "build.put(store, *(build.agent('TASK-1', f'a{n}', status=AgentStatus.BLOCKED)"
         " for n in (0, 2)), expected=1)\n"
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backends.json_files.journal import journal
+from backends.json_files.journal import journal, writer
 from backends.json_files.journal.file import JournalFile
 from backends.json_files.journal.journal import Journal
 from backends.json_files.task import task_cache
@@ -71,7 +71,7 @@ def test_an_older_programs_edit_is_merged_after_a_rest(workspace, restless, monk
     its edit of one agent does not change ours of another. With 0, each line of the journal is
     followed by a base, where readers begin.
     """
-    monkeypatch.setattr(journal, "_BASE_FACTOR", factor)
+    monkeypatch.setattr(writer, "_BASE_FACTOR", factor)
     store = opened(workspace)
     path = workspace / "TASK-1" / "AGENT_REGISTRY.json"
     build.put(store, build.agent("TASK-1", "ours"), expected=1)

@@ -13,28 +13,23 @@ from pathlib import Path
 
 import orjson
 
-from backends.json_files.journal import lines
 from backends.json_files.journal.file import JournalFile, KnownIds
 from backends.json_files.journal.lines import IDS, History
 from backends.json_files.journal.reader import read_afresh, read_from_base, read_on
 from backends.json_files.journal.recent_states import RecentStates
-from backends.json_files.journal.retention import expired
 from backends.json_files.journal.state import JournalState, Stand, head_of
 from registry_api.records import (
     Change,
-    Changeset,
     FeedCursor,
     Head,
     Kind,
     TaskState,
     changeset_from,
-    next_chain,
 )
 from registry_api.workspace import ForkSafeLock
 
 __all__ = ["Journal"]
 
-_BASE_FACTOR = 4
 _MOST_PLACES = 10_000
 _LONG_TAIL = 2**20  # after so many bytes appended by others, reading each line takes too long
 
@@ -42,19 +37,11 @@ _LONG_TAIL = 2**20  # after so many bytes appended by others, reading each line 
 class Journal:
     """One task's journal, read up to ``size``; ``refresh`` reads what others appended."""
 
-    __slots__ = ("_evicted", "_file", "_head", "_known", "_lock", "sync", "sync_folder", "task_id")
+    __slots__ = ("_evicted", "_head", "_known", "_lock", "file", "task_id")
 
-    def __init__(
-        self,
-        path: Path,
-        task_id: str,
-        sync: Callable[[int], None],
-        sync_folder: Callable[[Path], None],
-    ) -> None:
+    def __init__(self, path: Path, task_id: str) -> None:
         self.task_id = task_id
-        self.sync = sync
-        self.sync_folder = sync_folder
-        self._file = JournalFile(path)
+        self.file = JournalFile(path)
         self._known = JournalState()
         self._head = Head()
         self._evicted = False
@@ -65,7 +52,12 @@ class Journal:
     @property
     def path(self) -> Path:
         """The path of the file."""
-        return self._file.path
+        return self.file.path
+
+    @property
+    def known(self) -> JournalState:
+        """What was read of the file; another object after it was read afresh."""
+        return self._known
 
     @property
     def inode(self) -> int:
@@ -158,7 +150,7 @@ class Journal:
         """
         with self._lock:
             if self._evicted or not self._known.reaches_back:
-                self._become(read_afresh(self._file, self._known, reaches_back=True))
+                self._become(read_afresh(self.file, self._known, reaches_back=True))
             return self._known.recent
 
     def present(self) -> Stand | None:
@@ -191,7 +183,7 @@ class Journal:
                 known = self._known
                 ids = known.ids
                 if ids is None:
-                    ids = self._file.changeset_ids(0, known.size, floor=known.floor)
+                    ids = self.file.changeset_ids(0, known.size, floor=known.floor)
                     known.ids = ids
         return ids
 
@@ -203,12 +195,12 @@ class Journal:
                 known = self._known
                 ids = known.entry_ids
                 if ids is None:
-                    ids = known.entry_ids = self._file.history_ids(0, known.size)
+                    ids = known.entry_ids = self.file.history_ids(0, known.size)
         return ids
 
     def histories(self, kind: Kind) -> Iterator[History]:
         """Yield the task's history records of one kind in the order of their commits, streaming."""
-        return self._file.histories(kind, self._known.size)
+        return self.file.histories(kind, self._known.size)
 
     def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""
@@ -217,7 +209,7 @@ class Journal:
         start = known.places.get(after)
         if start is None:  # lines before a base have numbers up to the base's
             start = max(0, known.base) if after >= known.base_number > 0 else 0
-        for raw, offset in self._file.lines(start, known.size):
+        for raw, offset in self.file.lines(start, known.size):
             found = IDS.match(raw)
             if found is None or not after < int(found[2]) < below:
                 continue
@@ -254,7 +246,7 @@ class Journal:
         if self._evicted:
             with self._lock:
                 if self._evicted:
-                    self._become(read_afresh(self._file, self._known))
+                    self._become(read_afresh(self.file, self._known))
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -277,11 +269,11 @@ class Journal:
             return
         replaced = found.st_ino != known.inode or found.st_size < known.size
         if replaced or (self._evicted and found.st_size > known.size):
-            self._become(read_afresh(self._file, known))
+            self._become(read_afresh(self.file, known))
         elif found.st_size > known.size + _LONG_TAIL:
-            self._become(read_from_base(self._file, known))
+            self._become(read_from_base(self.file, known))
         elif found.st_size > known.size:
-            read_on(self._file, known)
+            read_on(self.file, known)
 
     def _become(self, fresh: JournalState) -> None:
         """Take over what was read afresh; readers see the old state or the new one."""
@@ -290,82 +282,13 @@ class Journal:
             self._head = Head()
         self._evicted = False
 
-    # -- writing, under the task's lock ----------------------------------------------------------
-
-    def change_line(
-        self,
-        changeset: Changeset,
-        *,
-        digest: str,
-        text: str,
-        number: int,
-        hash_after: str,
-        lineage: str,
-        logs: dict[str, int] | None = None,
-        trim_to: tuple[int, datetime] | None = None,
-        revision: int | None = None,
-        chain: str | None = None,
-        shown: bool = True,
-    ) -> bytes:
-        """Return the line of a change, of the next revision unless ``revision`` is given, and then
-        ``chain``.
-
-        See lines.change_line.
-        """
-        if revision is None:
-            revision = self.revision + 1
-        return lines.change_line(
-            changeset,
-            digest=digest,
-            chain=next_chain(self.chain, revision, digest) if chain is None else chain,
-            text=text,
-            revision=revision,
-            number=number,
-            hash_after=hash_after,
-            logs=logs or {},
-            lineage=lineage,
-            base=self._known.base,
-            trim_to=trim_to,
-            shown=shown,
-        )
-
-    def same_line(self, hash_after: str, at: datetime, *, logs: dict[str, int]) -> bytes:
-        """Return the line of a foreign write that changed no record."""
-        return lines.same_line(hash_after, at, base=self._known.base, logs=logs)
-
-    def trimmed(self, now: datetime) -> tuple[int, datetime] | None:
-        """Return ``trim_to`` of the next change line: None unless lines have expired."""
-        return expired(self._known, self.known_ids(), now)
-
-    def make_room(self, size: int) -> None:
-        """Reserve space for the next line, so that a full disk fails before the write.
-
-        Readers ignore it: it has no newline.
-        """
-        self._file.reserve(self.size, size)
-
-    def give_room_back(self) -> None:
-        """Cut off space that a killed or failed writer reserved and did not fill."""
-        self._file.cut(self.size)
-
-    def append(self, data: bytes) -> None:
-        """Append complete lines durably and apply them, overwriting what a kill left of one."""
+    def extend(self, data: bytes, write: Callable[[bytes, int], int]) -> None:
+        """Append complete lines with ``write(data, offset) -> inode``, and apply them."""
         with self._lock:
             self._reload()
-            self._append(data)
-
-    def _append(self, data: bytes) -> None:
-        known = self._known
-        known.inode = self._file.write(data, known.size, sync=self.sync)
-        if not known.size:
-            known.reaches_back = True
-            self.sync_folder(self.path.parent)
-        for raw in data.splitlines(keepends=True):
-            known.take(orjson.loads(raw), offset=known.size, length=len(raw))
-            known.size += len(raw)
-
-    def rebase(self, document_size: int) -> None:
-        """Append a base line if the lines after the last one exceed four times the document."""
-        if self._known.tail < _BASE_FACTOR * max(document_size, 4096):
-            return
-        self.append(self._known.base_line())
+            known = self._known
+            known.inode = write(data, known.size)
+            known.reaches_back = known.reaches_back or not known.size
+            for raw in data.splitlines(keepends=True):
+                known.take(orjson.loads(raw), offset=known.size, length=len(raw))
+                known.size += len(raw)

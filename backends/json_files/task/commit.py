@@ -113,7 +113,7 @@ class Commits:
             files.document.know(journal.hash, document, written)
         # 5. Keep the journal quick to read.
         with suppress(OSError):  # the commit is done; the next one tries again
-            journal.rebase(os.fstat(fd).st_size)
+            files.journal_writer.rebase(os.fstat(fd).st_size)
         return self._result(changeset, revision, number), _statuses_moved(before, after)
 
     def _commit_without_document(self, change: ValidatedChangeset) -> Commit:

@@ -14,6 +14,7 @@ from backends.json_files.document.stamp import Stamp
 from backends.json_files.document.text import content_hash, read_document, text_over
 from backends.json_files.document.writer import write_in_place
 from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.writer import JournalWriter
 from backends.json_files.legacy.layout import load_document
 from backends.json_files.legacy.lens.decoder import decode
 from backends.json_files.legacy.lens.encoder import encode
@@ -31,11 +32,20 @@ class DocumentFile:
     lock, but for ``is_still``.
     """
 
-    __slots__ = ("_journal", "_journal_place", "_proven", "_shared", "_task_id", "place")
+    __slots__ = (
+        "_journal",
+        "_journal_place",
+        "_journal_writer",
+        "_proven",
+        "_shared",
+        "_task_id",
+        "place",
+    )
 
-    def __init__(self, shared: Shared, journal: Journal) -> None:
+    def __init__(self, shared: Shared, journal: Journal, journal_writer: JournalWriter) -> None:
         self._shared = shared
         self._journal = journal
+        self._journal_writer = journal_writer
         self._task_id = journal.task_id
         self._proven: tuple[Stamp, str] | None = None
         # Paths as text, since every operation uses them.
@@ -208,8 +218,8 @@ class DocumentFile:
         require_writable(fd, self.path)
         write_in_place(fd, Patch.whole(written), sync=self._shared.sync)
         if content_hash(written) != self._journal.hash:
-            line = self._journal.same_line(content_hash(written), self._shared.now(), logs={})
-            self._journal.append(line)
+            writer, at = self._journal_writer, self._shared.now()
+            writer.append(writer.same_line(content_hash(written), at, logs={}))
         self.know(self._journal.hash, document, written)
 
 

@@ -85,7 +85,9 @@ class ForeignEdits:
         document.know(found, value, data)
         self._lines.absorb()
         self._keep_adopted(state, found)
-        files.journal.rebase(len(data))  # later readers of the task need not read its histories
+        files.journal_writer.rebase(
+            len(data)
+        )  # later readers of the task need not read its histories
 
     def _keep_adopted(self, adopted: TaskState, found: str) -> None:
         """Keep the status that the document states: our lines in a log are older."""
@@ -114,7 +116,8 @@ class ForeignEdits:
             return
         theirs = document.decode(value)
         if not differing(ours, theirs):
-            journal.append(journal.same_line(found, self._files.shared.now(), logs={}))
+            writer = self._files.journal_writer
+            writer.append(writer.same_line(found, self._files.shared.now(), logs={}))
             document.keep_template(data)
             document.know(found, value, data)
             return

@@ -37,7 +37,8 @@ class ForeignLines:
         if not offsets:
             return
         if not records:
-            journal.append(journal.same_line(journal.hash, files.shared.now(), logs=offsets))
+            writer = files.journal_writer
+            writer.append(writer.same_line(journal.hash, files.shared.now(), logs=offsets))
         batches = [records[n : n + _BATCH] for n in range(0, len(records), _BATCH)]
         for place, batch in enumerate(batches):
             last = place == len(batches) - 1
@@ -65,7 +66,7 @@ class ForeignLines:
         change = self.changeset(ops, expected=expected, before=before, after=after)
         files, journal = self._files, self._files.journal
         number = files.draw_number()
-        line = journal.change_line(
+        line = files.journal_writer.change_line(
             change.changeset,
             digest=change.digest,
             text=change.text,
@@ -75,7 +76,7 @@ class ForeignLines:
             lineage=journal.lineage or str(uuid.uuid4()),
             trim_to=None,
         )
-        journal.append(line)
+        files.journal_writer.append(line)
         files.intent.clear()
 
     def changeset(

@@ -46,5 +46,5 @@ class Frozen:
         logs = b'"logs":' + json_text.dump(files.logs.known_upto(journal.logs, keys))
         # After a kill between several lines, the first ones are there already.
         rest = b"".join(line for line in lines if not is_known(journal, line))
-        journal.append(rest.replace(NO_LOGS, logs, 1))
+        files.journal_writer.append(rest.replace(NO_LOGS, logs, 1))
         files.intent.clear()

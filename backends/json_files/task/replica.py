@@ -126,10 +126,10 @@ class TaskReplica:
         if written is not None:
             files.document.know(digest, document, written)
         with suppress(OSError):
-            journal.rebase(os.fstat(fd).st_size)
+            files.journal_writer.rebase(os.fstat(fd).st_size)
 
     def _line(self, change: Change, digest: str, *, shown: bool) -> bytes:
-        return self._files.journal.change_line(
+        return self._files.journal_writer.change_line(
             change.changeset,
             digest=change.digest,
             text=dump_changeset(change.changeset).decode(),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from backends.files import open_inside
 from backends.json_files.journal.intent import IntentFile
 from backends.json_files.journal.journal import Journal
+from backends.json_files.journal.writer import JournalWriter
 from backends.json_files.lazy import lazy
 from backends.json_files.task.document_file import DocumentFile
 from backends.json_files.task.logs import TaskLogs
@@ -30,8 +31,9 @@ class TaskFiles:
         self.task_id = task_id
         self.shared = shared
         path = shared.folder("json") / f"{task_id}.journal"
-        self.journal = Journal(path, task_id, shared.sync, shared.sync_folder)
-        self.document = DocumentFile(shared, self.journal)
+        self.journal = Journal(path, task_id)
+        self.journal_writer = JournalWriter(self.journal, shared.sync, shared.sync_folder)
+        self.document = DocumentFile(shared, self.journal, self.journal_writer)
         # The journal's inode and the lengths of the logs when the journal last had all lines. Kept
         # when the task is evicted: without it each look at quiet logs would read the journal again.
         self.quiet: tuple[int, bytes] | None = None

@@ -76,7 +76,7 @@ class WriteAhead:
         lines = files.logs.plan(change.changeset, histories_of(change.changeset))
         number = files.draw_number()
         after = before if data is None else content_hash(data)
-        line = journal.change_line(
+        line = files.journal_writer.change_line(
             change.changeset,
             digest=change.digest,
             text=change.text,
@@ -84,7 +84,7 @@ class WriteAhead:
             hash_after=after,
             logs={},
             lineage=journal.lineage or str(uuid.uuid4()),
-            trim_to=journal.trimmed(shared.now()),
+            trim_to=files.journal_writer.trimmed(shared.now()),
         )
         intent = Intent(
             number=number,
@@ -98,7 +98,7 @@ class WriteAhead:
         )
         try:
             files.intent.write(intent)
-            journal.make_room(len(line) + 64 * len(lines))
+            files.journal_writer.make_room(len(line) + 64 * len(lines))
         except OSError as error:
             self._give_up(replace(intent, lines=()), error)
         return intent
@@ -150,7 +150,7 @@ class WriteAhead:
             files.logs.append(intent.lines, again=True)
         offsets, whole = files.logs.offsets_after(journal, intent.lines)
         logs = b'"logs":' + json_text.dump(offsets)
-        journal.append(intent.journal.replace(NO_LOGS, logs, 1))
+        files.journal_writer.append(intent.journal.replace(NO_LOGS, logs, 1))
         files.intent.clear()
         if not whole:
             with suppress(RegistryError, OSError):  # the write is done; the next absorbs them
@@ -170,5 +170,5 @@ class WriteAhead:
 
     def clear(self) -> None:
         """Give back the journal's reserved space and clear the intent."""
-        self._files.journal.give_room_back()
+        self._files.journal_writer.give_room_back()
         self._files.intent.clear()
