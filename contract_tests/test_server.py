@@ -18,8 +18,7 @@ from contract_tests.test_move_target import into
 from registry_api import (
     Capability,
     Changeset,
-    Finding,
-    ProgressEntry,
+    History,
     Put,
     RegistryStore,
     commit_with_retry,
@@ -221,7 +220,7 @@ def test_a_task_may_be_written_for_a_long_time(harness: Harness, proxy: CutProxy
             build.put(source, entry, expected=None)
         snapshot, feed = source.load("t"), source.changes()
 
-    def slowly() -> Iterator[ProgressEntry | Finding]:
+    def slowly() -> Iterator[History]:
         for entry in entries:
             time.sleep(_LONG / len(entries))
             assert reader.head("t").revision == 0

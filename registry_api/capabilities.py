@@ -10,7 +10,7 @@ from functools import cache
 from typing import Protocol, TypeGuard, TypeVar
 
 from registry_api.records.changeset import Change, Commit
-from registry_api.records.models import Finding, ProgressEntry
+from registry_api.records.models import History
 from registry_api.records.snapshot import Head, TaskSnapshot
 from registry_api.roles import RoleStamp
 
@@ -82,7 +82,7 @@ class Replica(Protocol):
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:

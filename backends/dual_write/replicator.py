@@ -17,10 +17,9 @@ from registry_api.records import (
     MAX_LIMIT,
     Change,
     FeedCursor,
-    Finding,
     Head,
+    History,
     Kind,
-    ProgressEntry,
     Put,
     RecordQuery,
     may_be_same,
@@ -265,7 +264,7 @@ class Replicator:
                 tail.append(change)
         self._into.replace(snapshot, self._histories(task_id, newer), feed=tuple(tail))
 
-    def _histories(self, task_id: str, newer: _Newer) -> Iterator[ProgressEntry | Finding]:
+    def _histories(self, task_id: str, newer: _Newer) -> Iterator[History]:
         """Yield the history records of a revision, without those committed after it."""
         query = RecordQuery(task_id=task_id)
         for kind in HISTORIES:
@@ -276,7 +275,7 @@ class Replicator:
                     pass
                 for record in page.items:
                     if (kind, record_key(record)) not in newer.keys:
-                        yield cast(ProgressEntry | Finding, record)
+                        yield cast(History, record)
                 after = page.next
                 if after is None:
                     break

@@ -20,7 +20,7 @@ from registry_api.records import (
     Agent,
     Changeset,
     Delete,
-    Finding,
+    History,
     Kind,
     Op,
     ProgressEntry,
@@ -89,7 +89,7 @@ def touched(changeset: Changeset) -> frozenset[Key]:
             out.add((op.kind, op.key))
         elif isinstance(op.record, ProgressEntry):
             out.add((Kind.AGENT, op.record.agent_id))
-        elif not isinstance(op.record, Finding):
+        elif not isinstance(op.record, History):
             out.add((KINDS[type(op.record)], record_key(op.record)))
     return frozenset(out)
 

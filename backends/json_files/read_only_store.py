@@ -31,12 +31,13 @@ from registry_api.errors import CorruptDocument, ReadOnly, StoreClosed, TaskNotF
 from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    HISTORIES,
     Change,
     Changeset,
     Commit,
     FeedCursor,
-    Finding,
     Head,
+    History,
     Kind,
     Page,
     ProgressEntry,
@@ -65,7 +66,7 @@ class ReadTask:
     task_id: str
     state: TaskState
     updated_at: datetime
-    histories: dict[Kind, list[ProgressEntry | Finding]]
+    histories: dict[Kind, list[History]]
     problems: list[Problem]
 
     def snapshot(self, only: Refs | None = None) -> TaskSnapshot:
@@ -82,7 +83,7 @@ def read_task(layout: Layout, task_id: str, times: Times) -> ReadTask:
     folder = layout.folder(task_id)
     for handover in read_handovers(folder, state, times=times, problems=problems):
         state.handovers.setdefault(handover.handover_id, handover)
-    histories: dict[Kind, list[ProgressEntry | Finding]] = {Kind.PROGRESS: [], Kind.FINDING: []}
+    histories: dict[Kind, list[History]] = {kind: [] for kind in HISTORIES}
     ghosts = set[str]()
     for log in find_logs(folder, problems):
         for _, record in read_lines(log, task_id=task_id, times=times, problems=problems):

@@ -12,7 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from backends.jsonl.times import Times
-from registry_api.records import KINDS, SAFE_INT, Finding, Kind, ProgressEntry, is_id, json_text
+from registry_api.records import (
+    KINDS,
+    SAFE_INT,
+    Finding,
+    History,
+    Kind,
+    ProgressEntry,
+    is_id,
+    json_text,
+)
 
 __all__ = ["LineError", "encode_line", "generation", "parse_line", "without_id"]
 
@@ -35,7 +44,7 @@ def generation(first_line: bytes) -> str:
 
 def parse_line(
     raw: bytes, *, kind: Kind, task_id: str, times: Times, log: str, offset: int
-) -> ProgressEntry | Finding:
+) -> History:
     """Parse one line, without its newline; ``log`` is the generation, ``offset`` in bytes.
 
     Raises LineError. A value that is invalid for its field stays in ``extra`` under its own key.
@@ -60,7 +69,7 @@ def parse_line(
         extra = data["extra"]
     message = _text(data, "message", "", extra)
     foreign = data.get("foreign") is True if ours else True
-    record: ProgressEntry | Finding
+    record: History
     if kind is Kind.PROGRESS:
         record = ProgressEntry(
             task_id=task_id,
@@ -93,7 +102,7 @@ def parse_line(
     return record
 
 
-def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times) -> bytes:
+def encode_line(record: History, *, changeset: str, times: Times) -> bytes:
     """Return a record as a line of ours, with its newline, with the keys of legacy programs."""
     data: dict[str, Any] = {
         "timestamp": times.write(record.timestamp),
@@ -122,7 +131,7 @@ def encode_line(record: ProgressEntry | Finding, *, changeset: str, times: Times
     return json_text.dump(data | ({"extra": extra} if clash else extra)) + b"\n"
 
 
-def without_id(record: ProgressEntry | Finding) -> ProgressEntry | Finding:
+def without_id(record: History) -> History:
     """Return the content of a record, without its id.
 
     The id of a foreign record depends on the place of its line, which changes when a log is

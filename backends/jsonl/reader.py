@@ -13,7 +13,7 @@ from typing import BinaryIO
 from backends.files import Problem, open_regular
 from backends.jsonl.lines import LineError, generation, parse_line
 from backends.jsonl.times import Times
-from registry_api.records import KINDS, Finding, Kind, ProgressEntry
+from registry_api.records import KINDS, History, Kind
 
 __all__ = ["Identity", "Log", "find_logs", "identify", "lengths", "log_name", "read_lines"]
 
@@ -44,7 +44,7 @@ class Log:
 Identity = dict[str, tuple[int, int, Log]]  # by path: device, inode, the log at its last length
 
 
-def log_name(record: ProgressEntry | Finding) -> str:
+def log_name(record: History) -> str:
     """Return the path of the log, below the task's folder, that a record's line goes to."""
     folder, suffix = _FOLDERS[KINDS[type(record)]][0]
     return f"{folder}/{record.agent_id}{suffix}"
@@ -145,7 +145,7 @@ def read_lines(
     times: Times,
     problems: list[Problem],
     start: int = 0,
-) -> Iterator[tuple[int, ProgressEntry | Finding]]:
+) -> Iterator[tuple[int, History]]:
     """Yield (end offset, record) of the complete lines from byte ``start`` on.
 
     Lines that are not entries are added to ``problems`` and skipped, as is a torn last line.

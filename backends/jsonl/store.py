@@ -21,9 +21,8 @@ from registry_api.records import (
     HISTORIES,
     Changeset,
     Commit,
-    Finding,
+    History,
     Kind,
-    ProgressEntry,
     Put,
     RecordQuery,
     TaskQuery,
@@ -81,11 +80,11 @@ class LoggedStore(StoreWrapper):
         commit = self.inner.commit(change)
         if not commit.replayed:
             for op in change.ops:
-                if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
+                if isinstance(op, Put) and isinstance(op.record, History):
                     self._append(op.record, str(change.id))
         return commit
 
-    def _append(self, record: ProgressEntry | Finding, changeset: str) -> bool:
+    def _append(self, record: History, changeset: str) -> bool:
         name = log_name(record)
         try:
             line = encode_line(record, changeset=changeset, times=self._times)
@@ -138,7 +137,7 @@ class LoggedStore(StoreWrapper):
                 written += sum(self._append(record, _UNKNOWN) for record in missing)
         return written
 
-    def _inbox(self, task_id: str, kind: Kind) -> tuple[list[ProgressEntry | Finding], set[str]]:
+    def _inbox(self, task_id: str, kind: Kind) -> tuple[list[History], set[str]]:
         """Return the records that only the logs have, and all ids in the logs."""
         query = RecordQuery(task_id=task_id)
         known = {record_key(r) for r in all_records(self.inner, kind, query)}
@@ -158,9 +157,9 @@ class LoggedStore(StoreWrapper):
         self,
         task_id: str,
         kind: Kind,
-        theirs: list[ProgressEntry | Finding],
+        theirs: list[History],
         logged: set[str],
-    ) -> list[ProgressEntry | Finding]:
+    ) -> list[History]:
         """Leave out the remaining lines of a truncated log: they were absorbed before.
 
         They now have another place, and so another id.
@@ -168,7 +167,7 @@ class LoggedStore(StoreWrapper):
         gone = Counter(
             without_id(r)
             for r in all_records(self.inner, kind, RecordQuery(task_id=task_id))
-            if isinstance(r, ProgressEntry | Finding) and r.foreign and record_key(r) not in logged
+            if isinstance(r, History) and r.foreign and record_key(r) not in logged
         )
         out = []
         for record in theirs:
@@ -179,7 +178,7 @@ class LoggedStore(StoreWrapper):
                 out.append(record)
         return out
 
-    def _logged(self, task_id: str, kind: Kind) -> Iterator[ProgressEntry | Finding]:
+    def _logged(self, task_id: str, kind: Kind) -> Iterator[History]:
         problems: list[Problem] = []
         for found in find_logs(self._workspace / task_id, problems):
             if found.kind is kind:
@@ -190,7 +189,7 @@ class LoggedStore(StoreWrapper):
         for problem in problems:
             log.warning("%s", problem)
 
-    def _take(self, task_id: str, records: list[ProgressEntry | Finding]) -> int:
+    def _take(self, task_id: str, records: list[History]) -> int:
         try:
             self.inner.commit(
                 new_changeset(
@@ -213,13 +212,13 @@ class LoggedStore(StoreWrapper):
 
     def _missing(
         self, task_id: str, kind: Kind, logged: set[str], *, before: datetime
-    ) -> Iterator[ProgressEntry | Finding]:
+    ) -> Iterator[History]:
         """Yield the records of ours without a line; a foreign one had a line, in a log now gone.
 
         Only records older than ``before``: the lines of younger ones may be about to be written.
         """
         for record in all_records(self.inner, kind, RecordQuery(task_id=task_id)):
-            assert isinstance(record, ProgressEntry | Finding)
+            assert isinstance(record, History)
             old = record.timestamp < before and not record.foreign
             if old and record_key(record) not in logged:
                 yield record

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import TypeAlias
 
 from registry_api.authoring import (
     KEEP,
@@ -42,12 +41,11 @@ from registry_api.records import (
     Changeset,
     Commit,
     FeedCursor,
-    Finding,
     Head,
+    History,
     Kind,
     Limits,
     Page,
-    ProgressEntry,
     Put,
     Record,
     RecordQuery,
@@ -66,8 +64,6 @@ from registry_api.records import (
 )
 from registry_api.roles import ROLE, check_commit, check_replication
 from registry_api.store import Capability, StoreInfo
-
-History: TypeAlias = ProgressEntry | Finding
 
 
 @dataclass(slots=True)
@@ -179,7 +175,7 @@ class MemoryStore:
 
         for op in changeset.ops:
             state.apply(op, known=known, same=same)
-            if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
+            if isinstance(op, Put) and isinstance(op.record, History):
                 fresh[KINDS[type(op.record)], record_key(op.record)] = op.record
         held.state = state
         held.histories |= fresh
@@ -312,7 +308,7 @@ class MemoryStore:
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:

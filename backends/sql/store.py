@@ -50,18 +50,18 @@ from registry_api.errors import (
 from registry_api.records import (
     ALL,
     ALL_RECORDS,
+    HISTORIES,
     SAFE_INT,
     AgentStatus,
     Change,
     Changeset,
     Commit,
     FeedCursor,
-    Finding,
     Head,
+    History,
     Kind,
     Page,
     PageKey,
-    ProgressEntry,
     Record,
     RecordQuery,
     Refs,
@@ -106,7 +106,7 @@ _CAPABILITIES = frozenset(
 _NO_TASK = "-"  # what is asked for in place of an id that no task can have
 _PATIENCE = 5.0  # seconds for which a reader of the feed waits for open transactions
 
-_APART = frozenset({Kind.TASK, Kind.AGENT, Kind.PROGRESS, Kind.FINDING})  # loaded separately
+_APART = frozenset({Kind.TASK, Kind.AGENT, *HISTORIES})  # loaded separately
 
 
 class _NewFeed(Exception):
@@ -621,7 +621,7 @@ class SqlStore:
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:

@@ -18,8 +18,8 @@ from registry_api.records import (
     Agent,
     AgentStatus,
     Changeset,
-    Finding,
     Handover,
+    History,
     Kind,
     Op,
     PhaseStatus,
@@ -222,7 +222,7 @@ class Writing:
                 self._report_at_once(record)
             case ProgressEntry() as record:
                 self._report(record, self._append(record))
-            case Finding() as record:
+            case record if isinstance(record, History):
                 self._append(record)
             case Handover() as record if self._has(Kind.HANDOVER, record.handover_id):
                 raise exists(record)
@@ -434,7 +434,7 @@ class Writing:
             self.set_expired(floor, expired)
         return created
 
-    def fill(self, snapshot: TaskSnapshot, histories: Iterable[ProgressEntry | Finding]) -> None:
+    def fill(self, snapshot: TaskSnapshot, histories: Iterable[History]) -> None:
         """Insert all records of a task whose rows were cleared; histories are streamed."""
         for agent in snapshot.agents:
             self._put_agent(agent)
@@ -443,8 +443,8 @@ class Writing:
                 self._put(record)
         for entry in snapshot.latest:
             self.execute("put_latest", **codec(Kind.PROGRESS).write(entry))
-        for entry_or_finding in histories:
-            self._append(entry_or_finding)
+        for history in histories:
+            self._append(history)
             if len(self.pending) >= _UNREAD:
                 self.settle()
 

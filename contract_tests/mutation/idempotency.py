@@ -8,11 +8,11 @@ from contract_tests.mutation.base import _again, mutant
 from registry_api import (
     Changeset,
     Commit,
+    History,
     Put,
     RegistryStore,
     errors,
 )
-from registry_api.records import Finding, ProgressEntry
 from registry_api.wrappers import StoreWrapper
 
 
@@ -28,7 +28,7 @@ class ReplayApplied(StoreWrapper):
         ops = [
             op
             for op in changeset.ops
-            if not isinstance(op, Put) or not isinstance(op.record, ProgressEntry | Finding)
+            if not isinstance(op, Put) or not isinstance(op.record, History)
         ]
         if not ops:
             return done

@@ -11,6 +11,7 @@ from contract_tests.mutation.base import mutant
 from registry_api import (
     Change,
     Commit,
+    History,
     Kind,
     Put,
     RecordQuery,
@@ -18,7 +19,6 @@ from registry_api import (
     TaskSnapshot,
     errors,
 )
-from registry_api.records import Finding, ProgressEntry
 from registry_api.wrappers import StoreWrapper
 
 
@@ -37,7 +37,7 @@ class _Target(StoreWrapper):
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:
@@ -84,7 +84,7 @@ class HistoriesLeftBehind(_Target):
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:
@@ -124,7 +124,7 @@ class ChainLeftBehind(_Target):
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:
@@ -138,7 +138,7 @@ class FeedLeftBehind(_Target):
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:

@@ -81,7 +81,13 @@ from registry_api.records.changeset import (
     validate_changeset,
 )
 from registry_api.records.codec import dump
-from registry_api.records.models import KINDS, Finding, Kind, ProgressEntry, Record, record_key
+from registry_api.records.models import (
+    KINDS,
+    History,
+    Kind,
+    Record,
+    record_key,
+)
 from registry_api.records.query import (
     ALL,
     ALL_RECORDS,
@@ -296,7 +302,7 @@ class KeyValueStore:
                 known=partial(known_in, batch, task_id),
                 same=lambda record: again and same_in(batch, record),
             )
-            if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding):
+            if isinstance(op, Put) and isinstance(op.record, History):
                 line.records[str(KINDS[type(op.record)])] += not (
                     again and same_in(batch, op.record)
                 )
@@ -392,7 +398,7 @@ class KeyValueStore:
     def replace(
         self,
         snapshot: TaskSnapshot,
-        histories: Iterable[ProgressEntry | Finding],
+        histories: Iterable[History],
         *,
         feed: tuple[Change, ...] = (),
     ) -> None:

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from registry_api.errors import InvalidChangeset
 from registry_api.records.codec import decode_record, dump, encode_record
 from registry_api.records.models import (
+    HISTORIES,
     KINDS,
     Agent,
     Finding,
@@ -49,7 +50,7 @@ __all__ = [
 
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 
-APPENDED = frozenset({Kind.PROGRESS, Kind.FINDING, Kind.HANDOVER})
+APPENDED = frozenset({*HISTORIES, Kind.HANDOVER})
 
 DELETABLE = frozenset({Kind.PHASE, Kind.AGENT, Kind.REVIEW, Kind.VERDICT, Kind.HANDOVER})
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
@@ -23,6 +23,7 @@ __all__ = [
     "Agent",
     "Finding",
     "Handover",
+    "History",
     "Kind",
     "Phase",
     "ProgressEntry",
@@ -274,7 +275,10 @@ class Handover:
     extra: JsonObject = "{}"
 
 
-Record: TypeAlias = Task | Phase | Agent | ProgressEntry | Finding | Review | Verdict | Handover
+History: TypeAlias = ProgressEntry | Finding
+"""Records that are only appended, and read in pages; a snapshot does not hold them."""
+
+Record: TypeAlias = Task | Phase | Agent | History | Review | Verdict | Handover
 
 CLASSES: dict[Kind, type[Record]] = {
     Kind.TASK: Task,
@@ -305,8 +309,8 @@ KEY_FIELD: dict[Kind, str] = {
 }
 
 
-HISTORIES = (Kind.PROGRESS, Kind.FINDING)
-"""Kinds that are only appended to, and read in pages; a snapshot does not hold them."""
+HISTORIES = tuple(KINDS[cls] for cls in get_args(History))
+"""The kinds of ``History``."""
 
 PARTS = tuple(k for k in Kind if k is not Kind.TASK and k not in HISTORIES)
 """Kinds of which a snapshot holds every record of its task."""

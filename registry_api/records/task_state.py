@@ -13,8 +13,8 @@ from registry_api.records.models import (
     HISTORIES,
     KINDS,
     Agent,
-    Finding,
     Handover,
+    History,
     Kind,
     Phase,
     ProgressEntry,
@@ -122,7 +122,7 @@ class TaskState:
                 self.task = record
             case Phase():
                 self.phases[record.phase_index] = record
-            case ProgressEntry() | Finding():
+            case _ if isinstance(record, History):
                 kind = KINDS[type(record)]
                 if known(kind, record_key(record)) and not same(record):
                     raise exists(record)

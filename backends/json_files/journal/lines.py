@@ -25,8 +25,7 @@ import orjson
 from registry_api.records import (
     HISTORIES,
     Changeset,
-    Finding,
-    ProgressEntry,
+    History,
     Put,
     dump,
     encode_record,
@@ -47,8 +46,6 @@ __all__ = [
     "numbers_in",
     "same_line",
 ]
-
-History = ProgressEntry | Finding
 
 FOREIGN = "foreign"  # the actor of a change that another program made
 
@@ -128,9 +125,7 @@ def history_lines(records: list[History], at: datetime | None) -> Iterator[bytes
 def histories_of(changeset: Changeset) -> list[History]:
     """Return the history records that a changeset appends."""
     return [
-        op.record
-        for op in changeset.ops
-        if isinstance(op, Put) and isinstance(op.record, ProgressEntry | Finding)
+        op.record for op in changeset.ops if isinstance(op, Put) and isinstance(op.record, History)
     ]
 
 

@@ -26,17 +26,18 @@ from registry_api.errors import (
     Unavailable,
 )
 from registry_api.records import (
+    KINDS,
     Changeset,
     Commit,
     FeedCursor,
-    Finding,
+    History,
     Kind,
-    ProgressEntry,
     Put,
     TaskState,
     ValidatedChangeset,
     chain_of,
     json_text,
+    record_key,
 )
 
 __all__ = ["Commits", "not_found"]
@@ -156,10 +157,8 @@ class Commits:
         taken = self._files.journal.history_ids() if needed else set[tuple[Kind, str]]()
         for op in changeset.ops:
             after.apply(op, known=lambda kind, key: (kind, key) in taken or (kind, key) in fresh)
-            if isinstance(op, Put) and isinstance(op.record, ProgressEntry):
-                fresh.add((Kind.PROGRESS, op.record.entry_id))
-            elif isinstance(op, Put) and isinstance(op.record, Finding):
-                fresh.add((Kind.FINDING, op.record.finding_id))
+            if isinstance(op, Put) and isinstance(op.record, History):
+                fresh.add((KINDS[type(op.record)], record_key(op.record)))
         return after
 
     # -- creation ----------------------------------------------------------------------------
