@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 
 from backends.admin.cli import main
+from backends.dual_write import role_stamps
+from backends.dual_write.steps import sync
+from backends.dual_write.steps.base import StepContext
 from contract_tests import build
 from registry_api import find_capability, load_settings, open_migration, open_store
 from registry_api.capabilities import Stamps
 from registry_api.errors import BackendMismatch, CorruptDocument, PreflightFailed, RegistryError
-from registry_api.migration import MigrationPhase, PhaseFile, Switching, SwitchJournal
+from registry_api.migration import (
+    MigrationPhase,
+    PhaseFile,
+    PhaseRecord,
+    Switching,
+    SwitchJournal,
+)
 from registry_api.roles import ROLE, Role, RoleStamp
 from tests import lmdb_plugin
 
@@ -121,6 +130,45 @@ def test_a_store_inside_another_workspace_is_refused(tmp_path, workspace):
     ):
         migration.switch(MigrationPhase(1), actor="test", target="lmdb")
     assert agents(workspace) == set()
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_two_registries_begin_a_move_to_one_target(tmp_path, workspace, monkeypatch, moment):
+    """Of two that stamp one new target at the same moment one moves; the other is refused and
+    stays in phase 0. The stamp of the other comes just before ours, or at either end of the fill.
+    """
+    other, place = tmp_path / "other", f"sqlite://{tmp_path / 'shared.sqlite3'}"
+    other.mkdir()
+    with closing(opened(other)) as store:
+        build.make(store, "theirs")
+    with closing(opened(tmp_path, REGISTRY_BACKEND=place, gated=False)):
+        pass  # both look at it while it is there, and nobody's
+    theirs = role_stamps.Roles(other).stamp(
+        PhaseRecord(phase=MigrationPhase(0), move="theirs"), Role.REPLICA, writer="sqlite"
+    )
+
+    def taken(real):
+        def then(*args, **options):
+            find_capability(target, Stamps).write_stamp(ROLE, theirs.dump())
+            return real(*args, **options)
+
+        return then
+
+    where = {
+        "before": (StepContext, "settle_roles"),
+        "during": (sync, "verify_tasks"),
+        "after": (sync, "narrow"),
+    }
+    with closing(opened(tmp_path, REGISTRY_BACKEND=place, gated=False)) as target:
+        owner, name = where[moment]
+        monkeypatch.setattr(owner, name, taken(getattr(owner, name)))
+        with pytest.raises(BackendMismatch, match="belongs to the registry in"):
+            switch(workspace, 1, target=place)
+        assert RoleStamp.load(find_capability(target, Stamps).read_stamp(ROLE)) == theirs
+    assert PhaseFile(workspace / ".registry").read() is None
+    with closing(opened(workspace)) as store:
+        add(store, "a")
+    assert agents(workspace) == {"a"}
 
 
 def test_a_copy_with_a_relative_target_is_refused(tmp_path, workspace):

@@ -105,7 +105,17 @@ class StepContext:
             writer = "" if role is Role.WRITER else record.writer
             # A source that can be written again must not depend on a target that may be lost.
             with self._best_effort() if role is Role.REPLICA else nullcontext():
-                self.roles.give(self._store(place), record, role, writer=writer)
+                store = self._store(place)
+                self.roles.refuse_stranger(store, record, place)
+                self.roles.give(store, record, role, writer=writer)
+
+    def refuse_taken_target(self) -> None:
+        """Raise BackendMismatch if another registry has stamped the target since it was opened.
+
+        Stamps are not written on a condition: of two registries that begin a move to one new target
+        at the same moment the later stamp counts, and the earlier registry finds it here.
+        """
+        self.roles.refuse_stranger(self.replicator.target, self.record(), self.record().target)
 
     def roles_differ(self) -> bool:
         """Return whether a store's role is not the one that the phase record says."""

@@ -36,6 +36,7 @@ class Sync(BaseStep):
         """See Step.prepare."""
         context, replicator = self.context, self.context.replicator
         context.settle_roles()
+        context.refuse_taken_target()
         task_ids = list(context.heads())
         done = context.catch_up(task_ids, context.progress)
         seen = context.heads()
@@ -47,6 +48,7 @@ class Sync(BaseStep):
         # Tasks that kept changing are compared from their start, still while writers continue.
         self.seen = {t: h for t, h in seen.items() if t not in self.verified.in_flight}
         narrow(replicator, self.seen, context.heads, context.throttle)
+        context.refuse_taken_target()
         return done
 
     def final_sync(self) -> int:
