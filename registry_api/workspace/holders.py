@@ -37,9 +37,10 @@ def wait_until_released(
     wait: float,
     patience: float,
     progress: Callable[[int, int], None] | None = None,
+    holders: bool = True,
 ) -> set[Path]:
     """Wait until files that were renamed have had that name for ``wait`` seconds, and no process
-    has them open.
+    has them open, unless ``holders`` is false.
 
     Waits at most ``patience`` seconds; returns the files that must not be removed yet.
     """
@@ -49,7 +50,8 @@ def wait_until_released(
     while True:
         passed = time.monotonic() - start
         held = {p for p, age in ages.items() if age + passed < wait}
-        held |= {path for _, path in open_elsewhere(ages.keys() - held)}
+        if holders:
+            held |= {path for _, path in open_elsewhere(ages.keys() - held)}
         if not held or passed >= patience:
             return held
         if progress is not None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -240,6 +242,42 @@ def test_a_switch_killed_behind_the_fence_needs_no_target(workspace, tmp_path):
         add(store, "a")
     switch(workspace, 0)
     assert agents(workspace) == {"a"}
+
+
+HOLDING = """
+import sys
+from contextlib import closing
+from registry_api import load_settings, open_store
+from contract_tests import build
+settings = load_settings(sys.argv[1], env={})
+with closing(open_store(settings, gated=sys.argv[2] == "gated")) as store:
+    store.head("t")
+    print("open", flush=True)
+    sys.stdin.readline()
+    try:
+        build.put(store, build.agent("t", "late"), expected=store.head("t").revision)
+        print("written", flush=True)
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("gated", "written"), ("around", "BackendMismatch")])
+def test_an_idle_program_does_not_hold_up_the_end_of_a_move(workspace, how, said):
+    """A program that has the SQLite file open for hours, idle, keeps no move from being completed.
+    Then it follows the move, or is refused if it opened the file around the gate."""
+    command = [sys.executable, "-c", HOLDING, str(workspace), how]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as idle:
+        assert idle.stdout.readline() == "open\n"
+        report = switch(workspace, 4, target="lmdb")
+        assert not any("pending" in note for note in report.notes)
+        with moved(workspace) as migration:
+            migration.complete(actor="test")
+        idle.stdin.write("go\n")
+        idle.stdin.flush()
+        assert idle.stdout.readline() == f"{said}\n"
+    assert agents(workspace) == ({"late"} if how == "gated" else set())
 
 
 @pytest.mark.parametrize("phase", [2, 3, 4])

@@ -79,7 +79,11 @@ class SqliteRetirement:
                 Path(f"{self._path}{part}").rename(f"{self._path}{_SUFFIX}{part}")
         sync_folder(self._path.parent)
         retired = self._retired()
-        held = wait_until_released(retired, wait=wait, patience=patience, progress=progress)
+        # A process that still has the file open, idle for hours perhaps, is refused by the stamp
+        # in it.
+        held = wait_until_released(
+            retired, wait=wait, patience=patience, progress=progress, holders=False
+        )
         if held:
             return  # the next call removes them
         for path in retired:
