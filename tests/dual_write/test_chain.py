@@ -23,6 +23,7 @@ from registry_api import (
 from registry_api.capabilities import Stamps
 from registry_api.errors import BackendMismatch, PreflightFailed, Unavailable
 from registry_api.migration import MigrationPhase, PhaseFile, Switching, SwitchJournal
+from registry_api.plugins import OpenContext, load_plugins
 from registry_api.roles import ROLE, Role, RoleStamp
 from registry_api.workspace import processes as processes_of
 from tests import legacy, lmdb_plugin, processes
@@ -187,14 +188,22 @@ def test_a_registry_born_in_sqlite_moves_under_its_writers(tmp_path):
     assert len(log.read_text().splitlines()) == revision  # each report once, whatever the store
 
 
-def test_a_store_opened_around_the_gate_is_fenced(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("sqlite", r"the writer of record .* is lmdb"),
+        ("json", "another store is the writer of record"),
+    ],
+)
+def test_a_store_opened_around_the_gate_is_fenced(tmp_path, source, said):
     """A process that holds the source open without the gate cannot write to it after the cut-over,
     nor to the target before it; it is told which store to use.
     """
-    with closing(open_store(settings(tmp_path))) as store:
+    with closing(open_store(settings(tmp_path, REGISTRY_BACKEND=source))) as store:
         build.make(store, "t")
-    around = open_store(settings(tmp_path, REGISTRY_BACKEND="sqlite"), gated=False)
-    with closing(around):
+    plugins = load_plugins()
+    context = OpenContext(settings=settings(tmp_path), plugins=plugins)
+    with closing(plugins.factory(source)(context)) as around:
         build.put(around, build.agent("t"), expected=1)
         switch(tmp_path, 2, target="lmdb")
         with pytest.raises(BackendMismatch):
@@ -202,7 +211,7 @@ def test_a_store_opened_around_the_gate_is_fenced(tmp_path):
         build.put(around, build.agent("t", "b"), expected=2)  # it is the writer of record
         switch(tmp_path, 3)
         for _ in range(2):
-            with pytest.raises(BackendMismatch, match=r"the writer of record .* is lmdb"):
+            with pytest.raises(BackendMismatch, match=said):
                 build.put(around, build.agent("t", "c"), expected=3)
         switch(tmp_path, 2)
         build.put(around, build.agent("t", "c"), expected=3)

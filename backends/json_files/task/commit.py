@@ -19,6 +19,7 @@ from backends.json_files.task.task_files import FOLDERS, TaskFiles
 from backends.json_files.task.write_ahead import WriteAhead
 from registry_api.authoring import check_fresh
 from registry_api.errors import (
+    BackendMismatch,
     Conflict,
     OutcomeUnknown,
     RegistryError,
@@ -69,6 +70,12 @@ class Commits:
         """
         files = self._files
         with files.lock.held() as deadline:
+            if files.shared.frozen():  # a program that opened the store around the gate
+                raise BackendMismatch(
+                    f"the store json is fenced: another store is the writer of record of the "
+                    f"registry in {files.shared.layout.workspace}",
+                    next_step="Open that registry through its workspace",
+                )
             if not files.document.path.exists():
                 self._live.settle(deadline)  # an interrupted creation is finished
             new = files.journal.is_empty and not files.document.path.exists()
