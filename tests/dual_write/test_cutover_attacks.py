@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +16,10 @@ from backends.admin.cli import main
 from backends.dual_write.steps import cutover, sync
 from backends.json_files.migration import retirement
 from backends.json_files.migration_source import JsonMigrationSource
+from backends.json_files.task import replica
+from backends.json_files.task.replica import TaskReplica
 from backends.json_files.task.workspace_state import Shared
+from backends.jsonl.store import LoggedStore
 from contract_tests import build
 from registry_api import (
     Kind,
@@ -406,6 +410,44 @@ def test_a_log_removed_in_phase_3_is_written_again_on_rollback(workspace, logs):
         switch(workspace, phase, env={"REGISTRY_LOGS": logs})
         assert messages(workspace, "TASK-1") == ["ours", "theirs"]
         assert mismatches(workspace) == ()
+
+
+@pytest.mark.parametrize("ending", ["appended", "never"])
+def test_a_line_under_way_is_not_written_by_the_rollback_as_well(workspace, monkeypatch, ending):
+    """A step back that copies a change whose writer has not appended its line yet waits a moment
+    for it; once, both wrote it. A writer that died is not awaited for long."""
+    switch(workspace, 3)
+    committed, go_on, asked = threading.Event(), threading.Event(), itertools.count(1)
+    append, look = LoggedStore._append, TaskReplica._not_logged
+
+    def slowly(self, record, changeset):
+        committed.set()
+        assert go_on.wait(60)
+        return append(self, record, changeset) if ending == "appended" else False
+
+    def looked(self, records):
+        if records and next(asked) == 3:
+            go_on.set()
+        return look(self, records)
+
+    monkeypatch.setattr(LoggedStore, "_append", slowly)
+    monkeypatch.setattr(TaskReplica, "_not_logged", looked)
+    if ending == "appended":
+        monkeypatch.setattr(replica, "_AWAITED", 60.0)
+    said = build.report("TASK-1", "a1", message="under way", timestamp=datetime.now(UTC))
+
+    def write():
+        with closing(opened(workspace)) as store:
+            build.put(store, said, expected=None)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert committed.wait(60)
+    switch(workspace, 2)
+    writer.join()
+    log = workspace / "TASK-1" / "progress" / "a1_progress.jsonl"
+    assert log.read_text().count("under way") == 1
+    assert messages(workspace, "TASK-1") == ["under way"]
 
 
 @pytest.mark.parametrize("logs", ["jsonl", "off"])

@@ -7,8 +7,10 @@ intent as always, and never merged: a late write is kept in ``.registry/conflict
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 from backends.json_files.document.mode import set_writable
 from backends.json_files.document.patch import Patch
@@ -33,6 +35,10 @@ from registry_api.records import (
 )
 
 __all__ = ["TaskReplica"]
+
+_UNDER_WAY = timedelta(seconds=10)  # a writer may still be about to append a younger record's line
+_AWAITED = 0.25  # seconds that such a line is awaited at most
+_NOT_AWAITED = 1.0  # seconds for which none is awaited after that
 
 
 class TaskReplica:
@@ -145,13 +151,31 @@ class TaskReplica:
 
     def _missing(self, records: list[tuple[Changeset, History]]) -> tuple[AppendedLine, ...]:
         """Return the lines that are in no log: most were appended when they were committed."""
-        logs = self._files.logs
-        there = logs.keys_behind(self._files.journal.logs)
+        missing = self._not_logged(records)
+        shared, began = self._files.shared, time.monotonic()
+        young = shared.now() - _UNDER_WAY
+        while any(c.at > young for c, _ in missing) and time.monotonic() >= shared.lines_awaited[0]:
+            # A writer commits, and then appends its line itself.
+            if time.monotonic() > began + _AWAITED:
+                # It died, or is on a host that keeps no logs here: do not wait for each change.
+                shared.lines_awaited[0] = time.monotonic() + _NOT_AWAITED
+                break
+            time.sleep(0.002)
+            missing = self._not_logged(missing)
         out: list[AppendedLine] = []
-        for changeset, record in records:
-            if (KINDS[type(record)], record_key(record)) not in there:
-                out += logs.plan(changeset, [record], after=tuple(out))
+        for changeset, record in missing:
+            out += self._files.logs.plan(changeset, [record], after=tuple(out))
         return tuple(out)
+
+    def _not_logged(
+        self, records: list[tuple[Changeset, History]]
+    ) -> list[tuple[Changeset, History]]:
+        there = self._files.logs.keys_behind(self._files.journal.logs)
+        return [
+            (changeset, record)
+            for changeset, record in records
+            if (KINDS[type(record)], record_key(record)) not in there
+        ]
 
     @contextmanager
     def _replicating(self, state: Live | Frozen) -> Iterator[int]:

@@ -44,7 +44,8 @@ class Shared:
     ``timeout`` bounds waits for locks (seconds). ``epoch`` returns the move's epoch, 0 without one.
     ``frozen`` returns whether another store has become the writer of record; what others write to
     documents is then a late write. ``freezing`` holds the epoch in which a switch, which still
-    holds the gate, has made documents read-only.
+    holds the gate, has made documents read-only. ``lines_awaited`` is the moment (monotonic) from
+    which log lines of another program may be awaited again, after it was in vain.
     """
 
     layout: Layout
@@ -56,6 +57,7 @@ class Shared:
     epoch: Callable[[], int]
     frozen: Callable[[], bool] = lambda: False
     freezing: set[int] = field(default_factory=set)
+    lines_awaited: list[float] = field(default_factory=lambda: [0.0])
     documents: DocumentCache = field(default_factory=DocumentCache)
 
     def is_read_only(self) -> bool:
