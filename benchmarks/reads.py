@@ -14,7 +14,6 @@ from registry_api import Kind, RecordQuery
 __all__ = ["load", "registry"]
 
 _SOME = 20  # active agents that _grow adds to the registry
-_ZEROS = "00000000-0000-0000-0000-000000000000"
 
 
 def load(folder: Path, *, quick: bool) -> Iterator[Row]:
@@ -79,17 +78,18 @@ def _grow(raw: RawStore, start: int, end: int) -> None:
     task = "printf('TASK-%07d', i)"
     active = f"i <= {_SOME}"
     db.execute("BEGIN IMMEDIATE")
-    db.execute(
-        "INSERT INTO tasks SELECT t.task_id, t.description, t.recorded_status, t.created_at, "
-        "t.priority, NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.context, t.extra, t.lineage, "
-        "1, t.updated_at, t.status, 0, 1, t.active_agents, 0, NULL FROM ("
-        f"{numbers} SELECT {task} AS task_id, 'a task' AS description, 'INITIALIZED' AS "
-        "recorded_status, printf('2026-01-%02dT%02d:00:00.%06dZ', 1+i%28, i%24, i) AS created_at, "
-        f"'P2' AS priority, '{{}}' AS context, '{{}}' AS extra, '{_ZEROS}' AS lineage, "
-        "'2026-02-01T00:00:00.000000Z' AS updated_at, "
-        f"iif({active}, 'ACTIVE', 'COMPLETED') AS status, {active} AS active_agents FROM n) t"
-    )
-    agents = [row[1] for row in db.execute("PRAGMA table_info(agents)")]
+    given = {
+        "task_id": task,
+        "description": "'a task'",
+        "created_at": "printf('2026-01-%02dT%02d:00:00.%06dZ', 1+i%28, i%24, i)",
+        "revision": "1",
+        "updated_at": "'2026-02-01T00:00:00.000000Z'",
+        "status": f"iif({active}, 'ACTIVE', 'COMPLETED')",
+        "active_agents": active,
+    }
+    values = ", ".join(given.get(c, f"t.{c}") for c in _columns(raw, "tasks"))
+    db.execute(f"INSERT INTO tasks {numbers} SELECT {values} FROM n, tasks t WHERE t.task_id = 't'")
+    agents = _columns(raw, "agents")
     given = {"task_id": task, "agent_id": "'a'", "status": f"iif({active}, 'running', 'completed')"}
     values = ", ".join(given.get(c, active if c == "active" else f"a.{c}") for c in agents)
     db.execute(
@@ -105,3 +105,7 @@ def _grow(raw: RawStore, start: int, end: int) -> None:
     ):
         db.execute(f"INSERT OR REPLACE INTO counters VALUES ('{kind}', '{status}', ({query}))")
     db.execute("COMMIT")
+
+
+def _columns(raw: RawStore, table: str) -> list[str]:
+    return [row[1] for row in raw.db.execute(f"PRAGMA table_info({table})")]
