@@ -23,23 +23,39 @@ log = logging.getLogger("registry_backend")
 
 def choose_store(context: OpenContext) -> tuple[str, str]:
     """Return the scheme and location to open; a recorded move overrides the configuration."""
-    settings, workspace = context.settings, context.workspace
-    name, _, location = settings.backend.partition("://")
-    control = PhaseFile(workspace / STATE_DIR)
+    control = PhaseFile(context.workspace / STATE_DIR)
     record = control.read()
     if record is not None:
-        _warn_of_other_stores(settings, record)
-        alone = record.phase == 0 and same_place(settings.backend, record.source)
-        if name in {"auto", "dual"} or alone:
-            return "dual", ""
-        sides = (record.source, record.target)
-        one = name in sides or any(same_place(settings.backend, side) for side in sides)
-        what = "names one store of a move" if one else "is not the store in use"
-        raise BackendMismatch(
-            f"REGISTRY_BACKEND={name} {what}: {workspace} is in phase "
-            f"{record.phase:d} ({record.phase.name}), its writer of record is {record.writer}",
-            next_step="Unset REGISTRY_BACKEND; registry-backend status shows the move",
-        )
+        return _of_move(context, record)
+    try:
+        return _unrecorded(context, control)
+    except BackendMismatch:
+        record = control.read()
+        if record is None:
+            raise
+        return _of_move(context, record)  # another process has made the first switch meanwhile
+
+
+def _of_move(context: OpenContext, record: PhaseRecord) -> tuple[str, str]:
+    settings, workspace = context.settings, context.workspace
+    name = settings.backend.partition("://")[0]
+    _warn_of_other_stores(settings, record)
+    alone = record.phase == 0 and same_place(settings.backend, record.source)
+    if name in {"auto", "dual"} or alone:
+        return "dual", ""
+    sides = (record.source, record.target)
+    one = name in sides or any(same_place(settings.backend, side) for side in sides)
+    what = "names one store of a move" if one else "is not the store in use"
+    raise BackendMismatch(
+        f"REGISTRY_BACKEND={name} {what}: {workspace} is in phase "
+        f"{record.phase:d} ({record.phase.name}), its writer of record is {record.writer}",
+        next_step="Unset REGISTRY_BACKEND; registry-backend status shows the move",
+    )
+
+
+def _unrecorded(context: OpenContext, control: PhaseFile) -> tuple[str, str]:
+    settings, workspace = context.settings, context.workspace
+    name, _, location = settings.backend.partition("://")
     legacy = has_legacy_registry(workspace)
     ours = (workspace / STATE_DIR / SQLITE_FILE).exists()
     if name == "auto" and location:

@@ -33,6 +33,7 @@ from registry_api.migration import (
     PhaseRecord,
     VerifyReport,
 )
+from registry_api.opening import resolve
 from registry_api.workspace import Process
 from tests import legacy, samples
 from tests.dual_write.unwrap import dual
@@ -371,6 +372,26 @@ def test_a_lost_record_is_noticed(workspace):
     (workspace / ".registry" / "phase.json").unlink()
     with pytest.raises(BackendMismatch, match="history"):
         opened(workspace)
+
+
+@pytest.mark.parametrize("phase", [1, 3])
+def test_a_first_switch_while_a_program_opens_the_registry(workspace, monkeypatch, phase):
+    """A program that found no record, and then what the first switch has made meanwhile, opens the
+    move; once, it was told that the record is missing."""
+    real, done = resolve.has_legacy_registry, []
+
+    def then(path):
+        found = real(path)
+        if not done:
+            done.append(1)
+            switch(workspace, phase)
+        return found
+
+    monkeypatch.setattr(resolve, "has_legacy_registry", then)
+    with closing(opened(workspace)) as store:
+        build.put(store, build.agent("TASK-1", "opened"), expected=store.head("TASK-1").revision)
+        assert store.load("TASK-1").agent("opened") is not None
+    assert phase_of(workspace)[0] == phase
 
 
 def test_a_writer_that_never_pauses_does_not_keep_a_switch_waiting(workspace):
