@@ -26,7 +26,10 @@ __all__ = ["HealthDaemon", "running_daemon", "scan_at_start"]
 
 log = logging.getLogger("registry_backend")
 _CLEANING = 3600.0  # seconds from one clean-up of logs to the next
-_LOOKING = 60.0  # seconds from one look for late writes to the next: it reads every old document
+_LOOKING = 60.0  # seconds from one look for late writes to the next at least
+_IDLE = (
+    200  # the next look comes after so many times the time that one took: it asks every document
+)
 LEASE = 15.0  # seconds for which a lease is taken at least: hosts are busy
 
 
@@ -75,9 +78,10 @@ class HealthDaemon:
         scan = HealthScan(self._service, may_act=self._may_act, actor=f"health-{self._lease.token}")
         began = self._clock()
         look = began >= self._look_at
-        if look:
-            self._look_at = began + _LOOKING
         found = scan.run(late_writes=look)
+        if look:
+            now = self._clock()
+            self._look_at = now + max(_LOOKING, _IDLE * (now - began))
         observer.scanned(found, self._clock() - began)
         self._told(self._with_news(found))
         if self._clock() >= self._clean_at and self._may_act():
