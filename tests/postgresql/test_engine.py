@@ -402,9 +402,7 @@ def test_another_encoding_is_refused(server, tmp_path):
 
 def test_a_server_without_free_connections_is_told(own_server, tmp_path):
     """At max_connections a call is Unavailable, changes nothing, and works afterwards."""
-    server = own_server(
-        max_connections="12", superuser_reserved_connections="0", reserved_connections="0"
-    )
+    server = own_server(max_connections="12", superuser_reserved_connections="0")
     url = server.url("postgres")
     with closing(opened(tmp_path, url)) as store:
         build.make(store, "t")
