@@ -32,7 +32,7 @@ test-pythons: ## run all tests on every Python that pyproject.toml names; a miss
 proof: $(READY) $(VENV)/.clients ## the long runs: every store, phase and transport; every race as often as promised
 	sh tests/packages.sh
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index examples/registry-backend-lmdb
-	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator tests/dashboard/test_schema.py tests/admin/test_demo.py tests/postgresql/test_failover.py tests/postgresql/test_ha.py $(ARGS)
+	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator tests/dashboard/test_schema.py tests/admin/test_demo.py tests/postgresql/test_failover.py tests/postgresql/test_ha.py tests/postgresql/test_mutants.py $(ARGS)
 
 pictures: $(READY) ## the browser tests, which write the pictures of docs/dashboard.md
 	sh tests/packages.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,17 @@ from registry_api.store import RegistryStore
 if TYPE_CHECKING:
     from registry_api.plugins import OpenContext
 
-__all__ = ["registry_register_commands", "registry_register_stores"]
+__all__ = ["MUTANT_OF", "registry_register_commands", "registry_register_stores"]
+
+MUTANT_OF = "CONTRACT_MUTANT_OF"  # the variable with the URL of the store that mutants are made of
 
 
 @hookimpl
 def registry_register_stores(register: RegisterStore) -> None:
-    """Offer ``mutant://NAME``: sqlite with one fault, for testing the contract tests."""
+    """Offer ``mutant://NAME``: a store with one fault, for testing the contract tests.
+
+    The store is sqlite, or the one whose URL the variable CONTRACT_MUTANT_OF holds.
+    """
     register("mutant", _open)
 
 
@@ -32,8 +38,9 @@ def registry_register_commands(register: RegisterCommand) -> None:
 def _open(context: OpenContext) -> RegistryStore:
     from contract_tests.mutation import MUTANTS  # noqa: PLC0415  (only needed for a mutant)
 
-    correct = context.plugins.factory("sqlite")
-    inside = replace(context, location="mutant.sqlite3")
+    scheme, _, location = os.environ.get(MUTANT_OF, "sqlite://mutant.sqlite3").partition("://")
+    correct = context.plugins.factory(scheme)
+    inside = replace(context, location=location)
     if context.location == "correct":  # the control: the same store without a fault passes
         return correct(inside)
     wrong = MUTANTS.get(context.location)

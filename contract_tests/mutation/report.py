@@ -86,12 +86,16 @@ def _one(name: str) -> dict[str, Any]:
     return {"after": after, "killed_by": sorted(killed)}
 
 
-def recheck(name: str, killers: Iterable[str]) -> dict[str, Any]:
-    """Run the suite, ``killers`` first, on a mutant until the first failure; return the report."""
+def recheck(name: str, killers: Iterable[str], *, harness: str | None = None) -> dict[str, Any]:
+    """Run the suite, ``killers`` first, on a mutant until the first failure; return the report.
+
+    ``harness``: one that names another store than sqlite to make the mutant of.
+    """
     return check(
         f"mutant://{name}",
         seed=1,
         first=True,
+        harness=harness,
         soonest=frozenset(killers),
         progress=lambda *_: None,
     )

@@ -19,6 +19,7 @@ class Attempt:
     number: int = 1
     before: str = ""
     after: str = ""
+    host: str = ""
     launcher: str = ""
     attach: str = ""
     reason: str = ""
@@ -41,6 +42,7 @@ def attempt_of(agent: Agent) -> Attempt:
         number=number if type(number) is int and number > 0 else 1,
         before=text("retry_of"),
         after=text("retried_by"),
+        host=text("host"),
         launcher=text("launcher"),
         attach=shlex.join(word for word in words if isinstance(word, str)),
         reason=next(filter(None, map(text, reasons)), ""),

@@ -43,6 +43,7 @@ __all__ = [
     "Deployment",
     "Ended",
     "Order",
+    "host_name_of",
     "launcher_of",
     "process_of",
     "working_directory",
@@ -174,6 +175,7 @@ class Deployment:
                 pid=prepared.pid,
                 at=self._now(),
                 secret_hash=callers.hash_of(secret),
+                host=process_identity.host_name(),
                 launcher=self._launchers.name,
                 session=getattr(prepared, "session", None),
                 attach=tuple(getattr(prepared, "attach", ())),
@@ -341,6 +343,12 @@ def launcher_of(agent: Agent) -> str:
     """Return the name of the launcher that started an agent; version 0.1 had only ``process``."""
     name = extra_of(agent).get("launcher")
     return name if isinstance(name, str) else "process"
+
+
+def host_name_of(agent: Agent) -> str:
+    """Return the name of the host on which an agent was started, empty if it is not known."""
+    name = extra_of(agent).get("host")
+    return name if isinstance(name, str) else ""
 
 
 def working_directory(cwd: str | None, workspace: Path) -> Path | None:

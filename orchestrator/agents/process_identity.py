@@ -21,6 +21,7 @@ __all__ = [
     "age",
     "alive",
     "host",
+    "host_name",
     "host_of",
     "identity_of",
     "is_here",
@@ -122,6 +123,11 @@ def host() -> str:
     found = host_of(own_identity())
     assert found is not None
     return found
+
+
+def host_name() -> str:
+    """Return this host's name, for people: it may be changed, and other hosts may have the same."""
+    return platform.node()[:_LONGEST]
 
 
 def own_identity() -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["agent", "agents", "agents_table"]
 
+_AWAY = {"elsewhere", "lost"}  # processes whose host is shown
 _REPORTS = 10  # newest reports of an agent that are shown
 
 
@@ -87,7 +88,7 @@ def agents_table(rows: list[AgentRow]) -> Table:
         shown.add_row(
             row.agent_id + number,
             status_text(row.status),
-            status_text(row.process),
+            status_text(row.process, where=row.host if row.process in _AWAY else ""),
             bar(row.progress),
             duration(row.silent) if row.is_active else "",
             duration(row.running),
@@ -147,7 +148,7 @@ def _show(found: dict[str, Any]) -> None:
     rows.add_row("running for", duration(found["running"]))
     if found["process"]:
         rows.add_row("silent for", duration(found["silent"]))
-    for name in ("kind", "model", "launcher", "parent", "retry_of", "retried_by", "reason"):
+    for name in ("kind", "model", "host", "launcher", "parent", "retry_of", "retried_by", "reason"):
         if found[name]:
             rows.add_row(name.replace("_", " "), str(found[name]))
     if found["attempt"] > 1:

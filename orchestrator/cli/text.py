@@ -54,8 +54,9 @@ def bar(percent: int) -> str:
     return f"{'█' * full}{'░' * (_BAR - full)} {percent:3d}%"
 
 
-def status_text(status: str) -> Text:
-    """Return a status in its colour."""
+def status_text(status: str, *, where: str = "") -> Text:
+    """Return a status in its colour; ``where`` follows it."""
     from rich.text import Text
 
-    return Text(status, style=_STYLES.get(status, ""))
+    said = f"{status} on {plain(where)}" if where else status
+    return Text(said, style=_STYLES.get(status, ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from orchestrator.agents.deployment import host_name_of
 from orchestrator.errors import AgentNotFound
 from orchestrator.health.hosts import Hosts
 from orchestrator.rules.attempts import attempt_of, reason_of
@@ -20,13 +21,17 @@ __all__ = ["AgentRow", "agent_row", "agent_rows", "find_agent"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRow:
-    """One agent; ``process`` is empty for one that has ended, times are in seconds."""
+    """One agent; ``process`` is empty for one that has ended, times are in seconds.
+
+    ``host``: the name of its host when it was started; empty if it is not known.
+    """
 
     task_id: str
     agent_id: str
     type: str
     status: str
     process: str
+    host: str
     progress: int
     silent: float | None
     running: float | None
@@ -111,6 +116,7 @@ def _row(service: Orchestrator, agent: Agent, hosts: Hosts, message: str) -> Age
         type=agent.type,
         status=str(agent.status),
         process=process,
+        host=host_name_of(agent),
         progress=agent.progress,
         silent=(now - sign).total_seconds() if sign else None,
         running=(end - agent.started_at).total_seconds() if end and agent.started_at else None,

@@ -239,6 +239,7 @@ class HealthLine(BaseModel):
         description="alive, starting, dead, ending, never started, external, elsewhere; or lost: "
         "on a host without a health daemon"
     )
+    host: str | None = Field(default=None, description="the name of the host of one elsewhere")
     silent_seconds: int | None = None
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from orchestrator.agents.agent_files import errors_name, log_name
+from orchestrator.agents.deployment import host_name_of
 from orchestrator.errors import NoHandover
 from orchestrator.health.hosts import Hosts
 from orchestrator.queries.answers import (
@@ -330,6 +331,7 @@ class Reading:
                     agent_id=agent.agent_id,
                     status=agent.status,
                     process=process,
+                    host=host_name_of(agent) if process in {"elsewhere", "lost"} else None,
                     silent_seconds=(
                         int((self._service.now() - sign).total_seconds())
                         if silent and sign

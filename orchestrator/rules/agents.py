@@ -105,7 +105,7 @@ class ConfirmAgent:
     The launcher finds the process again by ``identity``. ``secret_hash`` is the hash of the secret
     with which the agent proves its identity. ``session`` and ``attach``: the terminal session that
     it runs in, and the command that attaches a person to it. ``reservation``: that of the agent
-    which was started.
+    which was started. ``host``: the name of its host, for people.
     """
 
     agent_id: str
@@ -114,6 +114,7 @@ class ConfirmAgent:
     at: datetime
     secret_hash: str
     reservation: tuple[object, object]
+    host: str = ""
     launcher: str = "process"
     session: str | None = None
     attach: tuple[str, ...] = ()
@@ -216,6 +217,7 @@ def confirm(snapshot: TaskSnapshot, command: ConfirmAgent) -> tuple[Op, ...]:
     confirmed = with_extra(
         replace(agent, pid=command.pid),
         **{"process": command.identity, SECRET_HASH: command.secret_hash},
+        host=command.host or None,
         launcher=command.launcher,
         session=command.session,
         attach=list(command.attach) or None,

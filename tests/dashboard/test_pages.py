@@ -144,11 +144,19 @@ def test_an_agents_attempts_are_shown(served):
         "attempt": 2,
         "retry_of": "b-1",
         "retried_by": "b-3",
+        "host": "node <7>",
         "launcher": "tmux",
         "attach": ["tmux", "-L", "registry-1", "attach-session", "-t", "=agent_b 2"],
         "last_output": "out of memory",
     }
-    odd = {"attempt": "x", "retry_of": 3, "attach": 5, "last_output": ["x"], "launcher": {}}
+    odd = {
+        "attempt": "x",
+        "retry_of": 3,
+        "attach": 5,
+        "host": 1,
+        "last_output": ["x"],
+        "launcher": {},
+    }
     with closing(open_store(load_settings(served.workspace, env={}))) as store:
         agents = [
             build.agent("AT-1", name, extra=json_text.dump_text(extra))
@@ -160,12 +168,13 @@ def test_an_agents_attempts_are_shown(served):
         '2, after <a href="/tasks/AT-1/agents/b-1">b-1</a>',
         '<a href="/tasks/AT-1/agents/b-3">b-3</a>',
         "<dd>tmux</dd>",
+        "<dd>node &lt;7&gt;</dd>",
         "<code>tmux -L registry-1 attach-session -t &#39;=agent_b 2&#39;</code>",
         "out of memory",
     ):
         assert shown in page
     page = served.get("/tasks/AT-1/agents/odd").text
-    for hidden in ("Attempt", "Launcher", "Attach", "Last output"):
+    for hidden in ("Attempt", "Host", "Launcher", "Attach", "Last output"):
         assert hidden not in page
 
 

@@ -1,7 +1,9 @@
 """Health: the truth about processes is recorded by one daemon a host, and no live one is ended."""
 
+import io
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -14,13 +16,16 @@ from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
+from rich.console import Console
 
 from orchestrator import errors
 from orchestrator.agents import process_identity
 from orchestrator.agents.stream_log import result_of
+from orchestrator.cli.agents import agents_table
 from orchestrator.health.daemon import HealthDaemon
 from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan
+from orchestrator.queries.agent_rows import agent_rows
 from orchestrator.redaction import redacted
 from orchestrator.service import Orchestrator
 from orchestrator.settings import AgentKind, OrchestratorSettings
@@ -437,7 +442,10 @@ def test_agents_of_a_lost_host(working, monkeypatch):
     assert process_identity.host() == "aaaaaaaaaaaa"
     assert play.scan().corrections == 0
     answer = play.reading.health()
-    assert [line.process for line in answer.agents] == ["lost"]
+    assert [(line.process, line.host) for line in answer.agents] == [("lost", platform.node())]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(agents_table(agent_rows(play.service)))
+    assert f"lost on {platform.node()}" in console.file.getvalue()
     assert answer.next_step is None
     leases = leases_of(play.service.store)
     lease = leases.acquire_lease(lease_name(here), "its-daemon", seconds=60)

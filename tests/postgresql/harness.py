@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from contract_tests.entry import MUTANT_OF
 from contract_tests.harness import Harness
 from tests.postgresql.server import Postgres, PostgresServer
 
@@ -63,6 +64,17 @@ class PostgreSQL(Harness):
 
     def environment(self):
         return {"REGISTRY_BACKEND": self.url()}
+
+
+class Mutant(PostgreSQL):
+    """A store with one fault, over the database: ``mutant://NAME``."""
+
+    def set_up(self):
+        super().set_up()
+        os.environ[MUTANT_OF] = self.url()  # also for the processes that a test starts
+
+    def environment(self):
+        return Harness.environment(self)
 
 
 class Pair(PostgreSQL):
