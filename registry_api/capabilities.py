@@ -185,7 +185,7 @@ class ForeignWriters(Protocol):
         """Return a context in which this thread's reads do not absorb foreign edits.
 
         They answer from what is recorded: a switch that holds the gate must not wait for other
-        programs.
+        programs, nor for log lines of commits, which are complete then.
         """
 
     def prepare_fence(self) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["agent", "agents", "agents_table"]
 
-_AWAY = {"elsewhere", "lost"}  # processes whose host is shown
 _REPORTS = 10  # newest reports of an agent that are shown
 
 
@@ -81,6 +80,7 @@ def agents_table(rows: list[AgentRow]) -> Table:
     """Return the table of agents, also of ``top``."""
     from orchestrator.cli.table import table
     from orchestrator.cli.text import bar, duration, status_text
+    from orchestrator.health.hosts import AWAY
 
     shown = table("agent", "status", "process", "progress", "silent", "running", "last message")
     for row in rows:
@@ -88,7 +88,7 @@ def agents_table(rows: list[AgentRow]) -> Table:
         shown.add_row(
             row.agent_id + number,
             status_text(row.status),
-            status_text(row.process, where=row.host if row.process in _AWAY else ""),
+            status_text(row.process, where=row.host if row.process in AWAY else ""),
             bar(row.progress),
             duration(row.silent) if row.is_active else "",
             duration(row.running),

@@ -163,9 +163,12 @@ def _leases_of(service: Orchestrator) -> Leases | None:
 
 
 def scan_at_start(service: Orchestrator) -> None:
-    """Scan once, whoever holds the lease; a scan that fails keeps no server from starting."""
+    """Scan once, whoever holds the lease; a scan that fails keeps no server from starting.
+
+    The daemon looks for late writes: that takes seconds in a large registry.
+    """
     try:
-        HealthScan(service).run()
+        HealthScan(service).run(late_writes=False)
     except Exception:
         log.exception("the first health scan failed")
 

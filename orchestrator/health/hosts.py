@@ -15,7 +15,9 @@ from registry_api.errors import NotSupported
 from registry_api.leases import leases_of
 from registry_api.records import ACTIVE_AGENT
 
-__all__ = ["Hosts", "lease_name"]
+__all__ = ["AWAY", "Hosts", "lease_name"]
+
+AWAY = frozenset({"elsewhere", "lost"})  # states of processes that only another host can see
 
 
 def lease_name(host: str) -> str:

@@ -15,10 +15,11 @@ __all__ = ["late_writes"]
 def late_writes(settings: Settings) -> tuple[str, ...]:
     """Return the reports of late writes that nobody has dealt with; new ones are kept first.
 
-    Empty without a move and before its cut-over. Raises RegistryError, as Busy during a switch.
+    Empty without a move, before its cut-over, and if no other program edits the source. Raises
+    RegistryError, as Busy during a switch.
     """
     record = PhaseFile(settings.workspace / STATE_DIR).read()
-    if record is None or record.phase < MigrationPhase.WRITE_CUTOVER:
+    if record is None or record.phase < MigrationPhase.WRITE_CUTOVER or not record.foreign_writers:
         return ()
     with closing(open_migration(settings)) as migration:
         return migration.status().late_writes

@@ -70,12 +70,11 @@ class HealthScan:
     def run(self, task_id: str | None = None, *, late_writes: bool = True) -> Scan:
         """Check every active agent and every agent's process, of one task or of all.
 
-        A scan of all tasks also looks for late writes, unless ``late_writes`` is false.
-
         An agent whose process has ended is ended as its exit code and its log say. An agent that
         was not started is ended as failed, but a reviewer is started instead. An agent that has run
         for longer than ``max_runtime`` is ended and stopped; one that its conductor runs is ended
-        after twice that time. A process whose agent has ended is stopped. Silence ends nobody.
+        after twice that time. A process whose agent has ended is stopped. Silence ends nobody. A
+        scan of all tasks also looks for late writes, unless ``late_writes`` is false.
         """
         service = self._service
         if task_id is not None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from orchestrator.agents.agent_files import errors_name, log_name
 from orchestrator.agents.deployment import host_name_of
 from orchestrator.errors import NoHandover
-from orchestrator.health.hosts import Hosts
+from orchestrator.health.hosts import AWAY, Hosts
 from orchestrator.queries.answers import (
     AgentLine,
     AgentOutput,
@@ -331,7 +331,7 @@ class Reading:
                     agent_id=agent.agent_id,
                     status=agent.status,
                     process=process,
-                    host=host_name_of(agent) if process in {"elsewhere", "lost"} else None,
+                    host=host_name_of(agent) if process in AWAY else None,
                     silent_seconds=(
                         int((self._service.now() - sign).total_seconds())
                         if silent and sign

@@ -81,13 +81,7 @@ from registry_api.records.changeset import (
     validate_changeset,
 )
 from registry_api.records.codec import dump
-from registry_api.records.models import (
-    KINDS,
-    History,
-    Kind,
-    Record,
-    record_key,
-)
+from registry_api.records.models import KINDS, History, Kind, Record, record_key
 from registry_api.records.query import (
     ALL,
     ALL_RECORDS,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from backends.admin.cli import main
-from backends.dual_write.steps import cutover, sync
+from backends.dual_write.steps import cutover, rollback, sync
 from backends.json_files.migration import retirement
 from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.task import replica
@@ -448,6 +448,25 @@ def test_a_line_under_way_is_not_written_by_the_rollback_as_well(workspace, monk
     log = workspace / "TASK-1" / "progress" / "a1_progress.jsonl"
     assert log.read_text().count("under way") == 1
     assert messages(workspace, "TASK-1") == ["under way"]
+
+
+def test_no_line_is_awaited_while_the_gate_is_held(workspace, monkeypatch):
+    """The last part of a step back awaits nobody's line: no writer is inside the gate, and callers
+    wait outside. A line that is missing is written."""
+    switch(workspace, 3)
+    final_sync = rollback.Rollback.final_sync
+    said = build.report("TASK-1", "a1", message="the last", timestamp=datetime.now(UTC))
+
+    def held(self):
+        build.put(self.context.replicator.target, said, expected=None)  # and its writer dies
+        monkeypatch.setattr(TaskReplica, "_awaited", die)
+        return final_sync(self)
+
+    monkeypatch.setattr(rollback.Rollback, "final_sync", held)
+    switch(workspace, 2)
+    log = workspace / "TASK-1" / "progress" / "a1_progress.jsonl"
+    assert log.read_text().count("the last") == 1
+    assert messages(workspace, "TASK-1") == ["the last"]
 
 
 @pytest.mark.parametrize("logs", ["jsonl", "off"])

@@ -2,17 +2,18 @@
 
 import logging
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.health.daemon import HealthDaemon
+from orchestrator.health.daemon import HealthDaemon, scan_at_start
 from orchestrator.health.scan import HealthScan
 from orchestrator.metrics import Metrics
 from orchestrator.opening import open_orchestrator
 from registry_api import load_settings
 from registry_api.errors import Busy
-from registry_api.migration import MigrationPhase
+from registry_api.migration import MigrationPhase, PhaseFile
 from registry_api.opening import open_migration
 from tests import legacy
 
@@ -94,3 +95,16 @@ def test_a_scan_goes_on_beside_a_switch(service, monkeypatch):
     monkeypatch.setattr("orchestrator.health.scan.late_writes", busy)
     found = HealthScan(service).run()
     assert (found.looked_at, found.late_writes) == (0, None)
+
+
+def test_nothing_is_asked_where_no_other_program_writes(service, tmp_path, monkeypatch, caplog):
+    """A start of a server does not look, nor does a scan of a move whose source no other program
+    edits: neither opens the stores of the move again."""
+    switched(tmp_path, 3)
+    monkeypatch.setattr("orchestrator.health.late_writes.open_migration", None)
+    scan_at_start(service)
+    assert "failed" not in caplog.text
+    control = PhaseFile(tmp_path / ".registry")
+    record = control.read()
+    control.advance(record.epoch, replace(record, epoch=record.epoch + 1, foreign_writers=False))
+    assert HealthScan(service).run().late_writes == ()

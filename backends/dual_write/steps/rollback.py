@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -93,7 +94,8 @@ class Rollback(BaseStep):
             for task in all_tasks(replicator.source, TaskQuery())
             if self.seen.get(task.task_id, nowhere).revision != task.revision
         ]
-        return settle(replicator, moved, self.seen)
+        with context.foreign.as_recorded() if context.foreign is not None else nullcontext():
+            return settle(replicator, moved, self.seen)
 
     def undo(self) -> None:
         """See Step.undo."""

@@ -72,7 +72,7 @@ class Commits:
         with files.lock.held() as deadline:
             if files.shared.frozen():  # a program that opened the store around the gate
                 raise BackendMismatch(
-                    f"the store json is fenced: another store is the writer of record of the "
+                    "the store json is fenced: another store is the writer of record of the "
                     f"registry in {files.shared.layout.workspace}",
                     next_step="Open that registry through its workspace",
                 )

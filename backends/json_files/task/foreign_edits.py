@@ -85,9 +85,8 @@ class ForeignEdits:
         document.know(found, value, data)
         self._lines.absorb()
         self._keep_adopted(state, found)
-        files.journal_writer.rebase(
-            len(data)
-        )  # later readers of the task need not read its histories
+        # Later readers of the task need not read its histories.
+        files.journal_writer.rebase(len(data))
 
     def _keep_adopted(self, adopted: TaskState, found: str) -> None:
         """Keep the status that the document states: our lines in a log are older."""

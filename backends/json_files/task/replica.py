@@ -22,6 +22,7 @@ from backends.json_files.task.late_writes import LateWrites
 from backends.json_files.task.live import Live
 from backends.json_files.task.replacement import Replacement
 from backends.json_files.task.task_files import TaskFiles
+from backends.json_files.task.workspace_state import is_as_recorded
 from backends.json_files.task.write_ahead import WriteAhead
 from registry_api.authoring import check_next
 from registry_api.records import (
@@ -152,20 +153,28 @@ class TaskReplica:
     def _missing(self, records: list[tuple[Changeset, History]]) -> tuple[AppendedLine, ...]:
         """Return the lines that are in no log: most were appended when they were committed."""
         missing = self._not_logged(records)
-        shared, began = self._files.shared, time.monotonic()
-        young = shared.now() - _UNDER_WAY
-        while any(c.at > young for c, _ in missing) and time.monotonic() >= shared.lines_awaited[0]:
-            # A writer commits, and then appends its line itself.
-            if time.monotonic() > began + _AWAITED:
-                # It died, or is on a host that keeps no logs here: do not wait for each change.
-                shared.lines_awaited[0] = time.monotonic() + _NOT_AWAITED
-                break
-            time.sleep(0.002)
-            missing = self._not_logged(missing)
+        if not is_as_recorded():  # else the gate is held, and nobody is about to write a line
+            missing = self._awaited(missing)
         out: list[AppendedLine] = []
         for changeset, record in missing:
             out += self._files.logs.plan(changeset, [record], after=tuple(out))
         return tuple(out)
+
+    def _awaited(self, missing: list[tuple[Changeset, History]]) -> list[tuple[Changeset, History]]:
+        """Wait a moment for the lines of young changes; return those that are still missing.
+
+        A writer commits, and then appends its line itself.
+        """
+        waits, began = self._files.shared.line_waits, time.monotonic()
+        young = self._files.shared.now() - _UNDER_WAY
+        while any(c.at > young for c, _ in missing) and time.monotonic() >= waits.not_before:
+            if time.monotonic() > began + _AWAITED:
+                # It died, or is on a host that keeps no logs here: do not wait for each change.
+                waits.not_before = time.monotonic() + _NOT_AWAITED
+                break
+            time.sleep(0.002)
+            missing = self._not_logged(missing)
+        return missing
 
     def _not_logged(
         self, records: list[tuple[Changeset, History]]

@@ -37,6 +37,13 @@ def is_as_recorded() -> bool:
     return _AS_RECORDED.get()
 
 
+@dataclass(slots=True)
+class LineWaits:
+    """From when (monotonic) log lines of others may be awaited again, after it was in vain."""
+
+    not_before: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What the tasks of one workspace share.
@@ -44,8 +51,7 @@ class Shared:
     ``timeout`` bounds waits for locks (seconds). ``epoch`` returns the move's epoch, 0 without one.
     ``frozen`` returns whether another store has become the writer of record; what others write to
     documents is then a late write. ``freezing`` holds the epoch in which a switch, which still
-    holds the gate, has made documents read-only. ``lines_awaited`` is the moment (monotonic) from
-    which log lines of another program may be awaited again, after it was in vain.
+    holds the gate, has made documents read-only.
     """
 
     layout: Layout
@@ -57,7 +63,7 @@ class Shared:
     epoch: Callable[[], int]
     frozen: Callable[[], bool] = lambda: False
     freezing: set[int] = field(default_factory=set)
-    lines_awaited: list[float] = field(default_factory=lambda: [0.0])
+    line_waits: LineWaits = field(default_factory=LineWaits)
     documents: DocumentCache = field(default_factory=DocumentCache)
 
     def is_read_only(self) -> bool:
