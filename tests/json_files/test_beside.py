@@ -840,7 +840,7 @@ def test_a_template_is_kept_in_turn(workspace):
     store.load("TASK-1")
     migration_source = find_capability(store, MigrationSource)
     with (
-        migration_source._store.tasks.task("TASK-1")._files.lock.held(),
+        migration_source._store.tasks.task("TASK-1")._files.held(),
         ThreadPoolExecutor(1) as other,
     ):
 

@@ -69,7 +69,7 @@ class Commits:
         Raises OSError, and the errors of RegistryStore.commit.
         """
         files = self._files
-        with files.lock.held() as deadline:
+        with files.held() as deadline:
             if files.shared.frozen():  # a program that opened the store around the gate
                 raise BackendMismatch(
                     "the store json is fenced: another store is the writer of record of the "

@@ -125,7 +125,7 @@ class Freezer:
                     return
         except (FileNotFoundError, Busy):
             return  # whatever the holder of its lock writes is a late write
-        with suppress(RegistryError), self._files.lock.held() as deadline:
+        with suppress(RegistryError), self._files.held() as deadline:
             self._settle(deadline)
         set_writable(self._document.path, writable=False)
 

@@ -106,7 +106,7 @@ class FrozenDocument:
         Under the side lock, since writers replace the same file: of two concurrent callers one
         would find its temporary file renamed already.
         """
-        with self._files.lock.held():
+        with self._files.held():
             data = self._bytes()
             if data is not None:
                 self._keep(data)
@@ -116,7 +116,7 @@ class FrozenDocument:
 
         It is then one file less to check while the gate is held.
         """
-        with suppress(RegistryError, OSError), at_most(0.0), self._files.lock.held():
+        with suppress(RegistryError, OSError), at_most(0.0), self._files.held():
             self._files.intent.remove_empty()
 
     def _keep(self, data: bytes) -> None:
@@ -125,7 +125,7 @@ class FrozenDocument:
 
     def move_to(self, place: Path) -> None:
         """Move the document to ``place`` under its locks; its inode stays the same."""
-        with self._files.lock.held(), suppress(FileNotFoundError), self._files.locked_for_reading():
+        with self._files.held(), suppress(FileNotFoundError), self._files.locked_for_reading():
             self._path.rename(place)
             self._shared.sync_folder(place.parent)
 
@@ -137,7 +137,7 @@ class FrozenDocument:
         self._journal.refresh()
         if self._journal.is_empty and aside is None:
             return
-        with self._files.lock.held():
+        with self._files.held():
             if os.path.lexists(self._path):
                 if self.mode() is None:
                     raise CorruptDocument(

@@ -54,7 +54,7 @@ class LateWrites:
                 return None
         with (
             suppress(FileNotFoundError),
-            files.lock.held() as deadline,
+            files.held() as deadline,
             files.opened(deadline) as fd,
         ):
             found_late = self.guard(fd, now, self._finish)

@@ -38,7 +38,7 @@ class Live:
             files.journal.refresh()
         elif not files.document.is_unchanged() or files.intent.exists():
             give_way(files.document.path)  # reading many tasks takes seconds on a slow disk
-            with files.lock.held() as deadline:
+            with files.held() as deadline:
                 self.settle(deadline)
 
     def absorb_logs(self) -> None:
@@ -48,7 +48,7 @@ class Live:
         if quiet == files.quiet:
             return
         if files.logs.grown(journal):
-            with files.lock.held() as deadline:
+            with files.held() as deadline:
                 self.settle(deadline, thorough=True)
         files.quiet = quiet
 

@@ -193,7 +193,7 @@ class TaskReplica:
         A late write is first kept in ``.registry/conflicts``.
         """
         files = self._files
-        with files.lock.held() as deadline:
+        with files.held() as deadline:
             files.journal.refresh()
             if not files.document.path.exists():
                 files.make_folders()

@@ -29,7 +29,7 @@ class Restoration:
     def restore(self) -> int:
         """Write what was removed; returns how many lines and documents. Raises Busy, OSError."""
         files, shared = self._files, self._files.shared
-        with files.lock.held() as deadline:
+        with files.held() as deadline:
             self._live.settle(deadline)
             written = 0
             if not files.document.path.exists() and not files.journal.is_empty:

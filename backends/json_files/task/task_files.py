@@ -67,14 +67,28 @@ class TaskFiles:
             self.intent.reserve(number)
         return number
 
+    @contextmanager
+    def held(self) -> Iterator[float]:
+        """Hold the task's lock; gives the monotonic deadline for waits inside. Raises Busy."""
+        while True:
+            lock = self.lock
+            with lock.held() as deadline:
+                # While this thread waited, another one may have dropped the lock and a third made
+                # its successor: an eviction would not see that this thread works on the task.
+                if lock is self.lock:
+                    yield deadline
+                    return
+
     def evict(self) -> bool:
         """Drop what can be reloaded, unless another thread works on the task; return whether."""
-        with self.lock.idle() as idle:
-            if idle:
-                self.journal.evict()
-                for name in ("lock", "intent", "logs"):
-                    self.__dict__.pop(name, None)
-            return idle
+        lock = self.lock
+        with lock.idle() as idle:
+            if not idle or lock is not self.lock:
+                return False
+            self.journal.evict()
+            for name in ("lock", "intent", "logs"):
+                self.__dict__.pop(name, None)
+            return True
 
     def close(self) -> None:
         """Close the descriptors."""
