@@ -1,12 +1,14 @@
 """Capability MIGRATION_SOURCE: a store that a move can leave, and take back.
 
-A store whose files other programs edit (``ForeignWriters``) is left out: its fence is the phase
-record, and only a switch can try it.
+The fence of a store whose files other programs edit (``ForeignWriters``) is the phase record, so
+these tests record the phase as a switch does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -25,8 +27,10 @@ from registry_api import (
     errors,
     find_capability,
 )
+from registry_api.migration import MigrationPhase, PhaseFile, PhaseRecord
 from registry_api.records import HISTORIES
 from registry_api.roles import Role, RoleStamp
+from registry_api.workspace import STATE_DIR
 
 pytestmark = pytest.mark.needs(Capability.MIGRATION_SOURCE, Capability.PERSISTENT)
 
@@ -36,11 +40,43 @@ WRITER = RoleStamp(role=Role.WRITER, registry="r", workspace="/a/workspace")
 
 def source_of(store: RegistryStore) -> MigrationSource:
     """Return the store, or the one inside its wrappers, as the source of a move."""
-    if find_capability(store, ForeignWriters) is not None:
-        pytest.skip("other programs edit the store's files: the phase record is its fence")
     found = find_capability(store, MigrationSource)
     assert found is not None
     return found
+
+
+def record(harness: Harness, name: str, phase: MigrationPhase) -> None:
+    """Record a phase of a move from the store to ``other://x``."""
+    control = PhaseFile(harness.workspace / STATE_DIR)
+    epoch = control.current().epoch
+    control.advance(
+        epoch,
+        PhaseRecord(phase=phase, epoch=epoch + 1, move="m", source=name, target=FENCED.writer),
+    )
+
+
+def fence(
+    harness: Harness, store: RegistryStore, seen: Mapping[str, Head] = MappingProxyType({})
+) -> dict[str, Head]:
+    """Fence the store as a switch does; return what has changed since ``seen``."""
+    foreign = find_capability(store, ForeignWriters)
+    if foreign is None:
+        return source_of(store).fence(FENCED, seen)
+    foreign.prepare_fence()
+    changed = source_of(store).fence(FENCED, seen)
+    record(harness, store.info.name, MigrationPhase.WRITE_CUTOVER)
+    return changed
+
+
+def unfence(harness: Harness, store: RegistryStore) -> None:
+    """Lift the fence as a switch does."""
+    foreign = find_capability(store, ForeignWriters)
+    if foreign is not None:
+        assert foreign.frozen_documents()
+        record(harness, store.info.name, MigrationPhase.READ_MIGRATION)
+    source_of(store).unfence(WRITER)
+    if foreign is not None:
+        assert not foreign.frozen_documents()
 
 
 def filled(store: RegistryStore) -> None:
@@ -56,10 +92,10 @@ def content(store: RegistryStore) -> tuple[object, ...]:
     return store.load("t"), store.load("u"), histories, store.counts(), store.changes()
 
 
-def retired(store: RegistryStore) -> str:
+def retired(harness: Harness, store: RegistryStore) -> str:
     """Fence, archive and remove the store; return the archive."""
     source = source_of(store)
-    source.fence(FENCED, {})
+    fence(harness, store)
     archive = source.archive()
     source.retire(archive, wait=0.0, patience=5.0, now=lambda _: None)
     return archive
@@ -89,14 +125,14 @@ def test_a_fence_is_durable_until_it_is_lifted(harness: Harness) -> None:
     filled(store)
     seen = source.moved({})
     build.put(other, build.report("t"), expected=None)
-    assert source.fence(FENCED, seen) == {"t": store.head("t")}
+    assert fence(harness, store, seen) == {"t": store.head("t")}
     for fenced in (store, other):
         with pytest.raises(errors.BackendMismatch, match="other://x"):
             build.put(fenced, build.report("t"), expected=None)
     with harness.spawn("contract_tests.runner.worker", "report", "t", "late") as process:
         assert process.wait(60) != 0
     assert store.head("t").revision == 3
-    source_of(other).unfence(WRITER)
+    unfence(harness, other)
     assert build.put(store, build.report("t"), expected=None).revision == 4
 
 
@@ -108,7 +144,7 @@ def test_an_archive_is_read_back(harness: Harness) -> None:
     source = source_of(store)
     filled(store)
     before = content(store)
-    source.fence(FENCED, {})
+    fence(harness, store)
     archive = source.archive()
     source.check_archive(archive)
     name, digest = archive.split(" ")
@@ -136,7 +172,7 @@ def test_a_removed_store_is_taken_back(harness: Harness, tmp_path: Path) -> None
     store = harness.open()
     filled(store)
     before, feed = content(store), store.changes()
-    archive = retired(store)
+    archive = retired(harness, store)
     removed = harness.open_removed()
     source = source_of(removed)
     assert source.retiring() == 0
@@ -147,7 +183,7 @@ def test_a_removed_store_is_taken_back(harness: Harness, tmp_path: Path) -> None
         assert content(again) == before
     with pytest.raises(errors.BackendMismatch):
         build.put(again, build.report("t"), expected=None)
-    source_of(again).unfence(WRITER)
+    unfence(harness, again)
     _is_the_same_registry(again, feed)
 
 

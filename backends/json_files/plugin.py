@@ -7,7 +7,7 @@ from backends.json_files.migration_source import JsonMigrationSource
 from backends.json_files.read_only_store import JsonView
 from backends.json_files.store import JsonFilesStore
 from backends.jsonl.times import Times
-from registry_api.migration import MigrationPhase, PhaseFile
+from registry_api.migration import PhaseFile
 from registry_api.plugins import OpenContext, RegisterCheck, RegisterStore, hookimpl
 from registry_api.store import RegistryStore
 from registry_api.workspace import STATE_DIR
@@ -36,9 +36,9 @@ def _open(context: OpenContext) -> RegistryStore:
         record = control.read()
         return record.epoch if record else 0
 
-    def frozen() -> bool:
+    def successor() -> str:
         record = control.read()
-        return record is not None and record.phase >= MigrationPhase.WRITE_CUTOVER
+        return record.writer if record and record.writer != "json" else ""
 
     store = JsonFilesStore(
         context.workspace,
@@ -47,6 +47,6 @@ def _open(context: OpenContext) -> RegistryStore:
         timeout=settings.lock_timeout,
         durable=settings.durable,
         epoch=epoch,
-        frozen=frozen,
+        successor=successor,
     )
     return JsonMigrationSource(store)

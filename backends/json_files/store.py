@@ -71,7 +71,7 @@ class JsonFilesStore:
         timeout: float,
         durable: bool,
         epoch: Callable[[], int] = lambda: 0,
-        frozen: Callable[[], bool] = lambda: False,
+        successor: Callable[[], str] = lambda: "",
     ) -> None:
         layout = Layout(workspace)
         folder = layout.state / "json"
@@ -85,7 +85,7 @@ class JsonFilesStore:
             timeout=timeout,
             durable=durable,
             epoch=epoch,
-            frozen=frozen,
+            successor=successor,
         )
         self._intents = self.shared.folder("intents")
         self.tasks = Tasks(self.shared)

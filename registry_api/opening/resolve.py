@@ -160,7 +160,7 @@ def refuse_role(store: RegistryStore, context: OpenContext, name: str) -> None:
 def refuse_second_registry(store: RegistryStore, context: OpenContext, name: str) -> None:
     """Refuse a store that would start empty next to an existing registry."""
     workspace = context.workspace
-    if name == "dual":
+    if name in {"dual", "json"}:
         return  # the workspace's own registry
     default = name == "sqlite" and not context.location
     beside = has_legacy_registry(workspace) or (workspace / STATE_DIR / SQLITE_FILE).exists()

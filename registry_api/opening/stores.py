@@ -68,6 +68,9 @@ def open_store(
 def _opened(context: OpenContext, *, gated: bool) -> RegistryStore:
     plugins, read_only = context.plugins, context.read_only
     name, location = choose_store(context)
+    named, _, where = context.settings.backend.partition("://")
+    if not gated and named not in {"auto", "dual"}:
+        name, location = named, where
     context = replace(context, location=location)
     if name == "dual" and not read_only:
         return _wrapped(*_open_move(context))

@@ -70,10 +70,11 @@ class Commits:
         """
         files = self._files
         with files.held() as deadline:
-            if files.shared.frozen():  # a program that opened the store around the gate
+            successor = files.shared.successor()
+            if successor:  # a program that opened the store around the gate
                 raise BackendMismatch(
-                    "the store json is fenced: another store is the writer of record of the "
-                    f"registry in {files.shared.layout.workspace}",
+                    "the store json is fenced: the writer of record of the registry in "
+                    f"{files.shared.layout.workspace} is {successor}",
                     next_step="Open that registry through its workspace",
                 )
             if not files.document.path.exists():

@@ -49,9 +49,9 @@ class Shared:
     """What the tasks of one workspace share.
 
     ``timeout`` bounds waits for locks (seconds). ``epoch`` returns the move's epoch, 0 without one.
-    ``frozen`` returns whether another store has become the writer of record; what others write to
-    documents is then a late write. ``freezing`` holds the epoch in which a switch, which still
-    holds the gate, has made documents read-only.
+    ``successor`` names the store that has taken over as the writer of record, empty while none has;
+    what others write to documents is then a late write. ``freezing`` holds the epoch in which a
+    switch, which still holds the gate, has made documents read-only.
     """
 
     layout: Layout
@@ -61,10 +61,14 @@ class Shared:
     timeout: float
     durable: bool
     epoch: Callable[[], int]
-    frozen: Callable[[], bool] = lambda: False
+    successor: Callable[[], str] = lambda: ""
     freezing: set[int] = field(default_factory=set)
     line_waits: LineWaits = field(default_factory=LineWaits)
     documents: DocumentCache = field(default_factory=DocumentCache)
+
+    def frozen(self) -> bool:
+        """Return whether another store is the writer of record."""
+        return bool(self.successor())
 
     def is_read_only(self) -> bool:
         """Return whether we have made the documents read-only."""
