@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     commands,
+    compaction,
     files,
     fleet,
     gate,
@@ -52,6 +53,7 @@ CASES: dict[str, Case] = {
     "postgresql": postgresql.postgresql,
     "fleet": fleet.fleet,
     "sizes": fleet.sizes,
+    "compaction": compaction.compaction,
 }
 
 

@@ -15,6 +15,8 @@ from registry_api.records.snapshot import Head, TaskSnapshot
 from registry_api.roles import RoleStamp
 
 __all__ = [
+    "Compactable",
+    "Compacted",
     "ForeignWriters",
     "LateWrite",
     "Legacy",
@@ -278,6 +280,32 @@ class Legacy(Protocol):
 
     def legacy_state_summary(self) -> str | None:
         """Return where that database is and what it counts, None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted:
+    """What was compacted: ``lines`` of the feed were dropped.
+
+    ``after``: the feed number to go on after, None if there is no older line left. ``newest``: the
+    feed's last number.
+    """
+
+    lines: int
+    after: int | None
+    newest: int
+
+
+class Compactable(Protocol):
+    """A store that drops expired feed lines also of tasks that are no longer written."""
+
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """Drop feed lines after a feed number that are past their retention, some at a time.
+
+        As if their task was written now: never its newest line; older cursors are expired then, and
+        older ids refused. In short transactions, while others write. ``dry_run``: only count them.
+        Raises BackendMismatch if the store is not the writer of record, ReadOnly, Unavailable (Busy
+        included) or OutcomeUnknown.
+        """
 
 
 class Stamps(Protocol):

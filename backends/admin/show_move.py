@@ -44,7 +44,7 @@ def phase_named(text: str, now: MigrationPhase) -> MigrationPhase:
 
 
 @contextmanager
-def progress_shown() -> Iterator[Progress | None]:
+def progress_shown(unit: str = "tasks") -> Iterator[Progress | None]:
     """Yield a callback that shows progress and time left, None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -54,7 +54,7 @@ def progress_shown() -> Iterator[Progress | None]:
     def show(what: str, done: int, total: int) -> None:
         rate = done / max(time.monotonic() - start, 1e-6)
         left = (total - done) / max(rate, 1e-6)
-        sys.stderr.write(f"\r{what:<10} {done}/{total} tasks  {rate:.0f}/s  {left:.0f} s left  ")
+        sys.stderr.write(f"\r{what:<10} {done}/{total} {unit}  {rate:.0f}/s  {left:.0f} s left  ")
         sys.stderr.flush()
 
     try:
@@ -105,6 +105,12 @@ def show_caught_up(found: dict[str, Any]) -> None:
             f"{found['taken']} log line(s) {would}imported, "
             f"{found['written']} missing line(s) {would}written\n"
         )
+
+
+def show_compacted(found: dict[str, Any]) -> None:
+    """Print what compact did."""
+    would = "would be " if found["dry_run"] else ""
+    sys.stdout.write(f"{found['lines']} expired line(s) of the feed {would}dropped\n")
 
 
 def show_recovered(found: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from backends.dual_write.replicator import Replicator
 from backends.dual_write.role_stamps import Roles
 from backends.dual_write.stamp import refuse_lost, stamp_target
 from backends.dual_write.throttle import SharedPace, is_shared
-from registry_api.capabilities import ForeignWriters, MigrationSource, provides
-from registry_api.client import all_tasks
+from registry_api.capabilities import Compacted, ForeignWriters, MigrationSource, provides
+from registry_api.client import all_tasks, compactable
 from registry_api.errors import BackendMismatch, TaskNotFound
 from registry_api.leases import FileLeases, Lease, Leases
 from registry_api.migration import MigrationPhase, Mismatch, PhaseFile, PhaseRecord
@@ -468,6 +468,13 @@ class DualWriteStore:
     ) -> tuple[Change, ...]:
         """See RegistryStore.changes: the writer of record serves the feed."""
         return self._reader(self._current()).changes(after, task_id=task_id, limit=limit)
+
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """See Compactable.compact: of the writer of record; a replica follows with its writes."""
+        record = self._current()
+        self._writer(record)
+        store = self.stores.get(record.writer, record)
+        return compactable(store).compact(after, dry_run=dry_run)
 
     def close(self) -> None:
         """See RegistryStore.close."""

@@ -24,6 +24,7 @@ from registry_api.authoring import (
     select_records,
     select_tasks,
 )
+from registry_api.capabilities import Compacted
 from registry_api.errors import (
     Conflict,
     ReadOnly,
@@ -132,8 +133,7 @@ class MemoryStore:
         """See RegistryStore.commit."""
         changeset, digest, _ = validate_changeset(changeset, self.info.limits)
         changeset = replace(changeset)  # a new object: the feed does not keep its text as well
-        if self._read_only:
-            raise ReadOnly("the store was opened for reading only", next_step="Open it for writing")
+        self._require_writable()
         with self._locked():
             check_commit(self._stamps.get(ROLE))
             held = self._tasks.get(changeset.task_id)
@@ -184,20 +184,43 @@ class MemoryStore:
         held.feed.append(change)
         self._tasks[changeset.task_id] = held
         self._number = max(self._number, change.cursor.number)
-        self._trim(held)
+        self._trim(held, most=TRIM_BATCH)
         return commit_of(change)
 
-    def _trim(self, held: _Held) -> None:
-        oldest = self._now() - KEEP
-        drop = 0
-        for change in held.feed[: min(TRIM_BATCH, len(held.feed) - 1)]:
-            created = min(change.changeset.created() or change.changeset.at, self._now())
-            if created >= oldest and len(held.feed) - drop <= KEEP_CHANGES:
-                break
-            drop += 1
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise ReadOnly("the store was opened for reading only", next_step="Open it for writing")
+
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """See Compactable.compact; all of it at once."""
+        if not dry_run:
+            self._require_writable()
+        with self._locked():
+            if not dry_run:
+                check_commit(self._stamps.get(ROLE))
+            trim = self._expired if dry_run else self._trim
+            lines = sum(trim(held, most=len(held.feed)) for held in self._tasks.values())
+            return Compacted(lines=lines, after=None, newest=self._number)
+
+    def _trim(self, held: _Held, *, most: int) -> int:
+        """Drop feed lines that are too old or too many, never the newest; return how many."""
+        expired = self._expired(held, most=most)
+        for change in held.feed[:expired]:
             held.floor = max(held.floor, change.cursor.number)
+            created = self._kept_from(change)
             held.expired_before = max(created, held.expired_before or created)
-        del held.feed[:drop]
+        del held.feed[:expired]
+        return expired
+
+    def _expired(self, held: _Held, *, most: int) -> int:
+        oldest, surplus = self._now() - KEEP, len(held.feed) - KEEP_CHANGES
+        for n, change in enumerate(held.feed[: min(most, len(held.feed) - 1)]):
+            if self._kept_from(change) >= oldest and n >= surplus:
+                return n
+        return max(0, min(most, len(held.feed) - 1))
+
+    def _kept_from(self, change: Change) -> datetime:
+        return min(change.changeset.created() or change.changeset.at, self._now())
 
     def list_tasks(
         self, query: TaskQuery = ALL, *, after: str | None = None, limit: int = 100

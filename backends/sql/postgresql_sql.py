@@ -55,6 +55,10 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
                 'WHERE tasks.task_id = %(of_task)s',
  'oldest_changes': 'SELECT feed.number, feed.changeset_id, feed.at FROM feed WHERE '
                    'feed.task_id = %(task_id)s ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
+ 'feed_ages': 'SELECT feed.number, feed.task_id, feed.changeset_id, feed.at, EXISTS (SELECT '
+              'later.number FROM feed AS later WHERE later.task_id = feed.task_id AND '
+              'later.number > feed.number) AS anon_1 FROM feed WHERE feed.number > %(number)s '
+              'ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
  'drop_latest': 'DELETE FROM agent_progress_latest WHERE agent_progress_latest.task_id = '
                 '%(task_id)s',
  'load_task_row': 'SELECT tasks.task_id, tasks.description, tasks.recorded_status, '
@@ -126,8 +130,8 @@ STATEMENTS: dict[str, str] = {'head': 'SELECT tasks.lineage, tasks.revision, (SE
  'task_changes': 'SELECT feed.number, feed.lineage, feed.revision, feed.digest, feed.chain, '
                  'feed.changeset FROM feed WHERE feed.task_id = %(task_id)s AND feed.number > '
                  '%(number)s ORDER BY feed.number LIMIT %(limit)s OFFSET 0',
- 'drop_change': 'DELETE FROM feed WHERE feed.task_id = %(task_id)s AND feed.number = '
-                '%(number)s',
+ 'drop_changes': 'DELETE FROM feed WHERE feed.task_id = %(task_id)s AND feed.number <= '
+                 '%(number)s',
  'drop_whole_feed': 'DELETE FROM feed',
  'drop_feed': 'DELETE FROM feed WHERE feed.task_id = %(task_id)s',
  'feed_length': 'SELECT count(*) AS count_1 FROM feed WHERE feed.task_id = %(task_id)s',

@@ -139,6 +139,13 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         .order_by(feed.c.number)
         .limit(bindparam("limit"))
         .offset(literal_column("0")),
+        "feed_ages": select(
+            feed.c.number, feed.c.task_id, feed.c.changeset_id, feed.c.at, _is_followed()
+        )
+        .where(feed.c.number > bindparam("number"))
+        .order_by(feed.c.number)
+        .limit(bindparam("limit"))
+        .offset(literal_column("0")),
         "drop_latest": delete(latest).where(_is(latest, "task_id")),
         "load_task_row": select(
             *_columns(Kind.TASK),
@@ -182,7 +189,9 @@ def statements(flavour: Flavour) -> dict[str, Executable]:
         "add_change": _add_change(flavour),
         "changes": _feed_page(feed.c.number > bindparam("number")),
         "task_changes": _feed_page(_is(feed, "task_id"), feed.c.number > bindparam("number")),
-        "drop_change": delete(feed).where(_is(feed, "task_id"), _is(feed, "number")),
+        "drop_changes": delete(feed).where(
+            _is(feed, "task_id"), feed.c.number <= bindparam("number")
+        ),
         "drop_whole_feed": delete(feed),
         "drop_feed": delete(feed).where(_is(feed, "task_id")),
         "feed_length": select(func.count()).select_from(feed).where(_is(feed, "task_id")),
@@ -256,6 +265,13 @@ def _feed_state(flavour: Flavour) -> tuple[Any, ...]:
 def _is_as(table: Table, **names: str) -> ColumnElement[bool]:
     """Compare with parameters of other names: the SET of an UPDATE uses the columns' names."""
     return and_(*(table.c[column] == bindparam(name) for column, name in names.items()))
+
+
+def _is_followed() -> Any:
+    """Whether a feed line is not its task's newest one."""
+    later = schema.feed.alias("later")
+    same = later.c.task_id == schema.feed.c.task_id
+    return select(later.c.number).where(same, later.c.number > schema.feed.c.number).exists()
 
 
 def _feed_page(*where: ColumnElement[bool]) -> Executable:

@@ -25,6 +25,7 @@ from backends.sql.write_transaction import (
     Writing,
     lone_report,
     read_task_row,
+    time_of_line,
     write_counts,
 )
 from registry_api.authoring import (
@@ -38,7 +39,7 @@ from registry_api.authoring import (
     own_changes,
     page_key,
 )
-from registry_api.capabilities import LateWrite
+from registry_api.capabilities import Compacted, LateWrite
 from registry_api.errors import (
     Conflict,
     InvalidQuery,
@@ -105,6 +106,9 @@ _CAPABILITIES = frozenset(
 
 _NO_TASK = "-"  # what is asked for in place of an id that no task can have
 _PATIENCE = 5.0  # seconds for which a reader of the feed waits for open transactions
+
+_LOOKED_AT = 1000  # lines of the feed at a time
+_DROPPED = 200  # lines in one transaction: other writers wait for a few milliseconds
 
 _APART = frozenset({Kind.TASK, Kind.AGENT, *HISTORIES})  # loaded separately
 
@@ -367,7 +371,36 @@ class SqlStore:
         now = self._now()
         young = self._keeps_young(changeset.task_id, now)
         few = change.revision <= KEEP_CHANGES or change.revision % TRIM_BATCH
-        return None if young and few else writing.trim(now - KEEP, now)
+        return None if young and few else writing.trim(now - KEEP, now).oldest
+
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """See Compactable.compact."""
+        now = self._now()
+        oldest = now - KEEP
+        with self._reading() as execute:
+            newest = self._feed(execute).last
+            rows = execute("feed_ages", number=after, limit=_LOOKED_AT).fetchall()
+        old = [row for row in rows if time_of_line(row[2], row[3], now) < oldest]
+        expired = Counter(task_id for _, task_id, _, _, is_followed in old if is_followed)
+        if dry_run:
+            lines = expired.total()
+        else:
+            lines = sum(self._drop_expired(task_id, oldest, now) for task_id in sorted(expired))
+        # Lines are in the order of their commits: after a part without an old one come no others.
+        ended = len(rows) < _LOOKED_AT or not old
+        return Compacted(lines=lines, after=None if ended else rows[-1][0], newest=newest)
+
+    def _drop_expired(self, task_id: str, oldest: datetime, now: datetime) -> int:
+        lines = 0
+        while True:
+            with self._writing(task_id) as execute:
+                task = read_task_row(execute, task_id)
+                check_commit((task.feed or self._feed(execute)).role)
+                trimmed = self._of_task(execute, task_id, task).trim(oldest, now, most=_DROPPED)
+            self._note_oldest(task_id, trimmed.oldest)
+            lines += trimmed.lines
+            if trimmed.lines < _DROPPED:
+                return lines
 
     def _of_task(
         self, execute: Execute, task_id: str, task: TaskRow, *, again: bool = False

@@ -44,9 +44,11 @@ __all__ = [
     "Execute",
     "Feed",
     "TaskRow",
+    "Trimmed",
     "Writing",
     "lone_report",
     "read_task_row",
+    "time_of_line",
     "write_counts",
 ]
 
@@ -99,6 +101,21 @@ class Feed(NamedTuple):
         """Build it from the columns of the statement ``feed_state``."""
         feed_id, floor, last, role, newest, drawn = row
         return cls(feed_id, int(floor or 0), max(int(last or 0), newest or 0), role, drawn or 0)
+
+
+class Trimmed(NamedTuple):
+    """The time of a task's oldest feed line, and how many older ones were dropped."""
+
+    oldest: datetime
+    lines: int
+
+
+def time_of_line(changeset_id: str, at: str, now: datetime) -> datetime:
+    """Return the time from which a feed line is kept.
+
+    One in the future would keep all later lines from being dropped.
+    """
+    return min(created_at(uuid.UUID(changeset_id)) or unstamp(at), now)
 
 
 def write_counts(execute: Execute, counted: Mapping[tuple[str, str], int]) -> None:
@@ -409,30 +426,27 @@ class Writing:
         self.execute("set_expired", of_task=self.task_id, feed_floor=floor, expired_before=expired)
         self.execute("raise_meta", name="feed_floor", value=str(floor))
 
-    def trim(self, oldest: datetime, now: datetime) -> datetime | None:
-        """Drop a few feed lines of the task that are past their retention, never the newest.
-
-        Returns the time of the oldest line kept.
-        """
-        rows = self.execute("oldest_changes", task_id=self.task_id, limit=TRIM_BATCH + 1).fetchall()
+    def trim(self, oldest: datetime, now: datetime, *, most: int = TRIM_BATCH) -> Trimmed:
+        """Drop up to ``most`` feed lines of the task that are past retention, never the newest."""
+        rows = self.execute("oldest_changes", task_id=self.task_id, limit=most + 1).fetchall()
         surplus = 0
-        if len(rows) > TRIM_BATCH and self.task.revision > KEEP_CHANGES:
+        if len(rows) > most and self.task.revision > KEEP_CHANGES:
             surplus = self.execute("feed_length", task_id=self.task_id).fetchone()[0] - KEEP_CHANGES
-        floor = 0
+        floor, lines, created = 0, 0, now
         for number, changeset_id, at in rows:
-            # A time in the future would keep all later lines from being dropped.
-            created = min(created_at(uuid.UUID(changeset_id)) or unstamp(at), now)
+            created = time_of_line(changeset_id, at, now)
             if number == rows[-1][0] or (created >= oldest and surplus <= 0):
                 break
             surplus -= 1
             floor = number
-            self.execute("drop_change", task_id=self.task_id, number=number)
+            lines += 1
             self.task.expired_before = max(created, self.task.expired_before or created)
         if floor:
             expired = self.task.expired_before
             assert expired is not None
+            self.execute("drop_changes", task_id=self.task_id, number=floor)
             self.set_expired(floor, expired)
-        return created
+        return Trimmed(created, lines)
 
     def fill(self, snapshot: TaskSnapshot, histories: Iterable[History]) -> None:
         """Insert all records of a task whose rows were cleared; histories are streamed."""

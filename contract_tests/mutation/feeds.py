@@ -14,6 +14,8 @@ from registry_api import (
     Put,
     errors,
 )
+from registry_api.capabilities import Compacted
+from registry_api.client import compactable
 from registry_api.records import Finding, next_chain
 from registry_api.wrappers import StoreWrapper
 
@@ -116,3 +118,12 @@ class HeadOfTheWholeFeed(StoreWrapper):
         found = self.inner.head(task_id)
         newest = self.inner.changes(limit=1000)
         return replace(found, number=newest[-1].cursor.number) if newest else found
+
+
+@mutant
+class CompactsNothing(StoreWrapper):
+    """Counts the expired lines of the feed, and keeps them."""
+
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """See Compactable.compact."""
+        return compactable(self.inner).compact(after, dry_run=True)

@@ -37,6 +37,7 @@ GROUPS = {
     "test_move_target": "move target",
     "test_role": "role",
     "test_source": "source",
+    "test_compaction": "compaction",
     "test_leases": "leases",
     "test_race": "race",
     "test_process": "process",

@@ -19,13 +19,15 @@ from orchestrator.health.hosts import lease_name
 from orchestrator.health.scan import HealthScan, Scan
 from orchestrator.log_retention import apply_retention
 from orchestrator.service import Orchestrator
+from registry_api.client import compactable
 from registry_api.errors import NotSupported, RegistryError
 from registry_api.leases import Lease, Leases, leases_of
 
 __all__ = ["HealthDaemon", "running_daemon", "scan_at_start"]
 
 log = logging.getLogger("registry_backend")
-_CLEANING = 3600.0  # seconds from one clean-up of logs to the next
+_CLEANING = 3600.0  # seconds from one clean-up of logs and of the feed to the next
+_COMPACTING = 5.0  # seconds for which the feed is compacted at a time: no scan runs meanwhile
 _LOOKING = 60.0  # seconds from one look for late writes to the next at least
 _IDLE = (
     200  # the next look comes after so many times the time that one took: it asks every document
@@ -61,6 +63,7 @@ class HealthDaemon:
         self._until = 0.0
         self._clean_at = self._look_at = 0.0
         self._late_writes = frozenset[str]()
+        self._compacted = 0  # up to which number of the feed
         self._stop = threading.Event()
 
     @property
@@ -87,6 +90,7 @@ class HealthDaemon:
         if self._clock() >= self._clean_at and self._may_act():
             self._clean_at = self._clock() + _CLEANING
             self._clean()
+            self._compact()
         return found
 
     def _with_news(self, scan: Scan) -> Scan:
@@ -104,6 +108,20 @@ class HealthDaemon:
             apply_retention(self._service)
         except (RegistryError, OSError) as error:
             log.warning("logs were not cleaned up: %s", error)
+
+    def _compact(self) -> None:
+        """Drop expired lines of the feed for some seconds; the next time it goes on from there."""
+        end = self._clock() + _COMPACTING
+        try:
+            while self._clock() < end and self._may_act():
+                found = compactable(self._service.store).compact(self._compacted)
+                self._compacted = found.after or 0
+                if found.after is None:
+                    return
+        except NotSupported:
+            return  # the store keeps its whole feed
+        except (RegistryError, OSError) as error:
+            log.warning("the feed was not compacted: %s", error)
 
     def run(self) -> None:
         """Scan until ``stop`` is called; a store that is away for a time ends nothing."""

@@ -57,7 +57,7 @@ from registry_api.authoring.retention import (
     cursor_expired,
     forgotten_by,
 )
-from registry_api.capabilities import LateWrite
+from registry_api.capabilities import Compacted, LateWrite
 from registry_api.errors import (
     Conflict,
     NotNext,
@@ -101,7 +101,8 @@ from registry_api.workspace.store_location import public
 
 __all__ = ["Batch", "Engine", "KeyValueStore", "View"]
 
-_AT_ONCE = 1000  # keys in one batch of a removal or a reinstatement
+_AT_ONCE = 1000  # keys in one batch of a removal or a reinstatement, lines looked at together
+_DROPPED = 200  # lines dropped in one batch: other writers wait for it
 
 
 class Engine(Protocol):
@@ -307,25 +308,65 @@ class KeyValueStore:
         line.show(state, changeset.at)
         line.kept += 1
         put_change(batch, change)
-        self._trim(batch, task_id, line)
+        self._trim(batch, task_id, line, most=TRIM_BATCH)
         batch.put(key_of("task", task_id), dump(line))
         return commit_of(change)
 
-    def _trim(self, batch: Batch, task_id: str, line: TaskLine) -> None:
-        """Remove a few feed lines that are too old or too many, never the newest."""
-        oldest = self._now() - KEEP
-        some = islice(batch.scan(*span_of("turn", task_id)), min(TRIM_BATCH, line.kept - 1))
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """See Compactable.compact."""
+        oldest, expired = self._now() - KEEP, Counter[str]()
+        with self._reading() as view:
+            newest = meta_number(view, "number")
+            first, last = key_of("change", digits(after + 1)), span_of("change")[1]
+            found = [change_from(raw, "") for _, raw in islice(view.scan(first, last), _AT_ONCE)]
+            old = [change for change in found if self._kept_from(change) < oldest]
+            for change in old:
+                line = TaskLine.read(view, change.changeset.task_id)
+                # Never the newest line of a task.
+                expired[change.changeset.task_id] += bool(line and change.revision < line.revision)
+        if dry_run:
+            lines = expired.total()
+        else:
+            lines = sum(self._drop_expired(name) for name, n in sorted(expired.items()) if n)
+        # Lines are in the order of their commits: after a part without an old one come no others.
+        ended = len(found) < _AT_ONCE or not old
+        return Compacted(
+            lines=lines, after=None if ended else found[-1].cursor.number, newest=newest
+        )
+
+    def _drop_expired(self, task_id: str) -> int:
+        lines = 0
+        while True:
+            with self._writing() as batch:
+                check_commit(_role(batch))
+                line = TaskLine.read(batch, task_id)
+                dropped = self._trim(batch, task_id, line, most=_DROPPED) if line else 0
+                if line and dropped:
+                    batch.put(key_of("task", task_id), dump(line))
+            lines += dropped
+            if dropped < _DROPPED:
+                return lines
+
+    def _kept_from(self, change: Change) -> datetime:
+        return min(change.changeset.created() or change.changeset.at, self._now())
+
+    def _trim(self, batch: Batch, task_id: str, line: TaskLine, *, most: int) -> int:
+        """Remove feed lines that are too old or too many, never the newest; return how many."""
+        oldest, dropped = self._now() - KEEP, 0
+        some = islice(batch.scan(*span_of("turn", task_id)), min(most, line.kept - 1))
         for _, number in list(some):
             change = change_from(sure(batch.get(key_of("change", number.decode()))), "")
-            created = min(change.changeset.created() or change.changeset.at, self._now())
+            created = self._kept_from(change)
             if created >= oldest and line.kept <= KEEP_CHANGES:
                 break
+            dropped += 1
             drop_change(batch, change)
             line.kept -= 1
             line.floor = max(line.floor, change.cursor.number)
             line.expired_before = max(created, line.expired_before or created)
         if line.floor > meta_number(batch, "floor"):
             put_meta(batch, "floor", str(line.floor))
+        return dropped
 
     def close(self) -> None:
         """See RegistryStore.close."""

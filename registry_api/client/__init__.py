@@ -1,6 +1,7 @@
 """For users of a store: transactions, subscriptions, async calls, liveness, paging."""
 
 from registry_api.client.async_store import AsyncStore
+from registry_api.client.compaction import compact, compactable
 from registry_api.client.headline import headline
 from registry_api.client.liveness import (
     AHEAD,
@@ -22,6 +23,8 @@ __all__ = [
     "all_records",
     "all_tasks",
     "commit_with_retry",
+    "compact",
+    "compactable",
     "end_of_feed",
     "follow",
     "gave_sign",

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from registry_api.capabilities import provides
+from registry_api.capabilities import Compacted, provides
+from registry_api.client.compaction import compactable
 from registry_api.errors import Busy, GaveWay, StoreClosed
 from registry_api.leases import Lease, leases_of
 from registry_api.migration.gate import Gate, T
@@ -85,6 +86,12 @@ class GatedStore(StoreWrapper):
     def lease_holder(self, name: str) -> Lease | None:
         """See Leases.lease_holder."""
         return self.around("lease_holder", lambda: leases_of(self.inner).lease_holder(name))
+
+    def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
+        """See Compactable.compact."""
+        return self.around(
+            "compact", lambda: compactable(self.inner).compact(after, dry_run=dry_run)
+        )
 
     def _keep_pace(self) -> None:
         if not self._gate.keep_pace() and self._paced is not None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from contract_tests import build
 from orchestrator import errors
 from orchestrator.agents import process_identity
 from orchestrator.agents.stream_log import result_of
@@ -680,3 +681,19 @@ def test_attempts_that_name_each_other_are_no_endless_search(working, tmp_path):
     transact(play.service.store, play.task_id, lambda _: (Put(damaged),))
     with pytest.raises(errors.LaunchFailed, match="was removed"):
         play.service.retry(play.task_id, agent)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "json"])
+def test_the_daemon_compacts_the_feed_hourly(tmp_path, backend):
+    """Expired lines of tasks that nobody writes to are dropped, where the store can do that."""
+    settings = load_settings(tmp_path, env={}, backend=backend)
+    ago = timedelta(days=40)
+    with closing(open_store(settings, now=lambda: datetime.now(UTC) - ago)) as store:
+        store.commit(build.aged("old", build.creating("old").ops, 40, expected=0))
+        store.commit(build.aged("old", [Put(build.report("old"))], 40))
+    with closing(open_store(settings)) as store:
+        options = OrchestratorSettings(default_kind="external")
+        service = Orchestrator(store, launchers(), settings=settings, options=options)
+        HealthDaemon(service, interval=0.1, clock=lambda: 0.0).turn()
+        kept = [c.revision for c in store.changes(task_id="old")]
+        assert kept == ([2] if backend == "sqlite" else [1, 2])

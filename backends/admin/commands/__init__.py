@@ -4,6 +4,7 @@ Importing them registers them with ``backends.admin.app``.
 """
 
 from backends.admin.commands import (
+    compact,
     complete,
     demo,
     diff,
@@ -21,6 +22,7 @@ from backends.admin.commands import (
 )
 
 __all__ = [
+    "compact",
     "complete",
     "demo",
     "diff",
