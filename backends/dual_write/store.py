@@ -281,7 +281,9 @@ class DualWriteStore:
     def keep_pace(self) -> None:
         """Wait before a commit while the switch of another host copies the store in use."""
         # Outside the gate: only what is open is asked, since a switch may leave it at any moment.
-        store = self.stores.opened(self.record().writer)
+        # So the record that the last operation saw will do.
+        record = self._noticed or self.record()
+        store = self.stores.opened(record.writer)
         if store is not None:
             self._pace.keep(store)
 

@@ -21,6 +21,9 @@ class Engine(Protocol):
     # at once must be read later from the result, of which each statement has its own.
     pipelined: bool
 
+    # Whether ``report`` does anything.
+    reports: bool
+
     def bind(self, connection: Any, statements: Mapping[str, str]) -> Callable[..., Any]:
         """Return a function that runs a named statement with its parameters."""
 

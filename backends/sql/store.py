@@ -290,7 +290,7 @@ class SqlStore:
 
     def _commit_report(self, changeset: Changeset, digest: str, text: str) -> Commit | None:
         """Commit a report in one statement; None if it is to be committed as any other."""
-        entry = lone_report(changeset)
+        entry = lone_report(changeset) if self._engine.reports else None
         if entry is None or self._read_only or not self._accepted:
             return None
         now = self._now()

@@ -26,7 +26,12 @@ _limit: ContextVar[float | None] = ContextVar("registry_patience", default=None)
 
 _budget: ContextVar[float | None] = ContextVar("registry_waits_budget", default=None)
 
-_waits = threading.local()
+
+class _Waits(threading.local):
+    total = 0.0  # of the class, since it costs more to find that a thread has no value yet
+
+
+_waits = _Waits()
 
 _answer: ContextVar[float | None] = ContextVar("registry_answer", default=None)
 
@@ -72,13 +77,12 @@ def answer_within() -> float | None:
 
 def note_wait(seconds: float) -> None:
     """Add to the seconds that this thread has waited for locks."""
-    _waits.total = waited() + seconds
+    _waits.total += seconds
 
 
 def waited() -> float:
     """Return the total seconds that this thread has waited for locks."""
-    total: float = getattr(_waits, "total", 0.0)
-    return total
+    return _waits.total
 
 
 class within:  # noqa: N801  (reads as a function)

@@ -9,7 +9,7 @@ from backends.sql.postgresql_sql import STATEMENTS
 
 # Counters and the state of the feed are the registry's; a new feed is adopted once, by a move.
 WRITE_MORE = {"count", "raise_meta", "write_meta", "drop_whole_feed"}
-READ_MORE = {"changes", "counts", "feed_state", "positions", "read_meta"}
+READ_MORE = {"changes", "counts", "feed_ages", "feed_state", "positions", "read_meta"}
 _CHANGES = ("INSERT ", "UPDATE ", "DELETE ")
 
 

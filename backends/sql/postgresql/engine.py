@@ -85,7 +85,7 @@ class PostgresEngine:
         """``create=False``: nothing is opened or created before ``prepare`` is called."""
         self.location = public(url)
         self._timeout, self._read_only = timeout, read_only
-        self._reports = True  # whether the server has the function that commits a report
+        self.reports = True  # whether the server has the function that commits a report
         self._pool = ConnectionPool(
             url, self.location, timeout=timeout, durable=durable, read_only=read_only
         )
@@ -235,8 +235,6 @@ class PostgresEngine:
 
         Raises Busy, and OutcomeUnknown if the answer was lost.
         """
-        if not self._reports:
-            return None
         key = _key_of(task_id)
         parameters = {**values, "lock": key, "shard": self.counter_of(task_id)}
         with self._pool.lent() as connection:
@@ -245,7 +243,7 @@ class PostgresEngine:
             try:
                 answer = connection.execute(CALL.encode(), parameters).fetchone()
             except (psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
-                self._reports = False
+                self.reports = False
                 return None
             except psycopg.errors.ReadOnlySqlTransaction:  # the other way asks for READ WRITE
                 return None

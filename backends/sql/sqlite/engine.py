@@ -69,6 +69,7 @@ class SqliteEngine:
     """
 
     pipelined = False
+    reports = False  # without a network, several statements cost little more than one
     schema = VERSION
 
     def __init__(
@@ -277,7 +278,7 @@ class SqliteEngine:
         """Do nothing: every transaction is synced."""
 
     def report(self, task_id: str, values: Mapping[str, Any]) -> None:
-        """Do nothing: without a network, several statements cost little more than one."""
+        """Do nothing."""
 
     def next_number(self, execute: object, feed: Feed) -> int | None:
         """Return the next number of the feed: nobody else writes."""
