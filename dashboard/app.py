@@ -24,6 +24,7 @@ from dashboard.live.jobs import Jobs
 from dashboard.pages import views
 from dashboard.views.migration import MigrationView
 from dashboard.views.system import System
+from dashboard.views.task_rows import TaskRows
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
 from registry_api.errors import RegistryError
 from registry_api.workspace import STATE_DIR
@@ -62,6 +63,7 @@ def create_app(
     app.state.plugins = plugins
     app.state.activity_index = ActivityIndex(store)
     app.state.activity_history = activity_history
+    app.state.task_rows = TaskRows(store)
     app.state.migration_view = MigrationView(settings)
     app.state.system = System(settings, plugins)
     app.include_router(read.router)

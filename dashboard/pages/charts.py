@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
-from registry_api import PhaseStatus, TaskSnapshot
+from dashboard.pages.formatting import duration
+from registry_api import PhaseStatus, ProgressEntry, TaskSnapshot
 
-__all__ = ["Bar", "curve", "stacked", "timeline"]
+__all__ = ["AXIS", "Bar", "Curve", "Gantt", "curve", "gantt", "pauses", "stacked"]
 
 WIDTH, HEIGHT = 300, 60
+AXIS = 600  # the width of a time axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A phase on a timeline 300 wide: its start, its width, and the starts of its reviews."""
+    """A phase on the time axis: its place and width, its reviews with what they decided."""
 
     name: str
     status: PhaseStatus
     x: float
     width: float
-    review_starts: tuple[float, ...]
+    took: str
+    reviews: tuple[tuple[float, str], ...]
 
 
-def curve(values: Sequence[int]) -> str:
-    """Return the points of a polyline through percentages, 300 by 60."""
-    if len(values) < 2:
-        return ""
-    step = WIDTH / (len(values) - 1)
-    points = ((n * step, 60 - min(100, max(0, v)) * 0.6) for n, v in enumerate(values))
-    return _points(points)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gantt:
+    """The phases of a task on one time axis; the ticks have labels, ``now`` is a place on it."""
+
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, str], ...]
+    now: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A line of percentages, 300 by 60: the points of a polyline, and a dot for each report."""
+
+    line: str
+    dots: tuple[tuple[float, float, ProgressEntry], ...]
+
+
+def curve(reports: Sequence[ProgressEntry]) -> Curve | None:
+    """Return the reported percentages, oldest first; None for fewer than two."""
+    if len(reports) < 2:
+        return None
+    step = WIDTH / (len(reports) - 1)
+    places = [
+        (round(n * step, 1), round(HEIGHT - min(100, max(0, r.progress)) * HEIGHT / 100, 1))
+        for n, r in enumerate(reports)
+    ]
+    dots = tuple((x, y, report) for (x, y), report in zip(places, reports, strict=True))
+    return Curve(line=_points(places), dots=dots)
+
+
+def pauses(milliseconds: Sequence[float]) -> list[tuple[float, float, float]]:
+    """Return (x, y, milliseconds) for the pause of each switch, 300 by 60, the oldest first."""
+    highest = max([1.0, *milliseconds])
+    step = WIDTH / max(1, len(milliseconds) - 1)
+    return [
+        (round(n * step, 1), round(HEIGHT - HEIGHT * ms / highest, 1), ms)
+        for n, ms in enumerate(milliseconds)
+    ]
 
 
 def stacked(rows: Sequence[Sequence[int]]) -> list[str]:
@@ -49,34 +83,55 @@ def stacked(rows: Sequence[Sequence[int]]) -> list[str]:
     return areas
 
 
-def timeline(snapshot: TaskSnapshot, now: datetime) -> list[Bar]:
-    """Return a bar for each phase that has a start time."""
-    begun = [p for p in snapshot.phases if p.started_at is not None]
-    starts = [p.started_at for p in begun if p.started_at is not None]
-    if not starts:
-        return []
-    first = min(starts)
-    ends = {p.phase_index: p.completed_at or now for p in begun}
-    span = max((max(ends.values()) - first).total_seconds(), 1.0)
+def gantt(snapshot: TaskSnapshot, now: datetime) -> Gantt | None:
+    """Return a bar for each phase that has a start time, None without one."""
+    begun = [(p, p.started_at) for p in snapshot.phases if p.started_at is not None]
+    if not begun:
+        return None
+    first = min(start for _, start in begun)
+    last = max(phase.completed_at or now for phase, _ in begun)
+    span = max((last - first).total_seconds(), 1.0)
 
     def at(moment: datetime) -> float:
-        return WIDTH * min(max((moment - first).total_seconds(), 0.0), span) / span
+        return round(AXIS * min(max((moment - first).total_seconds(), 0.0), span) / span, 1)
 
     bars = []
-    for phase in begun:
-        assert phase.started_at is not None
-        x = at(phase.started_at)
+    for phase, start in begun:
+        end = phase.completed_at or now
         reviews = (r for r in snapshot.reviews if r.phase_index == phase.phase_index)
         bars.append(
             Bar(
                 name=phase.name,
                 status=phase.status,
-                x=round(x, 1),
-                width=round(max(at(ends[phase.phase_index]) - x, 2.0), 1),
-                review_starts=tuple(round(at(r.created_at), 1) for r in reviews),
+                x=at(start),
+                width=max(at(end) - at(start), 3.0),
+                took=duration((end - start).total_seconds()),
+                reviews=tuple((at(r.created_at), str(r.verdict or r.status)) for r in reviews),
             )
         )
-    return bars
+    running = any(phase.completed_at is None for phase, _ in begun)
+    ticks = ((at(moment), label) for moment, label in _ticks(first, span))
+    return Gantt(bars=tuple(bars), ticks=tuple(ticks), now=at(now) if running else None)
+
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_STEPS = (
+    *(n * _MINUTE for n in (1, 2, 5, 10, 20)),
+    *(n * _HOUR for n in (0.5, 1, 2, 4, 6, 12)),
+    *(n * _DAY for n in (1, 2, 7, 14, 30)),
+)
+
+
+def _ticks(first: datetime, span: float) -> Iterator[tuple[datetime, str]]:
+    """Yield at most seven moments on round times, with labels."""
+    step = next((s for s in _STEPS if span / s <= 6), span / 6)
+    start = first.astimezone(UTC)
+    moment = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    moment += timedelta(seconds=step * ((start - moment).total_seconds() // step + 1))
+    while (moment - start).total_seconds() <= span:
+        is_day = step >= _DAY or (moment.hour, moment.minute) == (0, 0)
+        yield moment, f"{moment.day} {moment:%b}" if is_day else f"{moment:%H:%M}"
+        moment += timedelta(seconds=step)
 
 
 def _points(points: Iterable[tuple[float, float]]) -> str:

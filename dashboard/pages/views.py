@@ -6,6 +6,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
@@ -24,17 +25,24 @@ from dashboard.api.read import (
 from dashboard.errors import Refusal
 from dashboard.live.activity_history import ACTIVE, EVERY
 from dashboard.pages import charts
+from dashboard.pages.formatting import duration, exact, machine, short
 from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
-from dashboard.views.reviews import OPEN, reviews_of
-from dashboard.views.summary import look
+from dashboard.views.reviews import reviews_of
+from dashboard.views.stream import KINDS, stream_of
+from dashboard.views.summary import Summary, look
+from dashboard.views.task_rows import TaskRow, TaskRows, last_record
+from dashboard.views.waiting import waiting_of
 from orchestrator.health.hosts import Hosts
 from registry_api import (
     Agent,
     AgentStatus,
     Kind,
     Phase,
+    ProgressEntry,
+    Record,
     RecordQuery,
+    RegistryStore,
     TaskQuery,
     TaskSnapshot,
     TaskStatus,
@@ -42,41 +50,43 @@ from registry_api import (
 from registry_api.client import gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
 from registry_api.records import ACTIVE_AGENT, Severity, json_text
+from registry_api.workspace import STATE_DIR, living
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _templates = Jinja2Templates(FilePath(__file__).parent / "templates")
+_templates.env.trim_blocks = True
 SEVERITIES = [str(severity) for severity in reversed(Severity)]
-
-
-def _ago(moment: datetime | None) -> str:
-    """Return how long ago a moment was, in the largest unit that fits."""
-    if moment is None:
-        return "never"
-    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
-
-
-_templates.env.filters["ago"] = _ago
+_LISTED = 25  # tasks or agents of a list
+_MATCHES = 10  # of each kind, for a text
+_SEARCHED = timedelta(days=30)  # how far back findings are searched
 
 
 def _silent(agent: Agent, before: datetime) -> bool:
     return agent.status in ACTIVE_AGENT and not gave_sign(agent, before)
 
 
+def _worked(agent: Agent) -> str:
+    """Return how long an agent has worked, or had."""
+    if agent.started_at is None:
+        return ""
+    end = agent.completed_at or (datetime.now(UTC) if agent.status in ACTIVE_AGENT else None)
+    return duration((end - agent.started_at).total_seconds()) if end else ""
+
+
+_templates.env.filters["short"] = short
+_templates.env.filters["exact"] = exact
+_templates.env.filters["machine"] = machine
+_templates.env.globals["worked"] = _worked
 _templates.env.globals["last_sign"] = last_sign
 _templates.env.globals["silent"] = _silent
 _templates.env.globals["ACTIVE"] = ACTIVE_AGENT
 
 
 def _page(request: Request, name: str, **context: Any) -> HTMLResponse:
-    return _templates.TemplateResponse(
-        request, name, {**context, "role": request.scope.get("role"), "path": request.url.path}
-    )
+    shown = {"role": request.scope.get("role"), "path": request.url.path}
+    return _templates.TemplateResponse(request, name, shown | context)
 
 
 @router.get("/")
@@ -89,42 +99,97 @@ def overview(
     text: Annotated[str | None, Query(max_length=1000)] = None,
     severity: Annotated[str | None, Query(max_length=100)] = None,
     agents: AgentStatus | Literal[""] = "",
+    silent: bool = False,
     cursor: Cursor = None,
 ) -> HTMLResponse:
-    """Return the overview: headline, counts, tasks, agents, recent findings."""
+    """Return the overview: headline, counts, tasks, agents, recent findings.
+
+    ``silent``: only the silent tasks, at most 25.
+    """
     now = datetime.now(UTC)
     summary = look(present, settings, now)
-    query = TaskQuery(status=status or None, text=text or None, newest_first=True)
-    tasks = store.list_tasks(query, after=cursor, limit=25)
+    task_rows: TaskRows = request.app.state.task_rows
+    older, tasks = None, list[TaskRow]()
+    if silent:
+        tasks = task_rows.of(sorted(summary.quiet.tasks)[:_LISTED])
+    else:
+        query = TaskQuery(status=status or None, text=text or None, newest_first=True)
+        found = store.list_tasks(query, after=cursor, limit=_LISTED)
+        older, tasks = found.next, task_rows.rows(found.items)
     newest = RecordQuery(newest_first=True, severity=severity or None)
-    found = store.list_records(Kind.FINDING, newest, limit=10)
     rows = list(request.app.state.activity_history.rows)
     asked = RecordQuery(status=agents) if agents else RecordQuery(active=True)
-    page = store.list_records(Kind.AGENT, asked, limit=25)
+    page = store.list_records(Kind.AGENT, asked, limit=_LISTED)
+    listed = [a for a in page.items if isinstance(a, Agent)]
+    if not agents:  # those that need somebody first
+        quiet = sorted(summary.quiet.agents, key=_longest_silent)[:_LISTED]
+        known = {(a.task_id, a.agent_id) for a in quiet}
+        listed = [*quiet, *(a for a in listed if (a.task_id, a.agent_id) not in known)][:_LISTED]
     return _page(
         request,
         "overview.html",
         summary=summary,
         lost=Hosts(store).is_lost,
         numbers=summary.numbers(),
-        tasks=tasks,
+        rows=tasks,
+        older=older,
+        paged=cursor is not None,
+        task_tabs=_task_tabs(summary, status, silent=silent),
+        agent_tabs=[
+            (f"/?{urlencode({'agents': s})}#agents", s or "active", None, s == agents)
+            for s in ("", *_AGENT_TABS)
+        ],
+        severity_tabs=[
+            (f"/?{urlencode({'severity': s})}#findings", s or "all", None, s == (severity or ""))
+            for s in ("", *SEVERITIES)
+        ],
         silent_tasks=summary.quiet.tasks,
+        silent_only=silent,
         before=now - timedelta(seconds=settings.silent_after),
-        findings=found.items,
-        severity=severity or "",
-        severities=SEVERITIES,
+        findings=store.list_records(Kind.FINDING, newest, limit=10).items,
+        matching=_matching(store, text, now) if text else [],
         activity_history=list(zip(ACTIVE, rows[-1], charts.stacked(rows), strict=True))
         if rows[1:]
         else [],
         minutes=round(len(rows) * EVERY / 60),
         most=max(map(sum, rows), default=0),
-        agents=[a for a in page.items if isinstance(a, Agent)],
+        listed=listed,
         more_agents=page.next is not None,
         chosen=agents,
         status=status,
         text=text or "",
-        statuses=list(TaskStatus),
     )
+
+
+def _longest_silent(agent: Agent) -> tuple[str, str]:
+    sign = last_sign(agent)
+    return sign.isoformat() if sign else "", agent.agent_id
+
+
+_AGENT_TABS = ("blocked", "failed", "error", "terminated", "killed", "completed", "unknown")
+
+
+def _task_tabs(
+    summary: Summary, status: str, *, silent: bool
+) -> list[tuple[str, str, int | None, bool]]:
+    """Return the tabs above the tasks: (link, name, number, whether it is chosen)."""
+    counts = summary.counts
+    tabs = [("/#tasks", "all", counts.total_tasks, not status and not silent)]
+    for each in TaskStatus:
+        number = counts.tasks.get(each, 0)
+        if number or each == status:
+            tabs.append((f"/?status={each}#tasks", each, number, each == status))
+    return [*tabs, ("/?silent=true#tasks", "silent", len(summary.quiet.tasks), silent)]
+
+
+def _matching(store: RegistryStore, text: str, now: datetime) -> list[Record]:
+    """Return active agents and recent findings with a text, at most ten of each."""
+    queries = {
+        Kind.AGENT: RecordQuery(text=text, active=True),
+        Kind.FINDING: RecordQuery(text=text, since=now - _SEARCHED, newest_first=True),
+    }
+    found = (store.list_records(kind, q, limit=_MATCHES).items for kind, q in queries.items())
+    return [record for items in found for record in items]
 
 
 @router.get("/tasks/{task_id}")
@@ -135,36 +200,57 @@ def task(
     task_id: TaskId,
     status: AgentStatus | Literal[""] = "",
     text: Annotated[str, Query(max_length=1000)] = "",
+    show: Literal["", "reports", "findings", "verdicts", "handovers"] = "",
 ) -> HTMLResponse:
-    """Return the page of a task: phases with reviews, agents, their reports and findings.
+    """Return the page of a task: phases with reviews, agents, what happened, findings.
 
-    ``status`` and ``text`` (a part of an id or a type) filter the agents.
+    ``status`` and ``text`` (a part of an id or a type) filter the agents, ``show`` what happened.
     """
     snapshot = store.load(task_id)
     now = datetime.now(UTC)
+    before = now - timedelta(seconds=settings.silent_after)
     newest = RecordQuery(task_id=task_id, newest_first=True)
+    findings = store.list_records(Kind.FINDING, newest, limit=20).items
     return _page(
         request,
         "task.html",
         task=snapshot.task,
         snapshot=snapshot,
-        is_silent=is_silent(snapshot, now - timedelta(seconds=settings.silent_after)),
-        before=now - timedelta(seconds=settings.silent_after),
+        changed=last_record(snapshot),
+        active=sum(a.status in ACTIVE_AGENT for a in snapshot.agents),
+        is_silent=is_silent(snapshot, before),
+        before=before,
+        waits=waiting_of(snapshot, before),
         lost=Hosts(store).is_lost,
         forced={p.phase_index: _forced(p) for p in snapshot.phases},
-        bars=charts.timeline(snapshot, now),
+        took={
+            p.phase_index: duration(((p.completed_at or now) - p.started_at).total_seconds())
+            for p in snapshot.phases
+            if p.started_at
+        },
+        gantt=charts.gantt(snapshot, now),
+        axis=charts.AXIS,
         tree=[
             (depth, a)
             for depth, a in _tree(snapshot)
             if (not status or a.status == status) and (text in a.agent_id or text in a.type)
         ],
+        messages={entry.agent_id: entry.message for entry in snapshot.latest},
+        known={a.agent_id for a in snapshot.agents},
         status=status,
         text=text,
         statuses=list(AgentStatus),
-        OPEN=OPEN,
-        reports=store.list_records(Kind.PROGRESS, newest, limit=20).items,
-        findings=store.list_records(Kind.FINDING, newest, limit=20).items,
+        stream=stream_of(store, snapshot, show),
+        activity_tabs=[
+            (f"?show={kind}#activity", kind or "all", None, kind == show) for kind in ("", *KINDS)
+        ],
+        findings=sorted(findings, key=_severity),
     )
+
+
+def _severity(finding: Record) -> int:
+    severity = getattr(finding, "severity", "")
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
 
 
 @router.get("/tasks/{task_id}/agents/{agent_id}")
@@ -194,7 +280,7 @@ def agent(
         agent=found,
         lost=Hosts(store).is_lost,
         reports=reports[:20],
-        curve=charts.curve([r.progress for r in reversed(reports) if hasattr(r, "progress")]),
+        curve=charts.curve([r for r in reversed(reports) if isinstance(r, ProgressEntry)]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
         lines=text.removesuffix("\n").split("\n") if text else [],
         log_start=start,
@@ -216,13 +302,28 @@ def reviews(request: Request, store: Store) -> HTMLResponse:
 @router.get("/system")
 def system(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the store, the plugins and the problems that doctor finds."""
-    return _page(request, "system.html", system=request.app.state.system.to_dict(store))
+    folder = request.app.state.settings.workspace / STATE_DIR
+    return _page(
+        request,
+        "system.html",
+        system=request.app.state.system.to_dict(store),
+        programs=[(p, datetime.fromisoformat(p.at)) for p in living(folder)],
+    )
 
 
 @router.get("/migration")
 def move(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the migration."""
-    return _page(request, "migration.html", move=migration(request, store))
+    shown = migration(request, store)
+    counts = store.counts()
+    return _page(
+        request,
+        "migration.html",
+        move=shown,
+        tasks=counts.total_tasks,
+        records=sum(counts.records.values()),
+        pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
+    )
 
 
 def _forced(phase: Phase) -> str:

@@ -258,6 +258,42 @@ def test_an_operator_at_the_keyboard(tmp_path):
     store.close()
 
 
+def test_keys(tmp_path):
+    """Rows, pages and the search are reached by keys; in a field a key is a letter."""
+    fill(tmp_path)
+    with serving(tmp_path) as served, browsing(served) as (context, page):
+        live(page)
+        focused = "e => document.activeElement.textContent"
+        page.keyboard.press("j")
+        first = page.locator("h1").evaluate(focused)
+        assert ONE in first
+        page.keyboard.press("j")
+        assert page.locator("h1").evaluate(focused) != first
+        page.keyboard.press("k")
+        assert page.locator("h1").evaluate(focused) == first
+        page.keyboard.press("?")
+        page.get_by_role("heading", name="Keys").wait_for()
+        page.keyboard.press("g")
+        page.keyboard.press("m")
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        page.keyboard.type("gm/?j")
+        assert page.get_by_label("Text").input_value() == "gm/?j"
+        assert page.url == f"{served.url}/"
+        page.locator("h1").click()
+        page.keyboard.press("g")
+        page.keyboard.press("m")
+        page.get_by_role("heading", name="Phase 0").wait_for()
+        page.keyboard.press("g")
+        page.keyboard.press("o")
+        page.get_by_role("heading", name="Tasks").wait_for()
+        live(page)
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Move the login page").wait_for()
+        assert context.said == []
+
+
 def test_filtering(workspace):
     """By clicks, with any status; while a field is edited the page says that it is paused."""
     store = open_store(load_settings(workspace, env={}))

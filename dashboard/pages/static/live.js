@@ -5,7 +5,10 @@ const state = document.getElementById("state");
 let dirty = false;
 let fetching = false;
 let timer = 0;
+let soon = 0;
+let began = 0;
 let pressed = false;
+const PAUSE = 1000; // ms between two fetches while changes keep coming, or the page would keep a core busy
 
 async function refresh() {
   if (document.hidden || fetching) {
@@ -14,6 +17,7 @@ async function refresh() {
   }
   fetching = true;
   dirty = false;
+  began = performance.now();
   try {
     const signal = AbortSignal.timeout(20_000);
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal });
@@ -27,8 +31,16 @@ async function refresh() {
     say(state, "disconnected, trying again");
   }
   fetching = false;
-  if (dirty) setTimeout(refresh, 250);
+  if (dirty) changed();
   else later();
+}
+
+// The first change shows at once, further ones together.
+function changed() {
+  soon ||= setTimeout(() => {
+    soon = 0;
+    refresh();
+  }, Math.max(50, began + PAUSE - performance.now()));
 }
 
 // Some changes make no event: an agent becomes silent, a log grows.
@@ -95,7 +107,7 @@ function say(where, text) {
 }
 
 function heard(message) {
-  if (message === "change") setTimeout(refresh, 50);
+  if (message === "change") changed();
   else say(state, message);
 }
 
@@ -187,6 +199,34 @@ async function send({ url, body }) {
     say(said, "The server did not answer. Check the current state before you try again.");
   }
   refresh();
+}
+
+// Keys: none acts on the registry, and none is taken from a field or a dialog.
+const PAGES = { o: "/", r: "/reviews", m: "/migration", s: "/system" };
+let going = false;
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.activeElement.matches("input, select")) return;
+  if (document.querySelector("dialog[open]")) return;
+  const to = going && PAGES[event.key];
+  going = event.key === "g";
+  if (to) location.href = to;
+  else if (event.key === "?") document.getElementById("keys").showModal();
+  else if (event.key === "/") focusSearch(event);
+  else if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1);
+});
+
+function focusSearch(event) {
+  const field = document.querySelector("main input[type=search]");
+  if (!field) return;
+  event.preventDefault(); // or the field would get the key
+  field.focus();
+}
+
+function move(step) {
+  const rows = [...document.querySelectorAll("main .what a, main .stream li > a:first-of-type, main .plain li > a")];
+  const at = rows.indexOf(document.activeElement);
+  rows[at < 0 ? (step > 0 ? 0 : rows.length - 1) : at + step]?.focus();
 }
 
 const log = document.getElementById("log");

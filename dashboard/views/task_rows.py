@@ -1,0 +1,86 @@
+"""The rows of a list of tasks: what a summary does not hold, read once for each revision."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from registry_api import PhaseStatus, RegistryStore, TaskSnapshot, TaskSummary
+from registry_api.client import AHEAD
+from registry_api.errors import TaskNotFound
+
+__all__ = ["TaskRow", "TaskRows", "last_record"]
+
+_KEPT = 1000  # rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """A task of a list: its summary, its phases in order, and the time of its newest record."""
+
+    task: TaskSummary
+    phases: tuple[tuple[str, PhaseStatus], ...]
+    changed: datetime
+
+
+class TaskRows:
+    """Makes rows; a task that did not change is not read again. Thread-safe."""
+
+    def __init__(self, store: RegistryStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._known = OrderedDict[str, TaskRow]()
+
+    def rows(self, tasks: Iterable[TaskSummary]) -> list[TaskRow]:
+        """Return the rows of tasks; one that is gone meanwhile is left out."""
+        found = (self._row(task) for task in tasks)
+        return [row for row in found if row is not None]
+
+    def of(self, task_ids: Iterable[str]) -> list[TaskRow]:
+        """Return the rows of tasks that are known by their ids."""
+        return [row for name in task_ids if (row := self._read(name)) is not None]
+
+    def _row(self, task: TaskSummary) -> TaskRow | None:
+        with self._lock:
+            known = self._known.get(task.task_id)
+        # The whole summary: a task that was created again may have the same revision.
+        return known if known and known.task == task else self._read(task.task_id)
+
+    def _read(self, task_id: str) -> TaskRow | None:
+        try:
+            snapshot = self._store.load(task_id)
+        except TaskNotFound:
+            return None
+        row = TaskRow(
+            task=snapshot.summary(),
+            phases=tuple((phase.name, phase.status) for phase in snapshot.phases),
+            changed=last_record(snapshot),
+        )
+        with self._lock:
+            self._known[task_id] = row
+            self._known.move_to_end(task_id)
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return row
+
+
+def last_record(snapshot: TaskSnapshot) -> datetime:
+    """Return the newest time that a record of the task states, not one in the future.
+
+    The time of its newest change says less: in a copied registry all files are new.
+    """
+    latest = datetime.now(UTC) + AHEAD
+    times: list[datetime | None] = [snapshot.task.created_at]
+    times += [entry.timestamp for entry in snapshot.latest]
+    times += [verdict.submitted_at for verdict in snapshot.verdicts]
+    times += [handover.created_at for handover in snapshot.handovers]
+    for phase in snapshot.phases:
+        times += [phase.created_at, phase.started_at, phase.completed_at]
+    for review in snapshot.reviews:
+        times += [review.created_at, review.completed_at]
+    for agent in snapshot.agents:
+        times += [agent.started_at, agent.last_update, agent.completed_at]
+    return max(t for t in times if t is not None and (t <= latest or t is times[0]))
