@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +41,8 @@ class AsyncStore:
     async def _call(self, call: Callable[[], T]) -> T:
         if self._closed:
             raise StoreClosed("the store is closed", next_step="Open it again")
+        import asyncio  # noqa: PLC0415  (40 ms, which every command would pay)
+
         # The context is copied, so that a bound on waiting (at_most) holds on the worker too.
         run = contextvars.copy_context().run
         future = asyncio.get_running_loop().run_in_executor(self._pool, run, call)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
+from email.parser import HeaderParser
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +142,22 @@ def load_plugins() -> Plugins:
     return plugins
 
 
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    """Return name and version of the distribution that has an entry point."""
+    if entry.dist is None:
+        return "?", "?"
+    text = entry.dist.read_text("METADATA")
+    return (entry.dist.name, entry.dist.version) if text is None else _name_and_version(text)
+
+
+@lru_cache  # ``dist.name`` parses the whole file each time, for each entry point
+def _name_and_version(metadata: str) -> tuple[str, str]:
+    found = HeaderParser().parsestr(metadata)
+    return str(found["Name"]), str(found["Version"])
+
+
 def _load(plugins: Plugins, entry: EntryPoint) -> LoadedPlugin:
-    dist = entry.dist
-    owner = dist.name if dist else "?"
-    version = dist.version if dist else "?"
+    owner, version = _distribution(entry)
     taken: dict[str, StoreFactory] = {}
 
     def register(scheme: str, factory: StoreFactory, *, with_server: bool = False) -> None:
