@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from heapq import nsmallest
 
 from registry_api import (
     Agent,
@@ -27,6 +28,7 @@ from registry_api.records import ACTIVE_AGENT
 
 __all__ = ["ActivityIndex", "Quiet"]
 
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 _PAGE, _PAGES = 500, 4  # changes applied one by one; after more, everything is read again
 
 
@@ -35,11 +37,18 @@ class Quiet:
     """Active agents and tasks without a sign of life since a moment.
 
     ``newest`` is the newest last sign of all silent tasks: all of them have been silent since then.
+    ``signs`` are the last signs of the agents.
     """
 
     agents: tuple[Agent, ...]
+    signs: tuple[datetime | None, ...]
     tasks: frozenset[str]
     newest: datetime | None
+
+    def longest(self, most: int) -> list[Agent]:
+        """Return the agents that have been silent longest, at most ``most``."""
+        silent = zip(self.signs, self.agents, strict=True)
+        return [a for _, a in nsmallest(most, silent, key=lambda found: found[0] or _BEFORE_ALL)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +74,24 @@ class ActivityIndex:
         The rule is that of ``registry_api.silent``.
         """
         agents: list[Agent] = []
+        silent_since: list[datetime | None] = []
         tasks, last = set[str](), list[datetime]()
         for task_id, present in self._now():
             signs = [sign for sign, _ in present.agents if sign is not None]
-            agents += [a for sign, a in present.agents if sign is None or sign < before]
+            for sign, agent in present.agents:
+                if sign is None or sign < before:
+                    silent_since.append(sign)
+                    agents.append(agent)
             newest = max(signs, default=None)
             if present.active and (newest is None or newest < before):
                 tasks.add(task_id)
                 last += [newest] if newest else []
-        return Quiet(agents=tuple(agents), tasks=frozenset(tasks), newest=max(last, default=None))
+        return Quiet(
+            agents=tuple(agents),
+            signs=tuple(silent_since),
+            tasks=frozenset(tasks),
+            newest=max(last, default=None),
+        )
 
     def _now(self) -> list[tuple[str, _Present]]:
         with self._lock:

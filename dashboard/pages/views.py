@@ -122,7 +122,7 @@ def overview(
     page = store.list_records(Kind.AGENT, asked, limit=_LISTED)
     listed = [a for a in page.items if isinstance(a, Agent)]
     if not agents:  # those that need somebody first
-        quiet = sorted(summary.quiet.agents, key=_longest_silent)[:_LISTED]
+        quiet = summary.quiet.longest(_LISTED)
         known = {(a.task_id, a.agent_id) for a in quiet}
         listed = [*quiet, *(a for a in listed if (a.task_id, a.agent_id) not in known)][:_LISTED]
     return _page(
@@ -159,11 +159,6 @@ def overview(
         status=status,
         text=text or "",
     )
-
-
-def _longest_silent(agent: Agent) -> tuple[str, str]:
-    sign = last_sign(agent)
-    return sign.isoformat() if sign else "", agent.agent_id
 
 
 _AGENT_TABS = ("blocked", "failed", "error", "terminated", "killed", "completed", "unknown")
