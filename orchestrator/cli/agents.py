@@ -20,8 +20,7 @@ from orchestrator.cli.app import (
 from registry_api.workspace.server_cli import OK
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from orchestrator.cli.table import Rows
     from orchestrator.queries.agent_rows import AgentRow
     from orchestrator.service import Orchestrator
     from registry_api import Agent
@@ -50,10 +49,10 @@ def agents(
     if json:
         print_json({"agents": [dataclasses.asdict(row) for row in rows]})
         return OK
-    from rich.console import Console
+    from orchestrator.cli.table import output
 
-    console = Console(highlight=False)
-    console.print(agents_table(rows) if rows else "No agents" if all else "No active agents")
+    nothing = "No agents" if all else "No active agents"
+    output().print(agents_table(rows) if rows else nothing)
     return OK
 
 
@@ -76,13 +75,16 @@ def agent(
     return OK
 
 
-def agents_table(rows: list[AgentRow]) -> Table:
+def agents_table(rows: list[AgentRow]) -> Rows:
     """Return the table of agents, also of ``top``."""
-    from orchestrator.cli.table import table
+    from orchestrator.cli.table import Rows
     from orchestrator.cli.text import bar, duration, status_text
     from orchestrator.health.hosts import AWAY
 
-    shown = table("agent", "status", "process", "progress", "silent", "running", "last message")
+    shown = Rows(
+        *("agent", "status", "process", "progress", "silent", "running", "last message"),
+        optional=("running", "process", "progress", "silent"),
+    )
     for row in rows:
         number = f" ({row.attempt})" if row.attempt > 1 else ""
         shown.add_row(
@@ -131,38 +133,45 @@ def _details(service: Orchestrator, agent: Agent) -> dict[str, Any]:
 def _show(found: dict[str, Any]) -> None:
     import shlex
 
-    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    from orchestrator.cli.table import table
+    from orchestrator.cli.table import Rows, output
     from orchestrator.cli.text import bar, duration, plain, status_text
 
-    console = Console(highlight=False)
-    rows = table("", "")
-    rows.show_header = False
-    rows.columns[1].no_wrap = False
+    console = output()
+    facts = Table.grid(padding=(0, 2, 0, 0))
     process = f", process {found['process']}" if found["process"] else ""
-    rows.add_row("agent", found["agent_id"])
-    rows.add_row("task", found["task_id"])
-    rows.add_row("status", status_text(found["status"]) + process)
-    rows.add_row("progress", bar(found["progress"]))
-    rows.add_row("running for", duration(found["running"]))
+
+    def fact(name: str, value: str | Text) -> None:
+        facts.add_row(name, Text(plain(value)) if isinstance(value, str) else value)
+
+    fact("agent", found["agent_id"])
+    fact("task", found["task_id"])
+    fact("status", status_text(found["status"]) + process)
+    fact("progress", bar(found["progress"]))
+    fact("running for", duration(found["running"]))
     if found["process"]:
-        rows.add_row("silent for", duration(found["silent"]))
+        fact("silent for", duration(found["silent"]))
     for name in ("kind", "model", "host", "launcher", "parent", "retry_of", "retried_by", "reason"):
         if found[name]:
-            rows.add_row(name.replace("_", " "), str(found[name]))
+            fact(name.replace("_", " "), str(found[name]))
     if found["attempt"] > 1:
-        rows.add_row("attempt", str(found["attempt"]))
+        fact("attempt", str(found["attempt"]))
     if found["attach"]:
-        rows.add_row("attach", shlex.join(found["attach"]))
-    console.print(rows)
+        fact("attach", shlex.join(found["attach"]))
+    console.print(facts)
     if found["last_output"]:
         console.print("Last output:")
         for line in found["last_output"].splitlines():
             console.print(f"  {plain(line)}", markup=False, soft_wrap=True)
     if found["reports"]:
-        reports = table("reported", "status", "progress", "message")
+        reports = Rows(
+            *("reported", "status", "progress", "message"), optional=("progress", "status")
+        )
         for report in found["reports"]:
             at = report["at"][:19].replace("T", " ")
-            reports.add_row(at, report["status"], bar(report["progress"]), report["message"])
+            reports.add_row(
+                at, status_text(report["status"]), bar(report["progress"]), report["message"]
+            )
         console.print(reports)

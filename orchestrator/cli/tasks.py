@@ -59,13 +59,13 @@ def task(task_id: str, *, workspace: Workspace = None, json: Json = False) -> in
 
 
 def _show_tasks(page: TasksPage) -> None:
-    from rich.console import Console
-
-    from orchestrator.cli.table import table
+    from orchestrator.cli.table import Rows, output
     from orchestrator.cli.text import status_text
 
-    console = Console(highlight=False)
-    shown = table("task", "status", "agents", "created", "description")
+    console = output()
+    shown = Rows(
+        *("task", "status", "agents", "created", "description"), optional=("created", "agents")
+    )
     for one in page.tasks:
         active = f"{one.active_agents} of {one.agents}"
         created = one.created_at[:16].replace("T", " ")
@@ -79,23 +79,23 @@ def _show_tasks(page: TasksPage) -> None:
 
 
 def _show_task(found: TaskAnswer) -> None:
-    from rich.console import Console
-
-    from orchestrator.cli.table import table
+    from orchestrator.cli.table import Rows, output
     from orchestrator.cli.text import bar, plain, status_text
 
-    console = Console(highlight=False)
+    console = output()
     silent = ", silent" if found.silent else ""
     console.print(plain(found.description), markup=False)
     console.print(status_text(found.status), f"{silent} · {found.task_id}", markup=False)
     if found.phases:
-        phases = table("", "phase", "status", "revision")
+        phases = Rows("", "phase", "status", "revision")
         for phase in found.phases:
             current = "→" if phase.index == found.current_phase else ""
             rounds = str(phase.revision_round or "")
             phases.add_row(current, phase.name, status_text(phase.status), rounds)
         console.print(phases)
-    agents = table("agent", "status", "progress", "last message, or why it ended")
+    agents = Rows(
+        *("agent", "status", "progress", "last message, or why it ended"), optional=("progress",)
+    )
     for agent in (*found.agents_active, *found.agents_ended):
         why = agent.reason or agent.message or ""
         agents.add_row(agent.agent_id, status_text(agent.status), bar(agent.progress), why)

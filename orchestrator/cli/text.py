@@ -10,26 +10,15 @@ if TYPE_CHECKING:
 __all__ = ["bar", "duration", "plain", "status_text"]
 
 _BAR = 10  # cells of a full bar
-_STYLES = {
-    "alive": "green",
-    "starting": "yellow",
-    "running": "green",
-    "working": "green",
-    "reviewing": "cyan",
-    "blocked": "yellow",
-    "lost": "magenta",
-    "dead": "red",
-    "never started": "red",
-    "failed": "red",
-    "error": "red",
-    "FAILED": "red",
-    "ESCALATED": "red",
-    "ACTIVE": "green",
-    "IN_REVIEW": "cyan",
-    "COMPLETED": "blue",
-    "APPROVED": "blue",
-    "completed": "blue",
-}
+# A shape and a colour for each meaning, as on the dashboard: parts.html and page.css.
+_MEANINGS = (
+    ("●", "bright_blue", "alive starting running working reviewing ACTIVE IN_REVIEW in_progress"),
+    ("✓", "green", "completed phase_completed COMPLETED APPROVED approved"),
+    ("✕", "red", "dead failed error killed terminated FAILED ESCALATED rejected"),
+    ("▲", "yellow", "blocked silent lost REVISION_NEEDED FIXING needs_revision"),
+)
+_MARKS = {status: (mark, style) for mark, style, named in _MEANINGS for status in named.split()}
+_MARKS["never started"] = ("✕", "red")
 
 
 def plain(text: str) -> str:
@@ -55,8 +44,9 @@ def bar(percent: int) -> str:
 
 
 def status_text(status: str, *, where: str = "") -> Text:
-    """Return a status in its colour; ``where`` follows it."""
+    """Return a status with its shape, in its colour; ``where`` follows it."""
     from rich.text import Text
 
+    mark, style = _MARKS.get(status, ("○", ""))
     said = f"{status} on {plain(where)}" if where else status
-    return Text(said, style=_STYLES.get(status, ""))
+    return Text(f"{mark} {said}", style=style)
