@@ -299,10 +299,12 @@ class Compactable(Protocol):
     """A store that drops expired feed lines also of tasks that are no longer written."""
 
     def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
-        """Drop feed lines after a feed number that are past their retention, some at a time.
+        """Drop feed lines after a feed number that are past their retention, for a moment.
 
         As if their task was written now: never its newest line; older cursors are expired then, and
-        older ids refused. In short transactions, while others write. ``dry_run``: only count them.
+        older ids refused. In short transactions, while others write, and for no longer than
+        ``registry_api.authoring.COMPACTING`` but for the last of them: callers may hold a lock.
+        ``dry_run``: only count them.
         Raises BackendMismatch if the store is not the writer of record, ReadOnly, Unavailable (Busy
         included) or OutcomeUnknown.
         """

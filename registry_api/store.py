@@ -106,8 +106,9 @@ class RegistryStore(Protocol):
     def changes(
         self, after: FeedCursor | None = None, *, task_id: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
-        """Return the next changes after a cursor, oldest first; None starts at the oldest kept.
+        """Return the next changes after a cursor, oldest first.
 
+        None starts at the oldest from which no line of any task, or of ``task_id``, is missing.
         Raises CursorExpired when changes after the cursor are no longer kept, or the cursor is of
         another feed.
         """

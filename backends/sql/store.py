@@ -34,6 +34,7 @@ from registry_api.authoring import (
     TRIM_BATCH,
     check_fresh,
     check_next,
+    compacted,
     cursor_expired,
     forgotten_by,
     own_changes,
@@ -376,31 +377,41 @@ class SqlStore:
     def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
         """See Compactable.compact."""
         now = self._now()
-        oldest = now - KEEP
+        oldest, lines = now - KEEP, 0
         with self._reading() as execute:
             newest = self._feed(execute).last
             rows = execute("feed_ages", number=after, limit=_LOOKED_AT).fetchall()
-        old = [row for row in rows if time_of_line(row[2], row[3], now) < oldest]
-        expired = Counter(task_id for _, task_id, _, _, is_followed in old if is_followed)
-        if dry_run:
-            lines = expired.total()
-        else:
-            lines = sum(self._drop_expired(task_id, oldest, now) for task_id in sorted(expired))
-        # Lines are in the order of their commits: after a part without an old one come no others.
+        old, expired, young = 0, list[tuple[int, str]](), set[str]()
+        for number, task_id, changeset_id, at, is_followed in rows:
+            if time_of_line(changeset_id, at, now) >= oldest:
+                young.add(task_id)  # nothing after it is dropped, as in Writing.trim
+                continue
+            old += 1
+            if is_followed and task_id not in young:
+                expired.append((number, task_id))
+        # Lines are nearly in the order of their ids' times: after a part without an old one a rare
+        # late one may come, which waits for a later run.
         ended = len(rows) < _LOOKED_AT or not old
-        return Compacted(lines=lines, after=None if ended else rows[-1][0], newest=newest)
+        rest = None if ended else rows[-1][0]
+        if dry_run:
+            return Compacted(lines=len(expired), after=rest, newest=newest)
+
+        def drop(task_id: str) -> bool:
+            nonlocal lines
+            dropped = self._drop_expired(task_id, oldest, now)
+            lines += dropped
+            return dropped == _DROPPED
+
+        following = compacted(expired, drop, rest=rest)
+        return Compacted(lines=lines, after=following, newest=newest)
 
     def _drop_expired(self, task_id: str, oldest: datetime, now: datetime) -> int:
-        lines = 0
-        while True:
-            with self._writing(task_id) as execute:
-                task = read_task_row(execute, task_id)
-                check_commit((task.feed or self._feed(execute)).role)
-                trimmed = self._of_task(execute, task_id, task).trim(oldest, now, most=_DROPPED)
-            self._note_oldest(task_id, trimmed.oldest)
-            lines += trimmed.lines
-            if trimmed.lines < _DROPPED:
-                return lines
+        with self._writing(task_id) as execute:
+            task = read_task_row(execute, task_id)
+            check_commit((task.feed or self._feed(execute)).role)
+            trimmed = self._of_task(execute, task_id, task).trim(oldest, now, most=_DROPPED)
+        self._note_oldest(task_id, trimmed.oldest)
+        return trimmed.lines
 
     def _of_task(
         self, execute: Execute, task_id: str, task: TaskRow, *, again: bool = False

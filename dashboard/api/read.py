@@ -344,7 +344,7 @@ def migration(request: Request, store: Store) -> dict[str, Any]:
     state = request.app.state
     job = state.jobs.last
     busy = job is not None and job.state is JobState.RUNNING
-    found: dict[str, Any] = state.migration_view.to_dict(store.info.name, busy=busy)
+    found: dict[str, Any] = state.migration_view.to_dict(store, busy=busy)
     return {**found, "job": job.to_dict() if job else None}
 
 

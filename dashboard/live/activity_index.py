@@ -7,6 +7,7 @@ agents: 120 to 170 ms with ten thousand (benchmarks/watching.py), for each page 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nsmallest
@@ -37,13 +38,19 @@ class Quiet:
     """Active agents and tasks without a sign of life since a moment.
 
     ``newest`` is the newest last sign of all silent tasks: all of them have been silent since then.
-    ``signs`` are the last signs of the agents.
+    ``signs`` are the last signs of the agents, ``task_signs`` those of the tasks.
     """
 
     agents: tuple[Agent, ...]
     signs: tuple[datetime | None, ...]
     tasks: frozenset[str]
     newest: datetime | None
+    task_signs: Mapping[str, datetime | None]
+
+    def longest_tasks(self, most: int) -> list[str]:
+        """Return the tasks that have been silent longest, at most ``most``."""
+        silent = self.task_signs.items()
+        return [t for t, _ in nsmallest(most, silent, key=lambda found: found[1] or _BEFORE_ALL)]
 
     def longest(self, most: int) -> list[Agent]:
         """Return the agents that have been silent longest, at most ``most``."""
@@ -75,7 +82,7 @@ class ActivityIndex:
         """
         agents: list[Agent] = []
         silent_since: list[datetime | None] = []
-        tasks, last = set[str](), list[datetime]()
+        tasks = dict[str, datetime | None]()
         for task_id, present in self._now():
             signs = [sign for sign, _ in present.agents if sign is not None]
             for sign, agent in present.agents:
@@ -84,13 +91,13 @@ class ActivityIndex:
                     agents.append(agent)
             newest = max(signs, default=None)
             if present.active and (newest is None or newest < before):
-                tasks.add(task_id)
-                last += [newest] if newest else []
+                tasks[task_id] = newest
         return Quiet(
             agents=tuple(agents),
             signs=tuple(silent_since),
             tasks=frozenset(tasks),
-            newest=max(last, default=None),
+            newest=max((sign for sign in tasks.values() if sign), default=None),
+            task_signs=tasks,
         )
 
     def _now(self) -> list[tuple[str, _Present]]:

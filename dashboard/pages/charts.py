@@ -110,7 +110,7 @@ def gantt(snapshot: TaskSnapshot, now: datetime) -> Gantt | None:
             )
         )
     running = any(phase.completed_at is None for phase, _ in begun)
-    ticks = ((at(moment), label) for moment, label in _ticks(first, span))
+    ticks = ((round(AXIS * offset / span, 1), label) for offset, label in _ticks(first, span))
     return Gantt(bars=tuple(bars), ticks=tuple(ticks), now=at(now) if running else None)
 
 
@@ -122,16 +122,23 @@ _STEPS = (
 )
 
 
-def _ticks(first: datetime, span: float) -> Iterator[tuple[datetime, str]]:
-    """Yield at most seven moments on round times, with labels."""
+def _ticks(first: datetime, span: float) -> Iterator[tuple[float, str]]:
+    """Yield at most seven round times as seconds after the first, with labels."""
     step = next((s for s in _STEPS if span / s <= 6), span / 6)
     start = first.astimezone(UTC)
-    moment = start.replace(hour=0, minute=0, second=0, microsecond=0)
-    moment += timedelta(seconds=step * ((start - moment).total_seconds() // step + 1))
-    while (moment - start).total_seconds() <= span:
-        is_day = step >= _DAY or (moment.hour, moment.minute) == (0, 0)
-        yield moment, f"{moment.day} {moment:%b}" if is_day else f"{moment:%H:%M}"
-        moment += timedelta(seconds=step)
+    since_midnight = start.hour * _HOUR + start.minute * _MINUTE + start.second
+    offset = step * (since_midnight // step + 1) - since_midnight
+    while offset <= span:
+        # Never after the last moment of the axis: dates end with the year 9999.
+        moment = start + timedelta(seconds=offset)
+        if span > 300 * _DAY:
+            label = f"{moment:%b} {moment.year}"
+        elif step >= _DAY or (moment.hour, moment.minute) == (0, 0):
+            label = f"{moment.day} {moment:%b}"
+        else:
+            label = f"{moment:%H:%M}"
+        yield offset, label
+        offset += step
 
 
 def _points(points: Iterable[tuple[float, float]]) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from registry_api.client import AHEAD
+
 __all__ = ["duration", "exact", "machine", "short"]
 
 _DAY = 86_400
+_AHEAD = AHEAD.total_seconds()
 
 
 def short(moment: datetime, *, now: datetime | None = None) -> str:
     """Return how long ago a moment within the last day was, else its date."""
     moment, now = moment.astimezone(UTC), now or datetime.now(UTC)
     seconds = int((now - moment).total_seconds())
-    if seconds < _DAY:
+    if -_AHEAD < seconds < _DAY:
         return "now" if seconds <= 0 else f"{duration(seconds)} ago"
     year = f" {moment.year}" if moment.year != now.year else ""
     return f"{moment.day} {moment:%b}{year}"
@@ -21,12 +24,12 @@ def short(moment: datetime, *, now: datetime | None = None) -> str:
 
 def exact(moment: datetime) -> str:
     """Return a moment to the second, in UTC."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'seconds')} UTC"
 
 
 def machine(moment: datetime) -> str:
     """Return a moment as ``<time datetime>`` wants it."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,7 @@ from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
 from dashboard.views.summary import Summary, look
-from dashboard.views.task_rows import TaskRow, TaskRows, last_record
+from dashboard.views.task_rows import TaskRow, TaskRows, last_record, newest_finding
 from dashboard.views.waiting import waiting_of
 from orchestrator.health.hosts import Hosts
 from registry_api import (
@@ -39,10 +39,12 @@ from registry_api import (
     AgentStatus,
     Kind,
     Phase,
+    PhaseStatus,
     ProgressEntry,
     Record,
     RecordQuery,
     RegistryStore,
+    ReviewStatus,
     TaskQuery,
     TaskSnapshot,
     TaskStatus,
@@ -59,12 +61,25 @@ _templates = Jinja2Templates(FilePath(__file__).parent / "templates")
 _templates.env.trim_blocks = True
 SEVERITIES = [str(severity) for severity in reversed(Severity)]
 _LISTED = 25  # tasks or agents of a list
+_AGENTS = 300  # of a task
 _MATCHES = 10  # of each kind, for a text
 _SEARCHED = timedelta(days=30)  # how far back findings are searched
 
 
 def _silent(agent: Agent, before: datetime) -> bool:
     return agent.status in ACTIVE_AGENT and not gave_sign(agent, before)
+
+
+_TONES = frozenset(
+    word.lower()
+    for words in (AgentStatus, PhaseStatus, TaskStatus, ReviewStatus, Severity)
+    for word in words
+) | {"approved", "rejected", "needs_revision"}
+
+
+def _tone(word: str) -> str:
+    """Return the class of the style for a status, verdict or severity, empty for another word."""
+    return word.lower() if word.lower() in _TONES else ""
 
 
 def _worked(agent: Agent) -> str:
@@ -75,6 +90,7 @@ def _worked(agent: Agent) -> str:
     return duration((end - agent.started_at).total_seconds()) if end else ""
 
 
+_templates.env.filters["tone"] = _tone
 _templates.env.filters["short"] = short
 _templates.env.filters["exact"] = exact
 _templates.env.filters["machine"] = machine
@@ -111,7 +127,8 @@ def overview(
     task_rows: TaskRows = request.app.state.task_rows
     older, tasks = None, list[TaskRow]()
     if silent:
-        tasks = task_rows.of(sorted(summary.quiet.tasks)[:_LISTED])
+        shown = task_rows.of(summary.quiet.longest_tasks(_LISTED))
+        tasks = [row for row in shown if not text or text in row.task.description]
     else:
         query = TaskQuery(status=status or None, text=text or None, newest_first=True)
         found = store.list_tasks(query, after=cursor, limit=_LISTED)
@@ -206,12 +223,17 @@ def task(
     before = now - timedelta(seconds=settings.silent_after)
     newest = RecordQuery(task_id=task_id, newest_first=True)
     findings = store.list_records(Kind.FINDING, newest, limit=20).items
+    tree = [
+        (depth, a)
+        for depth, a in _tree(snapshot)
+        if (not status or a.status == status) and (text in a.agent_id or text in a.type)
+    ]
     return _page(
         request,
         "task.html",
         task=snapshot.task,
         snapshot=snapshot,
-        changed=last_record(snapshot),
+        changed=last_record(snapshot, newest_finding(store, task_id)),
         active=sum(a.status in ACTIVE_AGENT for a in snapshot.agents),
         is_silent=is_silent(snapshot, before),
         before=before,
@@ -225,11 +247,8 @@ def task(
         },
         gantt=charts.gantt(snapshot, now),
         axis=charts.AXIS,
-        tree=[
-            (depth, a)
-            for depth, a in _tree(snapshot)
-            if (not status or a.status == status) and (text in a.agent_id or text in a.type)
-        ],
+        tree=tree[:_AGENTS],
+        matching=len(tree),
         messages={entry.agent_id: entry.message for entry in snapshot.latest},
         known={a.agent_id for a in snapshot.agents},
         status=status,
@@ -310,13 +329,10 @@ def system(request: Request, store: Store) -> HTMLResponse:
 def move(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the migration."""
     shown = migration(request, store)
-    counts = store.counts()
     return _page(
         request,
         "migration.html",
         move=shown,
-        tasks=counts.total_tasks,
-        records=sum(counts.records.values()),
         pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
     )
 

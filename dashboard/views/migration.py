@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dashboard.answers import sendable
-from registry_api import Settings, open_migration
+from registry_api import RegistryStore, Settings, open_migration
 from registry_api.errors import RegistryError
 from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
 from registry_api.workspace import STATE_DIR, has_legacy_registry, living
@@ -34,15 +34,15 @@ class MigrationView:
         self._lock = threading.Lock()
         self._looked: tuple[float, int, dict[str, Any]] | None = None
 
-    def to_dict(self, store: str, *, busy: bool) -> dict[str, Any]:
-        """Return phase, writer of record, tasks behind, comparisons and history.
+    def to_dict(self, store: RegistryStore, *, busy: bool) -> dict[str, Any]:
+        """Return phase, writer of record, tasks behind, counts, comparisons and history.
 
         Without a move: only the name of the store. ``busy``: a job runs here, so anything that
         would wait for it or delay it is left out.
         """
         record = PhaseFile(self._folder).read()
         if record is None and not has_legacy_registry(self._settings.workspace):
-            return {"phase": None, "writer_of_record": store, "history": []}
+            return {"phase": None, "writer_of_record": store.info.name, "history": []}
         if busy:
             known = self._looked[2] if self._looked else {"history": [], "compared": {}}
             now = MoveStatus(record=record or PhaseRecord(), dirty=None)
@@ -51,12 +51,13 @@ class MigrationView:
             epoch = record.epoch if record else 0
             looked = self._looked
             if looked is None or looked[1] != epoch or self._clock() - looked[0] >= _FRESH:
-                self._looked = looked = self._clock(), epoch, self._look(record)
+                self._looked = looked = self._clock(), epoch, self._look(record, store)
             return looked[2]
 
-    def _look(self, record: PhaseRecord | None) -> dict[str, Any]:
+    def _look(self, record: PhaseRecord | None, store: RegistryStore) -> dict[str, Any]:
+        counts = _counted(store)
         if record is None:  # opening the move would create files
-            return _to_dict(MoveStatus(record=PhaseRecord()), []) | {"compared": {}}
+            return _to_dict(MoveStatus(record=PhaseRecord()), []) | {"compared": {}} | counts
         try:
             with closing(open_migration(self._settings)) as moving:
                 status, history = moving.status(), moving.history()
@@ -65,8 +66,17 @@ class MigrationView:
         compared = Counter[str]()
         for process in living(self._folder):
             compared.update(process.counts)
-        counts = {name: compared[name] for name in _COMPARED}
-        return _to_dict(status, history) | {"compared": counts}
+        sampled = {name: compared[name] for name in _COMPARED}
+        return _to_dict(status, history) | {"compared": sampled} | counts
+
+
+def _counted(store: RegistryStore) -> dict[str, Any]:
+    """Return how many tasks and records the writer of record holds; None if it cannot be read."""
+    try:
+        counts = store.counts()
+    except RegistryError:
+        return {"tasks": None, "records": None}
+    return {"tasks": counts.total_tasks, "records": sum(counts.records.values())}
 
 
 def _to_dict(status: MoveStatus, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,11 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from registry_api import PhaseStatus, RegistryStore, TaskSnapshot, TaskSummary
+from registry_api import (
+    Finding,
+    Kind,
+    PhaseStatus,
+    RecordQuery,
+    RegistryStore,
+    TaskSnapshot,
+    TaskSummary,
+)
 from registry_api.client import AHEAD
 from registry_api.errors import TaskNotFound
 
-__all__ = ["TaskRow", "TaskRows", "last_record"]
+__all__ = ["TaskRow", "TaskRows", "last_record", "newest_finding"]
 
 _KEPT = 1000  # rows
 
@@ -57,7 +65,7 @@ class TaskRows:
         row = TaskRow(
             task=snapshot.summary(),
             phases=tuple((phase.name, phase.status) for phase in snapshot.phases),
-            changed=last_record(snapshot),
+            changed=last_record(snapshot, newest_finding(self._store, task_id)),
         )
         with self._lock:
             self._known[task_id] = row
@@ -67,13 +75,22 @@ class TaskRows:
         return row
 
 
-def last_record(snapshot: TaskSnapshot) -> datetime:
+def newest_finding(store: RegistryStore, task_id: str) -> datetime | None:
+    """Return the time of a task's newest finding: a snapshot holds none."""
+    query = RecordQuery(task_id=task_id, newest_first=True)
+    found = store.list_records(Kind.FINDING, query, limit=1).items
+    return found[0].timestamp if found and isinstance(found[0], Finding) else None
+
+
+def last_record(snapshot: TaskSnapshot, finding: datetime | None) -> datetime:
     """Return the newest time that a record of the task states, not one in the future.
+
+    ``finding`` is the time of its newest finding.
 
     The time of its newest change says less: in a copied registry all files are new.
     """
     latest = datetime.now(UTC) + AHEAD
-    times: list[datetime | None] = [snapshot.task.created_at]
+    times: list[datetime | None] = [snapshot.task.created_at, finding]
     times += [entry.timestamp for entry in snapshot.latest]
     times += [verdict.submitted_at for verdict in snapshot.verdicts]
     times += [handover.created_at for handover in snapshot.handovers]

@@ -23,6 +23,8 @@ class Waiting:
 
 def waiting_of(snapshot: TaskSnapshot, before: datetime) -> Waiting:
     """Return what a task waits for; agents without a sign of life since ``before`` are silent."""
+    if snapshot.status in {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}:
+        return Waiting(says=f"It has ended: {snapshot.status.lower()}.")
     for phase in snapshot.phases:
         if phase.status is PhaseStatus.ESCALATED:
             return Waiting(
@@ -30,8 +32,6 @@ def waiting_of(snapshot: TaskSnapshot, before: datetime) -> Waiting:
                 f"after {_many(phase.revision_round, 'revision')}.",
                 decide=phase.phase_index,
             )
-    if snapshot.status in {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}:
-        return Waiting(says=f"It has ended: {snapshot.status.lower()}.")
     active = [agent for agent in snapshot.agents if agent.status in ACTIVE_AGENT]
     silent = sum(not gave_sign(agent, before) for agent in active)
     for review in snapshot.reviews:
@@ -55,4 +55,4 @@ def _many(number: int, noun: str) -> str:
 
 
 def _silence(silent: int) -> str:
-    return f" {silent} of them {'is' if silent == 1 else 'are'} silent." if silent else ""
+    return f" {_many(silent, 'agent')} {'is' if silent == 1 else 'are'} silent." if silent else ""

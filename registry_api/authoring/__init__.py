@@ -30,15 +30,18 @@ from registry_api.authoring.key_layout import (
 from registry_api.authoring.key_value_store import Engine, KeyValueStore, View
 from registry_api.authoring.replication import check_next, own_changes
 from registry_api.authoring.retention import (
+    COMPACTING,
     KEEP,
     KEEP_CHANGES,
     TRIM_BATCH,
     check_fresh,
+    compacted,
     cursor_expired,
     forgotten_by,
 )
 
 __all__ = [
+    "COMPACTING",
     "KEEP",
     "KEEP_CHANGES",
     "TRIM_BATCH",
@@ -52,6 +55,7 @@ __all__ = [
     "check_fresh",
     "check_next",
     "check_same_content",
+    "compacted",
     "corrupt_archive",
     "cursor_expired",
     "digits",

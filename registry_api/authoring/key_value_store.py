@@ -54,6 +54,7 @@ from registry_api.authoring.retention import (
     KEEP_CHANGES,
     TRIM_BATCH,
     check_fresh,
+    compacted,
     cursor_expired,
     forgotten_by,
 )
@@ -314,38 +315,46 @@ class KeyValueStore:
 
     def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
         """See Compactable.compact."""
-        oldest, expired = self._now() - KEEP, Counter[str]()
+        oldest, lines = self._now() - KEEP, 0
+        old, expired, young = 0, list[tuple[int, str]](), set[str]()
         with self._reading() as view:
             newest = meta_number(view, "number")
             first, last = key_of("change", digits(after + 1)), span_of("change")[1]
             found = [change_from(raw, "") for _, raw in islice(view.scan(first, last), _AT_ONCE)]
-            old = [change for change in found if self._kept_from(change) < oldest]
-            for change in old:
-                line = TaskLine.read(view, change.changeset.task_id)
+            for change in found:
+                task_id = change.changeset.task_id
+                if self._kept_from(change) >= oldest:
+                    young.add(task_id)  # nothing after it is dropped, as in _trim
+                    continue
+                old += 1
+                line = TaskLine.read(view, task_id)
                 # Never the newest line of a task.
-                expired[change.changeset.task_id] += bool(line and change.revision < line.revision)
-        if dry_run:
-            lines = expired.total()
-        else:
-            lines = sum(self._drop_expired(name) for name, n in sorted(expired.items()) if n)
-        # Lines are in the order of their commits: after a part without an old one come no others.
+                if line and change.revision < line.revision and task_id not in young:
+                    expired.append((change.cursor.number, task_id))
+        # Lines are nearly in the order of their ids' times: after a part without an old one a rare
+        # late one may come, which waits for a later run.
         ended = len(found) < _AT_ONCE or not old
-        return Compacted(
-            lines=lines, after=None if ended else found[-1].cursor.number, newest=newest
-        )
+        rest = None if ended else found[-1].cursor.number
+        if dry_run:
+            return Compacted(lines=len(expired), after=rest, newest=newest)
+
+        def drop(task_id: str) -> bool:
+            nonlocal lines
+            dropped = self._drop_expired(task_id)
+            lines += dropped
+            return dropped == _DROPPED
+
+        following = compacted(expired, drop, rest=rest)
+        return Compacted(lines=lines, after=following, newest=newest)
 
     def _drop_expired(self, task_id: str) -> int:
-        lines = 0
-        while True:
-            with self._writing() as batch:
-                check_commit(_role(batch))
-                line = TaskLine.read(batch, task_id)
-                dropped = self._trim(batch, task_id, line, most=_DROPPED) if line else 0
-                if line and dropped:
-                    batch.put(key_of("task", task_id), dump(line))
-            lines += dropped
-            if dropped < _DROPPED:
-                return lines
+        with self._writing() as batch:
+            check_commit(_role(batch))
+            line = TaskLine.read(batch, task_id)
+            dropped = self._trim(batch, task_id, line, most=_DROPPED) if line else 0
+            if line and dropped:
+                batch.put(key_of("task", task_id), dump(line))
+        return dropped
 
     def _kept_from(self, change: Change) -> datetime:
         return min(change.changeset.created() or change.changeset.at, self._now())

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from registry_api.errors import ChangesetExpired, CursorExpired, InvalidChangeset
+from registry_api.errors import Busy, ChangesetExpired, CursorExpired, InvalidChangeset
 from registry_api.records.changeset import Change, Changeset
 
-__all__ = ["KEEP", "KEEP_CHANGES", "TRIM_BATCH", "check_fresh", "cursor_expired", "forgotten_by"]
+__all__ = [
+    "COMPACTING",
+    "KEEP",
+    "KEEP_CHANGES",
+    "TRIM_BATCH",
+    "check_fresh",
+    "compacted",
+    "cursor_expired",
+    "forgotten_by",
+]
 
 KEEP = timedelta(days=30)
 
 KEEP_CHANGES = 100_000  # a task
 
 _AHEAD = 24 * 3600  # seconds; how far a caller's clock may be ahead
+
+COMPACTING = 0.05  # seconds of one part of a compaction: callers may hold the gate meanwhile
 
 TRIM_BATCH = 16  # lines a writer trims at most, so that no commit pays for a backlog
 
@@ -59,6 +72,35 @@ def forgotten_by(
     if first.revision == 1:
         return 0, None
     return first.cursor.number - 1, first.changeset.created() or first.changeset.at
+
+
+def compacted(
+    expired: Sequence[tuple[int, str]],
+    drop: Callable[[str], bool],
+    *,
+    rest: int | None,
+) -> int | None:
+    """Drop expired lines of a feed for ``COMPACTING`` seconds; return the number to go on after.
+
+    ``expired`` are the numbers and tasks of lines, in order. ``drop`` drops some lines of a task
+    in one transaction and returns whether there may be more. ``rest`` is returned at the end of
+    ``expired``. A task that is busy ends the part, unless nothing was done yet: raises Busy.
+    """
+    end, done, dropped = time.monotonic() + COMPACTING, set[str](), False
+    for number, task_id in expired:
+        while task_id not in done:
+            if time.monotonic() >= end:
+                return number - 1
+            try:
+                more = drop(task_id)
+            except Busy:
+                if not dropped:
+                    raise
+                return number - 1
+            dropped = True
+            if not more:
+                done.add(task_id)
+    return rest
 
 
 def cursor_expired(what: str) -> CursorExpired:

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from contract_tests import build
-from registry_api import PhaseStatus, Review, ReviewStatus, load_settings, open_store
+from registry_api import (
+    Kind,
+    PhaseStatus,
+    RecordQuery,
+    Review,
+    ReviewStatus,
+    load_settings,
+    open_store,
+)
 from registry_api.migration import MigrationPhase
 from tests import legacy
 from tests.dashboard.serving import serving
@@ -282,6 +290,10 @@ def test_keys(tmp_path):
         assert page.url == f"{served.url}/"
         page.locator("h1").click()
         page.keyboard.press("g")
+        page.keyboard.press("x")
+        page.keyboard.press("s")
+        assert page.url == f"{served.url}/"
+        page.keyboard.press("g")
         page.keyboard.press("m")
         page.get_by_role("heading", name="Phase 0").wait_for()
         page.keyboard.press("g")
@@ -291,6 +303,29 @@ def test_keys(tmp_path):
         page.keyboard.press("j")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Move the login page").wait_for()
+        assert context.said == []
+
+
+def test_a_live_page_keeps_focus_and_link(tmp_path):
+    """A report arrives while a link of the activity has the focus and an entry is linked to: both
+    stay where they are.
+    """
+    fill(tmp_path)
+    with (
+        closing(open_store(load_settings(tmp_path, env={}))) as store,
+        serving(tmp_path) as served,
+        browsing(served) as (context, page),
+    ):
+        entry = store.list_records(Kind.PROGRESS, RecordQuery(task_id=ONE), limit=1).items[0]
+        page.goto(f"{served.url}/tasks/{ONE}#report-{entry.entry_id}")
+        live(page)
+        item = page.locator(f"#report-{entry.entry_id}")
+        item.get_by_role("link", name="builder").focus()
+        build.put(store, build.report(ONE, "builder", message="while looked at"), expected=None)
+        page.get_by_text("while looked at").first.wait_for()
+        where = "e => document.activeElement.closest('li')?.id"
+        assert page.locator("h1").evaluate(where) == f"report-{entry.entry_id}"
+        assert "linked" in item.get_attribute("class")
         assert context.said == []
 
 

@@ -9,6 +9,7 @@ import pytest
 from contract_tests import build
 from dashboard.pages import charts
 from dashboard.pages.formatting import duration, exact, short
+from dashboard.views.migration import MigrationView
 from dashboard.views.stream import stream_of
 from dashboard.views.task_rows import TaskRows, last_record
 from dashboard.views.waiting import waiting_of
@@ -21,6 +22,7 @@ from registry_api import (
     load_settings,
     open_store,
 )
+from registry_api.migration import PhaseFile
 from tests.dashboard.serving import serving
 from tests.samples import copy_of
 
@@ -96,7 +98,7 @@ def test_the_newest_record_says_when_a_task_changed(tmp_path):
 def test_a_time_in_the_future_is_no_change(store):
     later = datetime.now(UTC) + timedelta(days=3)
     build.make(store, "t", build.agent("t", last_update=later, started_at=ago(days=1)))
-    assert last_record(store.load("t")) <= datetime.now(UTC)
+    assert last_record(store.load("t"), later) <= datetime.now(UTC)
 
 
 def test_rows_are_read_again_when_a_task_changes(store):
@@ -133,7 +135,7 @@ def review(**fields):
         ),
         (
             (build.agent("t", started_at=ago(days=2)), build.agent("t", "b", last_update=ago())),
-            "2 agents at work. 1 of them is silent.",
+            "2 agents at work. 1 agent is silent.",
             None,
         ),
         ((build.agent("t", status=AgentStatus.COMPLETED),), "It has ended: completed.", None),
@@ -197,3 +199,65 @@ def test_entries_have_links_of_their_own(tmp_path):
         assert "<b>bold" not in page
         assert "<script>alert" not in page
         assert served.get("/tasks/t?show=nonsense").status_code == 422
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_odd_times_are_shown(tmp_path, year):
+    """A legacy program may write any date: the page of its task is there all the same."""
+    odd = datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        phases = [
+            build.phase("t", status=PhaseStatus.APPROVED, started_at=NOW, completed_at=odd),
+            build.phase("t", 1, status=PhaseStatus.ACTIVE, started_at=odd, completed_at=NOW),
+        ]
+        build.make(store, "t", *phases, build.agent("t", started_at=odd, completed_at=odd))
+        build.put(store, build.report("t", timestamp=odd), expected=None)
+    with serving(tmp_path) as served:
+        for path in ("/", "/tasks/t", "/tasks/t/agents/a1"):
+            page = served.get(path)
+            assert page.status_code == 200, path
+        assert f'datetime="{year:04}-12-31T23:59:59Z"' in page.text
+
+
+def test_a_finding_is_a_change(store):
+    """A task whose last record is a finding changed when that was found."""
+    build.make(store, "t", build.agent("t", started_at=ago(days=5)), created_at=ago(days=5))
+    build.put(store, build.finding("t", timestamp=ago(minutes=1)), expected=None)
+    (row,) = TaskRows(store).rows(store.list_tasks().items)
+    assert row.changed == ago(minutes=1)
+
+
+def test_a_cancelled_task_waits_for_nobody(store):
+    escalated = build.phase("t", status=PhaseStatus.ESCALATED)
+    build.make(store, "t", escalated, recorded_status=TaskStatus.CANCELLED)
+    waits = waiting_of(store.load("t"), NOW)
+    assert (waits.says, waits.decide) == ("It has ended: cancelled.", None)
+
+
+def test_a_status_in_free_text_is_no_class_of_the_page(tmp_path):
+    """An agent may report any status: it is shown, cut, and cannot hide or move itself."""
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        build.make(store, "t", build.agent("t"))
+        for status in ("skip", "without", "running", 'x" onclick="y', "long" * 500):
+            build.put(store, build.report("t", status=status), expected=None)
+        build.put(store, build.finding("t", severity="card"), expected=None)
+    with serving(tmp_path) as served:
+        for path in ("/tasks/t", "/tasks/t/agents/a1"):
+            page = served.get(path).text
+            assert '<span class="status ">skip</span>' in page
+            assert '<span class="status ">without</span>' in page
+            assert '<span class="status running">running</span>' in page
+            assert '<span class="severity ">card</span>' in page
+            assert 'onclick="y"' not in page
+            assert "long" * 20 not in page
+
+
+def test_a_running_job_is_not_delayed_by_its_page(tmp_path, monkeypatch):
+    """While a switch runs the page asks the store for nothing that would wait for it."""
+    with closing(open_store(load_settings(tmp_path, env={}, backend="sqlite"))) as store:
+        build.make(store, "t")
+        view = MigrationView(load_settings(tmp_path, env={}))
+        PhaseFile(tmp_path / ".registry").record_store("sqlite")
+        assert view.to_dict(store, busy=False)["tasks"] == 1
+        monkeypatch.setattr(store, "counts", None)
+        assert "tasks" not in view.to_dict(store, busy=True)

@@ -8,7 +8,7 @@ let timer = 0;
 let soon = 0;
 let began = 0;
 let pressed = false;
-const PAUSE = 1000; // ms between two fetches while changes keep coming, or the page would keep a core busy
+const PAUSE = 1000; // ms from one fetch to the next while changes keep coming, or the page would keep a core busy
 
 async function refresh() {
   if (document.hidden || fetching) {
@@ -70,7 +70,13 @@ function swap(next) {
     const [, top, end] = tops.find(([id]) => id === pre.id) ?? [pre.id, 0, true];
     pre.scrollTop = end ? pre.scrollHeight : top;
   }
+  markLinked();
   if (key) focusOn(key);
+}
+
+// An element that replaced the one that the address names is no :target.
+function markLinked() {
+  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.classList.add("linked");
 }
 
 document.addEventListener("pointerdown", () => (pressed = true), true);
@@ -90,11 +96,14 @@ document.addEventListener("focusout", (event) => {
 // Focus the same element on the page that replaced the old one.
 function focusOn(key) {
   const here = document.querySelectorAll("main a, main button, main pre, main summary");
-  [...here].find((element) => keyOf(element) === key)?.focus();
+  [...here].find((element) => keyOf(element) === key)?.focus({ preventScroll: true });
 }
 
+// The same link may be in several lists of a page.
 function keyOf(element) {
-  return element.id || element.getAttribute("href") || (element.dataset.post ?? "") + element.textContent;
+  const near = element.closest("[id], [aria-labelledby]");
+  const place = near && (near.id || near.getAttribute("aria-labelledby"));
+  return element.id || `${place} ${element.getAttribute("href") ?? (element.dataset.post ?? "") + element.textContent}`;
 }
 
 function atEnd(pre) {
@@ -206,9 +215,11 @@ const PAGES = { o: "/", r: "/reviews", m: "/migration", s: "/system" };
 let going = false;
 
 document.addEventListener("keydown", (event) => {
+  const armed = going;
+  going = false;
   if (event.ctrlKey || event.metaKey || event.altKey || document.activeElement.matches("input, select")) return;
   if (document.querySelector("dialog[open]")) return;
-  const to = going && PAGES[event.key];
+  const to = armed && PAGES[event.key];
   going = event.key === "g";
   if (to) location.href = to;
   else if (event.key === "?") document.getElementById("keys").showModal();
