@@ -29,6 +29,7 @@ SETTINGS = {
     "fsync": "off",
     "shared_buffers": "32MB",
     "max_connections": "60",
+    "listen_addresses": "127.0.0.1",
     "dynamic_shared_memory_type": "mmap",  # files below the data: none stay in /dev/shm
 }
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -63,7 +64,8 @@ class Postgres:
 class PostgresServer(Postgres):
     """A server of this process, which ends with this process, however this process ends.
 
-    It listens on one port of 127.0.0.1, the same after each start, and asks for a password (SCRAM).
+    It listens on one port, the same after each start, of 127.0.0.1 unless ``settings`` say
+    otherwise, and asks for a password (SCRAM).
     As a context manager it starts, and is closed at the end.
 
     The log is `folder`/server.log and the data are below `folder`. But if root runs this and the
@@ -111,7 +113,7 @@ class PostgresServer(Postgres):
             self._fill()
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         # No socket file: its path may have 107 bytes at most.
-        options += ["--listen-addresses=127.0.0.1", "--unix-socket-directories="]
+        options += ["--unix-socket-directories="]
         self._watcher = self._start_program("postgres", *options, f"--port={self.port}")
         self._await("take connections", self._takes_connections)
 
@@ -145,6 +147,12 @@ class PostgresServer(Postgres):
     def resume(self) -> None:
         """Let all processes go on."""
         self._signal(signal.SIGCONT)
+
+    def allow(self, addresses: str) -> None:
+        """Let clients connect from a network, with the password."""
+        with (self._data / "pg_hba.conf").open("a") as file:
+            file.write(f"host all all {addresses} scram-sha-256\n")
+        self.run("SELECT pg_reload_conf()")
 
     def promote(self) -> None:
         """Let a standby become a primary; return when it takes writes."""
