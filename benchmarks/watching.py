@@ -161,11 +161,10 @@ def summary(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 def _page(client: httpx2.Client) -> tuple[int, float]:
     start = time.perf_counter()
-    size = len(client.get("/", headers={"accept": "text/html"}).content)
+    page = client.get("/", headers={"accept": "text/html"})
     took = time.perf_counter() - start
-    return size + sum(len(client.get(f"/static/{f}").content) for f in ("page.css", "live.js")), (
-        took * 1e3
-    )
+    parts = (page, *(client.get(f"/static/{name}") for name in ("page.css", "live.js")))
+    return sum(part.num_bytes_downloaded for part in parts), took * 1e3
 
 
 def streams(folder: Path, *, quick: bool) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from dashboard.api import actions, read
@@ -70,7 +71,9 @@ def create_app(
     app.include_router(read.numbers)
     app.include_router(actions.router)
     app.include_router(views.router)
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "pages" / "static"))
+    # Compressed only here: a page may hold both what an attacker wrote and what he must not learn.
+    static = StaticFiles(directory=Path(__file__).parent / "pages" / "static")
+    app.mount("/static", GZipMiddleware(static))
     for kind in (RegistryError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _refused)
     return Guard(app, tokens=tokens, hosts=("127.0.0.1", "localhost", "[::1]", *hosts))

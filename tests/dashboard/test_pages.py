@@ -234,9 +234,10 @@ def test_what_agents_write_is_text(served):
 
 
 def test_pages_are_small_and_whole_without_a_script(served):
-    """The first page with its style and script: below 50 kB, and one local script."""
+    """The first page with its style and script: below 50 kB on the wire, and one local script."""
     page, style, script = (served.get(p) for p in ("/", "/static/page.css", "/static/live.js"))
-    assert sum(len(a.content) for a in (page, style, script)) < 50_000
+    assert sum(a.num_bytes_downloaded for a in (page, style, script)) < 50_000
+    assert "content-encoding" not in page.headers  # a page holds secrets beside others' texts
     assert page.text.count("<script") == 1
     assert "<h1>" in page.text
     assert "http://" not in page.text.replace(served.url, "")

