@@ -29,12 +29,15 @@ from backends.sql.write_transaction import (
     write_counts,
 )
 from registry_api.authoring import (
+    COMPACT_BATCH,
+    COMPACT_LINES,
     KEEP,
     KEEP_CHANGES,
     TRIM_BATCH,
+    FeedLine,
     check_fresh,
     check_next,
-    compacted,
+    compact_part,
     cursor_expired,
     forgotten_by,
     own_changes,
@@ -107,9 +110,6 @@ _CAPABILITIES = frozenset(
 
 _NO_TASK = "-"  # what is asked for in place of an id that no task can have
 _PATIENCE = 5.0  # seconds for which a reader of the feed waits for open transactions
-
-_LOOKED_AT = 1000  # lines of the feed at a time
-_DROPPED = 200  # lines in one transaction: other writers wait for a few milliseconds
 
 _APART = frozenset({Kind.TASK, Kind.AGENT, *HISTORIES})  # loaded separately
 
@@ -377,39 +377,29 @@ class SqlStore:
     def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
         """See Compactable.compact."""
         now = self._now()
-        oldest, lines = now - KEEP, 0
+        oldest = now - KEEP
         with self._reading() as execute:
             newest = self._feed(execute).last
-            rows = execute("feed_ages", number=after, limit=_LOOKED_AT).fetchall()
-        old, expired, young = 0, list[tuple[int, str]](), set[str]()
-        for number, task_id, changeset_id, at, is_followed in rows:
-            if time_of_line(changeset_id, at, now) >= oldest:
-                young.add(task_id)  # nothing after it is dropped, as in Writing.trim
-                continue
-            old += 1
-            if is_followed and task_id not in young:
-                expired.append((number, task_id))
-        # Lines are nearly in the order of their ids' times: after a part without an old one a rare
-        # late one may come, which waits for a later run.
-        ended = len(rows) < _LOOKED_AT or not old
-        rest = None if ended else rows[-1][0]
-        if dry_run:
-            return Compacted(lines=len(expired), after=rest, newest=newest)
-
-        def drop(task_id: str) -> bool:
-            nonlocal lines
-            dropped = self._drop_expired(task_id, oldest, now)
-            lines += dropped
-            return dropped == _DROPPED
-
-        following = compacted(expired, drop, rest=rest)
-        return Compacted(lines=lines, after=following, newest=newest)
+            rows = execute("feed_ages", number=after, limit=COMPACT_LINES).fetchall()
+        lines = [
+            FeedLine(
+                number, task_id, time_of_line(changeset_id, at, now), is_newest=not is_followed
+            )
+            for number, task_id, changeset_id, at, is_followed in rows
+        ]
+        return compact_part(
+            lines,
+            lambda task_id: self._drop_expired(task_id, oldest, now),
+            oldest=oldest,
+            newest=newest,
+            dry_run=dry_run,
+        )
 
     def _drop_expired(self, task_id: str, oldest: datetime, now: datetime) -> int:
         with self._writing(task_id) as execute:
             task = read_task_row(execute, task_id)
             check_commit((task.feed or self._feed(execute)).role)
-            trimmed = self._of_task(execute, task_id, task).trim(oldest, now, most=_DROPPED)
+            trimmed = self._of_task(execute, task_id, task).trim(oldest, now, most=COMPACT_BATCH)
         self._note_oldest(task_id, trimmed.oldest)
         return trimmed.lines
 

@@ -31,12 +31,13 @@ from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
 from dashboard.views.summary import Summary, look
-from dashboard.views.task_rows import TaskRow, TaskRows, last_record, newest_finding
+from dashboard.views.task_rows import TaskRow, TaskRows, last_record
 from dashboard.views.waiting import waiting_of
 from orchestrator.health.hosts import Hosts
 from registry_api import (
     Agent,
     AgentStatus,
+    Finding,
     Kind,
     Phase,
     PhaseStatus,
@@ -128,7 +129,9 @@ def overview(
     older, tasks = None, list[TaskRow]()
     if silent:
         shown = task_rows.of(summary.quiet.longest_tasks(_LISTED))
-        tasks = [row for row in shown if not text or text in row.task.description]
+        tasks = [
+            row for row in shown if not text or text in row.task.description + row.task.task_id
+        ]
     else:
         query = TaskQuery(status=status or None, text=text or None, newest_first=True)
         found = store.list_tasks(query, after=cursor, limit=_LISTED)
@@ -222,7 +225,8 @@ def task(
     now = datetime.now(UTC)
     before = now - timedelta(seconds=settings.silent_after)
     newest = RecordQuery(task_id=task_id, newest_first=True)
-    findings = store.list_records(Kind.FINDING, newest, limit=20).items
+    page = store.list_records(Kind.FINDING, newest, limit=20)
+    findings = [found for found in page.items if isinstance(found, Finding)]
     tree = [
         (depth, a)
         for depth, a in _tree(snapshot)
@@ -233,7 +237,7 @@ def task(
         "task.html",
         task=snapshot.task,
         snapshot=snapshot,
-        changed=last_record(snapshot, newest_finding(store, task_id)),
+        changed=last_record(snapshot, findings[0].timestamp if findings else None),
         active=sum(a.status in ACTIVE_AGENT for a in snapshot.agents),
         is_silent=is_silent(snapshot, before),
         before=before,
@@ -262,9 +266,9 @@ def task(
     )
 
 
-def _severity(finding: Record) -> int:
-    severity = getattr(finding, "severity", "")
-    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
+def _severity(finding: Finding) -> int:
+    known = finding.severity in SEVERITIES
+    return SEVERITIES.index(finding.severity) if known else len(SEVERITIES)
 
 
 @router.get("/tasks/{task_id}/agents/{agent_id}")

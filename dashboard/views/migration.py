@@ -14,11 +14,12 @@ from dashboard.answers import sendable
 from registry_api import RegistryStore, Settings, open_migration
 from registry_api.errors import RegistryError
 from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
-from registry_api.workspace import STATE_DIR, has_legacy_registry, living
+from registry_api.workspace import STATE_DIR, at_most, has_legacy_registry, living
 
 __all__ = ["MigrationView"]
 
 _FRESH = 1.0  # seconds for which an answer is reused: it takes a count of all tasks
+_COUNTING = 0.1  # seconds that a count waits for a lock
 _HISTORY = 50
 _PHASES = frozenset(map(int, MigrationPhase))
 _COMPARED = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
@@ -73,7 +74,8 @@ class MigrationView:
 def _counted(store: RegistryStore) -> dict[str, Any]:
     """Return how many tasks and records the writer of record holds; None if it cannot be read."""
     try:
-        counts = store.counts()
+        with at_most(_COUNTING):  # or the page would wait for a switch of another program
+            counts = store.counts()
     except RegistryError:
         return {"tasks": None, "records": None}
     return {"tasks": counts.total_tasks, "records": sum(counts.records.values())}

@@ -20,7 +20,7 @@ from registry_api import (
 from registry_api.client import AHEAD
 from registry_api.errors import TaskNotFound
 
-__all__ = ["TaskRow", "TaskRows", "last_record", "newest_finding"]
+__all__ = ["TaskRow", "TaskRows", "last_record"]
 
 _KEPT = 1000  # rows
 
@@ -54,6 +54,8 @@ class TaskRows:
     def _row(self, task: TaskSummary) -> TaskRow | None:
         with self._lock:
             known = self._known.get(task.task_id)
+            if known is not None:
+                self._known.move_to_end(task.task_id)
         # The whole summary: a task that was created again may have the same revision.
         return known if known and known.task == task else self._read(task.task_id)
 
@@ -65,7 +67,7 @@ class TaskRows:
         row = TaskRow(
             task=snapshot.summary(),
             phases=tuple((phase.name, phase.status) for phase in snapshot.phases),
-            changed=last_record(snapshot, newest_finding(self._store, task_id)),
+            changed=last_record(snapshot, _newest_finding(self._store, task_id)),
         )
         with self._lock:
             self._known[task_id] = row
@@ -75,7 +77,7 @@ class TaskRows:
         return row
 
 
-def newest_finding(store: RegistryStore, task_id: str) -> datetime | None:
+def _newest_finding(store: RegistryStore, task_id: str) -> datetime | None:
     """Return the time of a task's newest finding: a snapshot holds none."""
     query = RecordQuery(task_id=task_id, newest_first=True)
     found = store.list_records(Kind.FINDING, query, limit=1).items
@@ -85,12 +87,12 @@ def newest_finding(store: RegistryStore, task_id: str) -> datetime | None:
 def last_record(snapshot: TaskSnapshot, finding: datetime | None) -> datetime:
     """Return the newest time that a record of the task states, not one in the future.
 
-    ``finding`` is the time of its newest finding.
-
-    The time of its newest change says less: in a copied registry all files are new.
+    ``finding`` is the time of its newest finding. The time of the newest change says less: in a
+    copied registry all files are new.
     """
     latest = datetime.now(UTC) + AHEAD
-    times: list[datetime | None] = [snapshot.task.created_at, finding]
+    created = snapshot.task.created_at
+    times: list[datetime | None] = [created, finding]
     times += [entry.timestamp for entry in snapshot.latest]
     times += [verdict.submitted_at for verdict in snapshot.verdicts]
     times += [handover.created_at for handover in snapshot.handovers]
@@ -100,4 +102,4 @@ def last_record(snapshot: TaskSnapshot, finding: datetime | None) -> datetime:
         times += [review.created_at, review.completed_at]
     for agent in snapshot.agents:
         times += [agent.started_at, agent.last_update, agent.completed_at]
-    return max(t for t in times if t is not None and (t <= latest or t is times[0]))
+    return max((t for t in times if t is not None and t <= latest), default=created)

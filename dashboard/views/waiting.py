@@ -46,8 +46,9 @@ def waiting_of(snapshot: TaskSnapshot, before: datetime) -> Waiting:
     )
     where = f" in phase {current.name}" if current else ""
     if active:
-        return Waiting(says=f"{_many(len(active), 'agent')} at work{where}." + _silence(silent))
-    return Waiting(says=f"No agent is at work{where}: it waits for one to be deployed.")
+        many = f"{_many(len(active), 'agent')} {'is' if len(active) == 1 else 'are'} active"
+        return Waiting(says=f"{many}{where}." + _silence(silent))
+    return Waiting(says=f"No agent is active{where}: it waits for one to be deployed.")
 
 
 def _many(number: int, noun: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,7 +17,7 @@ __all__ = ["Rows", "output"]
 
 _GAP = 2  # cells between two columns
 _LEAST = 16  # cells of the last column; narrower, an optional column is left out instead
-_PIPED = 500  # cells of a line that is not shown on a terminal: there is nothing to fit
+_PIPED = 10_000  # cells of a line that is not shown on a terminal: there is nothing to fit
 
 
 class Rows:
@@ -28,7 +28,7 @@ class Rows:
     characters.
     """
 
-    def __init__(self, *columns: str, optional: Collection[str] = ()) -> None:
+    def __init__(self, *columns: str, optional: Sequence[str] = ()) -> None:
         self._columns = columns
         self._optional = optional
         self._rows: list[list[Text]] = []
@@ -42,38 +42,37 @@ class Rows:
         """Add a row, with a cell for each column."""
         self._rows.append([Text(plain(c)) if isinstance(c, str) else c for c in cells])
 
-    def _width(self, columns: Iterable[int]) -> int:
-        """Return the cells that columns need."""
-        return sum(
-            max([cell_len(self._columns[n]), *(cell_len(row[n].plain) for row in self._rows)])
-            + _GAP
-            for n in columns
-        )
+    def _widths(self) -> list[int]:
+        """Return the cells that each column needs, with the gap after it."""
+        return [
+            _GAP + max([cell_len(name), *(cell_len(row[n].plain) for row in self._rows)])
+            for n, name in enumerate(self._columns)
+        ]
 
-    def _fitting(self, width: int) -> list[int]:
+    def _fitting(self, widths: Sequence[int], width: int) -> list[int]:
         """Return the columns that are shown in ``width`` cells."""
         shown = list(range(len(self._columns)))
         for name in self._optional:
-            if self._width(shown[:-1]) + _LEAST <= width:
+            if sum(widths[n] for n in shown[:-1]) + _LEAST <= width:
                 break
             shown.remove(self._columns.index(name))
         return shown
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render it for the width of a console."""
-        shown = self._fitting(options.max_width)
-        left = max(_LEAST, options.max_width - self._width(shown[:-1]))
+        widths = self._widths()
+        *whole, last = self._fitting(widths, options.max_width)
+        left = max(_LEAST, options.max_width - sum(widths[n] for n in whole))
         made = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
-        for n in shown[:-1]:
-            width = self._width([n]) - _GAP
-            made.add_column(self._columns[n], no_wrap=True, width=width)
-        made.add_column(self._columns[shown[-1]], no_wrap=True, overflow="ellipsis", max_width=left)
+        for n in whole:
+            made.add_column(self._columns[n], no_wrap=True, width=widths[n] - _GAP)
+        made.add_column(self._columns[last], no_wrap=True, overflow="ellipsis", max_width=left)
         for row in self._rows:
-            made.add_row(*(row[n] for n in shown))
+            made.add_row(*(row[n] for n in (*whole, last)))
         yield made
 
 
 def output() -> Console:
-    """Return the console of a command: lines to a pipe or a file are not cut."""
+    """Return the console of a command: to a pipe or a file a line may have ``_PIPED`` cells."""
     fits = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if fits else _PIPED)

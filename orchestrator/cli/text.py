@@ -48,5 +48,5 @@ def status_text(status: str, *, where: str = "") -> Text:
     from rich.text import Text
 
     mark, style = _MARKS.get(status, ("○", ""))
-    said = f"{status} on {plain(where)}" if where else status
-    return Text(f"{mark} {said}", style=style)
+    said = f"{status} on {where}" if where else status
+    return Text(f"{mark} {plain(said)}", style=style)

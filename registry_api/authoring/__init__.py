@@ -30,24 +30,30 @@ from registry_api.authoring.key_layout import (
 from registry_api.authoring.key_value_store import Engine, KeyValueStore, View
 from registry_api.authoring.replication import check_next, own_changes
 from registry_api.authoring.retention import (
+    COMPACT_BATCH,
+    COMPACT_LINES,
     COMPACTING,
     KEEP,
     KEEP_CHANGES,
     TRIM_BATCH,
+    FeedLine,
     check_fresh,
-    compacted,
+    compact_part,
     cursor_expired,
     forgotten_by,
 )
 
 __all__ = [
     "COMPACTING",
+    "COMPACT_BATCH",
+    "COMPACT_LINES",
     "KEEP",
     "KEEP_CHANGES",
     "TRIM_BATCH",
     "ArchiveFiles",
     "Batch",
     "Engine",
+    "FeedLine",
     "KeyValueStore",
     "TaskLine",
     "View",
@@ -55,7 +61,7 @@ __all__ = [
     "check_fresh",
     "check_next",
     "check_same_content",
-    "compacted",
+    "compact_part",
     "corrupt_archive",
     "cursor_expired",
     "digits",

@@ -50,11 +50,14 @@ from registry_api.authoring.key_layout import (
 from registry_api.authoring.key_value_archive import KeyValueArchives, entries
 from registry_api.authoring.replication import check_next, own_changes
 from registry_api.authoring.retention import (
+    COMPACT_BATCH,
+    COMPACT_LINES,
     KEEP,
     KEEP_CHANGES,
     TRIM_BATCH,
+    FeedLine,
     check_fresh,
-    compacted,
+    compact_part,
     cursor_expired,
     forgotten_by,
 )
@@ -102,8 +105,7 @@ from registry_api.workspace.store_location import public
 
 __all__ = ["Batch", "Engine", "KeyValueStore", "View"]
 
-_AT_ONCE = 1000  # keys in one batch of a removal or a reinstatement, lines looked at together
-_DROPPED = 200  # lines dropped in one batch: other writers wait for it
+_AT_ONCE = 1000  # keys in one batch of a removal or a reinstatement
 
 
 class Engine(Protocol):
@@ -315,43 +317,38 @@ class KeyValueStore:
 
     def compact(self, after: int = 0, *, dry_run: bool = False) -> Compacted:
         """See Compactable.compact."""
-        oldest, lines = self._now() - KEEP, 0
-        old, expired, young = 0, list[tuple[int, str]](), set[str]()
+        revisions = dict[str, int]()
         with self._reading() as view:
             newest = meta_number(view, "number")
             first, last = key_of("change", digits(after + 1)), span_of("change")[1]
-            found = [change_from(raw, "") for _, raw in islice(view.scan(first, last), _AT_ONCE)]
-            for change in found:
-                task_id = change.changeset.task_id
-                if self._kept_from(change) >= oldest:
-                    young.add(task_id)  # nothing after it is dropped, as in _trim
-                    continue
-                old += 1
+            found = [
+                change_from(raw, "") for _, raw in islice(view.scan(first, last), COMPACT_LINES)
+            ]
+            for task_id in {change.changeset.task_id for change in found}:
                 line = TaskLine.read(view, task_id)
-                # Never the newest line of a task.
-                if line and change.revision < line.revision and task_id not in young:
-                    expired.append((change.cursor.number, task_id))
-        # Lines are nearly in the order of their ids' times: after a part without an old one a rare
-        # late one may come, which waits for a later run.
-        ended = len(found) < _AT_ONCE or not old
-        rest = None if ended else found[-1].cursor.number
-        if dry_run:
-            return Compacted(lines=len(expired), after=rest, newest=newest)
-
-        def drop(task_id: str) -> bool:
-            nonlocal lines
-            dropped = self._drop_expired(task_id)
-            lines += dropped
-            return dropped == _DROPPED
-
-        following = compacted(expired, drop, rest=rest)
-        return Compacted(lines=lines, after=following, newest=newest)
+                revisions[task_id] = line.revision if line else 0
+        lines = [
+            FeedLine(
+                change.cursor.number,
+                change.changeset.task_id,
+                self._kept_from(change),
+                is_newest=change.revision >= revisions[change.changeset.task_id],
+            )
+            for change in found
+        ]
+        return compact_part(
+            lines,
+            self._drop_expired,
+            oldest=self._now() - KEEP,
+            newest=newest,
+            dry_run=dry_run,
+        )
 
     def _drop_expired(self, task_id: str) -> int:
         with self._writing() as batch:
             check_commit(_role(batch))
             line = TaskLine.read(batch, task_id)
-            dropped = self._trim(batch, task_id, line, most=_DROPPED) if line else 0
+            dropped = self._trim(batch, task_id, line, most=COMPACT_BATCH) if line else 0
             if line and dropped:
                 batch.put(key_of("task", task_id), dump(line))
         return dropped

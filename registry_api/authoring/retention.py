@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
+from registry_api.capabilities import Compacted
 from registry_api.errors import Busy, ChangesetExpired, CursorExpired, InvalidChangeset
 from registry_api.records.changeset import Change, Changeset
 
 __all__ = [
     "COMPACTING",
+    "COMPACT_BATCH",
+    "COMPACT_LINES",
     "KEEP",
     "KEEP_CHANGES",
     "TRIM_BATCH",
+    "FeedLine",
     "check_fresh",
-    "compacted",
+    "compact_part",
     "cursor_expired",
     "forgotten_by",
 ]
@@ -27,6 +32,10 @@ KEEP_CHANGES = 100_000  # a task
 _AHEAD = 24 * 3600  # seconds; how far a caller's clock may be ahead
 
 COMPACTING = 0.05  # seconds of one part of a compaction: callers may hold the gate meanwhile
+
+COMPACT_LINES = 1000  # lines of the feed that one part looks at
+
+COMPACT_BATCH = 200  # lines dropped in one transaction: other writers wait for it
 
 TRIM_BATCH = 16  # lines a writer trims at most, so that no commit pays for a backlog
 
@@ -74,33 +83,71 @@ def forgotten_by(
     return first.cursor.number - 1, first.changeset.created() or first.changeset.at
 
 
-def compacted(
-    expired: Sequence[tuple[int, str]],
-    drop: Callable[[str], bool],
-    *,
-    rest: int | None,
-) -> int | None:
-    """Drop expired lines of a feed for ``COMPACTING`` seconds; return the number to go on after.
-
-    ``expired`` are the numbers and tasks of lines, in order. ``drop`` drops some lines of a task
-    in one transaction and returns whether there may be more. ``rest`` is returned at the end of
-    ``expired``. A task that is busy ends the part, unless nothing was done yet: raises Busy.
+class FeedLine(NamedTuple):
+    """A line of the feed: ``kept_from`` is the time from which it is kept, ``is_newest`` whether it
+    is its task's newest one.
     """
-    end, done, dropped = time.monotonic() + COMPACTING, set[str](), False
+
+    number: int
+    task_id: str
+    kept_from: datetime
+    is_newest: bool
+
+
+def compact_part(
+    lines: Sequence[FeedLine],
+    drop: Callable[[str], int],
+    *,
+    oldest: datetime,
+    newest: int,
+    dry_run: bool,
+) -> Compacted:
+    """Do one part of a compaction, as Compactable.compact does; for its authors.
+
+    ``lines`` are the next ``COMPACT_LINES`` of the feed, or all that are left; those kept from
+    before ``oldest`` have expired. ``drop`` drops up to ``COMPACT_BATCH`` expired lines of a task
+    in one transaction and returns how many. ``newest`` is the feed's last number.
+    """
+    old, expired, young = 0, list[tuple[int, str]](), set[str]()
+    for line in lines:
+        if line.kept_from >= oldest:
+            young.add(line.task_id)  # what comes after it is not dropped before it
+            continue
+        old += 1
+        if not line.is_newest and line.task_id not in young:
+            expired.append((line.number, line.task_id))
+    # Lines are nearly in the order of their ids' times: after a part without an old one a rare late
+    # one may come, which waits for a later run.
+    rest = lines[-1].number if old and len(lines) >= COMPACT_LINES else None
+    if dry_run:
+        return Compacted(lines=len(expired), after=rest, newest=newest)
+    dropped, after = _dropped(expired, drop, rest)
+    return Compacted(lines=dropped, after=after, newest=newest)
+
+
+def _dropped(
+    expired: Sequence[tuple[int, str]], drop: Callable[[str], int], rest: int | None
+) -> tuple[int, int | None]:
+    """Drop lines for ``COMPACTING`` seconds; return how many, and the number to go on after.
+
+    A task that is busy ends the part, unless nothing was done yet: raises Busy.
+    """
+    end = time.monotonic() + COMPACTING
+    lines, began, done = 0, False, set[str]()
     for number, task_id in expired:
         while task_id not in done:
             if time.monotonic() >= end:
-                return number - 1
+                return lines, number - 1
             try:
-                more = drop(task_id)
+                some = drop(task_id)
             except Busy:
-                if not dropped:
+                if not began:
                     raise
-                return number - 1
-            dropped = True
-            if not more:
+                return lines, number - 1
+            lines, began = lines + some, True
+            if some < COMPACT_BATCH:
                 done.add(task_id)
-    return rest
+    return lines, rest
 
 
 def cursor_expired(what: str) -> CursorExpired:

@@ -8,7 +8,7 @@ import pytest
 
 from backends.admin.cli import main
 from contract_tests import build
-from registry_api import MigrationPhase, load_settings, open_migration, open_store
+from registry_api import MigrationPhase, Put, load_settings, open_migration, open_store
 
 LONG_AGO = 40  # days
 
@@ -32,15 +32,19 @@ def kept(store):
     return [c.revision for name in ("old", "older") for c in store.changes(task_id=name)]
 
 
+def report_long_ago(store, name):
+    """Write nine reports, as a program did then: none had expired."""
+    for _ in range(9):
+        store.commit(build.aged(name, [Put(build.report(name))], LONG_AGO))
+
+
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("REGISTRY_RETIRE_SECONDS", "0.1")
     with opened(tmp_path, now=long_ago) as store:
         for name in ("old", "older"):
             store.commit(build.aged(name, build.creating(name).ops, LONG_AGO, expected=0))
-            for _ in range(9):
-                report = build.creating(name, build.report(name)).ops[1:]
-                store.commit(build.aged(name, report, LONG_AGO))
+            report_long_ago(store, name)
     return tmp_path
 
 
@@ -63,17 +67,21 @@ def test_in_a_move_the_store_in_use_is_compacted(workspace, capsys, tmp_path):
     with pytest.MonkeyPatch.context() as patched:
         lmdb.install(tmp_path.with_name("plugin"), patched)
         settings = load_settings(workspace, env={"REGISTRY_RETIRE_SECONDS": "0.1"})
-        for phase, lines in ((1, 18), (2, 0), (3, 0), (4, 0)):
+        # What was written in phases 1 and 2 is dropped from the target once that is in use.
+        for phase, lines in ((1, 18), (2, 0), (3, 36), (4, 0)):
             with closing(open_migration(settings)) as migration:
                 target = "lmdb" if phase == 1 else None
                 migration.switch(MigrationPhase(phase), actor="test", target=target)
-            found = compacted(workspace, capsys)[1]
-            assert (phase, found["lines"]) == (phase, lines)
+            assert (phase, compacted(workspace, capsys)[1]["lines"]) == (phase, lines)
+            with opened(workspace, now=long_ago) as store:
+                for name in ("old", "older"):
+                    report_long_ago(store, name)
+            assert (phase, compacted(workspace, capsys)[1]["lines"]) == (phase, 18)
             with closing(open_migration(settings)) as migration:
                 assert not migration.verify().mismatches
         with opened(workspace) as store:
             assert store.info.name == "dual"
-            assert kept(store) == [10, 10]
+            assert kept(store) == [46, 46]
 
 
 def test_json_says_that_it_keeps_its_feed(tmp_path, capsys):

@@ -122,7 +122,7 @@ def review(**fields):
 @pytest.mark.parametrize(
     ("records", "says", "decide"),
     [
-        ((), "No agent is at work: it waits for one to be deployed.", None),
+        ((), "No agent is active: it waits for one to be deployed.", None),
         (
             (build.phase("t", name="build", status=PhaseStatus.ESCALATED, revision_round=3),),
             "Phase build waits for a human: its reviewers did not approve it after 3 revisions.",
@@ -135,7 +135,7 @@ def review(**fields):
         ),
         (
             (build.agent("t", started_at=ago(days=2)), build.agent("t", "b", last_update=ago())),
-            "2 agents at work. 1 agent is silent.",
+            "2 agents are active. 1 agent is silent.",
             None,
         ),
         ((build.agent("t", status=AgentStatus.COMPLETED),), "It has ended: completed.", None),

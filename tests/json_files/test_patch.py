@@ -167,7 +167,7 @@ def grow_and_shrink(ours, theirs):
             agent = build.agent("TASK-1", name, extra=json.dumps({"x": filler}))
             build.put(store, agent, expected=store.head("TASK-1").revision)
 
-            def change(document, agent={"id": name, "status": "running", "x": filler}):  # noqa: B006
+            def change(document, agent={"id": name, "status": "running", "x": filler}):  # noqa: B006  (it is only read)
                 others = [a for a in document["agents"] if a["id"] != agent["id"]]
                 document["agents"] = [*others, agent]
 

@@ -62,3 +62,11 @@ def test_each_status_has_a_shape_beside_its_colour(status):
     mark, said = status_text(status).plain.split(" ", 1)
     assert mark in "●✓✕▲○"
     assert said == status
+
+
+def test_what_an_agent_calls_its_status_is_text():
+    """It is shown without control characters, also beside a shape."""
+    rows = Rows("status", "message")
+    rows.add_row(status_text("run\x1b]0;title\x07ning", where="a\x1b[2Jb"), "x")
+    assert "\x1b" not in "".join(lines(rows, 80))
+    assert "\x07" not in "".join(lines(rows, 80))

@@ -107,7 +107,7 @@ class Host:
     def cut(self):
         run("ip", "link", "set", self.cable, "down")
 
-    def mend(self):
+    def reconnect(self):
         run("ip", "link", "set", self.cable, "up")
 
     def close(self):
@@ -158,15 +158,15 @@ def test_a_host_is_cut_off_in_mid_commit(server, hosts, tmp_path):
         hosts[0].cut()
         cut = time.monotonic()
         time.sleep(CUT)
-        hosts[0].mend()
-        mended = time.monotonic()
-        wait_until(lambda: lines(first)[-1]["at"] > mended + 1, timeout=60)
+        hosts[0].reconnect()
+        reconnected = time.monotonic()
+        wait_until(lambda: lines(first)[-1]["at"] > reconnected + 1, timeout=60)
     finally:
         for file in files:
             file.with_name(f"{file.name}.stop").touch()
     for process in running:
         assert process.wait(60) == 0
-    meanwhile = [line for line in lines(other) if cut < line["at"] < mended]
+    meanwhile = [line for line in lines(other) if cut < line["at"] < reconnected]
     assert len(meanwhile) > 50
     assert max(line["took"] for line in meanwhile) < CUT / 2
     errors = {error for line in lines(first) for error in line["errors"]}

@@ -76,7 +76,7 @@ function swap(next) {
 
 // An element that replaced the one that the address names is no :target.
 function markLinked() {
-  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.classList.add("linked");
+  document.getElementById(location.hash.slice(1))?.classList.add("linked");
 }
 
 document.addEventListener("pointerdown", () => (pressed = true), true);
