@@ -296,6 +296,7 @@ def test_keys(tmp_path):
         page.keyboard.press("g")
         page.keyboard.press("m")
         page.get_by_role("heading", name="Phase 0").wait_for()
+        live(page)  # before its script has run, a page hears no key
         page.keyboard.press("g")
         page.keyboard.press("o")
         page.get_by_role("heading", name="Tasks").wait_for()

@@ -495,6 +495,20 @@ def test_settings_of_the_role_do_not_weaken_the_store(server, database, tmp_path
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
 
 
+def test_the_server_gives_up_a_lost_network_as_soon_as_the_client(server, database, tmp_path):
+    """What neither the server, the database nor the role sets is as in the URL."""
+    server.run(f"ALTER DATABASE {urlsplit(database).path[1:]} SET tcp_keepalives_interval = 9")
+    names = "tcp_user_timeout tcp_keepalives_idle tcp_keepalives_interval tcp_keepalives_count"
+    for query, wanted in (
+        ("", ["15000", "10", "9", "3"]),
+        ("?tcp_user_timeout=3000&keepalives_count=2", ["3000", "10", "9", "2"]),
+    ):
+        store = opened(tmp_path, database + query)
+        with closing(store), engine_of(store).reading(once=True) as connection:
+            shown = [connection.execute(f"SHOW {n}").fetchone()[0] for n in names.split()]
+        assert shown == wanted
+
+
 def test_many_programs_open_an_empty_database_at_once(database, tmp_path):
     """All of them succeed; the tables are created once."""
     started = [in_background(lambda: opened(tmp_path, database)) for _ in range(8)]

@@ -11,12 +11,14 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
-from urllib.parse import urlsplit
+from contextlib import ExitStack, closing, contextmanager, suppress
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from contract_tests import build
 from registry_api import Kind, RecordQuery, all_records, load_settings, open_store
+from registry_api.errors import Busy
 from tests.postgresql.server import PostgresServer
 from tests.processes import wait_until
 from tests.remote_kv.plugin import ROOT
@@ -76,6 +78,18 @@ store.close()
 """
 
 
+HOLDER = """
+import sys, time
+from registry_api import load_settings, open_store
+from tests.postgresql.test_engine import engine_of
+
+url, workspace = sys.argv[1:]
+store = open_store(load_settings(workspace, env={}, backend=url, logs="off"))
+with engine_of(store).writing("held"):
+    time.sleep(600)
+"""
+
+
 def run(*command):
     subprocess.run(command, check=True, capture_output=True)
 
@@ -100,9 +114,21 @@ class Host:
         ):
             run("ip", "-n", self.name, *words.split())
 
-    def start(self, *arguments):
-        command = ["ip", "netns", "exec", self.name, sys.executable, "-c", WRITER, *arguments]
-        return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    @contextmanager
+    def running(self, program, *arguments):
+        """Run a program on the host, and kill it at the end if it still runs."""
+        command = ["ip", "netns", "exec", self.name, sys.executable, "-c", program, *arguments]
+        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def url(self, server, **parameters):
+        """Return the server's URL as it is reached from the host."""
+        parts = urlsplit(server.url("postgres"))
+        place = parts.netloc.replace("127.0.0.1", self.address)
+        return parts._replace(netloc=place, query=urlencode(parameters)).geturl()
 
     def cut(self):
         run("ip", "link", "set", self.cable, "down")
@@ -137,23 +163,24 @@ def server(tmp_path):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return what a host has told, without a line that it is just writing."""
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def test_a_host_is_cut_off_in_mid_commit(server, hosts, tmp_path):
     """The other host writes on, and takes over the lease. The host that was cut off gets typed
     errors within bounds; its retries apply once, and it does not hold the lease at the same time.
     """
-    files, running = [], []
-    for host in hosts:
-        (folder := tmp_path / host.name).mkdir()
-        parts = urlsplit(server.url("postgres"))
-        place = parts.netloc.replace("127.0.0.1", host.address)
-        url = parts._replace(netloc=place, query=f"tcp_user_timeout={LOST}").geturl()
-        files.append(tmp_path / f"{host.name}.told")
-        running.append(host.start(url, str(folder), host.name, str(files[-1])))
+    files = [tmp_path / f"{host.name}.told" for host in hosts]
     first, other = files
-    try:
+    with ExitStack() as stack:
+        running = []
+        for host, file in zip(hosts, files, strict=True):
+            (folder := tmp_path / host.name).mkdir()
+            url = host.url(server, tcp_user_timeout=LOST)
+            arguments = (WRITER, url, str(folder), host.name, str(file))
+            running.append(stack.enter_context(host.running(*arguments)))
         wait_until(lambda: all(len(lines(file)) > 20 for file in files))
         hosts[0].cut()
         cut = time.monotonic()
@@ -161,11 +188,10 @@ def test_a_host_is_cut_off_in_mid_commit(server, hosts, tmp_path):
         hosts[0].reconnect()
         reconnected = time.monotonic()
         wait_until(lambda: lines(first)[-1]["at"] > reconnected + 1, timeout=60)
-    finally:
         for file in files:
             file.with_name(f"{file.name}.stop").touch()
-    for process in running:
-        assert process.wait(60) == 0
+        for process in running:
+            assert process.wait(60) == 0
     meanwhile = [line for line in lines(other) if cut < line["at"] < reconnected]
     assert len(meanwhile) > 50
     assert max(line["took"] for line in meanwhile) < CUT / 2
@@ -185,3 +211,24 @@ def test_a_host_is_cut_off_in_mid_commit(server, hosts, tmp_path):
     holders = dict(pair for pair in held if pair[0])
     assert len({pair for pair in held if pair[0]}) == len(holders)  # one holder a token
     assert {1} <= {holders[line["token"]] for line in meanwhile if line["token"]}
+
+
+def test_a_host_is_lost_in_the_middle_of_a_transaction(server, hosts, tmp_path):
+    """Its task can be written again when its connection is given up. The server's limit for idle
+    transactions does not count here: it waits for the next statement of a pipeline.
+    """
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    bounds = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}
+    for folder in (there := tmp_path / "there", here := tmp_path / "here"):
+        folder.mkdir()
+    settings = load_settings(here, env={}, backend=server.url("postgres"), logs="off")
+    with closing(open_store(settings)) as store:
+        build.make(store, "held")
+        url = hosts[0].url(server, tcp_user_timeout=LOST, **bounds)
+        with hosts[0].running(HOLDER, url, str(there)):
+            wait_until(lambda: server.run(waiting) == [(2,)])
+            with pytest.raises(Busy):
+                build.put(store, build.finding("held"), expected=None)
+            hosts[0].cut()
+            wait_until(lambda: server.run(waiting) == [(0,)])
+            build.put(store, build.finding("held"), expected=None)

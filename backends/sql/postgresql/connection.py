@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any, TypeVar
@@ -36,10 +37,22 @@ _DEFAULTS = {
     "keepalives_count": "3",
 }
 
+# The server gives up a lost network after the same time, if nobody has set another one there. Its
+# own default is two hours: the transaction of a host that is gone would hold its locks until then.
+# Its limit for idle transactions does not count while a pipeline waits for its next statement.
+_OF_SERVER = {
+    "tcp_user_timeout": "tcp_user_timeout",
+    "tcp_keepalives_idle": "keepalives_idle",
+    "tcp_keepalives_interval": "keepalives_interval",
+    "tcp_keepalives_count": "keepalives_count",
+}
+
 # One round trip: time limits that neither the URL nor the role sets, and what the engine must know.
 _PREPARE = """
-SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'),
+SELECT (max(setting) FILTER (WHERE name = 'statement_timeout'))::bigint,
   current_setting('server_encoding'),
+  count(set_config(name, %(network)s::json->>name, false)) FILTER (
+    WHERE name <> 'statement_timeout' AND source = 'default'),
   CASE WHEN current_setting('statement_timeout') = '0'
     THEN set_config('statement_timeout', %(statement)s, false) END,
   CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
@@ -49,6 +62,8 @@ SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'
     THEN set_config('synchronous_commit', 'on', false) END,
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('client_min_messages', 'warning', false)
+FROM pg_settings
+WHERE name = 'statement_timeout' OR %(network)s::json->>name <> ''
 """
 
 
@@ -157,7 +172,12 @@ def connect(parameters: dict[str, Any], *, durable: bool, within: float | None) 
         connection.patience = within or _STATEMENT / 1000 + _GRACE
         # One type for all integers: else each width would be a statement of its own to the server.
         connection.adapters.register_dumper(int, Int8Dumper)
-        values = {"statement": str(_STATEMENT), "idle": str(_IDLE), "durable": durable}
+        values = {
+            "statement": str(_STATEMENT),
+            "idle": str(_IDLE),
+            "durable": durable,
+            "network": json.dumps({ours: parameters[its] for ours, its in _OF_SERVER.items()}),
+        }
         row = connection.execute(_PREPARE, values).fetchone()
         assert row is not None
         limit, encoding = int(row[0]), row[1]
