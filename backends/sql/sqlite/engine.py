@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from backends.sql.sqlite.write_ahead_log import has_frames
 from backends.sql.sqlite.writer_queue import WriterQueue
 from backends.sql.sqlite_sql import DDL
 from backends.sql.write_transaction import Feed
@@ -38,8 +39,8 @@ __all__ = ["SqliteEngine"]
 
 # The schema version that DDL creates: schema.VERSION, without importing SQLAlchemy.
 VERSION = "0002"
-_CHECKPOINT_BYTES = 4 * 2**20
-_LOOK_EVERY = 64  # commits of an engine between two checks of the log's size
+_CHECKPOINT_FRAMES = 4000  # 16 MB; a commit writes some 13
+_LOOK_EVERY = 64  # commits of an engine between two looks at the log's length
 _datasync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -335,9 +336,7 @@ class SqliteEngine:
         try:
             if self._unsynced:
                 raise OSError(errno.EIO, "an earlier sync failed")
-            if connection.log < 0:
-                connection.log = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
-            _datasync(connection.log)
+            _datasync(self._log_of(connection))
         except OSError as error:
             self._unsynced = True
             raise OutcomeUnknown(
@@ -345,13 +344,19 @@ class SqliteEngine:
                 next_step="Commit the same changeset again when the disk works again",
             ) from error
 
-    def _checkpoint(self, connection: Connection) -> None:
-        """Copy the log into the database if it has grown, before the next writer may write.
+    def _log_of(self, connection: Connection) -> int:
+        if connection.log < 0:
+            connection.log = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+        return connection.log
 
-        The size is checked after an engine's first commit, so that short-lived processes do their
-        share, and then every ``_LOOK_EVERY`` commits: a log that was copied keeps its size and
-        would be copied each time. After a failed sync all of it is copied: syncing the log again
-        would prove nothing, because its pages may count as written.
+    def _checkpoint(self, connection: Connection) -> None:
+        """Copy the log into the database if it is long, before the next writer may write.
+
+        Its length is looked at after an engine's first commit, so that short-lived processes do
+        their share, and then every ``_LOOK_EVERY`` commits: while somebody reads, a log that was
+        copied cannot begin again, and would be copied after each commit. After a failed sync all of
+        it is copied: syncing the log again would prove nothing, because its pages may count as
+        written.
         """
         self._commits += 1
         try:
@@ -360,7 +365,7 @@ class SqliteEngine:
                 self._unsynced = bool(busy) or log != done
             if self._commits % _LOOK_EVERY != 1:
                 return
-            if self._wal.stat().st_size > _CHECKPOINT_BYTES:
+            if has_frames(self._log_of(connection), _CHECKPOINT_FRAMES):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, sqlite3.Error):
             # The commit is done; the next one tries the checkpoint again.
