@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry_api.errors import SettingsError
+from registry_api.errors import RegistryError, SettingsError
 from registry_api.workspace.paths import IN_PROJECT, STATE_DIR, expand_folder
 from registry_api.workspace.store_location import has_credentials, public, require_private
 
-__all__ = ["Settings", "find_workspace", "load_settings", "section", "unknown_variable"]
+__all__ = ["Settings", "find_workspace", "in_force", "load_settings", "section", "unknown_variable"]
 
 PREFIX = "REGISTRY_"
 
@@ -123,6 +123,29 @@ def load_settings(
         raise SettingsError(
             f"settings are not valid: {faults}", next_step="See docs/configuration.md"
         ) from None
+
+
+def in_force(
+    settings: Settings, *, env: Mapping[str, str] | None = None
+) -> list[tuple[str, str, str]]:
+    """Return each setting as its variable, its value without credentials, and where it comes from:
+    ``environment``, ``registry.toml``, ``default`` or, if it is none of these, ``argument``.
+    """
+    env = os.environ if env is None else env
+    try:
+        given, expected = _from_toml(settings.workspace), load_settings(settings.workspace, env=env)
+    except RegistryError:  # changed since the program started
+        given, expected = {}, Settings()
+    out = []
+    for name in Settings.model_fields:
+        value, variable = getattr(settings, name), PREFIX + name.upper()
+        origin = "registry.toml" if name in given else "default"
+        origin = "environment" if variable in env else origin
+        if name != "workspace" and value != getattr(expected, name):
+            origin = "argument"
+        shown = "" if value is None else str(value)
+        out.append((variable, public(shown) if isinstance(value, str) else shown, origin))
+    return out
 
 
 def find_workspace(

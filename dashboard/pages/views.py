@@ -26,6 +26,8 @@ from dashboard.errors import Refusal
 from dashboard.live.activity_history import ACTIVE, EVERY
 from dashboard.pages import charts
 from dashboard.pages.formatting import duration, exact, machine, short
+from dashboard.pages.markdown import rendered
+from dashboard.pages.terminal_text import styled
 from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import reviews_of
@@ -53,6 +55,7 @@ from registry_api import (
 from registry_api.client import gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
 from registry_api.records import ACTIVE_AGENT, Severity, json_text
+from registry_api.settings import in_force
 from registry_api.workspace import STATE_DIR, living
 
 __all__ = ["router"]
@@ -64,6 +67,7 @@ SEVERITIES = [str(severity) for severity in reversed(Severity)]
 _LISTED = 25  # tasks or agents of a list
 _AGENTS = 300  # of a task
 _MATCHES = 10  # of each kind, for a text
+_LINES = 200  # of a log, for a text
 _SEARCHED = timedelta(days=30)  # how far back findings are searched
 
 
@@ -95,6 +99,7 @@ _templates.env.filters["tone"] = _tone
 _templates.env.filters["short"] = short
 _templates.env.filters["exact"] = exact
 _templates.env.filters["machine"] = machine
+_templates.env.filters["markdown"] = rendered
 _templates.env.globals["worked"] = _worked
 _templates.env.globals["last_sign"] = last_sign
 _templates.env.globals["silent"] = _silent
@@ -279,17 +284,25 @@ def agent(
     task_id: TaskId,
     agent_id: AgentId,
     before: Annotated[int | None, Query(ge=0)] = None,
+    find: Annotated[str, Query(max_length=200)] = "",
 ) -> HTMLResponse:
-    """Return the page of an agent: progress curve, reports, findings, the end of its output."""
+    """Return the page of an agent: progress curve, reports, findings, its output.
+
+    Of the output the end is shown, what ends at the byte ``before``, or the last lines that hold
+    the text ``find``.
+    """
     found = find_agent(store, task_id, agent_id)
     of = RecordQuery(task_id=task_id, agent_id=agent_id, newest_first=True)
     reports = store.list_records(Kind.PROGRESS, of, limit=100).items
-    text, unreadable, start, size = "", "", 0, 0
+    place = settings.workspace, task_id, agent_id
+    lines, unreadable, start, searched, size = list[str](), "", 0, 0, 0
     try:
-        text, start, size = logs.tail(
-            settings.workspace, task_id, agent_id, limit=16_384, before=before
-        )
-        errors = logs.errors(settings.workspace, task_id, agent_id)
+        if find:
+            lines, searched, size = logs.matching(*place, find, limit=_LINES)
+        else:
+            text, start, size = logs.tail(*place, limit=16_384, before=before)
+            lines = text.removesuffix("\n").split("\n") if text else []
+        errors = logs.errors(*place)
     except Unavailable as error:
         errors, unreadable = "", str(error)
     return _page(
@@ -300,9 +313,11 @@ def agent(
         reports=reports[:20],
         curve=charts.curve([r for r in reversed(reports) if isinstance(r, ProgressEntry)]),
         findings=store.list_records(Kind.FINDING, of, limit=20).items,
-        lines=text.removesuffix("\n").split("\n") if text else [],
+        lines=[styled(line) for line in lines],
         log_start=start,
-        at_end=before is None,
+        find=find,
+        searched=searched,
+        at_end=before is None and not find,
         silent_before=datetime.now(UTC) - timedelta(seconds=settings.silent_after),
         errors=errors,
         unreadable=unreadable,
@@ -326,6 +341,7 @@ def system(request: Request, store: Store) -> HTMLResponse:
         "system.html",
         system=request.app.state.system.to_dict(store),
         programs=[(p, datetime.fromisoformat(p.at)) for p in living(folder)],
+        in_force=in_force(request.app.state.settings),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from registry_api.records import json_text
 from registry_api.workspace import safe_paths as inside
 
-__all__ = ["errors", "last_lines", "tail"]
+__all__ = ["errors", "last_lines", "matching", "tail"]
 
 _MOST = 2**20  # bytes at the end in which lines are searched
 
@@ -26,6 +26,18 @@ def tail(
     name = f"{agent_id}_stream.jsonl"
     data, start, size = inside.read_log(workspace, task_id, name, limit=limit, before=before)
     return data.decode("utf-8", "replace"), start, size
+
+
+def matching(
+    workspace: Path, task_id: str, agent_id: str, text: str, *, limit: int
+) -> tuple[list[str], int, int]:
+    """Return the last lines that hold a text, in any case; how many bytes at the end of the log
+    were searched (at most 1 MiB), and its size.
+    """
+    end, start, size = tail(workspace, task_id, agent_id, limit=_MOST)
+    wanted = text.casefold()
+    lines = [line for line in end.removesuffix("\n").split("\n") if wanted in line.casefold()]
+    return lines[-limit:], size - start, size
 
 
 def errors(workspace: Path, task_id: str, agent_id: str) -> str:

@@ -329,6 +329,36 @@ def test_a_log_is_read_to_its_beginning(tmp_path):
         assert 0 not in cut
 
 
+def test_a_text_is_found_in_a_log(tmp_path):
+    """The last lines with it, in any case, of the last MiB; the page says how much it searched."""
+    legacy.write_task(tmp_path, "T", agents=[{"id": "a", "status": "running"}])
+    log = tmp_path / "T" / "logs" / "a_stream.jsonl"
+    log.write_text("an ERROR far away\n" + "x" * 2**20 + "\n\x1b[31mError: <b>\x1b[0m\nother\n")
+    with serving(tmp_path) as served:
+        page = served.get("/tasks/T/agents/a?find=error").text
+        assert f"1 line with this text in the last {2**20} of {log.stat().st_size} bytes" in page
+        assert '<span class="ansi-1">Error: &lt;b&gt;</span>' in page
+        assert "far away" not in page
+        assert "0 lines with this text" in served.get("/tasks/T/agents/a?find=%3Cscript").text
+        assert 'value="&lt;script"' in served.get("/tasks/T/agents/a?find=%3Cscript").text
+
+
+def test_the_settings_in_force(tmp_path):
+    """Each with where it comes from, and without credentials."""
+    (tmp_path / "registry.toml").write_text("lock_timeout = 7\n")
+    legacy.write_task(tmp_path, "T")
+    with serving(tmp_path, REGISTRY_SILENT_AFTER="60") as served:
+        page = served.get("/system").text
+    for name, value, origin in (
+        ("LOCK_TIMEOUT", "7.0", "registry.toml"),
+        ("SILENT_AFTER", "60.0", "environment"),
+        ("LEGACY_TZ", "not set", "default"),
+    ):
+        row = page.partition(f"REGISTRY_{name}</code>")[2].partition("</tr>")[0]
+        assert value in row
+        assert origin in row
+
+
 def test_the_page_answers_while_a_switch_waits(tmp_path):
     """A locked document delayed the page: for seconds it showed the job before."""
     folder = legacy.write_task(tmp_path, "T")

@@ -10,6 +10,7 @@ import pytest
 
 from contract_tests import build
 from registry_api import (
+    Handover,
     Kind,
     PhaseStatus,
     RecordQuery,
@@ -19,6 +20,7 @@ from registry_api import (
     open_store,
 )
 from registry_api.migration import MigrationPhase
+from registry_api.records import json_text
 from tests import legacy
 from tests.dashboard.serving import serving
 from tests.dashboard.test_pages import SCRIPTS
@@ -66,6 +68,20 @@ def workspace(tmp_path):
     return tmp_path
 
 
+SUMMARY = """# The old form
+
+It **validates twice**, see `login.py`:
+
+- in the page
+- in the [view](https://example.org/view)
+
+| field | checked |
+|-------|---------|
+| name  | yes     |
+"""
+ATTACH = ["tmux", "-L", "registry-1", "attach-session", "-t", "=builder"]
+
+
 def fill(workspace):
     """Write a legacy registry, and a task with everything that a page can show."""
     legacy.write_task(workspace, "TASK-1", agents=[{"id": "a", "type": "x", "status": "running"}])
@@ -110,7 +126,14 @@ def fill(workspace):
                 verdict="needs_revision",
                 created_at=ago(20),
             ),
-            build.agent(ONE, "builder", type="builder", status="working", last_update=ago(1)),
+            build.agent(
+                ONE,
+                "builder",
+                type="builder",
+                status="working",
+                last_update=ago(1),
+                extra=json_text.dump_text({"attach": ATTACH}),
+            ),
             build.agent(
                 ONE,
                 "tester",
@@ -139,9 +162,23 @@ def fill(workspace):
                 ONE, agent_id="builder", severity=severity, message=message, timestamp=ago(5)
             )
             build.put(store, found, expected=None)
+        left = Handover(
+            task_id=ONE,
+            handover_id="after-investigation",
+            from_phase_index=0,
+            to_phase_index=1,
+            created_at=ago(60),
+            summary=SUMMARY,
+            key_findings=("The view trusts a hidden field",),
+        )
+        build.put(store, left, expected=None)
     logs = workspace / ONE / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    (logs / "builder_stream.jsonl").write_text('{"type": "assistant", "text": "reading"}\n')
+    (logs / "builder_stream.jsonl").write_text(
+        '{"type": "assistant", "text": "reading"}\n'
+        + "".join(f"\x1b[{n}mcolour {n}\x1b[0m " for n in (1, 2, *range(30, 38), *range(90, 98)))
+        + "\n"
+    )
 
 
 def live(page):
@@ -405,6 +442,18 @@ def test_a_reader_sees_no_button(tmp_path):
                 page.goto(served.url + path)
                 live(page)
                 assert page.locator("[data-post]").count() == 0
+
+
+def test_a_command_is_copied(tmp_path):
+    fill(tmp_path)
+    with serving(tmp_path) as served, browsing(served) as (context, page):
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
+        live(page)
+        page.get_by_role("button", name="Copy").click()
+        says(page, "#said", f"Copied: {' '.join(ATTACH)}")
+        assert page.evaluate("navigator.clipboard.readText()") == " ".join(ATTACH)
+        assert context.said == []
 
 
 def test_an_agents_log_grows_on_the_page(tmp_path):

@@ -9,6 +9,8 @@ import pytest
 from contract_tests import build
 from dashboard.pages import charts
 from dashboard.pages.formatting import duration, exact, short
+from dashboard.pages.markdown import rendered
+from dashboard.pages.terminal_text import styled
 from dashboard.views.migration import MigrationView
 from dashboard.views.stream import stream_of
 from dashboard.views.task_rows import TaskRows, last_record
@@ -261,3 +263,52 @@ def test_a_running_job_is_not_delayed_by_its_page(tmp_path, monkeypatch):
         assert view.to_dict(store, busy=False)["tasks"] == 1
         monkeypatch.setattr(store, "counts", None)
         assert "tasks" not in view.to_dict(store, busy=True)
+
+
+# -- texts of agents ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("**done** and `x < y`", "<p><strong>done</strong> and <code>x &lt; y</code></p>\n"),
+        ("# Handover", "<h4>Handover</h4>\n"),
+        ("- a\n- b", "<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n"),
+        ("<b onclick=x>raw</b>", "<p>&lt;b onclick=x&gt;raw&lt;/b&gt;</p>\n"),
+        ("[run](javascript:alert(1))", "<p>[run](javascript:alert(1))</p>\n"),
+        ("[run](data:text/html,x)", "<p>[run](data:text/html,x)</p>\n"),
+        (
+            "[there](https://a.example)",
+            '<p><a href="https://a.example" rel="noreferrer nofollow">there</a></p>\n',
+        ),
+        (
+            "![seen](https://a.example/x.png)",
+            '<p>!<a href="https://a.example/x.png" rel="noreferrer nofollow">seen</a></p>\n',
+        ),
+    ],
+)
+def test_markdown_of_an_agent(text, shown):
+    """Raw HTML stays text, no link runs something, and no image is fetched from a foreign host."""
+    assert rendered(text) == shown
+
+
+def test_long_markdown_is_cut():
+    assert len(rendered("a" * 10**6)) < 20_100
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain <b>", "plain &lt;b&gt;"),
+        ("\x1b[31mred\x1b[0m rest", '<span class="ansi-1">red</span> rest'),
+        ("\x1b[1;92mgood <i>", '<span class="bold ansi-2">good &lt;i&gt;</span>'),
+        ("\x1b[38;2;1;2;3mexact\x1b[2K", "exact"),
+        ("a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c", "abc"),
+        ("a\x1b[999999999999mb", "ab"),
+        ("\x1b[31mcut\x1b[", '<span class="ansi-1">cut[</span>'),
+        ("\x1b", ""),
+    ],
+)
+def test_output_of_a_terminal_program(line, shown):
+    """Colours become classes; other escape sequences are left out, and all else stays text."""
+    assert styled(line) == shown

@@ -168,13 +168,28 @@ const reason = dialog.querySelector("input");
 const said = document.getElementById("said");
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-post]");
+  const button = event.target.closest("[data-post], [data-copy]");
   if (!button) return;
+  if (button.dataset.copy) {
+    copy(button.dataset.copy);
+    return;
+  }
   const order = { url: button.dataset.post, body: JSON.parse(button.dataset.body ?? "{}") };
+  said.className = "";
   say(said, "");
   if (button.dataset.ask) ask(order, button);
   else send(order);
 });
+
+async function copy(text) {
+  said.className = "done";
+  try {
+    await navigator.clipboard.writeText(text);
+    say(said, `Copied: ${text}`);
+  } catch {
+    say(said, "The browser did not let the page copy: select the text instead.");
+  }
+}
 
 function ask(order, button) {
   const name = button.dataset.reason;
