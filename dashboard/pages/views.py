@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
 
 from dashboard.api.read import (
@@ -32,7 +32,7 @@ from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
-from dashboard.views.summary import Summary, look
+from dashboard.views.summary import Summary, look, waiting_phases
 from dashboard.views.task_rows import TaskRow, TaskRows, last_record
 from dashboard.views.waiting import waiting_of
 from orchestrator.health.hosts import Hosts
@@ -106,8 +106,14 @@ _templates.env.globals["silent"] = _silent
 _templates.env.globals["ACTIVE"] = ACTIVE_AGENT
 
 
-def _page(request: Request, name: str, **context: Any) -> HTMLResponse:
-    shown = {"role": request.scope.get("role"), "path": request.url.path}
+def _page(
+    request: Request, name: str, store: RegistryStore | None = None, **context: Any
+) -> HTMLResponse:
+    shown = {
+        "role": request.scope.get("role"),
+        "path": request.url.path,
+        "waiting": waiting_phases(store) if store else 0,
+    }
     return _templates.TemplateResponse(request, name, shown | context)
 
 
@@ -154,6 +160,7 @@ def overview(
         request,
         "overview.html",
         summary=summary,
+        waiting=summary.waiting,
         lost=Hosts(store).is_lost,
         numbers=summary.numbers(),
         rows=tasks,
@@ -240,6 +247,7 @@ def task(
     return _page(
         request,
         "task.html",
+        store,
         task=snapshot.task,
         snapshot=snapshot,
         changed=last_record(snapshot, findings[0].timestamp if findings else None),
@@ -308,6 +316,7 @@ def agent(
     return _page(
         request,
         "agent.html",
+        store,
         agent=found,
         lost=Hosts(store).is_lost,
         reports=reports[:20],
@@ -326,10 +335,17 @@ def agent(
     )
 
 
+@router.get("/icon.svg")
+def icon(waiting: Annotated[int, Query(ge=0, le=99)] = 0) -> Response:
+    """Return the icon of a tab, which shows how many phases wait for a human."""
+    page = _templates.get_template("icon.svg").render(waiting=waiting)
+    return Response(page, media_type="image/svg+xml", headers={"cache-control": "max-age=86400"})
+
+
 @router.get("/reviews")
 def reviews(request: Request, store: Store) -> HTMLResponse:
     """Return the page of escalated phases, open reviews and recently decided ones."""
-    return _page(request, "reviews.html", reviews=reviews_of(store))
+    return _page(request, "reviews.html", store, reviews=reviews_of(store))
 
 
 @router.get("/system")
@@ -339,6 +355,7 @@ def system(request: Request, store: Store) -> HTMLResponse:
     return _page(
         request,
         "system.html",
+        store,
         system=request.app.state.system.to_dict(store),
         programs=[(p, datetime.fromisoformat(p.at)) for p in living(folder)],
         in_force=in_force(request.app.state.settings),
@@ -352,6 +369,7 @@ def move(request: Request, store: Store) -> HTMLResponse:
     return _page(
         request,
         "migration.html",
+        store,
         move=shown,
         pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
     )

@@ -13,6 +13,7 @@ from registry_api import (
     PhaseStatus,
     RecordQuery,
     RegistryCounts,
+    RegistryStore,
     Settings,
     TaskStatus,
     find_capability,
@@ -20,7 +21,7 @@ from registry_api import (
 from registry_api.client import headline
 from registry_api.records import FAILED_AGENT
 
-__all__ = ["Summary", "look"]
+__all__ = ["Summary", "look", "waiting_phases"]
 
 _COUNTED = 50  # escalated phases that are counted for the headline at most
 
@@ -94,12 +95,17 @@ class Summary:
         )
 
 
+def waiting_phases(store: RegistryStore) -> int:
+    """Return how many phases wait for a human, counted up to 50."""
+    escalated = RecordQuery(status=PhaseStatus.ESCALATED)
+    return len(store.list_records(Kind.PHASE, escalated, limit=_COUNTED).items)
+
+
 def look(activity_index: ActivityIndex, settings: Settings, now: datetime) -> Summary:
     """Read the current numbers; the cost grows with the changes since the last call."""
     legacy = find_capability(activity_index.store, Legacy)
-    escalated = RecordQuery(status=PhaseStatus.ESCALATED)
     return Summary(
-        waiting=len(activity_index.store.list_records(Kind.PHASE, escalated, limit=_COUNTED).items),
+        waiting=waiting_phases(activity_index.store),
         counts=activity_index.store.counts(),
         quiet=activity_index.quiet(now - timedelta(seconds=settings.silent_after)),
         stored=dict(legacy.stored_counts()) if legacy else {},

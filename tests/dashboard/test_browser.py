@@ -192,6 +192,12 @@ def says(page, selector, text):
     expect(page.locator(selector)).to_have_text(text, timeout=20_000)
 
 
+def titled(page, title):
+    from playwright.sync_api import expect
+
+    expect(page).to_have_title(title, timeout=20_000)
+
+
 PAGES = {
     "overview": "/",
     "task": f"/tasks/{ONE}",
@@ -474,6 +480,22 @@ def test_an_agents_log_grows_on_the_page(tmp_path):
             file.write("and one more\n")
         shown.get_by_text("and one more").wait_for(state="attached")
         assert shown.evaluate("e => e.scrollTop") == 40
+
+
+def test_the_tab_shows_how_many_phases_wait(workspace):
+    """Title and icon of every page, also when that is all that changed on it."""
+    store = open_store(load_settings(workspace, env={}))
+    with serving(workspace) as served, browsing(served) as (context, page):
+        page.goto(f"{served.url}/system")
+        live(page)
+        assert page.title() == "System"
+        assert "<path" in served.get("/icon.svg").text
+        build.make(store, "NEW-1", build.phase("NEW-1", status=PhaseStatus.ESCALATED))
+        titled(page, "(1) System")
+        assert page.locator("#icon").get_attribute("href") == f"{served.url}/icon.svg?waiting=1"
+        assert ">1</text>" in served.get("/icon.svg?waiting=1").text
+        assert served.get("/icon.svg?waiting=<b>").status_code == 422
+        assert context.said == []
 
 
 def test_a_commit_shows_by_itself(workspace):

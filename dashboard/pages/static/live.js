@@ -56,6 +56,9 @@ function swap(next) {
     return;
   }
   const main = document.getElementById("main");
+  document.title = next.title;
+  const icon = document.getElementById("icon");
+  if (icon.href !== next.getElementById("icon").href) icon.href = next.getElementById("icon").href;
   if (main.isEqualNode(next.getElementById("main"))) return;
   const focused = document.activeElement;
   const key = main.contains(focused) ? keyOf(focused) : null;
@@ -65,7 +68,6 @@ function swap(next) {
     next.getElementById(shown.id)?.setAttribute("open", "");
   }
   main.replaceWith(fresh);
-  document.title = next.title;
   for (const pre of fresh.querySelectorAll("pre[id]")) {
     const [, top, end] = tops.find(([id]) => id === pre.id) ?? [pre.id, 0, true];
     pre.scrollTop = end ? pre.scrollHeight : top;
