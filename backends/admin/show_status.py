@@ -103,6 +103,6 @@ def _since(agent: dict[str, Any]) -> str:
     if agent["last_sign"] is None:
         return f"{agent['status']}, no sign of life so far"
     silence = datetime.now(UTC) - datetime.fromisoformat(agent["last_sign"])
-    days, seconds = silence.days, silence.seconds
-    long = f"{days} days" if days else f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    days, (hours, seconds) = silence.days, divmod(silence.seconds, 3600)
+    long = f"{days} days" if days else f"{hours} h " * bool(hours) + f"{seconds // 60} min"
     return f"{agent['status']}, no sign of life for {long} (since {_day(agent['last_sign'])})"

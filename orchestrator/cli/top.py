@@ -58,7 +58,7 @@ def _screen(service: Orchestrator) -> Group:
         rows = agent_rows(service)
     except RegistryError as error:  # a store that is away for a time ends nothing
         return Group(Text(f"{service.now().astimezone():%H:%M:%S}  {error}", style="red"))
-    silent = sum((row.silent or 0) > service.settings.silent_after for row in rows)
+    silent = sum(row.silence > service.settings.silent_after for row in rows)
     head = (
         f"{service.now().astimezone():%H:%M:%S}  {counts.active_tasks} active tasks, "
         f"{len(rows)} active agents, {silent} of them silent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ class AgentRow:
         """Whether the agent is active by its record."""
         return bool(self.process)
 
+    @property
+    def silence(self) -> float:
+        """The seconds since its last sign of life, infinite if it gave none so far."""
+        return math.inf if self.silent is None else self.silent
+
 
 def agent_rows(
     service: Orchestrator, *, task_id: str | None = None, ended: bool = False
@@ -58,8 +64,8 @@ def agent_rows(
         service.store.load(task_id)
     query = RecordQuery(task_id=task_id, active=None if ended else True)
     found = all_records(service.store, Kind.AGENT, query)
-    rows = list(_rows(service, (agent for agent in found if isinstance(agent, Agent))))
-    return sorted(rows, key=lambda row: (not row.is_active, -(row.silent or 0.0), row.agent_id))
+    rows = _rows(service, (agent for agent in found if isinstance(agent, Agent)))
+    return sorted(rows, key=lambda row: (not row.is_active, -row.silence, row.agent_id))
 
 
 def find_agent(service: Orchestrator, agent_id: str, task_id: str | None = None) -> Agent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -313,6 +314,7 @@ class Reading:
     def health(self, task_id: str | None = None) -> HealthAnswer:
         """Compare the records of active agents with their processes; changes nothing."""
         lines: list[HealthLine] = []
+        silence: dict[tuple[str, str], float] = {}  # seconds of each line's agent
         active, hosts = 0, Hosts(self._store)
         if task_id is not None:
             self._store.load(task_id)  # raises TaskNotFound
@@ -325,6 +327,8 @@ class Reading:
             if process in _HEALTHY and not silent:
                 continue
             sign = last_sign(agent, now=self._service.now())
+            seconds = (self._service.now() - sign).total_seconds() if sign else math.inf
+            silence[agent.task_id, agent.agent_id] = seconds if silent else 0.0
             lines.append(
                 HealthLine(
                     task_id=agent.task_id,
@@ -332,14 +336,10 @@ class Reading:
                     status=agent.status,
                     process=process,
                     host=host_name_of(agent) if process in AWAY else None,
-                    silent_seconds=(
-                        int((self._service.now() - sign).total_seconds())
-                        if silent and sign
-                        else None
-                    ),
+                    silent_seconds=int(seconds) if silent and sign else None,
                 )
             )
-        lines.sort(key=lambda line: -(line.silent_seconds or 0))
+        lines.sort(key=lambda line: -silence[line.task_id, line.agent_id])
         wrong = any(line.process not in _HEALTHY | {"lost"} for line in lines)
         return HealthAnswer(
             active_agents=active,

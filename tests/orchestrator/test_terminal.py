@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -121,6 +122,22 @@ def test_agents_of_one_name_need_their_task(working, say):
     code, out = say("agent", "same-1", "--json")
     assert (code, json.loads(out)["error"]["next"]) == (1, "Name the task with --task")
     assert told(say, "agent", "same-1", "--task", tasks[1])["task_id"] == tasks[1]
+
+
+def test_an_agent_without_any_sign_of_life_is_the_most_silent(working, say):
+    """top counted it as not silent and listed it last, while status and dashboard said silent."""
+    play = working().create("only")
+    head = play.service.store.head(play.task_id).revision
+    old = play.service.now() - timedelta(days=1)
+    agents = [
+        Agent(task_id=play.task_id, agent_id="day", status=AgentStatus.RUNNING, last_update=old),
+        Agent(task_id=play.task_id, agent_id="never", status=AgentStatus.RUNNING),
+    ]
+    puts = tuple(map(Put, agents))
+    play.service.store.commit(new_changeset(play.task_id, puts, expected=head))
+    assert "2 active agents, 2 of them silent" in say("top", "--count", "1")[1]
+    assert [row["agent_id"] for row in told(say, "agents")["agents"]] == ["never", "day"]
+    assert [line.agent_id for line in play.reading.health().agents] == ["never", "day"]
 
 
 def test_what_agents_write_steers_no_terminal(working, say):
