@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-import struct
 import threading
 import time
 import weakref
@@ -27,7 +26,6 @@ from registry_api.workspace.ownership import open_owned
 
 __all__ = ["Flock", "ForkSafeLock", "acquire_within", "holder_of", "holders_in_words"]
 
-_MOMENT = struct.Struct("<d")
 
 _LOOK = 0.02  # seconds between two checks whether a switch wants the gate
 
@@ -108,14 +106,6 @@ class Flock:
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def promise(self, moment: float) -> None:
-        """As the holder, tell waiters that the lock is not free before ``moment`` (monotonic time).
-
-        On a full disk they are not told.
-        """
-        with suppress(OSError):
-            self.write(_MOMENT.pack(moment), 0)
-
     def write(self, data: bytes, place: int) -> None:
         """As the holder, write into the lock file; does nothing if it is closed. Raises OSError."""
         if self._fd >= 0:
@@ -124,11 +114,6 @@ class Flock:
     def read(self, size: int) -> bytes:
         """Return the first ``size`` bytes of the lock file, none if it is closed."""
         return os.pread(self._fd, size, 0) if self._fd >= 0 else b""
-
-    def promised(self) -> float:
-        """Return the time that the last holder gave to ``promise``, 0 if there is none."""
-        data = self.read(_MOMENT.size)
-        return float(_MOMENT.unpack(data)[0]) if len(data) == _MOMENT.size else 0.0
 
     def close(self) -> None:
         """Close the descriptor, which unlocks."""

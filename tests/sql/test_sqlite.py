@@ -1,6 +1,5 @@
 """backends.sql on SQLite: schema, plans, refusals, forks, foreign programs."""
 
-import errno
 import gc
 import os
 import re
@@ -19,7 +18,6 @@ import pytest
 
 from backends.sql import compiled, schema, upgrade
 from backends.sql.sqlite import engine as sqlite
-from backends.sql.sqlite import writer_queue
 from backends.sql.sqlite.retirement import SqliteRetirement
 from backends.sql.store import SqlStore
 from contract_tests import build
@@ -445,25 +443,6 @@ def test_a_failed_sync_is_never_called_durable_later(tmp_path, monkeypatch):
     shutil.copy(file_of(tmp_path), alone)
     with closing(sqlite3.connect(alone)) as copy:
         assert copy.execute("SELECT count(*) FROM findings").fetchone() == (2,)
-
-
-def test_a_disk_too_full_for_the_turns_note_leaves_no_turn_taken(tmp_path, store, monkeypatch):
-    """The note in the writer queue's file is a hint: a commit succeeds without it, and other
-    writers may write afterwards.
-    """
-    build.make(store, "t", build.agent("t"))
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(writer_queue, "_BURST", 0.0)
-    build.put(store, build.report("t"), expected=None)
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(os, "pwrite", full)
-        assert build.put(store, build.report("t"), expected=None).revision == 3
-    other = opened(tmp_path, lock_timeout=1.0)
-    assert build.put(other, build.report("t"), expected=None).revision == 4
-    other.close()
 
 
 def test_a_device_is_no_registry(tmp_path):

@@ -2,9 +2,9 @@
 
 Two lock files: only the holder of the queue lock waits for the write lock, so that no writer
 starves (worst wait of 8 writers 2.0 s without, 90 ms with). A process that has written may write
-again for a few milliseconds, a burst: the first commit of another process finds its caches cold,
-and changing the writer with every commit halves the throughput of eight processes
-(docs/decisions/0005).
+again for some milliseconds, a burst, beside the one at the head of the queue: while one of the two
+syncs its commit, the other writes. The first commit of a process finds its caches cold: changing
+the writer with every commit halves the throughput of eight (docs/decisions/0005, 0030).
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from registry_api.workspace import Flock, acquire_within
 
 __all__ = ["WriterQueue"]
 
-_BURST, _AT_ONCE = 0.003, 0.0002  # seconds
+_BURST = 0.010  # seconds
+_AT_ONCE, _LATER = 0.00005, 0.002  # seconds, the shortest and the longest pause between two tries
 
 
 def _aging(waited: float) -> float:
     """Return the pause between two tries: it shrinks, so that the longest waiter comes first."""
     return max(0.0002, 0.024 * math.exp2(-waited / 0.015))
+
+
+def _at_the_head(waited: float) -> float:
+    """Return the pause between two tries: short at first, since the lock is free at each sync."""
+    return min(_LATER, max(_AT_ONCE, waited / 8))
 
 
 class WriterQueue:
@@ -44,23 +50,25 @@ class WriterQueue:
         if not acquire_within(self._thread, deadline - time.monotonic(), self._path):
             raise Busy(f"another thread is writing to {self._path}", next_step="Try again")
         try:
-            if time.monotonic() < self._burst_until and self._writing.try_acquire():
+            if self._in_burst():
                 return
             self._queue.acquire(timeout=deadline - time.monotonic(), pace=_aging)
             try:
-                self._writing.acquire(timeout=deadline - time.monotonic(), pace=self._at_the_head)
+                self._writing.acquire(timeout=deadline - time.monotonic(), pace=_at_the_head)
             finally:
                 self._queue.release()
             self._burst_until = time.monotonic() + _BURST
-            self._writing.promise(self._burst_until)
         except BaseException:
             self._thread.release()
             raise
 
-    def _at_the_head(self, waited: float) -> float:
-        """Return the pause at the head of the queue: short once, then until the burst ends."""
-        left = self._writing.promised() - time.monotonic()
-        return left if waited > _AT_ONCE and _AT_ONCE < left < _BURST else _AT_ONCE
+    def _in_burst(self) -> bool:
+        """Take the write lock before the burst ends; return whether it was taken."""
+        while time.monotonic() < self._burst_until:
+            if self._writing.try_acquire():
+                return True
+            time.sleep(_AT_ONCE)  # the head of the queue writes
+        return False
 
     def end(self) -> None:
         """Let the next writer in the queue write."""
