@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-pythons proof pictures lint bench contract-doc lock clean
+.PHONY: help demo test test-pythons proof pictures lint bench bench-check contract-doc lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
@@ -34,8 +34,9 @@ proof: $(READY) $(VENV)/.clients ## the long runs: every store, phase and transp
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index examples/registry-backend-lmdb
 	PROOF=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 1800 tests/orchestrator tests/dashboard/test_schema.py tests/admin/test_demo.py tests/postgresql/test_failover.py tests/postgresql/test_ha.py tests/postgresql/test_mutants.py $(ARGS)
 
-pictures: $(READY) ## the browser tests, which write the pictures of docs/dashboard.md
+pictures: $(READY) ## write the pictures of the docs: of the commands, and by the browser tests
 	sh tests/packages.sh
+	$(BIN)/python -m tests.docs.terminal
 	PICTURES=docs/pictures $(BIN)/python -m pytest -n 2 tests/dashboard/test_browser.py -k every_page
 
 lint: $(READY) ## ruff, mypy, import arrows, dependencies
@@ -45,8 +46,16 @@ lint: $(READY) ## ruff, mypy, import arrows, dependencies
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/deptry .
 
-bench: $(READY) ## time everything beside a raw side; writes docs/benchmarks.md
+.venv-peers: benchmarks/peers.txt $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $@
+	$(BIN)/uv pip install --quiet --python $@/bin/python -r benchmarks/peers.txt
+	touch $@
+
+bench: $(READY) .venv-peers ## time everything beside a raw side; writes docs/benchmarks.md. ARGS=sqlite: one group
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: $(READY) ## a short run, against the recorded ratios
+	$(BIN)/python -m benchmarks check
 
 contract-doc: $(READY) ## try every mutant; writes docs/contract.md
 	$(BIN)/python -m contract_tests.mutation.report docs

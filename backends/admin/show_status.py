@@ -104,5 +104,7 @@ def _since(agent: dict[str, Any]) -> str:
         return f"{agent['status']}, no sign of life so far"
     silence = datetime.now(UTC) - datetime.fromisoformat(agent["last_sign"])
     days, (hours, seconds) = silence.days, divmod(silence.seconds, 3600)
-    long = f"{days} days" if days else f"{hours} h " * bool(hours) + f"{seconds // 60} min"
-    return f"{agent['status']}, no sign of life for {long} (since {_day(agent['last_sign'])})"
+    long = f"{days} days (since {_day(agent['last_sign'])})"
+    if not days:
+        long = f"{hours} h " * bool(hours) + f"{seconds // 60} min"
+    return f"{agent['status']}, no sign of life for {long}"
