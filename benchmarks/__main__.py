@@ -1,6 +1,7 @@
-"""``python -m benchmarks [--quick] [CASE …]``: run the named cases, or all.
+"""``python -m benchmarks [--quick] [GROUP | CASE …]``: run groups of cases, single ones, or all.
 
-A run of all cases without --quick writes docs/benchmarks.md.
+A group's whole run is recorded and renews its part of docs/benchmarks.md. ``check`` runs the cases
+of ratios quickly, and fails if one is more than 15 % worse than recorded.
 """
 
 from __future__ import annotations
@@ -16,62 +17,124 @@ from benchmarks import (
     files,
     fleet,
     gate,
+    machine,
     move,
     orchestrating,
+    peers,
     postgresql,
     reads,
     record_progress,
     watching,
 )
 from benchmarks.measure import Row
-from benchmarks.report import line, write
+from benchmarks.report import keep, line, slower, write
 
 Case = Callable[..., Iterator[Row]]
-CASES: dict[str, Case] = {
-    "alone": record_progress.alone,
-    "together": record_progress.together,
-    "gate": gate.gate,
-    "load": reads.load,
-    "registry": reads.registry,
-    "json": files.json_store,
-    "dual": files.dual,
-    "pause": commands.pause,
-    "cold": commands.cold,
-    "move": move.at_size,
-    "cut": move.cut_over,
-    "recovery": move.recovery,
-    "reading": move.reading,
-    "beside": move.beside_writers,
-    "report": orchestrating.report,
-    "fifty": orchestrating.fifty,
-    "waiters": orchestrating.waiters,
-    "summary": watching.summary,
-    "streams": watching.streams,
-    "log": watching.log,
-    "paint": watching.paint,
-    "seen": watching.seen,
-    "postgresql": postgresql.postgresql,
-    "fleet": fleet.fleet,
-    "sizes": fleet.sizes,
-    "compaction": compaction.compaction,
+
+# Each takes at most some five minutes.
+GROUPS: dict[str, tuple[str, dict[str, Case]]] = {
+    "machine": ("This machine's own limits", {"limits": machine.machine}),
+    "sqlite": (
+        "SQLite: a report",
+        {
+            "alone": record_progress.alone,
+            "processes": record_progress.processes,
+            "together": record_progress.together,
+            "gate": gate.gate,
+        },
+    ),
+    "reads": ("SQLite: reads", {"load": reads.load, "registry": reads.registry}),
+    "json": (
+        "JSON, and both stores together",
+        {"json-report": files.json_store, "dual": files.dual, "reading": move.reading},
+    ),
+    "peers": ("Other projects", {"peer-reports": peers.peers}),
+    "moves": (
+        "Moves",
+        {
+            "pause": commands.pause,
+            "move": move.at_size,
+            "cut": move.cut_over,
+            "recovery": move.recovery,
+            "beside": move.beside_writers,
+        },
+    ),
+    "starting": ("Starting", {"cold": commands.cold}),
+    "orchestrator": (
+        "The orchestrator",
+        {
+            "report": orchestrating.report,
+            "fifty": orchestrating.fifty,
+            "waiters": orchestrating.waiters,
+        },
+    ),
+    "dashboard": (
+        "The dashboard",
+        {
+            "summary": watching.summary,
+            "streams": watching.streams,
+            "log": watching.log,
+            "paint": watching.paint,
+            "seen": watching.seen,
+        },
+    ),
+    "postgresql": ("PostgreSQL", {"postgresql-report": postgresql.postgresql}),
+    # docs/scaling.md tells their figures.
+    "scaling": (
+        "",
+        {"fleet": fleet.fleet, "sizes": fleet.sizes, "compaction": compaction.compaction},
+    ),
 }
+CASES = {name: case for _, cases in GROUPS.values() for name, case in cases.items()}
+
+_CHECKED = ("alone", "load", "json-report", "dual", "reading")
+_WORSE = 0.15
+_TRIES = 3  # a case counts as slower if it was each time
 
 
 def main(words: list[str]) -> None:
-    """Run the cases that the command line names, or all."""
+    """Run what the command line names, or all groups."""
     quick = "--quick" in words
     named = [w for w in words if w != "--quick"]
-    unknown = [w for w in named if w not in CASES]
+    if named == ["check"]:
+        sys.exit(check())
+    unknown = [w for w in named if w not in CASES and w not in GROUPS]
     if unknown:
-        sys.exit(f"no case is called {unknown[0]}; there are {', '.join(CASES)}")
+        sys.exit(
+            f"no group and no case is called {unknown[0]}; there are "
+            f"{', '.join(GROUPS)}, and {', '.join(CASES)}"
+        )
+    for name in named or GROUPS:
+        if name in CASES:
+            run(name, quick=quick)
+            continue
+        title, cases = GROUPS[name]
+        rows = [row for case in cases for row in run(case, quick=quick)]
+        if title and rows and not quick:
+            keep(name, rows)
+            write({group: title for group, (title, _) in GROUPS.items() if title})
+
+
+def run(name: str, *, quick: bool) -> list[Row]:
+    """Run a case; print its rows and return them."""
     rows = []
-    for name in named or CASES:
-        with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
-            for row in CASES[name](Path(folder), quick=quick):
-                print(line(row), flush=True)
-                rows.append(row)
-    if not named and not quick:
-        write(Path("docs/benchmarks.md"), rows)
+    with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
+        for row in CASES[name](Path(folder), quick=quick):
+            print(line(row), flush=True)
+            rows.append(row)
+    return rows
+
+
+def check() -> str | None:
+    """Run the cases of ratios quickly; return what to tell if one is worse than recorded."""
+    worse: list[str] = []
+    for name in _CHECKED:
+        for _ in range(_TRIES):
+            found = slower(run(name, quick=True), by=_WORSE)
+            if not found:
+                break
+        worse += found
+    return "\n".join(["worse than recorded by more than 15 %:", *worse]) if worse else None
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _cost(name: str, do: Do, ours: RegistryStore, raw: RegistryStore, *, quick: 
         lambda: do(ours), lambda: do(raw), rounds=5 if quick else 15, each=500 if quick else 2000
     )
     costs = sorted(1e6 * (a - b) for a, b in zip(gated, without, strict=True))
-    both = f"{1e6 * min(gated):.0f} / {1e6 * min(without):.0f} µs"
+    both = f"with {1e6 * min(gated):.0f} µs, without {1e6 * min(without):.0f} µs"
     return Row(
         name=f"the gate, {name}",
         figure=costs[len(costs) // 2],

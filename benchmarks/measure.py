@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from statistics import median
 
-__all__ = ["Row", "Side", "compare", "flat"]
+__all__ = ["TIMES", "Row", "Side", "compare", "flat", "ratio"]
 
 Side = Callable[[], object]
+TIMES = "times"  # the unit of a ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,8 @@ class Row:
     """One line of the result: a figure, its goal, and the bound beyond which it is a defect.
 
     ``figure`` and ``worst`` (over the rounds) are in ``unit``; ``detail`` has the underlying times.
-    With ``at_least`` more is better.
+    With ``at_least`` more is better. ``chart`` names a picture in which the row is a point of each
+    line in ``sides`` (its name: its value), at ``at``.
     """
 
     name: str
@@ -29,6 +31,9 @@ class Row:
     defect: float | None = None
     at_least: bool = False
     detail: str = ""
+    chart: str = ""
+    at: float = 0.0
+    sides: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -78,16 +83,23 @@ def ratio(
     goal: float | None = None,
     defect: float | None = None,
     scale: float = 1e6,
+    names: tuple[str, str] = ("ours", "raw"),
+    chart: str = "",
+    at: float = 0.0,
 ) -> Row:
     """Return the row of the ratio of the times, ours / raw: above 1 ours is slower."""
     each = [a / b for a, b in zip(ours, raw, strict=True)]
     unit = {1e6: "µs", 1e3: "ms"}[scale]
+    times = [median(side) * scale for side in (ours, raw)]
     return Row(
         name=name,
         figure=median(each),
         worst=max(each),
-        unit="x",
+        unit=TIMES,
         goal=goal,
         defect=defect,
-        detail=f"{median(ours) * scale:.0f} / {median(raw) * scale:.0f} {unit}",
+        detail=", ".join(f"{n} {t:.0f} {unit}" for n, t in zip(names, times, strict=True)),
+        chart=chart,
+        at=at,
+        sides=dict(zip(names, times, strict=True)) if chart else {},
     )

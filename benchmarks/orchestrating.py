@@ -11,7 +11,7 @@ from statistics import median, quantiles
 
 from mcp import Client
 
-from benchmarks.measure import Row
+from benchmarks.measure import TIMES, Row
 from orchestrator.agents.launchers.process import ProcessLauncher
 from orchestrator.agents.launchers.selection import Launchers
 from orchestrator.mcp.server import Server, build_server
@@ -97,10 +97,10 @@ def report(folder: Path, *, quick: bool) -> Iterator[Row]:
         name="the same with 1,000 agents, against 10",
         figure=median(ratios),
         worst=max(ratios),
-        unit="x",
+        unit=TIMES,
         goal=1.2,
         defect=3,
-        detail=f"{median(many) * 1e6:.0f} / {median(few) * 1e6:.0f} µs",
+        detail=f"1,000 agents {median(many) * 1e6:.0f} µs, 10 agents {median(few) * 1e6:.0f} µs",
     )
 
 
@@ -178,7 +178,7 @@ def waiters(folder: Path, *, quick: bool) -> Iterator[Row]:
         name="p99 of reports of 10 agents while 50 clients wait_for the task",
         figure=median(ratios),
         worst=max(ratios),
-        unit="x",
+        unit=TIMES,
         goal=1.2,
         defect=3,
         detail=f"{median(beside) * 1e3:.1f} / {median(alone) * 1e3:.1f} ms",

@@ -20,7 +20,7 @@ import orjson
 import psycopg
 from uuid_utils import uuid7
 
-from benchmarks.measure import Row, compare, ratio
+from benchmarks.measure import TIMES, Row, compare, ratio
 from benchmarks.work import create, record_progress
 from registry_api import RegistryStore, load_settings, open_store
 from tests.postgresql.server import PostgresServer
@@ -139,7 +139,7 @@ def _together(folder: Path, url: str, *, seconds: float) -> Row:
         name=f"postgresql, throughput of {WRITERS} threads",
         figure=median(each),
         worst=min(each),
-        unit="x",
+        unit=TIMES,
         goal=0.9,
         defect=0.6,
         at_least=True,

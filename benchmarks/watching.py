@@ -23,7 +23,7 @@ import httpx2
 import psutil
 from uuid_utils.compat import uuid7
 
-from benchmarks.measure import Row
+from benchmarks.measure import TIMES, Row
 from benchmarks.work import T0, create, legacy_task, opened, record_progress
 from registry_api import (
     Agent,
@@ -200,7 +200,7 @@ def streams(folder: Path, *, quick: bool) -> Iterator[Row]:
         name="its memory, second half against the first",
         figure=median(memory[half:]) / median(memory[:half]),
         worst=max(memory) / min(memory),
-        unit="x",
+        unit=TIMES,
         goal=1.05,
         defect=1.5,
         detail=f"{max(memory) / 2**20:.0f} MiB at most",
