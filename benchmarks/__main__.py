@@ -27,7 +27,7 @@ from benchmarks import (
     watching,
 )
 from benchmarks.measure import Row
-from benchmarks.report import keep, line, slower, write
+from benchmarks.report import keep, line, recorded, slower, write
 
 Case = Callable[..., Iterator[Row]]
 
@@ -128,9 +128,13 @@ def run(name: str, *, quick: bool) -> list[Row]:
 def check() -> str | None:
     """Run the cases of ratios quickly; return what to tell if one is worse than recorded."""
     worse: list[str] = []
+    known = {row["name"] for group in recorded().values() for row in group["rows"]}
     for name in _CHECKED:
         for _ in range(_TRIES):
-            found = slower(run(name, quick=True), by=_WORSE)
+            rows = run(name, quick=True)
+            if not any(row.name in known for row in rows):
+                return f"{name} is not recorded: run `make bench` first"
+            found = slower(rows, by=_WORSE)
             if not found:
                 break
         worse += found

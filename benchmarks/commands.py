@@ -166,7 +166,7 @@ def _initialize(*command: str) -> None:
         server.stdin.write(json.dumps(_INITIALIZE).encode() + b"\n")
         server.stdin.flush()
         assert b"serverInfo" in server.stdout.readline()
-        server.kill()  # its end is not timed
+        server.kill()  # it need not end by itself
 
 
 def _alternately(ours: Side, raw: Side, samples: int) -> tuple[list[float], list[float]]:

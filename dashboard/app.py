@@ -26,6 +26,7 @@ from dashboard.pages import views
 from dashboard.views.migration import MigrationView
 from dashboard.views.system import System
 from dashboard.views.task_rows import TaskRows
+from dashboard.views.waiting_count import WaitingCount
 from registry_api import AsyncStore, Plugins, RegistryStore, Settings, load_plugins
 from registry_api.errors import RegistryError
 from registry_api.workspace import STATE_DIR
@@ -53,6 +54,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         hub = Hub(listening, settings.workspace / STATE_DIR / "phase.json")
         app.state.hub = hub
+        app.state.waiting_count = WaitingCount(store, lambda: hub.at)
         app.state.jobs = Jobs(lambda job: hub.notify("job", job.to_dict()))
         async with beside(hub.follow()), beside(activity_history.sample()):
             yield

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from registry_api.errors import RegistryError, SettingsError
+from registry_api.errors import SettingsError
 from registry_api.workspace.paths import IN_PROJECT, STATE_DIR, expand_folder
 from registry_api.workspace.store_location import has_credentials, public, require_private
 
@@ -82,6 +82,8 @@ class Settings(BaseModel):
         default=True, description="survive power loss (fsync); off: survive kill -9 only"
     )
 
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
     def places(self) -> tuple[str, ...]:
         """Return the configured stores, with their credentials: never show or store these."""
         return self.target, self.source, self.backend
@@ -106,16 +108,16 @@ def load_settings(
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown_variable(env, known, prefix=PREFIX)
     root = find_workspace(workspace, env=env)
-    values: dict[str, Any] = _from_toml(root)
-    values |= {
+    from_file = _from_toml(root)
+    from_env = {
         name: env[PREFIX + name.upper()]
         for name in Settings.model_fields
         if PREFIX + name.upper() in env
     }
-    values |= overrides
-    values["workspace"] = root
+    given = overrides if workspace is None else overrides | {"workspace": workspace}
+    values: dict[str, Any] = {**from_file, **from_env, **given, "workspace": root}
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
             f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()
@@ -123,27 +125,21 @@ def load_settings(
         raise SettingsError(
             f"settings are not valid: {faults}", next_step="See docs/configuration.md"
         ) from None
+    for names, origin in ((from_file, FILE), (from_env, "environment"), (given, "argument")):
+        settings._origins.update(dict.fromkeys(names, origin))  # noqa: SLF001  (made here)
+    return settings
 
 
-def in_force(
-    settings: Settings, *, env: Mapping[str, str] | None = None
-) -> list[tuple[str, str, str]]:
+def in_force(settings: Settings) -> list[tuple[str, str, str]]:
     """Return each setting as its variable, its value without credentials, and where it comes from:
-    ``environment``, ``registry.toml``, ``default`` or, if it is none of these, ``argument``.
+    ``argument``, ``environment``, ``registry.toml`` or ``default``.
     """
-    env = os.environ if env is None else env
-    try:
-        given, expected = _from_toml(settings.workspace), load_settings(settings.workspace, env=env)
-    except RegistryError:  # changed since the program started
-        given, expected = {}, Settings()
     out = []
     for name in Settings.model_fields:
-        value, variable = getattr(settings, name), PREFIX + name.upper()
-        origin = "registry.toml" if name in given else "default"
-        origin = "environment" if variable in env else origin
-        if name != "workspace" and value != getattr(expected, name):
-            origin = "argument"
+        value = getattr(settings, name)
         shown = "" if value is None else str(value)
+        origin = settings._origins.get(name, "default")  # noqa: SLF001  (this module's)
+        variable = PREFIX + name.upper()
         out.append((variable, public(shown) if isinstance(value, str) else shown, origin))
     return out
 

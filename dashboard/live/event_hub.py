@@ -92,6 +92,11 @@ class Hub:
         self._moved = asyncio.Event()
 
     @property
+    def at(self) -> FeedCursor | None:
+        """The last change that was sent; it stands still while nobody listens."""
+        return self._at
+
+    @property
     def listeners(self) -> int:
         """The number of open streams."""
         return self._listeners

@@ -11,7 +11,10 @@ from rich.text import Text
 __all__ = ["styled"]
 
 _ESCAPE = "\x1b"
-_TITLE = re.compile("\x1b\\][^\x07\x1b]*(\x07|\x1b\\\\)")  # the name of a window, a link
+# What rich reads wrongly: names of windows and links, ended or not (it takes the square of their
+# number), sequences with numbers that Python refuses to read, and carriage returns (it keeps only
+# what follows the last one).
+_LEFT_OUT = re.compile("\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x1b\\[[0-?]{100,}[ -/]*[@-~]?|\r")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -19,13 +22,15 @@ def styled(line: str) -> Markup:
     """Return a line as HTML: the 16 colours of a terminal as classes, other sequences left out."""
     if _ESCAPE not in line:
         return escape(line)
-    text = Text.from_ansi(_TITLE.sub("", line))
+    text = Text.from_ansi(_LEFT_OUT.sub("\0", line))  # not "": the rest must not form a new one
     out, done = [], 0
     for span in text.spans:  # in their order, and none within another
         out.append(escape(_CONTROL.sub("", text.plain[done : span.start])))
         part = escape(_CONTROL.sub("", text.plain[span.start : span.end]))
         names = " ".join(_classes(span.style)) if isinstance(span.style, Style) else ""
-        out.append(Markup('<span class="{}">{}</span>').format(names, part) if names else part)
+        if names and part:
+            part = Markup('<span class="{}">{}</span>').format(names, part)
+        out.append(part)
         done = span.end
     out.append(escape(_CONTROL.sub("", text.plain[done:])))
     return Markup().join(out)

@@ -32,7 +32,7 @@ from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
-from dashboard.views.summary import Summary, look, waiting_phases
+from dashboard.views.summary import Summary, look
 from dashboard.views.task_rows import TaskRow, TaskRows, last_record
 from dashboard.views.waiting import waiting_of
 from orchestrator.health.hosts import Hosts
@@ -68,6 +68,7 @@ _LISTED = 25  # tasks or agents of a list
 _AGENTS = 300  # of a task
 _MATCHES = 10  # of each kind, for a text
 _LINES = 200  # of a log, for a text
+_HANDOVERS = 20  # of a task
 _SEARCHED = timedelta(days=30)  # how far back findings are searched
 
 
@@ -106,14 +107,10 @@ _templates.env.globals["silent"] = _silent
 _templates.env.globals["ACTIVE"] = ACTIVE_AGENT
 
 
-def _page(
-    request: Request, name: str, store: RegistryStore | None = None, **context: Any
-) -> HTMLResponse:
-    shown = {
-        "role": request.scope.get("role"),
-        "path": request.url.path,
-        "waiting": waiting_phases(store) if store else 0,
-    }
+def _page(request: Request, name: str, **context: Any) -> HTMLResponse:
+    shown = {"role": request.scope.get("role"), "path": request.url.path}
+    if "waiting" not in context:
+        shown["waiting"] = request.app.state.waiting_count()
     return _templates.TemplateResponse(request, name, shown | context)
 
 
@@ -160,7 +157,6 @@ def overview(
         request,
         "overview.html",
         summary=summary,
-        waiting=summary.waiting,
         lost=Hosts(store).is_lost,
         numbers=summary.numbers(),
         rows=tasks,
@@ -247,7 +243,6 @@ def task(
     return _page(
         request,
         "task.html",
-        store,
         task=snapshot.task,
         snapshot=snapshot,
         changed=last_record(snapshot, findings[0].timestamp if findings else None),
@@ -255,6 +250,7 @@ def task(
         is_silent=is_silent(snapshot, before),
         before=before,
         waits=waiting_of(snapshot, before),
+        handovers=snapshot.handovers[-_HANDOVERS:],
         lost=Hosts(store).is_lost,
         forced={p.phase_index: _forced(p) for p in snapshot.phases},
         took={
@@ -316,7 +312,6 @@ def agent(
     return _page(
         request,
         "agent.html",
-        store,
         agent=found,
         lost=Hosts(store).is_lost,
         reports=reports[:20],
@@ -325,6 +320,7 @@ def agent(
         lines=[styled(line) for line in lines],
         log_start=start,
         find=find,
+        more=len(lines) == _LINES,
         searched=searched,
         at_end=before is None and not find,
         silent_before=datetime.now(UTC) - timedelta(seconds=settings.silent_after),
@@ -345,7 +341,7 @@ def icon(waiting: Annotated[int, Query(ge=0, le=99)] = 0) -> Response:
 @router.get("/reviews")
 def reviews(request: Request, store: Store) -> HTMLResponse:
     """Return the page of escalated phases, open reviews and recently decided ones."""
-    return _page(request, "reviews.html", store, reviews=reviews_of(store))
+    return _page(request, "reviews.html", reviews=reviews_of(store))
 
 
 @router.get("/system")
@@ -355,7 +351,6 @@ def system(request: Request, store: Store) -> HTMLResponse:
     return _page(
         request,
         "system.html",
-        store,
         system=request.app.state.system.to_dict(store),
         programs=[(p, datetime.fromisoformat(p.at)) for p in living(folder)],
         in_force=in_force(request.app.state.settings),
@@ -369,7 +364,6 @@ def move(request: Request, store: Store) -> HTMLResponse:
     return _page(
         request,
         "migration.html",
-        store,
         move=shown,
         pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
     )
@@ -384,7 +378,7 @@ def _forced(phase: Phase) -> str:
 
 def refused(request: Request, said: Refusal, status: int) -> HTMLResponse:
     """Return a page that says what is wrong and what to do next."""
-    page = _page(request, "refused.html", said=said)
+    page = _page(request, "refused.html", said=said, waiting=0)  # in the event loop: no reading
     page.status_code = status
     return page
 

@@ -12,6 +12,7 @@ from registry_api.workspace import safe_paths as inside
 __all__ = ["errors", "last_lines", "matching", "tail"]
 
 _MOST = 2**20  # bytes at the end in which lines are searched
+_BESIDE = 2000  # characters of a line that are shown on each side of a text
 
 
 def tail(
@@ -31,13 +32,19 @@ def tail(
 def matching(
     workspace: Path, task_id: str, agent_id: str, text: str, *, limit: int
 ) -> tuple[list[str], int, int]:
-    """Return the last lines that hold a text, in any case; how many bytes at the end of the log
-    were searched (at most 1 MiB), and its size.
+    """Return the last lines that hold a text, in any case, each at most 2,000 characters to both
+    sides of it; how many bytes at the end of the log were searched (at most 1 MiB), and its size.
     """
     end, start, size = tail(workspace, task_id, agent_id, limit=_MOST)
     wanted = text.casefold()
-    lines = [line for line in end.removesuffix("\n").split("\n") if wanted in line.casefold()]
-    return lines[-limit:], size - start, size
+    lines = []
+    for line in reversed(end.removesuffix("\n").split("\n")):
+        at = line.casefold().find(wanted)
+        if at >= 0:
+            lines.append(line[max(0, at - _BESIDE) : at + _BESIDE])
+        if len(lines) == limit:
+            break
+    return lines[::-1], size - start, size
 
 
 def errors(workspace: Path, task_id: str, agent_id: str) -> str:

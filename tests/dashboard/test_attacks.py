@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +28,7 @@ from registry_api import (
 from registry_api.errors import Unavailable
 from registry_api.leases import leases_of
 from registry_api.migration import MigrationPhase
+from registry_api.settings import in_force
 from tests import legacy
 from tests.dashboard.serving import serving
 from tests.dashboard.test_acting import act
@@ -339,24 +341,45 @@ def test_a_text_is_found_in_a_log(tmp_path):
         assert f"1 line with this text in the last {2**20} of {log.stat().st_size} bytes" in page
         assert '<span class="ansi-1">Error: &lt;b&gt;</span>' in page
         assert "far away" not in page
+        log.write_text("y hit\n" * 300)
+        assert "The last 200 lines with" in served.get("/tasks/T/agents/a?find=HIT").text
         assert "0 lines with this text" in served.get("/tasks/T/agents/a?find=%3Cscript").text
         assert 'value="&lt;script"' in served.get("/tasks/T/agents/a?find=%3Cscript").text
 
 
 def test_the_settings_in_force(tmp_path):
-    """Each with where it comes from, and without credentials."""
+    """Each with where it came from when the program started, and without credentials."""
     (tmp_path / "registry.toml").write_text("lock_timeout = 7\n")
     legacy.write_task(tmp_path, "T")
-    with serving(tmp_path, REGISTRY_SILENT_AFTER="60") as served:
+    told = {name: origin for name, _, origin in in_force(load_settings(tmp_path, env={}, phase=1))}
+    assert told["REGISTRY_WORKSPACE"] == told["REGISTRY_PHASE"] == "argument"
+    target = "postgresql://u:geheim@h.example/db?sslpassword=secret2"
+    with serving(tmp_path, REGISTRY_SILENT_AFTER="60", REGISTRY_TARGET=target) as served:
+        (tmp_path / "registry.toml").write_text("no toml\n")
         page = served.get("/system").text
     for name, value, origin in (
         ("LOCK_TIMEOUT", "7.0", "registry.toml"),
         ("SILENT_AFTER", "60.0", "environment"),
+        ("TARGET", "h.example", "environment"),
         ("LEGACY_TZ", "not set", "default"),
     ):
         row = page.partition(f"REGISTRY_{name}</code>")[2].partition("</tr>")[0]
         assert value in row
         assert origin in row
+    assert "geheim" not in page
+    assert "secret2" not in page
+
+
+@pytest.mark.parametrize("path", ["/system", "/migration"])
+def test_a_page_waits_for_no_switch_to_count_what_waits(tmp_path, path):
+    """While another program holds the gate, these pages show what they know."""
+    legacy.write_task(tmp_path, "T")
+    with serving(tmp_path, REGISTRY_LOCK_TIMEOUT="2") as served:
+        assert served.get(path).status_code == 200
+        time.sleep(1.2)  # the count is read again after a second
+        with (tmp_path / ".registry" / "gate").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert served.get(path).status_code == 200
 
 
 def test_the_page_answers_while_a_switch_waits(tmp_path):

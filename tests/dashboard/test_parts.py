@@ -293,7 +293,22 @@ def test_markdown_of_an_agent(text, shown):
 
 
 def test_long_markdown_is_cut():
-    assert len(rendered("a" * 10**6)) < 20_100
+    """The page says so, and which command prints the rest."""
+    shown = rendered("a" * 10**6)
+    assert len(shown) < 20_200
+    assert "registry-orchestrator handover TASK" in shown
+
+
+def test_a_table_is_no_bomb():
+    """A row is filled up to the width of its table: 19 kB became 680 kB."""
+    bomb = "|a" * 200 + "|\n" + "|-" * 200 + "|\n" + "|x\n" * 4000
+    assert len(rendered(bomb)) < 4 * len(bomb)
+    assert "<table" not in rendered(bomb)
+
+
+def test_a_cell_has_no_inline_style():
+    """The page's policy forbids it, and the browser would complain about each one."""
+    assert "style=" not in rendered("|a|\n|:-:|\n|b|")
 
 
 @pytest.mark.parametrize(
@@ -307,8 +322,18 @@ def test_long_markdown_is_cut():
         ("a\x1b[999999999999mb", "ab"),
         ("\x1b[31mcut\x1b[", '<span class="ansi-1">cut[</span>'),
         ("\x1b", ""),
+        ("\x1b[31mred\x1b[0m\r", '<span class="ansi-1">red</span>'),
+        ("10%\r\x1b[32m20%\r", '10%<span class="ansi-2">20%</span>'),
+        ("a\x1b[" + "9" * 5000 + "mb", "ab"),
+        ("a\x1b\x1b]x\x07]b", "a]b"),
     ],
 )
 def test_output_of_a_terminal_program(line, shown):
     """Colours become classes; other escape sequences are left out, and all else stays text."""
     assert styled(line) == shown
+
+
+def test_the_work_for_output_follows_its_length():
+    """Names of windows that do not end took the square of it: 64 kB half a minute."""
+    many = "\x1b[1m" + "\x1b]0;" * 100_000
+    assert styled(many) == ""

@@ -502,6 +502,7 @@ def test_the_server_gives_up_a_lost_network_as_soon_as_the_client(server, databa
     for query, wanted in (
         ("", ["15000", "10", "9", "3"]),
         ("?tcp_user_timeout=3000&keepalives_count=2", ["3000", "10", "9", "2"]),
+        ("?tcp_user_timeout=-1&keepalives=0", ["0", "7200", "9", "9"]),
     ):
         store = opened(tmp_path, database + query)
         with closing(store), engine_of(store).reading(once=True) as connection:

@@ -176,7 +176,7 @@ def connect(parameters: dict[str, Any], *, durable: bool, within: float | None) 
             "statement": str(_STATEMENT),
             "idle": str(_IDLE),
             "durable": durable,
-            "network": json.dumps({ours: parameters[its] for ours, its in _OF_SERVER.items()}),
+            "network": json.dumps(_network(parameters)),
         }
         row = connection.execute(_PREPARE, values).fetchone()
         assert row is not None
@@ -187,6 +187,14 @@ def connect(parameters: dict[str, Any], *, durable: bool, within: float | None) 
         connection.close()
         raise
     return connection
+
+
+def _network(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return what the server shall use, by its names: libpq takes negative numbers for 0."""
+    off = str(parameters.get("keepalives", "1")).strip() == "0"
+    names = {"tcp_user_timeout"} if off else _OF_SERVER
+    values = {name: str(parameters[_OF_SERVER[name]]).strip() for name in names}
+    return {name: value for name, value in values.items() if value.isascii() and value.isdigit()}
 
 
 def _check_server(connection: Connection, encoding: str) -> None:

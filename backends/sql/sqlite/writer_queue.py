@@ -2,9 +2,10 @@
 
 Two lock files: only the holder of the queue lock waits for the write lock, so that no writer
 starves (worst wait of 8 writers 2.0 s without, 90 ms with). A process that has written may write
-again for some milliseconds, a burst, beside the one at the head of the queue: while one of the two
-syncs its commit, the other writes. The first commit of a process finds its caches cold: changing
-the writer with every commit halves the throughput of eight (docs/decisions/0005, 0030).
+again for some milliseconds, a burst, beside those that came to the head of the queue meanwhile:
+while one of them syncs its commit, another writes. The first commit of a process finds its caches
+cold: changing the writer with every commit halves the throughput of eight (docs/decisions/0005,
+0030).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from registry_api.errors import Busy
 from registry_api.workspace import Flock, acquire_within
+from registry_api.workspace.lock_timeout import give_way, note_wait
 
 __all__ = ["WriterQueue"]
 
@@ -50,7 +52,7 @@ class WriterQueue:
         if not acquire_within(self._thread, deadline - time.monotonic(), self._path):
             raise Busy(f"another thread is writing to {self._path}", next_step="Try again")
         try:
-            if self._in_burst():
+            if self._in_burst(deadline):
                 return
             self._queue.acquire(timeout=deadline - time.monotonic(), pace=_aging)
             try:
@@ -62,12 +64,18 @@ class WriterQueue:
             self._thread.release()
             raise
 
-    def _in_burst(self) -> bool:
+    def _in_burst(self, deadline: float) -> bool:
         """Take the write lock before the burst ends; return whether it was taken."""
-        while time.monotonic() < self._burst_until:
+        start, until = time.monotonic(), min(deadline, self._burst_until)
+        if start < until and self._writing.try_acquire():
+            return True
+        while time.monotonic() < until:  # another one writes
+            give_way(self._path)
+            time.sleep(_AT_ONCE)
             if self._writing.try_acquire():
+                note_wait(time.monotonic() - start)
                 return True
-            time.sleep(_AT_ONCE)  # the head of the queue writes
+        note_wait(time.monotonic() - start)
         return False
 
     def end(self) -> None:
@@ -89,6 +97,7 @@ class WriterQueue:
     def after_fork_in_child(self) -> None:
         """Start from scratch: a thread that was writing does not exist in the child."""
         self._thread = threading.Lock()
+        self._burst_until = 0.0
 
     def close(self) -> None:
         """Close the lock files."""

@@ -184,9 +184,10 @@ document.addEventListener("click", (event) => {
 });
 
 async function copy(text) {
-  said.className = "done";
+  said.className = "";
   try {
     await navigator.clipboard.writeText(text);
+    said.className = "done";
     say(said, `Copied: ${text}`);
   } catch {
     say(said, "The browser did not let the page copy: select the text instead.");
