@@ -49,15 +49,10 @@ GROUPS: dict[str, tuple[str, dict[str, Case]]] = {
         {"json-report": files.json_store, "dual": files.dual, "reading": move.reading},
     ),
     "peers": ("Other projects", {"peer-reports": peers.peers}),
-    "moves": (
-        "Moves",
-        {
-            "pause": commands.pause,
-            "move": move.at_size,
-            "cut": move.cut_over,
-            "recovery": move.recovery,
-            "beside": move.beside_writers,
-        },
+    "moves": ("Moves", {"move": move.at_size, "beside": move.beside_writers}),
+    "pauses": (
+        "Moves: how long callers wait",
+        {"pause": commands.pause, "cut": move.cut_over, "recovery": move.recovery},
     ),
     "starting": ("Starting", {"cold": commands.cold}),
     "orchestrator": (
