@@ -31,7 +31,7 @@ from benchmarks.report import keep, line, recorded, slower, write
 
 Case = Callable[..., Iterator[Row]]
 
-# Each takes at most some five minutes.
+# Each but the last takes some five minutes at most.
 GROUPS: dict[str, tuple[str, dict[str, Case]]] = {
     "machine": ("This machine's own limits", {"limits": machine.machine}),
     "sqlite": (

@@ -250,7 +250,7 @@ def task(
         is_silent=is_silent(snapshot, before),
         before=before,
         waits=waiting_of(snapshot, before),
-        handovers=snapshot.handovers[-_HANDOVERS:],
+        handovers=sorted(snapshot.handovers, key=lambda h: h.created_at)[-_HANDOVERS:],
         lost=Hosts(store).is_lost,
         forced={p.phase_index: _forced(p) for p in snapshot.phases},
         took={

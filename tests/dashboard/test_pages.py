@@ -2,7 +2,7 @@
 
 import json
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -231,6 +231,27 @@ def test_what_agents_write_is_text(served):
                 assert tag not in body, (path, script)
             assert "' onmouseover='" not in body
             assert '" onfocus="' not in body
+
+
+def test_the_newest_handovers_are_shown(tmp_path):
+    """Twenty of them, by their time and not by their id, which is random."""
+    with closing(open_store(load_settings(tmp_path, env={}))) as store:
+        build.make(store, "T", build.phase("T"))
+        for n in range(22):
+            left = Handover(
+                task_id="T",
+                handover_id=f"h{99 - n}",
+                from_phase_index=0,
+                to_phase_index=1,
+                summary=f"handover number {n:02}",
+                created_at=NOW + timedelta(seconds=n - 60),
+            )
+            build.put(store, left, expected=None)
+    with serving(tmp_path) as served:
+        shown = served.get("/tasks/T").text.partition('id="handovers"')[2]
+    assert "The newest 20 of 22." in shown
+    found = [n for n in range(22) if f"handover number {n:02}" in shown]
+    assert found == list(range(2, 22))
 
 
 def test_pages_are_small_and_whole_without_a_script(served):

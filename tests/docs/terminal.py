@@ -52,7 +52,7 @@ _FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height
 
 
 def fill(workspace):
-    """Write a registry in phase 1: one task at work, one that legacy programs left behind."""
+    """Write a registry in phase 1: a task with active agents, and one of legacy programs."""
     now = datetime.now(UTC)
 
     def ago(minutes):
