@@ -13,24 +13,17 @@ from pathlib import Path
 
 import orjson
 
+from backends.json_files.journal.changes import kept_changes
 from backends.json_files.journal.file import JournalFile, KnownIds
-from backends.json_files.journal.lines import IDS, History
+from backends.json_files.journal.lines import History
 from backends.json_files.journal.reader import read_afresh, read_from_base, read_on
 from backends.json_files.journal.recent_states import RecentStates
 from backends.json_files.journal.state import JournalState, Stand, head_of
-from registry_api.records import (
-    Change,
-    FeedCursor,
-    Head,
-    Kind,
-    TaskState,
-    changeset_from,
-)
+from registry_api.records import Change, Head, Kind, TaskState
 from registry_api.workspace import ForkSafeLock
 
 __all__ = ["Journal"]
 
-_MOST_PLACES = 10_000
 _LONG_TAIL = 2**20  # after so many bytes appended by others, reading each line takes too long
 
 
@@ -204,27 +197,7 @@ class Journal:
 
     def changes(self, feed_id: str, *, after: int, below: int) -> Iterator[Change]:
         """Yield the kept changes whose feed number is between the bounds, oldest first."""
-        known = self._known
-        after = max(after, known.floor)
-        start = known.places.get(after)
-        if start is None:  # lines before a base have numbers up to the base's
-            start = max(0, known.base) if after >= known.base_number > 0 else 0
-        for raw, offset in self.file.lines(start, known.size):
-            found = IDS.match(raw)
-            if found is None or not after < int(found[2]) < below:
-                continue
-            line = orjson.loads(raw)
-            if len(known.places) > _MOST_PLACES:
-                known.places.clear()
-            known.places[line["n"]] = offset + len(raw)
-            yield Change(
-                cursor=FeedCursor(feed_id=feed_id, number=line["n"]),
-                lineage=line["l"],
-                revision=line["r"],
-                changeset=changeset_from(line["cs"]),
-                digest=line["d"],
-                chain=line.get("c", ""),
-            )
+        return kept_changes(self.file, self._known, feed_id, after=after, below=below)
 
     # -- eviction ----------------------------------------------------------------------------
 
