@@ -18,7 +18,6 @@ from dashboard.api import actions, read
 from dashboard.auth import Guard, Tokens
 from dashboard.background import beside
 from dashboard.errors import refusal_of
-from dashboard.live.activity_history import ActivityHistory
 from dashboard.live.activity_index import ActivityIndex
 from dashboard.live.event_hub import Hub
 from dashboard.live.jobs import Jobs
@@ -48,7 +47,8 @@ def create_app(
     """
     plugins = plugins or load_plugins()
     listening = AsyncStore(store, workers=2)
-    activity_history = ActivityHistory(listening)
+    activity_index = ActivityIndex(store)
+    last_day = activity_index.last_day
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,7 +56,7 @@ def create_app(
         app.state.hub = hub
         app.state.waiting_count = WaitingCount(store, lambda: hub.at)
         app.state.jobs = Jobs(lambda job: hub.notify("job", job.to_dict()))
-        async with beside(hub.follow()), beside(activity_history.sample()):
+        async with beside(hub.follow()), beside(last_day.keep(listening, activity_index.catch_up)):
             yield
 
     # FastAPI's pages of documentation fetch scripts from other hosts.
@@ -64,8 +64,7 @@ def create_app(
     app.state.store = store
     app.state.settings = settings
     app.state.plugins = plugins
-    app.state.activity_index = ActivityIndex(store)
-    app.state.activity_history = activity_history
+    app.state.activity_index = activity_index
     app.state.task_rows = TaskRows(store)
     app.state.migration_view = MigrationView(settings)
     app.state.system = System(settings, plugins)

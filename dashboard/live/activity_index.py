@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nsmallest
 
+from dashboard.live.last_day import LastDay
 from registry_api import (
     Agent,
     FeedCursor,
@@ -19,6 +20,7 @@ from registry_api import (
     RecordQuery,
     RegistryStore,
     TaskQuery,
+    TaskSnapshot,
     TaskStatus,
     all_records,
     all_tasks,
@@ -26,11 +28,13 @@ from registry_api import (
 from registry_api.client import end_of_feed, last_sign
 from registry_api.errors import CursorExpired, TaskNotFound
 from registry_api.records import ACTIVE_AGENT
+from registry_api.workspace import at_most
 
 __all__ = ["ActivityIndex", "Quiet"]
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 _PAGE, _PAGES = 500, 4  # changes applied one by one; after more, everything is read again
+_WAITING = 0.1  # seconds for a lock, in the background
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +71,14 @@ class _Present:
 
 
 class ActivityIndex:
-    """An index of one store's active agents, kept up to date by the feed; thread-safe."""
+    """An index of one store's active agents, kept up to date by the feed; thread-safe.
+
+    ``last_day`` is told each task that has changed.
+    """
 
     def __init__(self, store: RegistryStore) -> None:
         self.store = store
+        self.last_day = LastDay()
         self._lock = threading.Lock()
         self._at: FeedCursor | None = None
         self._tasks: dict[str, _Present] | None = None
@@ -100,46 +108,55 @@ class ActivityIndex:
             task_signs=tasks,
         )
 
+    def catch_up(self) -> list[str]:
+        """Apply what has changed; return the ids of the tasks that are active or have active
+        agents. Waits for no lock longer than 0.1 s: nobody waits for the answer.
+        """
+        with at_most(_WAITING):
+            return [task_id for task_id, _ in self._now()]
+
     def _now(self) -> list[tuple[str, _Present]]:
         with self._lock:
-            known, self._tasks = self._tasks, None  # if a read fails, all is read again
+            known = self._tasks
             if known is None or not self._caught_up(known):
+                self._tasks = None  # if a read fails, all is read again
+                self.last_day.forget()
                 # The end of the feed first: changes made during the full read are applied later.
                 self._at = end_of_feed(self.store)
-                known = self._everything()
-            self._tasks = known
+                self._tasks = known = self._everything()
             return list(known.items())
 
     def _caught_up(self, known: dict[str, _Present]) -> bool:
         """Apply the changes since the last call; False if they are too many or have expired."""
         changed: dict[str, None] = {}
+        at = self._at
         try:
             for _ in range(_PAGES):
-                found = self.store.changes(self._at, limit=_PAGE)
+                found = self.store.changes(at, limit=_PAGE)
                 changed |= dict.fromkeys(c.changeset.task_id for c in found)
                 if found:
-                    self._at = found[-1].cursor
+                    at = found[-1].cursor
                 if len(found) < _PAGE:
                     break
             else:
                 return False
         except CursorExpired:
             return False
-        for task_id in changed:
+        # All reads first: if one fails, the next call starts from the same place.
+        for task_id, snapshot in {name: self._loaded(name) for name in changed}.items():
             known.pop(task_id, None)
-            present = self._task(task_id)
+            present = _present(snapshot) if snapshot else None
             if present is not None:
                 known[task_id] = present
+            self.last_day.note(task_id, snapshot)
+        self._at = at
         return True
 
-    def _task(self, task_id: str) -> _Present | None:
+    def _loaded(self, task_id: str) -> TaskSnapshot | None:
         try:
-            snapshot = self.store.load(task_id)
+            return self.store.load(task_id)
         except TaskNotFound:
             return None
-        agents = tuple((last_sign(a), a) for a in snapshot.agents if a.status in ACTIVE_AGENT)
-        active = snapshot.status is TaskStatus.ACTIVE
-        return _Present(active, agents) if active or agents else None
 
     def _everything(self) -> dict[str, _Present]:
         agents: dict[str, list[tuple[datetime | None, Agent]]] = {}
@@ -151,3 +168,9 @@ class ActivityIndex:
             task_id: _Present(task_id in active, tuple(agents.get(task_id, ())))
             for task_id in active | agents.keys()
         }
+
+
+def _present(snapshot: TaskSnapshot) -> _Present | None:
+    agents = tuple((last_sign(a), a) for a in snapshot.agents if a.status in ACTIVE_AGENT)
+    active = snapshot.status is TaskStatus.ACTIVE
+    return _Present(active, agents) if active or agents else None

@@ -23,7 +23,7 @@ from dashboard.api.read import (
     migration,
 )
 from dashboard.errors import Refusal
-from dashboard.live.activity_history import ACTIVE, EVERY
+from dashboard.live.last_day import Recent
 from dashboard.pages import charts
 from dashboard.pages.formatting import duration, exact, machine, short
 from dashboard.pages.markdown import rendered
@@ -125,18 +125,24 @@ def overview(
     severity: Annotated[str | None, Query(max_length=100)] = None,
     agents: AgentStatus | Literal[""] = "",
     silent: bool = False,
+    ended: Literal["", "COMPLETED", "FAILED"] = "",
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """Return the overview: headline, counts, tasks, agents, recent findings.
 
-    ``silent``: only the silent tasks, at most 25.
+    ``silent``: only the silent tasks; ``ended``: only those that ended so within the last day; at
+    most 25.
     """
     now = datetime.now(UTC)
     summary = look(present, settings, now)
+    recent = present.last_day.recent(now)  # after the look, which hands on what has changed
     task_rows: TaskRows = request.app.state.task_rows
     older, tasks = None, list[TaskRow]()
-    if silent:
-        shown = task_rows.of(summary.quiet.longest_tasks(_LISTED))
+    if silent or ended:
+        names = summary.quiet.longest_tasks(_LISTED)
+        if ended:
+            names = recent.tasks[TaskStatus(ended)] if recent else []
+        shown = task_rows.of(names[:_LISTED])
         tasks = [
             row for row in shown if not text or text in row.task.description + row.task.task_id
         ]
@@ -145,7 +151,6 @@ def overview(
         found = store.list_tasks(query, after=cursor, limit=_LISTED)
         older, tasks = found.next, task_rows.rows(found.items)
     newest = RecordQuery(newest_first=True, severity=severity or None)
-    rows = list(request.app.state.activity_history.rows)
     asked = RecordQuery(status=agents) if agents else RecordQuery(active=True)
     page = store.list_records(Kind.AGENT, asked, limit=_LISTED)
     listed = [a for a in page.items if isinstance(a, Agent)]
@@ -162,7 +167,7 @@ def overview(
         rows=tasks,
         older=older,
         paged=cursor is not None,
-        task_tabs=_task_tabs(summary, status, silent=silent),
+        task_tabs=_task_tabs(summary, status, silent=silent, ended=ended),
         agent_tabs=[
             (f"/?{urlencode({'agents': s})}#agents", s or "active", None, s == agents)
             for s in ("", *_AGENT_TABS)
@@ -173,14 +178,13 @@ def overview(
         ],
         silent_tasks=summary.quiet.tasks,
         silent_only=silent,
+        ended=ended,
+        listed_tasks=_LISTED,
         before=now - timedelta(seconds=settings.silent_after),
         findings=store.list_records(Kind.FINDING, newest, limit=10).items,
         matching=_matching(store, text, now) if text else [],
-        activity_history=list(zip(ACTIVE, rows[-1], charts.stacked(rows), strict=True))
-        if rows[1:]
-        else [],
-        minutes=round(len(rows) * EVERY / 60),
-        most=max(map(sum, rows), default=0),
+        recent=recent,
+        activity=_activity(recent) if recent else [],
         listed=listed,
         more_agents=page.next is not None,
         chosen=agents,
@@ -189,15 +193,21 @@ def overview(
     )
 
 
+def _activity(recent: Recent) -> list[tuple[str, list[str], int]]:
+    """Return the charts of the last hour and day: (length, areas, most agents in a bucket)."""
+    charted = (("1 h", recent.hour), ("24 h", recent.day))
+    return [(name, charts.stacked(rows), max(map(sum, rows))) for name, rows in charted]
+
+
 _AGENT_TABS = ("blocked", "failed", "error", "terminated", "killed", "completed", "unknown")
 
 
 def _task_tabs(
-    summary: Summary, status: str, *, silent: bool
+    summary: Summary, status: str, *, silent: bool, ended: str
 ) -> list[tuple[str, str, int | None, bool]]:
     """Return the tabs above the tasks: (link, name, number, whether it is chosen)."""
     counts = summary.counts
-    tabs = [("/#tasks", "all", counts.total_tasks, not status and not silent)]
+    tabs = [("/#tasks", "all", counts.total_tasks, not (status or silent or ended))]
     for each in TaskStatus:
         number = counts.tasks.get(each, 0)
         if number or each == status:

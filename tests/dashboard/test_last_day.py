@@ -1,0 +1,165 @@
+"""The last hour and day are what the records say, however the server learned of them."""
+
+import asyncio
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract_tests import build
+from dashboard.live.activity_index import ActivityIndex
+from registry_api import AsyncStore, TaskStatus, load_settings, open_store
+from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, AgentStatus
+from tests.dashboard.serving import serving
+from tests.orchestrator.playing import until
+
+MINUTES = st.integers(0, 2000)
+AGENT = st.tuples(
+    st.sampled_from(["T-0", "T-1", "T-2"]),
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(list(AgentStatus)),
+    MINUTES,
+    MINUTES,
+)
+
+
+def rows(agents, now, length):
+    """Count each bucket by looking at every agent, without differences or indexes."""
+    found = []
+    for n in range(60):
+        start = now - length + n * length / 60
+        end = start + length / 60
+        active = completed = failed = 0
+        for began, ended, status in agents:
+            if began < end and (ended is None or ended >= end):
+                active += 1
+            elif ended is not None and start <= ended < end:
+                completed += status not in FAILED_AGENT
+                failed += status in FAILED_AGENT
+        found.append((active, completed, failed))
+    return tuple(found)
+
+
+def fill(index, store):
+    asyncio.run(index.last_day._fill(AsyncStore(store), index.catch_up()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(AGENT, max_size=8), st.integers(0, 8))
+def test_the_last_day_equals_a_recount(tmp_path_factory, steps, known):
+    """Of any agents, some written before the server read the records and some after."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    workspace = tmp_path_factory.mktemp("day")
+    with closing(open_store(load_settings(workspace, env={}, backend="memory"))) as store:
+        index = ActivityIndex(store)
+        assert index.last_day.recent(now) is None
+        agents = {}
+        for n, (task_id, agent_id, status, began, lasted) in enumerate(steps):
+            if n == known:
+                fill(index, store)
+            # Half a second aside: never on the border of a bucket.
+            start = now - timedelta(minutes=began, seconds=0.5)
+            end = min(start + timedelta(minutes=lasted), now - timedelta(seconds=0.5))
+            times = {"started_at": start, "last_update": end}
+            if status not in ACTIVE_AGENT:
+                times["completed_at"] = end
+            agent = build.agent(task_id, agent_id, status=status, **times)
+            if revision := store.head(task_id).revision:
+                build.put(store, agent, expected=revision)
+            else:
+                build.make(store, task_id, agent)
+            agents[task_id, agent_id] = start, times.get("completed_at"), status
+            if status is AgentStatus.UNKNOWN:  # neither active nor ended
+                del agents[task_id, agent_id]
+        if known >= len(steps):
+            fill(index, store)
+        index.catch_up()
+        recent = index.last_day.recent(now)
+        found = [(s.timestamp(), e and e.timestamp(), status) for s, e, status in agents.values()]
+        assert recent.hour == rows(found, now.timestamp(), 3600)
+        assert recent.day == rows(found, now.timestamp(), 86_400)
+        ended = [
+            status in FAILED_AGENT
+            for _, end, status in agents.values()
+            if end and now - end <= timedelta(days=1)
+        ]
+        assert recent.agents == {
+            TaskStatus.FAILED: sum(ended),
+            TaskStatus.COMPLETED: len(ended) - sum(ended),
+        }
+        for status, names in recent.tasks.items():
+            assert all(store.load(name).status is status for name in names)
+
+
+def test_changes_that_were_missed_are_read_again(tmp_path):
+    """After more changes than are applied one by one the records are read again, and no number is
+    told before."""
+    now = datetime.now(UTC)
+    with closing(open_store(load_settings(tmp_path, env={}, backend="memory"))) as store:
+        index = ActivityIndex(store)
+        build.make(store, "T", build.agent("T", "a", last_update=now))
+        fill(index, store)
+        for n in range(2100):
+            build.put(store, build.report("T", "a", progress=n % 100), expected=None)
+        index.catch_up()
+        assert index.last_day.recent(now) is None
+        fill(index, store)
+        assert index.last_day.recent(now).hour[-1] == (1, 0, 0)
+
+
+def test_what_was_changed_while_the_records_were_read_stays(tmp_path):
+    """A task that changes during the reading is not put back to what was read of it before."""
+    now = datetime.now(UTC)
+    with closing(open_store(load_settings(tmp_path, env={}, backend="memory"))) as store:
+        build.make(store, "T", build.agent("T", "a", started_at=now, last_update=now))
+        index = ActivityIndex(store)
+        active = index.catch_up()
+
+        class Late(AsyncStore):
+            async def load(self, task_id, *, only=None):
+                old = await super().load(task_id, only=only)
+                ended = build.agent(
+                    "T", "a", status=AgentStatus.FAILED, started_at=now, completed_at=now
+                )
+                build.put(store, ended, expected=old.revision)
+                index.catch_up()
+                return old
+
+        asyncio.run(index.last_day._fill(Late(store), active))
+        assert index.last_day.recent(now).agents[TaskStatus.FAILED] == 1
+
+
+@pytest.mark.parametrize("backend", ["json", "sqlite"])
+def test_tiles_of_the_last_day(tmp_path, backend):
+    """The overview counts what ended within the last day, each tile leads to these tasks, and a
+    change is counted at once."""
+    now = datetime.now(UTC)
+
+    def make(store, name, status, ended):
+        agent = build.agent(
+            name,
+            f"{name}-a",
+            status=status,
+            started_at=ended,
+            completed_at=ended,
+            last_update=ended,
+        )
+        build.make(store, name, agent, created_at=ended)
+
+    with closing(open_store(load_settings(tmp_path, env={}, backend=backend))) as store:
+        make(store, "old", AgentStatus.FAILED, now - timedelta(days=2))
+        make(store, "new", AgentStatus.FAILED, now - timedelta(hours=2))
+        make(store, "done", AgentStatus.COMPLETED, now - timedelta(hours=3))
+        with serving(tmp_path) as served:
+            page = until(lambda: (t := served.get("/").text) and "being read" not in t and t)
+            assert '<strong data-count="failed_tasks">1</strong>' in page
+            assert '<strong data-count="completed_agents">1</strong>' in page
+            failed = served.get("/?ended=FAILED").text
+            assert 'href="/tasks/new"' in failed
+            assert 'href="/tasks/old"' not in failed
+            make(store, "newest", AgentStatus.FAILED, now)
+            assert '<strong data-count="failed_tasks">2</strong>' in served.get("/").text
+            failed = served.get("/?ended=FAILED").text
+            assert failed.index("/tasks/newest") < failed.index('/tasks/new"')
