@@ -21,6 +21,7 @@ from dashboard.errors import refusal_of
 from dashboard.live.activity_index import ActivityIndex
 from dashboard.live.event_hub import Hub
 from dashboard.live.jobs import Jobs
+from dashboard.live.move_history import MoveHistory
 from dashboard.pages import views
 from dashboard.views.migration import MigrationView
 from dashboard.views.system import System
@@ -49,6 +50,7 @@ def create_app(
     listening = AsyncStore(store, workers=2)
     activity_index = ActivityIndex(store)
     last_day = activity_index.last_day
+    move_history = MoveHistory(settings.workspace / STATE_DIR)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,7 +58,8 @@ def create_app(
         app.state.hub = hub
         app.state.waiting_count = WaitingCount(store, lambda: hub.at)
         app.state.jobs = Jobs(lambda job: hub.notify("job", job.to_dict()))
-        async with beside(hub.follow()), beside(last_day.keep(listening, activity_index.catch_up)):
+        reading = last_day.keep(listening, activity_index.catch_up)
+        async with beside(hub.follow()), beside(reading), beside(move_history.sample()):
             yield
 
     # FastAPI's pages of documentation fetch scripts from other hosts.
@@ -65,6 +68,7 @@ def create_app(
     app.state.settings = settings
     app.state.plugins = plugins
     app.state.activity_index = activity_index
+    app.state.move_history = move_history
     app.state.task_rows = TaskRows(store)
     app.state.migration_view = MigrationView(settings)
     app.state.system = System(settings, plugins)

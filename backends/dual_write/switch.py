@@ -52,17 +52,21 @@ def plan(
 ) -> SwitchReport:
     """Check the first step and list all steps; changes nothing."""
     _aim(session, target)
-    start, notes = session.record().phase, tuple[str, ...]()
+    start, notes, checks = session.record().phase, tuple[str, ...](), tuple[str, ...]()
     steps = tuple(SwitchStep(from_phase=a, to_phase=b) for a, b in _pairs(start, to))
     if steps:
-        _preflight(session, start, steps[0].to_phase, json_is_truth=json_is_truth)
-        _unreadable(session, start, steps[0].to_phase, leave=leave_unreadable)
+        checks = _preflight(session, start, steps[0].to_phase, json_is_truth=json_is_truth)
+        left = _unreadable(session, start, steps[0].to_phase, leave=leave_unreadable)
+        if steps[0].to_phase > start:
+            what = f"{len(left)} documents are left unreadable, as accepted"
+            checks += (what if left else "every document can be read",)
         unreached = check_target(session, start, steps[0].to_phase, dry_run=True)
         notes += (unreached,) if unreached else ()
+        checks += () if unreached else ("the stores of the move answer",)
         notes += restart_notes(session.context.settings, to)
     if session.journal.path.exists():
         notes += ("a switch is in progress or interrupted",)
-    return SwitchReport(steps=steps, dry_run=True, notes=notes)
+    return SwitchReport(steps=steps, dry_run=True, notes=notes, checks=checks)
 
 
 def switch(
@@ -133,15 +137,20 @@ def _aim(session: Session, target: str | None) -> None:
 
 def _preflight(
     session: Session, before: MigrationPhase, after: MigrationPhase, *, json_is_truth: bool
-) -> None:
+) -> tuple[str, ...]:
+    """Return the checks that passed; a check that fails raises PreflightFailed."""
     if after < before:
-        return
+        return ()
     check_place(session.context.workspace)
+    passed: tuple[str, ...] = ("the workspace is on a local disk with room for the move",)
     if before is MigrationPhase.SOURCE_ONLY:
         check_processes(session.folder)
         check_merged(session.store.source, session.folder)
+        passed += ("no program of an earlier version uses the registry",)
+        passed += ("no feed number was given twice",)
     recorded = session.record().json_is_truth
     check_legacy_state(session.store.source, json_is_truth=json_is_truth or recorded)
+    return (*passed, "no database of the legacy system is newer, or the operator said so")
 
 
 def _unreadable(

@@ -31,18 +31,24 @@ from registry_api.records import (
     record_key,
 )
 
-__all__ = ["Key", "Merge", "differing", "merge", "nearest", "touched"]
+__all__ = ["Key", "Merge", "compared", "differing", "merge", "nearest", "touched"]
 
 _REPORTED = ("status", "progress", "last_update")
 Key = tuple[Kind, str]
 
+_MOST, _LONGEST = 100, 200  # fields of a report, characters of a value
+
 
 @dataclass(slots=True)
 class Merge:
-    """The ops that turn our state into the merged one, and the conflicts, in which ours stays."""
+    """The ops that turn our state into the merged one, and the conflicts, in which ours stays.
+
+    ``fields`` are those of ``compared``, if there are conflicts.
+    """
 
     ops: list[Op] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    fields: list[dict[str, str]] = field(default_factory=list)
 
 
 def _table(state: TaskState) -> dict[Key, Record]:
@@ -165,7 +171,38 @@ def merge(
             out.ops.append(Delete(Kind.AGENT, name))
         else:
             out.conflicts.append(f"{kind} {name}: removed by the other program; kept")
+    if out.conflicts:
+        out.fields = compared(base, ours, theirs)
     return out
+
+
+def compared(base: TaskState, ours: TaskState | None, theirs: TaskState) -> list[dict[str, str]]:
+    """Return each field that another program changed: its value before, theirs and ours.
+
+    At most 100 fields, each value at most 200 characters. ``ours`` is missing if nobody can say.
+    """
+    was, other = _table(base), _table(theirs)
+    mine = _table(ours) if ours is not None else {}
+    found: list[dict[str, str]] = []
+    for key, record in other.items():
+        old, now = was.get(key), mine.get(key)
+        if _carried(old, record):
+            continue
+        for name in (f.name for f in dataclasses.fields(record)):
+            before = getattr(old, name) if old is not None else ""
+            new = getattr(record, name)
+            if new == before or (new in (None, "", "{}", "[]") and old is None):
+                continue
+            current = getattr(now, name) if now is not None else ""
+            values = {"before": before, "theirs": new, "ours": current}
+            said = {k: "" if v is None else str(v)[:_LONGEST] for k, v in values.items()}
+            found.append({"record": f"{key[0]} {key[1]}", "field": name, **said})
+    removed = [key for key in was.keys() - other.keys() if key[0] is not Kind.HANDOVER]
+    for kind, name in sorted(removed):
+        there = "there" if (kind, name) in mine else "removed"
+        row = {"record": f"{kind} {name}", "field": "", "before": "there", "theirs": "removed"}
+        found.append({**row, "ours": there})
+    return found[:_MOST]
 
 
 def _take(out: Merge, key: Key, was: Record | None, mine: Record | None, theirs: Record) -> None:

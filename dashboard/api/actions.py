@@ -221,6 +221,7 @@ def _report(report: SwitchReport) -> dict[str, Any]:
     return {
         "dry_run": report.dry_run,
         "notes": list(report.notes),
+        "checks": list(report.checks),
         "steps": [
             {
                 "from": int(step.from_phase),

@@ -23,6 +23,7 @@ __all__ = ["Job", "JobRunning", "JobState", "Jobs", "Work"]
 log = logging.getLogger("registry_backend")
 Work = Callable[[Progress], dict[str, Any]]
 _EVERY = 0.1  # seconds between two progress updates
+_STEPS = 50  # that are kept of a job
 
 
 class JobRunning(Refused):
@@ -43,6 +44,8 @@ class JobState(StrEnum):
 class Job:
     """A job; its current ``step`` has processed ``done`` of ``total`` items.
 
+    ``past`` are the steps that have ended, with what each processed.
+
     ``answer`` is its result, or ``{code, message, next_step}`` if it failed.
     """
 
@@ -54,6 +57,7 @@ class Job:
     step: str = ""
     done: int = 0
     total: int = 0
+    past: tuple[tuple[str, int], ...] = ()
     answer: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Job:
             "step": self.step,
             "done": self.done,
             "total": self.total,
+            "past": [list(step) for step in self.past],
             "answer": self.answer,
         }
 
@@ -116,7 +121,10 @@ class Jobs:
 
         def tell(step: str, done: int, total: int) -> None:
             nonlocal due, job
-            job = replace(job, step=step, done=done, total=total)
+            past = job.past
+            if job.step not in {"", step}:
+                past = (*past, (job.step, job.total))[-_STEPS:]
+            job = replace(job, step=step, done=done, total=total, past=past)
             if (now := time.monotonic()) >= due:
                 due = now + _EVERY
                 with suppress(RuntimeError):  # the server has ended; the work continues

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
+from pydantic import AfterValidator
 
 from dashboard.api.read import (
     AgentId,
@@ -30,6 +31,7 @@ from dashboard.pages.markdown import rendered
 from dashboard.pages.terminal_text import styled
 from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
+from dashboard.views.log_levels import LEVELS
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
 from dashboard.views.summary import Summary, look
@@ -54,7 +56,7 @@ from registry_api import (
 )
 from registry_api.client import gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
-from registry_api.records import ACTIVE_AGENT, Severity, json_text
+from registry_api.records import ACTIVE_AGENT, Severity, json_text, utc
 from registry_api.settings import in_force
 from registry_api.workspace import STATE_DIR, living
 
@@ -234,10 +236,12 @@ def task(
     status: AgentStatus | Literal[""] = "",
     text: Annotated[str, Query(max_length=1000)] = "",
     show: Literal["", "reports", "findings", "verdicts", "handovers"] = "",
+    since: Annotated[datetime, AfterValidator(utc)] | None = None,
 ) -> HTMLResponse:
     """Return the page of a task: phases with reviews, agents, what happened, findings.
 
-    ``status`` and ``text`` (a part of an id or a type) filter the agents, ``show`` what happened.
+    ``status`` and ``text`` (a part of an id or a type) filter the agents, ``show`` and ``since``
+    what happened.
     """
     snapshot = store.load(task_id)
     now = datetime.now(UTC)
@@ -277,7 +281,8 @@ def task(
         status=status,
         text=text,
         statuses=list(AgentStatus),
-        stream=stream_of(store, snapshot, show),
+        stream=stream_of(store, snapshot, show, since),
+        since=since,
         activity_tabs=[
             (f"?show={kind}#activity", kind or "all", None, kind == show) for kind in ("", *KINDS)
         ],
@@ -299,11 +304,12 @@ def agent(
     agent_id: AgentId,
     before: Annotated[int | None, Query(ge=0)] = None,
     find: Annotated[str, Query(max_length=200)] = "",
+    level: Literal["", "warning", "error"] = "",
 ) -> HTMLResponse:
     """Return the page of an agent: progress curve, reports, findings, its output.
 
     Of the output the end is shown, what ends at the byte ``before``, or the last lines that hold
-    the text ``find``.
+    the text ``find`` and are of the ``level`` or a higher one.
     """
     found = find_agent(store, task_id, agent_id)
     of = RecordQuery(task_id=task_id, agent_id=agent_id, newest_first=True)
@@ -311,8 +317,8 @@ def agent(
     place = settings.workspace, task_id, agent_id
     lines, unreadable, start, searched, size = list[str](), "", 0, 0, 0
     try:
-        if find:
-            lines, searched, size = logs.matching(*place, find, limit=_LINES)
+        if find or level:
+            lines, searched, size = logs.matching(*place, find, limit=_LINES, level=level)
         else:
             text, start, size = logs.tail(*place, limit=16_384, before=before)
             lines = text.removesuffix("\n").split("\n") if text else []
@@ -330,9 +336,11 @@ def agent(
         lines=[styled(line) for line in lines],
         log_start=start,
         find=find,
+        level=level,
+        levels=LEVELS,
         more=len(lines) == _LINES,
         searched=searched,
-        at_end=before is None and not find,
+        at_end=before is None and not (find or level),
         silent_before=datetime.now(UTC) - timedelta(seconds=settings.silent_after),
         errors=errors,
         unreadable=unreadable,
@@ -371,11 +379,17 @@ def system(request: Request, store: Store) -> HTMLResponse:
 def move(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the migration."""
     shown = migration(request, store)
+    history = request.app.state.move_history
+    rows = list(history.rows)
     return _page(
         request,
         "migration.html",
         move=shown,
         pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
+        writes=charts.stacked([row[:2] for row in rows]),
+        reads=charts.stacked([row[2:] for row in rows]),
+        totals=[sum(column) for column in zip(*rows, strict=True)],
+        minutes=round(len(rows) * history.every / 60),
     )
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dashboard.views.log_levels import is_at_least
 from registry_api.records import json_text
 from registry_api.workspace import safe_paths as inside
 
@@ -30,17 +31,18 @@ def tail(
 
 
 def matching(
-    workspace: Path, task_id: str, agent_id: str, text: str, *, limit: int
+    workspace: Path, task_id: str, agent_id: str, text: str, *, limit: int, level: str = ""
 ) -> tuple[list[str], int, int]:
-    """Return the last lines that hold a text, in any case, each at most 2,000 characters to both
-    sides of it; how many bytes at the end of the log were searched (at most 1 MiB), and its size.
+    """Return the last lines of a level that hold a text, in any case, each at most 2,000 characters
+    to both sides of it; how many bytes at the end of the log were searched (at most 1 MiB), and its
+    size.
     """
     end, start, size = tail(workspace, task_id, agent_id, limit=_MOST)
     wanted = text.casefold()
     lines = []
     for line in reversed(end.removesuffix("\n").split("\n")):
         at = line.casefold().find(wanted)
-        if at >= 0:
+        if at >= 0 and is_at_least(line, level):
             lines.append(line[max(0, at - _BESIDE) : at + _BESIDE])
         if len(lines) == limit:
             break

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dashboard.answers import sendable
+from dashboard.views.conflicts import conflicts_of
 from registry_api import RegistryStore, Settings, open_migration
 from registry_api.errors import RegistryError
 from registry_api.migration import MigrationPhase, MoveStatus, PhaseFile, PhaseRecord
@@ -22,6 +23,7 @@ _FRESH = 1.0  # seconds for which an answer is reused: it takes a count of all t
 _COUNTING = 0.1  # seconds that a count waits for a lock
 _HISTORY = 50
 _PHASES = frozenset(map(int, MigrationPhase))
+_NOTHING: dict[str, Any] = {"compared": {}, "held": {}, "slow_ms": 0.0, "conflicts": []}
 _COMPARED = ("compared", "mismatched", "in_flight", "healed", "lagging", "fallbacks")
 
 
@@ -45,9 +47,9 @@ class MigrationView:
         if record is None and not has_legacy_registry(self._settings.workspace):
             return {"phase": None, "writer_of_record": store.info.name, "history": []}
         if busy:
-            known = self._looked[2] if self._looked else {"history": [], "compared": {}}
+            known = {"history": [], **_NOTHING, **(self._looked[2] if self._looked else {})}
             now = MoveStatus(record=record or PhaseRecord(), dirty=None)
-            return {**_to_dict(now, []), **{k: known[k] for k in ("history", "compared")}}
+            return _to_dict(now, []) | {k: known[k] for k in ("history", *_NOTHING)}
         with self._lock:
             epoch = record.epoch if record else 0
             looked = self._looked
@@ -58,17 +60,25 @@ class MigrationView:
     def _look(self, record: PhaseRecord | None, store: RegistryStore) -> dict[str, Any]:
         counts = _counted(store)
         if record is None:  # opening the move would create files
-            return _to_dict(MoveStatus(record=PhaseRecord()), []) | {"compared": {}} | counts
+            return _to_dict(MoveStatus(record=PhaseRecord()), []) | _NOTHING | counts
         try:
             with closing(open_migration(self._settings)) as moving:
                 status, history = moving.status(), moving.history()
         except RegistryError as error:  # a switch is running, or a disk failed
             status, history = MoveStatus(record=record, dirty=None, notes=(str(error),)), []
         compared = Counter[str]()
-        for process in living(self._folder):
+        processes = living(self._folder)
+        for process in processes:
             compared.update(process.counts)
         sampled = {name: compared[name] for name in _COMPARED}
-        return _to_dict(status, history) | {"compared": sampled} | counts
+        # Reading the status keeps new late writes, so their reports are read after it.
+        held = {name: sum(kinds.values()) for name, kinds in status.records.items()}
+        more = {
+            "conflicts": conflicts_of(self._folder),
+            "held": held,
+            "slow_ms": 1000 * max((p.slow for p in processes), default=0.0),
+        }
+        return _to_dict(status, history) | {"compared": sampled} | counts | more
 
 
 def _counted(store: RegistryStore) -> dict[str, Any]:

@@ -33,10 +33,13 @@ class Entry:
     says: str
 
 
-def stream_of(store: RegistryStore, snapshot: TaskSnapshot, show: str) -> list[Entry]:
-    """Return the newest 50 entries of a task; ``show``: only those of one of KINDS."""
+def stream_of(
+    store: RegistryStore, snapshot: TaskSnapshot, show: str, since: datetime | None = None
+) -> list[Entry]:
+    """Return the newest 50 entries of a task, those of one of KINDS with ``show``."""
     entries = (e for kind in KINDS if show in {"", kind} for e in _READERS[kind](store, snapshot))
-    return sorted(entries, key=lambda entry: entry.at, reverse=True)[:_READ]
+    wanted = (entry for entry in entries if since is None or entry.at > since)
+    return sorted(wanted, key=lambda entry: entry.at, reverse=True)[:_READ]
 
 
 def _newest(store: RegistryStore, snapshot: TaskSnapshot, kind: Kind) -> Iterator[object]:

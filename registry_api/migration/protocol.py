@@ -62,11 +62,15 @@ class SwitchStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchReport:
-    """The steps taken, or with ``dry_run`` to be taken; ``notes`` say what else happened."""
+    """The steps taken, or with ``dry_run`` to be taken; ``notes`` say what else happened.
+
+    ``checks``, with ``dry_run``: the preconditions of the first step that were checked and hold.
+    """
 
     steps: tuple[SwitchStep, ...] = ()
     dry_run: bool = False
     notes: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

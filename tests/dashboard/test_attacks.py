@@ -16,6 +16,7 @@ from contract_tests import build
 from dashboard.auth import COOKIE
 from dashboard.cli import main
 from dashboard.live.activity_index import ActivityIndex
+from dashboard.views.log_levels import is_at_least
 from dashboard.views.summary import Summary
 from registry_api import (
     PhaseStatus,
@@ -338,13 +339,52 @@ def test_a_text_is_found_in_a_log(tmp_path):
     log.write_text("an ERROR far away\n" + "x" * 2**20 + "\n\x1b[31mError: <b>\x1b[0m\nother\n")
     with serving(tmp_path) as served:
         page = served.get("/tasks/T/agents/a?find=error").text
-        assert f"1 line with this text in the last {2**20} of {log.stat().st_size} bytes" in page
+        assert f"1 line matches in the last {2**20} of {log.stat().st_size} bytes" in page
         assert '<span class="ansi-1">Error: &lt;b&gt;</span>' in page
         assert "far away" not in page
         log.write_text("y hit\n" * 300)
-        assert "The last 200 lines with" in served.get("/tasks/T/agents/a?find=HIT").text
-        assert "0 lines with this text" in served.get("/tasks/T/agents/a?find=%3Cscript").text
+        assert "The last 200 lines match" in served.get("/tasks/T/agents/a?find=HIT").text
+        assert "0 lines match" in served.get("/tasks/T/agents/a?find=%3Cscript").text
         assert 'value="&lt;script"' in served.get("/tasks/T/agents/a?find=%3Cscript").text
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("all is well, no terrors", ""),
+        ("WARNING: disk", "warning"),
+        ("Traceback (most recent call last):", "error"),
+        ("KeyError: 'x'", "error"),
+        ('{"level": "warn", "message": "an error in a text"}', "warning"),
+        ('{"type": "result", "subtype": "error_max_turns"}', "error"),
+        ('{"type": "result", "is_error": true}', "error"),
+        ('{"type": "result", "is_error": false, "error": null}', ""),
+        ('{"message": "fatal: not a repository"}', "error"),
+        ('{"level": 3, "message": "error"}', ""),
+        ('{"level": "error"', "error"),
+        ('{"a": ' * 2000, ""),
+    ],
+)
+def test_the_level_of_a_line(line, level):
+    """By its words, or by what names the level of an object; errors are shown with warnings."""
+    found = [name for name in ("warning", "error") if is_at_least(line, name)]
+    assert found == {"": [], "warning": ["warning"], "error": ["warning", "error"]}[level]
+    assert is_at_least(line, "")
+
+
+def test_a_log_is_filtered_by_level(tmp_path):
+    """Together with a text, and the page keeps what was asked."""
+    legacy.write_task(tmp_path, "T", agents=[{"id": "a", "status": "running"}])
+    log = tmp_path / "T" / "logs" / "a_stream.jsonl"
+    log.write_text("fine one\nwarning one\nerror one\nerror two\n")
+    with serving(tmp_path) as served:
+        page = served.get("/tasks/T/agents/a?level=warning").text
+        assert "3 lines match" in page
+        assert '<option value="warning" selected>' in page
+        page = served.get("/tasks/T/agents/a?level=error&find=one").text
+        assert "1 line matches" in page
+        assert "error two" not in page
+        assert served.get("/tasks/T/agents/a?level=loud").status_code == 422
 
 
 def test_the_settings_in_force(tmp_path):

@@ -25,6 +25,7 @@ from tests import legacy
 from tests.dashboard.serving import serving
 from tests.dashboard.test_pages import SCRIPTS
 from tests.dashboard.writing import writing
+from tests.orchestrator.playing import until
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -496,6 +497,96 @@ def test_the_tab_shows_how_many_phases_wait(workspace):
         assert ">1</text>" in served.get("/icon.svg?waiting=1").text
         assert served.get("/icon.svg?waiting=<b>").status_code == 422
         assert context.said == []
+
+
+def test_what_is_new_since_the_last_visit(workspace):
+    """Entries that came after the page was left are marked, counted, and shown alone by a link."""
+    store = open_store(load_settings(workspace, env={}))
+    now = datetime.now(UTC)
+
+    def report(message, **ago):
+        moment = datetime.now(UTC) - timedelta(**ago)
+        entry = build.report("TASK-1", "a", message=message, timestamp=moment)
+        build.put(store, entry, expected=None)
+
+    report("seen", hours=1)
+    with serving(workspace) as served, browsing(served) as (context, page):
+        page.goto(f"{served.url}/tasks/TASK-1")
+        live(page)
+        assert not page.locator("#since").is_visible()
+        page.goto(f"{served.url}/reviews")
+        page.evaluate(
+            "t => localStorage.setItem('seen /tasks/TASK-1', t)",
+            (now - timedelta(minutes=1)).isoformat().replace("+00:00", "Z"),
+        )
+        report("fresh", seconds=0)
+        page.goto(f"{served.url}/tasks/TASK-1")
+        live(page)
+        says(page, "#since", "1 new since you last looked")
+        assert "fresh" in page.locator("#stream .new").inner_text()
+        report("fresher", seconds=0)
+        says(page, "#since", "2 new since you last looked")
+        page.locator("#since").click()
+        live(page)
+        assert page.locator("#stream li").count() == 2
+        page.get_by_role("link", name="all", exact=True).last.click()
+        live(page)
+        assert page.locator("#stream li").count() == 3
+        assert context.said == []
+    store.close()
+
+
+def test_a_page_is_paused(tmp_path):
+    """Nothing is replaced while it is paused; afterwards it goes on."""
+    fill(tmp_path)
+    log = tmp_path / ONE / "logs" / "builder_stream.jsonl"
+    with serving(tmp_path) as served, browsing(served) as (context, page):
+        page.goto(f"{served.url}/tasks/{ONE}/agents/builder")
+        live(page)
+        page.get_by_role("button", name="Pause").click()
+        says(page, "#state", "paused")
+        with log.open("a") as file:
+            file.write("written meanwhile\n")
+        page.wait_for_timeout(1500)  # more than one look of this page
+        assert page.get_by_text("written meanwhile").count() == 0
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_text("written meanwhile").wait_for()
+        says(page, "#state", "live")
+        assert page.get_by_role("button", name="Pause").is_visible()
+        assert context.said == []
+
+
+NOTIFYING = """
+window.told = [];
+window.Notification = class {
+  static permission = "default";
+  static async requestPermission() { return (this.permission = "granted"); }
+  constructor(text) { window.told.push(text); }
+};
+"""
+
+
+def test_a_browser_notifies(workspace):
+    """After the button was pressed, also in a tab that is hidden: once for each further phase."""
+    store = open_store(load_settings(workspace, env={}))
+    with serving(workspace) as served, browsing(served) as (context, page):
+        page.add_init_script(NOTIFYING)
+        page.goto(served.url)
+        live(page)
+        page.get_by_role("button", name="Notify me").click()
+        page.locator("#bell").wait_for(state="hidden")
+        build.make(store, "NEW-1", build.phase("NEW-1", status=PhaseStatus.ESCALATED))
+        until(lambda: page.evaluate("told.length") == 1)
+        page.evaluate("void (setTimeout = (f => (g, ms) => f(g, Math.min(ms, 500)))(setTimeout))")
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {value: true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        build.make(store, "NEW-2", build.phase("NEW-2", status=PhaseStatus.ESCALATED))
+        until(lambda: page.evaluate("told.length") == 2)
+        assert page.evaluate("told") == ["Waiting for a human: 1", "Waiting for a human: 2"]
+        assert context.said == []
+    store.close()
 
 
 def test_a_commit_shows_by_itself(workspace):

@@ -126,7 +126,7 @@ class ForeignEdits:
             after.apply(op, known=lambda *_: False)
         document.keep_template(data)
         if merged.conflicts:
-            self._keep_conflict(data, merged.conflicts)
+            self._keep_conflict(data, merged)
         if not differing(after, theirs):
             self._lines.commit(
                 merged.ops, expected=journal.revision, before=journal.hash, after=found
@@ -173,7 +173,7 @@ class ForeignEdits:
             self._files.shared.keep("quarantine", f"{self._files.task_id}.json", data)
         self._files.document.rebuild(fd)
 
-    def _keep_conflict(self, data: bytes, conflicts: list[str]) -> None:
+    def _keep_conflict(self, data: bytes, merged: Merge) -> None:
         files = self._files
         name = f"{files.task_id}.{files.journal.revision}"
         files.shared.keep("conflicts", f"{name}.json", data)
@@ -181,6 +181,7 @@ class ForeignEdits:
             "task_id": files.task_id,
             "revision": files.journal.revision,
             "at": files.shared.now().isoformat(),
-            "conflicts": conflicts,
+            "conflicts": merged.conflicts,
+            "fields": merged.fields,
         }
         files.shared.keep("conflicts", f"{name}.report", json_text.dump(report, indent=True))

@@ -12,7 +12,7 @@ from backends.json_files.document.patch import Patch
 from backends.json_files.document.stamp import stamp_of, stat_stamp
 from backends.json_files.document.text import content_hash, read_document
 from backends.json_files.document.writer import write_in_place
-from backends.json_files.merge import merge
+from backends.json_files.merge import compared, merge
 from backends.json_files.task.recovery import Finish, Recovery
 from backends.json_files.task.task_files import TaskFiles
 from registry_api.capabilities import LateWrite
@@ -102,7 +102,10 @@ class LateWrites:
         if path.with_suffix(".report").exists() or not data:
             return None
         current = now(files.task_id) if now is not None else None
-        changes = _three_way(files.journal.state, files.document.try_decode(data), current)
+        frozen, theirs = files.journal.state, files.document.try_decode(data)
+        changes, fields = _three_way(frozen, theirs, current), list[dict[str, str]]()
+        if frozen is not None and theirs is not None:
+            fields = compared(frozen, TaskState.of(current) if current else None, theirs)
         shared.replace_file(path, data)  # atomically; again while its report is missing
         report = {
             "task_id": files.task_id,
@@ -110,6 +113,7 @@ class LateWrites:
             "what": "written by another program after the cut-over",
             "revision": None if current is None else current.revision,
             "changes": list(changes),
+            "fields": fields,
         }
         shared.replace_file(path.with_suffix(".report"), json_text.dump(report, indent=True))
         return LateWrite(task_id=files.task_id, kept=str(path), changes=changes)

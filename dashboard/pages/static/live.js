@@ -1,17 +1,17 @@
-// Keeps the page up to date: one event stream for all tabs of a browser, opened by one tab at a time; every
-// tab fetches its own page again after a change. Hidden tabs do neither.
+// Keeps the page up to date: one event stream for all tabs, opened by one tab at a time; each tab fetches its
+// page again after a change. A hidden tab does neither, unless it notifies.
+const byId = (id) => document.getElementById(id);
 const channel = new BroadcastChannel("registry-events");
-const state = document.getElementById("state");
-let dirty = false;
-let fetching = false;
+const state = byId("state");
+let dirty, fetching, pressed, paused;
 let timer = 0;
 let soon = 0;
 let began = 0;
-let pressed = false;
-const PAUSE = 1000; // ms from one fetch to the next while changes keep coming, or the page would keep a core busy
+let waiting = waits(document);
+const PAUSE = 1000; // ms between two fetches, or changes would keep a core busy
 
 async function refresh() {
-  if (document.hidden || fetching) {
+  if ((document.hidden && !notifies()) || fetching) {
     dirty = true;
     return;
   }
@@ -23,7 +23,7 @@ async function refresh() {
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal });
     if (answer.ok) {
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      say(state, filling() ? "paused while you edit" : "live");
+      say(state, filling() ? "paused" : "live");
     } else {
       say(state, answer.status === 401 ? "signed out: open the link again" : "the server answered with an error");
     }
@@ -35,7 +35,6 @@ async function refresh() {
   else later();
 }
 
-// The first change shows at once, further ones together.
 function changed() {
   soon ||= setTimeout(() => {
     soon = 0;
@@ -46,18 +45,21 @@ function changed() {
 // Some changes make no event: an agent becomes silent, a log grows.
 function later() {
   clearTimeout(timer);
-  timer = setTimeout(refresh, Number(document.getElementById("main").dataset.every));
+  timer = setTimeout(refresh, document.hidden ? 30_000 : Number(byId("main").dataset.every));
 }
 
 function swap(next) {
+  const before = waiting;
+  waiting = waits(next);
+  if (waiting > before && notifies()) new Notification(`Waiting for a human: ${waiting}`, { tag: "waiting" });
   if (filling()) return;
   if (pressed) {
     dirty = true; // a button that is replaced between press and release gets no click
     return;
   }
-  const main = document.getElementById("main");
+  const main = byId("main");
   document.title = next.title;
-  const icon = document.getElementById("icon");
+  const icon = byId("icon");
   if (icon.href !== next.getElementById("icon").href) icon.href = next.getElementById("icon").href;
   if (main.isEqualNode(next.getElementById("main"))) return;
   const focused = document.activeElement;
@@ -72,13 +74,33 @@ function swap(next) {
     const [, top, end] = tops.find(([id]) => id === pre.id) ?? [pre.id, 0, true];
     pre.scrollTop = end ? pre.scrollHeight : top;
   }
-  markLinked();
+  mark();
   if (key) focusOn(key);
 }
 
-// An element that replaced the one that the address names is no :target.
-function markLinked() {
-  document.getElementById(location.hash.slice(1))?.classList.add("linked");
+// How many phases wait for a human, by the title.
+function waits(page) {
+  return Number(/^\((\d+)\)/.exec(page.title)?.[1] ?? 0);
+}
+
+function notifies() {
+  return window.Notification?.permission === "granted";
+}
+
+// Marks the linked entry (one that was replaced is no :target), and what came since the last visit.
+const visit = `seen ${location.pathname}`;
+const seen = localStorage.getItem(visit);
+addEventListener("pagehide", () => localStorage.setItem(visit, new Date().toISOString()));
+
+function mark() {
+  byId(location.hash.slice(1))?.classList.add("linked");
+  const link = byId("since");
+  if (!link || !seen) return;
+  const fresh = [...document.querySelectorAll("#stream li")].filter((li) => li.querySelector("time")?.dateTime > seen);
+  for (const entry of fresh) entry.classList.add("new");
+  link.hidden = !fresh.length;
+  link.textContent = `${fresh.length} new since you last looked`;
+  link.href = `?since=${seen}#activity`;
 }
 
 document.addEventListener("pointerdown", () => (pressed = true), true);
@@ -86,9 +108,9 @@ for (const name of ["pointerup", "pointercancel"]) {
   document.addEventListener(name, () => setTimeout(() => (pressed = false)), true);
 }
 
-// The page is not replaced while somebody edits a field.
+// The page is not replaced while it is paused or somebody edits a field.
 function filling() {
-  return document.activeElement.matches("main input, main select");
+  return paused || document.activeElement.matches("main input, main select");
 }
 
 document.addEventListener("focusout", (event) => {
@@ -97,8 +119,8 @@ document.addEventListener("focusout", (event) => {
 
 // Focus the same element on the page that replaced the old one.
 function focusOn(key) {
-  const here = document.querySelectorAll("main a, main button, main pre, main summary");
-  [...here].find((element) => keyOf(element) === key)?.focus({ preventScroll: true });
+  const here = [...document.querySelectorAll("main a, main button, main pre, main summary")];
+  here.find((element) => keyOf(element) === key)?.focus({ preventScroll: true });
 }
 
 // The same link may be in several lists of a page.
@@ -144,7 +166,7 @@ function listen() {
   });
 }
 
-// Without https a browser has no locks, except on loopback: then each tab opens its own stream.
+// Without https there are no locks, except on loopback: each tab opens its own stream.
 function hold() {
   if (!navigator.locks) return listen();
   const shown = new AbortController();
@@ -157,49 +179,53 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) {
     hold();
     refresh();
-  }
+  } else if (notifies()) later();
 });
 if (!document.hidden) {
   hold();
   later();
 }
 
-// Operator actions: a button's data gives the URL, the question to confirm, and the key of the reason.
-const dialog = document.getElementById("ask");
+// A button's data gives the URL, the question to confirm, and the key of the reason.
+const dialog = byId("ask");
 const reason = dialog.querySelector("input");
-const said = document.getElementById("said");
+const said = byId("said");
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-post], [data-copy]");
+  const button = event.target.closest("[data-post], [data-copy], [data-pause]");
   if (!button) return;
-  if (button.dataset.copy) {
-    copy(button.dataset.copy);
-    return;
-  }
-  const order = { url: button.dataset.post, body: JSON.parse(button.dataset.body ?? "{}") };
   said.className = "";
   say(said, "");
-  if (button.dataset.ask) ask(order, button);
+  const { post: url, copy: text, ask: question, body = "{}" } = button.dataset;
+  const order = { url, body: JSON.parse(body) };
+  if (text) copy(text);
+  else if (!url) pause(button);
+  else if (question) ask(order, button);
   else send(order);
 });
 
+function pause(button) {
+  paused = !paused;
+  button.textContent = paused ? "Continue" : "Pause";
+  refresh();
+}
+
 async function copy(text) {
-  said.className = "";
   try {
     await navigator.clipboard.writeText(text);
     said.className = "done";
     say(said, `Copied: ${text}`);
   } catch {
-    say(said, "The browser did not let the page copy: select the text instead.");
+    say(said, "The browser does not let the page copy: select the text.");
   }
 }
 
 function ask(order, button) {
   const name = button.dataset.reason;
   const key = keyOf(button);
-  document.getElementById("asked").textContent = button.dataset.ask;
-  document.getElementById("yes").textContent = button.textContent;
-  document.getElementById("why").hidden = !name;
+  byId("asked").textContent = button.dataset.ask;
+  byId("yes").textContent = button.textContent;
+  byId("why").hidden = !name;
   reason.value = "";
   reason.required = Boolean(name);
   dialog.returnValue = "no";
@@ -223,12 +249,12 @@ async function send({ url, body }) {
       say(said, [message, next].filter(Boolean).join(". "));
     }
   } catch {
-    say(said, "The server did not answer. Check the current state before you try again.");
+    say(said, "The server did not answer. Check the state before you try again.");
   }
   refresh();
 }
 
-// Keys: none acts on the registry, and none is taken from a field or a dialog.
+// No key acts on the registry, and none is taken from a field or a dialog.
 const PAGES = { o: "/", r: "/reviews", m: "/migration", s: "/system" };
 let going = false;
 
@@ -240,7 +266,7 @@ document.addEventListener("keydown", (event) => {
   const to = armed && PAGES[event.key];
   going = event.key === "g";
   if (to) location.href = to;
-  else if (event.key === "?") document.getElementById("keys").showModal();
+  else if (event.key === "?") byId("keys").showModal();
   else if (event.key === "/") focusSearch(event);
   else if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1);
 });
@@ -258,6 +284,11 @@ function move(step) {
   rows[at < 0 ? (step > 0 ? 0 : rows.length - 1) : at + step]?.focus();
 }
 
-const log = document.getElementById("log");
+const bell = byId("bell");
+bell.hidden = window.Notification?.permission !== "default";
+bell.onclick = () => Notification.requestPermission().then(() => (bell.hidden = true));
+
+const log = byId("log");
 if (log) log.scrollTop = log.scrollHeight;
+mark();
 document.documentElement.classList.add("scripted");
