@@ -4,6 +4,7 @@ Importing them registers them with ``backends.admin.app``.
 """
 
 from backends.admin.commands import (
+    audit,
     compact,
     complete,
     demo,
@@ -22,6 +23,7 @@ from backends.admin.commands import (
 )
 
 __all__ = [
+    "audit",
     "compact",
     "complete",
     "demo",

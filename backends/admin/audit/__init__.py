@@ -1,0 +1,1 @@
+"""``registry-backend audit``: find where a program reads and writes registry files."""
