@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
@@ -313,16 +315,17 @@ def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
     place = folder / "paint"
     with opened(place, REGISTRY_DURABLE="false") as store:
         _fill(store, 1000)
-    took = []
-    with _serving(place) as served, _browser() as browser:
+    took, empty = list[float](), list[float]()
+    with _empty_page() as nothing, _serving(place) as served, _browser() as browser:
         if browser is None:
             return
         for _ in range(5 if quick else 15):
-            context = browser.new_context(extra_http_headers=served.headers)
-            page = context.new_page()
-            page.goto(served.url)
-            took.append(page.evaluate(_PAINTED))
-            context.close()
+            for url, painted in ((nothing, empty), (served.url, took)):
+                context = browser.new_context(extra_http_headers=served.headers)
+                page = context.new_page()
+                page.goto(url)
+                painted.append(page.evaluate(_PAINTED))
+                context.close()
     yield Row(
         name="first contentful paint of the overview, 1,000 tasks",
         figure=median(took),
@@ -331,6 +334,42 @@ def paint(folder: Path, *, quick: bool) -> Iterator[Row]:
         goal=400,
         defect=4000,
     )
+    yield Row(
+        name="the same beside a page of one word from another local server",
+        figure=median(took) / median(empty),
+        worst=max(took) / median(empty),
+        unit=TIMES,
+        goal=3,
+        defect=10,
+        detail=f"{median(took):.0f} / {median(empty):.0f} ms",
+    )
+
+
+class _Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"<!doctype html><title>Empty</title><p>Empty"
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _empty_page() -> Iterator[str]:
+    """Serve a page of one word from a process of its own; yields its URL."""
+    server = HTTPServer(("127.0.0.1", 0), _Empty)
+    process = multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        process.terminate()
+        process.join()
+        server.server_close()
 
 
 def seen(folder: Path, *, quick: bool) -> Iterator[Row]:

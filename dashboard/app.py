@@ -24,6 +24,7 @@ from dashboard.live.jobs import Jobs
 from dashboard.live.move_history import MoveHistory
 from dashboard.pages import views
 from dashboard.views.migration import MigrationView
+from dashboard.views.programs import Programs
 from dashboard.views.system import System
 from dashboard.views.task_rows import TaskRows
 from dashboard.views.waiting_count import WaitingCount
@@ -71,6 +72,7 @@ def create_app(
     app.state.move_history = move_history
     app.state.task_rows = TaskRows(store)
     app.state.migration_view = MigrationView(settings)
+    app.state.programs = Programs(settings.workspace / STATE_DIR)
     app.state.system = System(settings, plugins)
     app.include_router(read.router)
     app.include_router(read.numbers)

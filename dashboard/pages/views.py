@@ -54,11 +54,10 @@ from registry_api import (
     TaskSnapshot,
     TaskStatus,
 )
-from registry_api.client import gave_sign, is_silent, last_sign
+from registry_api.client import end_of_feed, gave_sign, is_silent, last_sign
 from registry_api.errors import Unavailable
 from registry_api.records import ACTIVE_AGENT, Severity, json_text, utc
 from registry_api.settings import in_force
-from registry_api.workspace import STATE_DIR, living
 
 __all__ = ["router"]
 
@@ -137,14 +136,16 @@ def overview(
     """
     now = datetime.now(UTC)
     summary = look(present, settings, now)
-    recent = present.last_day.recent(now)  # after the look, which hands on what has changed
+    recent = present.last_day.recent(
+        now, most=_LISTED
+    )  # after the look, which hands on what has changed
     task_rows: TaskRows = request.app.state.task_rows
     older, tasks = None, list[TaskRow]()
     if silent or ended:
         names = summary.quiet.longest_tasks(_LISTED)
         if ended:
-            names = recent.tasks[TaskStatus(ended)] if recent else []
-        shown = task_rows.of(names[:_LISTED])
+            names = recent.newest[TaskStatus(ended)] if recent else []
+        shown = task_rows.of(names)
         tasks = [
             row for row in shown if not text or text in row.task.description + row.task.task_id
         ]
@@ -181,7 +182,6 @@ def overview(
         silent_tasks=summary.quiet.tasks,
         silent_only=silent,
         ended=ended,
-        listed_tasks=_LISTED,
         before=now - timedelta(seconds=settings.silent_after),
         findings=store.list_records(Kind.FINDING, newest, limit=10).items,
         matching=_matching(store, text, now) if text else [],
@@ -276,6 +276,7 @@ def task(
         axis=charts.AXIS,
         tree=tree[:_AGENTS],
         matching=len(tree),
+        attempts={a.agent_id: attempt_of(a).number for _, a in tree},
         messages={entry.agent_id: entry.message for entry in snapshot.latest},
         known={a.agent_id for a in snapshot.agents},
         status=status,
@@ -365,12 +366,15 @@ def reviews(request: Request, store: Store) -> HTMLResponse:
 @router.get("/system")
 def system(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the store, the plugins and the problems that doctor finds."""
-    folder = request.app.state.settings.workspace / STATE_DIR
+    state = request.app.state
+    end, at = end_of_feed(store), state.hub.at
     return _page(
         request,
         "system.html",
-        system=request.app.state.system.to_dict(store),
-        programs=[(p, datetime.fromisoformat(p.at)) for p in living(folder)],
+        system=state.system.to_dict(store),
+        programs=state.programs.rows(),
+        feed=end.number if end else 0,
+        behind=end.number - at.number if end and at and end.feed_id == at.feed_id else None,
         in_force=in_force(request.app.state.settings),
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from contract_tests import build
 from registry_api import (
+    AgentStatus,
     Handover,
     Kind,
     PhaseStatus,
@@ -20,7 +21,7 @@ from registry_api import (
     open_store,
 )
 from registry_api.migration import MigrationPhase
-from registry_api.records import json_text
+from registry_api.records import ACTIVE_AGENT, json_text
 from tests import legacy
 from tests.dashboard.serving import serving
 from tests.dashboard.test_pages import SCRIPTS
@@ -34,6 +35,7 @@ FLAGS = [
 ]
 ONE = "TASK-20261123-080000-1a2b3c4d"
 SCREEN = {"width": 1100, "height": 800}
+EVERY_PICTURE = Path(os.environ["EVERY_PICTURE"]) if os.environ.get("EVERY_PICTURE") else None
 PICTURES = Path(os.environ["PICTURES"]) if os.environ.get("PICTURES") else None
 if CHROMIUM is None and os.environ.get("CI"):
     raise RuntimeError("chromium must be there in CI: sh tests/packages.sh")
@@ -209,32 +211,91 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page(tmp_path, scheme):
-    """No console errors; contrast, labels, names and order meet WCAG AA by axe's rules."""
+PHONE = {"width": 390, "height": 844}
+LOOKS = [
+    ("light", SCREEN, 5),
+    ("dark", SCREEN, 5),
+    ("light", PHONE, 5),
+    ("light", SCREEN, 0),
+    ("light", SCREEN, 60),
+    ("dark", PHONE, 60),
+]
+SHIFTED = """new Promise(done => {
+  let sum = 0;
+  new PerformanceObserver(list => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done(sum), 200);
+})"""
+
+
+def fill_more(workspace, agents):
+    """Add agents of every status, some silent, with reports, and a conflict with a late program."""
+    now = datetime.now(UTC)
+    with closing(open_store(load_settings(workspace, env={}))) as store:
+        for n in range(agents):
+            status = list(AgentStatus)[n % len(AgentStatus)]
+            started = now - timedelta(minutes=7 * n + 1)
+            ended = {} if status in ACTIVE_AGENT else {"completed_at": now - timedelta(minutes=n)}
+            agent = build.agent(
+                ONE,
+                f"worker-{n:02}",
+                type="worker",
+                model="opus",
+                status=status,
+                progress=n % 101,
+                started_at=started,
+                last_update=now - timedelta(minutes=n),
+                parent="builder" if n % 3 else f"worker-{n - 1:02}" if n else None,
+                extra=json_text.dump_text({"attempt": 1 + n % 3}),
+                **ended,
+            )
+            said = build.report(ONE, agent.agent_id, message=f"did part {n} " * 9, timestamp=now)
+            build.put(store, agent, said, expected=store.head(ONE).revision)
+    legacy.edit(workspace / "TASK-1" / "AGENT_REGISTRY.json", lambda d: d["agents"].clear())
+
+
+@pytest.mark.parametrize(("scheme", "screen", "agents"), LOOKS)
+def test_every_page(tmp_path, scheme, screen, agents):
+    """No console errors, no shift of the layout; contrast, labels, names and order meet WCAG AA by
+    axe's rules."""
     from axe_playwright_python.sync_playwright import Axe
 
-    fill(tmp_path)
+    pages = dict(PAGES)
+    if agents:
+        fill(tmp_path)
+    else:
+        del pages["task"], pages["agent"]
+    if agents > 5:
+        fill_more(tmp_path, agents - 5)
     tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
     with (
         serving(tmp_path) as served,
-        browsing(served, color_scheme=scheme, viewport=SCREEN) as (context, page),
+        browsing(served, color_scheme=scheme, viewport=screen) as (context, page),
     ):
-        for name, path in PAGES.items():
+        for name, path in pages.items():
             page.goto(served.url + path)
             live(page)
             assert page.locator("h1").count() == 1
             found = Axe().run(page, options=tags)
             assert found.violations_count == 0, (name, found.generate_report())
-            if name == "migration":
+            if name == "migration" and agents:
                 page.get_by_role("button", name="Switch to 1").click()
                 found = Axe().run(page, options=tags)
                 assert found.violations_count == 0, found.generate_report()
                 page.get_by_role("button", name="Cancel").click()
+                page.get_by_role("button", name="Plan 0").click()
+                page.get_by_role("heading", name="Plan 1: done").wait_for()
+                found = Axe().run(page, options=tags)
+                assert found.violations_count == 0, found.generate_report()
+            assert page.evaluate(SHIFTED) <= 0.05, name
             shot = page.screenshot(full_page=True)
             assert len(shot) > 10_000
-            if PICTURES and scheme == "light":
+            if PICTURES and (scheme, screen, agents) == LOOKS[0]:
                 (PICTURES / f"{name}.png").write_bytes(shot)
+            if EVERY_PICTURE:
+                where = EVERY_PICTURE / f"{name}-{scheme}-{screen['width']}-{agents}.png"
+                where.write_bytes(shot)
         assert context.said == []
 
 

@@ -26,24 +26,28 @@ AGENT = st.tuples(
 
 
 def rows(agents, now, length):
-    """Count each bucket by looking at every agent, without differences or indexes."""
-    found = []
+    """Count each bucket of ``length`` minutes by looking at every agent, without differences."""
+    found, width = [], length // 60
     for n in range(60):
-        start = now - length + n * length / 60
-        end = start + length / 60
+        first = now - length + 1 + n * width
+        last = first + width - 1
         active = completed = failed = 0
         for began, ended, status in agents:
-            if began < end and (ended is None or ended >= end):
-                active += 1
-            elif ended is not None and start <= ended < end:
+            if ended is not None and first <= ended <= last:
                 completed += status not in FAILED_AGENT
                 failed += status in FAILED_AGENT
+            elif began <= last and (ended is None or ended > last):
+                active += 1
         found.append((active, completed, failed))
     return tuple(found)
 
 
+def minute(moment):
+    return int(moment.timestamp() // 60)
+
+
 def fill(index, store):
-    asyncio.run(index.last_day._fill(AsyncStore(store), index.catch_up()))
+    asyncio.run(index.last_day.fill(AsyncStore(store), index.catch_up()))
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,9 +63,8 @@ def test_the_last_day_equals_a_recount(tmp_path_factory, steps, known):
         for n, (task_id, agent_id, status, began, lasted) in enumerate(steps):
             if n == known:
                 fill(index, store)
-            # Half a second aside: never on the border of a bucket.
-            start = now - timedelta(minutes=began, seconds=0.5)
-            end = min(start + timedelta(minutes=lasted), now - timedelta(seconds=0.5))
+            start = now - timedelta(minutes=began)
+            end = min(start + timedelta(minutes=lasted), now)
             times = {"started_at": start, "last_update": end}
             if status not in ACTIVE_AGENT:
                 times["completed_at"] = end
@@ -77,20 +80,17 @@ def test_the_last_day_equals_a_recount(tmp_path_factory, steps, known):
             fill(index, store)
         index.catch_up()
         recent = index.last_day.recent(now)
-        found = [(s.timestamp(), e and e.timestamp(), status) for s, e, status in agents.values()]
-        assert recent.hour == rows(found, now.timestamp(), 3600)
-        assert recent.day == rows(found, now.timestamp(), 86_400)
-        ended = [
-            status in FAILED_AGENT
-            for _, end, status in agents.values()
-            if end and now - end <= timedelta(days=1)
-        ]
+        found = [(minute(s), e and minute(e), status) for s, e, status in agents.values()]
+        assert recent.hour == rows(found, minute(now), 60)
+        assert recent.day == rows(found, minute(now), 1440)
+        ended = [s in FAILED_AGENT for _, end, s in found if end and end > minute(now) - 1440]
         assert recent.agents == {
             TaskStatus.FAILED: sum(ended),
             TaskStatus.COMPLETED: len(ended) - sum(ended),
         }
-        for status, names in recent.tasks.items():
+        for status, names in recent.newest.items():
             assert all(store.load(name).status is status for name in names)
+            assert len(names) == recent.tasks[status]
 
 
 def test_changes_that_were_missed_are_read_again(tmp_path):
@@ -118,17 +118,38 @@ def test_what_was_changed_while_the_records_were_read_stays(tmp_path):
         active = index.catch_up()
 
         class Late(AsyncStore):
-            async def load(self, task_id, *, only=None):
-                old = await super().load(task_id, only=only)
+            async def list_tasks(self, query, **options):
                 ended = build.agent(
                     "T", "a", status=AgentStatus.FAILED, started_at=now, completed_at=now
                 )
-                build.put(store, ended, expected=old.revision)
-                index.catch_up()
-                return old
+                if store.head("T").revision == 1:
+                    build.put(store, ended, expected=1)
+                    index.catch_up()
+                return await super().list_tasks(query, **options)
 
-        asyncio.run(index.last_day._fill(Late(store), active))
+        asyncio.run(index.last_day.fill(Late(store), active))
         assert index.last_day.recent(now).agents[TaskStatus.FAILED] == 1
+
+
+def test_what_is_older_than_a_day_is_forgotten(tmp_path):
+    """The counts stay right when old tasks are dropped."""
+    now = datetime.now(UTC)
+    old = now - timedelta(days=2)
+    with closing(open_store(load_settings(tmp_path, env={}, backend="memory"))) as store:
+        done = {"status": AgentStatus.COMPLETED, "started_at": old, "completed_at": old}
+        build.make(store, "old", build.agent("old", "a", **done))
+        running = build.agent("new", "a", started_at=old, last_update=now)
+        build.make(store, "new", running)
+        index = ActivityIndex(store)
+        index.catch_up()
+        for task_id in ("old", "new"):
+            index.last_day.note(task_id, store.load(task_id))
+        fill(index, store)
+        before = index.last_day.recent(now)
+        index.last_day._drop_old(minute(now))
+        assert index.last_day.recent(now) == before
+        assert before.day == ((1, 0, 0),) * 60
+        assert set(index.last_day._entries) == {"new"}
 
 
 @pytest.mark.parametrize("backend", ["json", "sqlite"])

@@ -121,7 +121,10 @@ def test_what_happened_between_two_samples(tmp_path):
         history.look()
         for n in range(5):
             build.put(store, build.report("TASK-0", "a1", progress=n), expected=None)
-        until(lambda: (history.look(), sum(row[0] for row in history.rows))[1] == 5)
+        # What a process has counted appears with its next operation, 0.1 s later.
+        until(
+            lambda: (store.load("TASK-0"), history.look(), sum(r[0] for r in history.rows))[2] == 5
+        )
     assert [sum(column) for column in zip(*history.rows, strict=True)][:2] == [5, 0]
     switch(tmp_path, 3)
     history.look()

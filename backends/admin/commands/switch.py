@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from backends.admin.app import MISMATCH, OK, Json, Workspace, answer, app
 from backends.admin.registry import recorded_move
-from registry_api.errors import (
-    UsageError,
-)
+from registry_api.errors import PreflightFailed, UsageError
+from registry_api.migration import MigrationPhase
 
 
 @app.command
@@ -43,6 +43,10 @@ def switch(
     timeout: Annotated[
         float | None,
         Parameter(help="seconds to wait for the gate and locks; default: 5, more on a slow host"),
+    ] = None,
+    source_code: Annotated[
+        Path | None,
+        Parameter(help="refuse phase 4 while Python files in this folder write registry files"),
     ] = None,
 ) -> int:
     """Move to another migration phase: 0 to 4, a name, next or back; default: REGISTRY_PHASE.
@@ -83,6 +87,8 @@ def switch(
     with closing(open_migration(settings, read_only=dry_run)) as migration:
         # Not from migration.status(), which counts records and waits for every locked document.
         aim = phase_named(phase, (recorded_move(settings) or PhaseRecord()).phase)
+        if source_code is not None and aim is MigrationPhase.CLEANUP:
+            check_source_code(source_code)
         watch = None if watched is None or dry_run else Guard(settings)
         with progress_shown() as progress:
             report = migration.switch(
@@ -112,6 +118,25 @@ def switch(
     ]
     found = {"steps": steps, "dry_run": report.dry_run, "notes": list(report.notes)}
     return answer(found, show_switch, as_json=json, code=code)
+
+
+def check_source_code(source: Path) -> None:
+    """Raise PreflightFailed while a program writes registry files or has unreadable files."""
+    from backends.admin.audit.function import Names
+    from backends.admin.audit.project import audit
+    from backends.admin.audit.sites import Access
+
+    if not source.exists():
+        raise UsageError(f"{source} does not exist", next_step="Name a folder with Python files")
+    found = audit(source, Names())
+    places = [f"{site.file}:{site.line}" for site in found.accesses(Access.WRITE)]
+    places += found.unreadable
+    if places:
+        raise PreflightFailed(
+            f"{len(places)} places in {source} write registry files or cannot be read, the first "
+            f"is {places[0]}; nothing was changed",
+            next_step=f"registry-backend audit {source} --sites",
+        )
 
 
 def user() -> str:

@@ -23,7 +23,7 @@ async function refresh() {
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal });
     if (answer.ok) {
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      say(state, filling() ? "paused" : "live");
+      say(state, paused ? "paused" : filling() ? "paused while you edit" : "live");
     } else {
       say(state, answer.status === 401 ? "signed out: open the link again" : "the server answered with an error");
     }
@@ -291,4 +291,3 @@ bell.onclick = () => Notification.requestPermission().then(() => (bell.hidden = 
 const log = byId("log");
 if (log) log.scrollTop = log.scrollHeight;
 mark();
-document.documentElement.classList.add("scripted");
