@@ -31,6 +31,7 @@ from dashboard.pages.markdown import rendered
 from dashboard.pages.terminal_text import styled
 from dashboard.views import logs
 from dashboard.views.attempts import attempt_of
+from dashboard.views.foreign_writes import foreign_writes
 from dashboard.views.log_levels import LEVELS
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
@@ -389,6 +390,7 @@ def move(request: Request, store: Store) -> HTMLResponse:
         request,
         "migration.html",
         move=shown,
+        foreign=foreign_writes(store),
         pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
         writes=charts.stacked([row[:2] for row in rows]),
         reads=charts.stacked([row[2:] for row in rows]),

@@ -54,6 +54,19 @@ def test_a_late_write_is_shown_with_its_three_sides(tmp_path):
     assert str(report) in page
 
 
+def test_legacy_programs_that_still_write_are_counted(tmp_path):
+    """Of the newest changes, with the time and the task of the last one."""
+    legacy.write_task(tmp_path, "TASK-0", agents=AGENTS)
+    switch(tmp_path, 2)
+    with closing(open_store(load_settings(tmp_path, env={}))) as store, serving(tmp_path) as served:
+        build.put(store, build.report("TASK-0", "a1"), expected=None)
+        assert "changes came from a legacy program." in served.get("/migration").text
+        legacy.edit(tmp_path / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent("theirs"))
+        page = served.get("/migration").text
+        assert "<strong>Legacy programs still write</strong>: 1 of the last" in page
+        assert 'in <a href="/tasks/TASK-0">TASK-0</a>. Stop them' in page
+
+
 def test_a_stale_write_in_phase_0_is_shown(tmp_path):
     """A legacy program that wrote an agent's end after ours: ours stays, and the page tells it."""
     legacy.write_task(tmp_path, "TASK-0", agents=AGENTS)
