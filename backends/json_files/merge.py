@@ -9,6 +9,7 @@ changed the same field, ours stays and the conflict is reported.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,7 @@ class Merge:
     ops: list[Op] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     fields: list[dict[str, str]] = field(default_factory=list)
+    fields_left_out: int = 0
 
 
 def _table(state: TaskState) -> dict[Key, Record]:
@@ -172,14 +174,17 @@ def merge(
         else:
             out.conflicts.append(f"{kind} {name}: removed by the other program; kept")
     if out.conflicts:
-        out.fields = compared(base, ours, theirs)
+        out.fields, out.fields_left_out = compared(base, ours, theirs)
     return out
 
 
-def compared(base: TaskState, ours: TaskState | None, theirs: TaskState) -> list[dict[str, str]]:
+def compared(
+    base: TaskState, ours: TaskState | None, theirs: TaskState
+) -> tuple[list[dict[str, str]], int]:
     """Return each field that another program changed: its value before, theirs and ours.
 
-    At most 100 fields, each value at most 200 characters. ``ours`` is missing if nobody can say.
+    At most 100 fields, and how many are left out; of long values the part around the first
+    difference. ``ours`` is missing if nobody can say.
     """
     was, other = _table(base), _table(theirs)
     mine = _table(ours) if ours is not None else {}
@@ -189,20 +194,35 @@ def compared(base: TaskState, ours: TaskState | None, theirs: TaskState) -> list
         if _carried(old, record):
             continue
         for name in (f.name for f in dataclasses.fields(record)):
-            before = getattr(old, name) if old is not None else ""
+            before = getattr(old, name) if old is not None else None
             new = getattr(record, name)
             if new == before or (new in (None, "", "{}", "[]") and old is None):
                 continue
-            current = getattr(now, name) if now is not None else ""
-            values = {"before": before, "theirs": new, "ours": current}
-            said = {k: "" if v is None else str(v)[:_LONGEST] for k, v in values.items()}
+            current = getattr(now, name) if now is not None else None
+            said = _cut(*("" if v is None else str(v) for v in (before, new, current)))
             found.append({"record": f"{key[0]} {key[1]}", "field": name, **said})
     removed = [key for key in was.keys() - other.keys() if key[0] is not Kind.HANDOVER]
     for kind, name in sorted(removed):
         there = "there" if (kind, name) in mine else "removed"
-        row = {"record": f"{kind} {name}", "field": "", "before": "there", "theirs": "removed"}
-        found.append({**row, "ours": there})
-    return found[:_MOST]
+        said = {"before": "there", "theirs": "removed", "ours": there}
+        found.append({"record": f"{kind} {name}", "field": "", **said})
+    return found[:_MOST], max(0, len(found) - _MOST)
+
+
+def _cut(before: str, theirs: str, ours: str) -> dict[str, str]:
+    """Return three values, of long ones the part around the first difference."""
+    start = 0
+    if max(map(len, (before, theirs, ours))) > _LONGEST:
+        same = os.path.commonprefix([theirs, before or theirs, ours or theirs])  # noqa: RUF071  (of texts)
+        start = max(0, len(same) - 40)
+    sides = {"before": before, "theirs": theirs, "ours": ours}
+    return {side: _part(value, start) for side, value in sides.items()}
+
+
+def _part(value: str, start: int) -> str:
+    part = value[start : start + _LONGEST]
+    head = "…" if start and part else ""
+    return head + part + ("…" if start + _LONGEST < len(value) else "")
 
 
 def _take(out: Merge, key: Key, was: Record | None, mine: Record | None, theirs: Record) -> None:

@@ -34,6 +34,7 @@ __all__ = ["ActivityIndex", "Quiet"]
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 _PAGE, _PAGES = 500, 4  # changes applied one by one; after more, everything is read again
+_MOST_PAGES = 200  # in the background, where nobody waits
 _WAITING = 0.1  # seconds for a lock, in the background
 
 
@@ -113,12 +114,12 @@ class ActivityIndex:
         agents. Waits for no lock longer than 0.1 s: nobody waits for the answer.
         """
         with at_most(_WAITING):
-            return [task_id for task_id, _ in self._now()]
+            return [task_id for task_id, _ in self._now(_MOST_PAGES)]
 
-    def _now(self) -> list[tuple[str, _Present]]:
+    def _now(self, pages: int = _PAGES) -> list[tuple[str, _Present]]:
         with self._lock:
             known = self._tasks
-            if known is None or not self._caught_up(known):
+            if known is None or not self._caught_up(known, pages):
                 self._tasks = None  # if a read fails, all is read again
                 self.last_day.forget()
                 # The end of the feed first: changes made during the full read are applied later.
@@ -126,12 +127,12 @@ class ActivityIndex:
                 self._tasks = known = self._everything()
             return list(known.items())
 
-    def _caught_up(self, known: dict[str, _Present]) -> bool:
+    def _caught_up(self, known: dict[str, _Present], pages: int) -> bool:
         """Apply the changes since the last call; False if they are too many or have expired."""
         changed: dict[str, None] = {}
         at = self._at
         try:
-            for _ in range(_PAGES):
+            for _ in range(pages):
                 found = self.store.changes(at, limit=_PAGE)
                 changed |= dict.fromkeys(c.changeset.task_id for c in found)
                 if found:

@@ -1,7 +1,8 @@
 """What became of agents and tasks within the last day, computed from their records.
 
-The records of the last day are read once, in the background; then the index of active agents hands
-on each task that changes. Counts are kept by the minute: a day may have a million agents.
+The tasks that were written within the last day are read once, in the background; then the index of
+active agents hands on each task that changes. Counts are kept by the minute: a day may have a
+million agents.
 """
 
 from __future__ import annotations
@@ -10,27 +11,19 @@ import asyncio
 import logging
 import threading
 import time
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import NamedTuple
 
 from dashboard.views.task_rows import last_record
-from registry_api import (
-    Agent,
-    AsyncStore,
-    Handover,
-    Kind,
-    Phase,
-    Record,
-    RecordQuery,
-    TaskQuery,
-    TaskSnapshot,
-    TaskStatus,
-    Verdict,
-)
-from registry_api.errors import RegistryError
+from registry_api import Agent, AsyncStore, TaskSnapshot, TaskStatus
+from registry_api.client import AHEAD
+from registry_api.errors import RegistryError, TaskNotFound
 from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, TERMINAL_AGENT
 
 __all__ = ["LastDay", "Recent"]
@@ -48,20 +41,21 @@ Row = tuple[int, int, int]
 """Agents of a bucket: active at its end, completed in it, failed in it."""
 
 
-class _Span(NamedTuple):
-    """The time for which an agent was active, in minutes since the epoch; no end: it still is."""
-
-    start: int
-    end: int | None
-    failed: bool
-
-
 class _Entry(NamedTuple):
-    """A task: its agents, and its status and when it got it if that is COMPLETED or FAILED."""
+    """A task: its agents, and its status and when it got it if that is COMPLETED or FAILED.
 
-    spans: tuple[_Span, ...]
-    status: TaskStatus | None = None
-    ended: int = 0
+    ``agents`` has three numbers for each: when it began and ended, in minutes since the epoch, the
+    end is 0 while it is active; and 1 if it failed.
+    """
+
+    agents: array[int]
+    status: TaskStatus | None
+    ended: int
+
+    def spans(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield (began, ended, failed) of each agent."""
+        for n in range(0, len(self.agents), 3):
+            yield self.agents[n], self.agents[n + 1], bool(self.agents[n + 2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +85,19 @@ class _Counts:
 
     def add(self, task_id: str, entry: _Entry) -> None:
         """Count a task and its agents."""
-        for span in entry.spans:
-            self.began[span.start] += 1
-            if span.end is not None:
-                self.ended[span.failed][span.end] += 1
+        for began, ended, failed in entry.spans():
+            self.began[began] += 1
+            if ended:
+                self.ended[failed][ended] += 1
         if entry.status is not None:
             self.tasks[entry.status][entry.ended][task_id] = None
 
     def remove(self, task_id: str, entry: _Entry) -> None:
         """Undo ``add``."""
-        for span in entry.spans:
-            self.began[span.start] -= 1
-            if span.end is not None:
-                self.ended[span.failed][span.end] -= 1
+        for began, ended, failed in entry.spans():
+            self.began[began] -= 1
+            if ended:
+                self.ended[failed][ended] -= 1
         if entry.status is not None:
             self.tasks[entry.status][entry.ended].pop(task_id, None)
 
@@ -127,6 +121,10 @@ class _Counts:
             active += sum(change[bucket * width : (bucket + 1) * width])
             rows.append((active, ended[False][bucket], ended[True][bucket]))
         return tuple(rows)
+
+    def ended_since(self, status: TaskStatus, since: int) -> int:
+        """Return how many tasks ended so since a minute."""
+        return sum(len(names) for m, names in self.tasks[status].items() if m >= since)
 
     def newest(self, status: TaskStatus, since: int) -> Iterator[str]:
         """Yield the tasks that ended so since a minute, those that ended last first."""
@@ -171,13 +169,12 @@ class LastDay:
             if not self._filled:
                 return None
             counts = self._counts
-            newest = {status: list(counts.newest(status, since)) for status in _ENDED}
             day = counts.rows(minute, DAY)
             return Recent(
                 hour=counts.rows(minute, HOUR),
                 day=day,
-                tasks={status: len(names) for status, names in newest.items()},
-                newest={status: names[:most] for status, names in newest.items()},
+                tasks={status: counts.ended_since(status, since) for status in _ENDED},
+                newest={s: list(islice(counts.newest(s, since), most)) for s in _ENDED},
                 agents={
                     TaskStatus.COMPLETED: sum(row[1] for row in day),
                     TaskStatus.FAILED: sum(row[2] for row in day),
@@ -185,7 +182,7 @@ class LastDay:
             )
 
     async def keep(self, store: AsyncStore, catch_up: CatchUp) -> None:
-        """Read the records of the last day whenever they are missing, until cancelled.
+        """Read the tasks of the last day whenever they are missing, until cancelled.
 
         ``catch_up`` hands on what has changed and returns the ids of tasks with active agents.
         """
@@ -193,40 +190,50 @@ class LastDay:
             try:
                 active = await asyncio.to_thread(catch_up)
                 if not self._filled:
-                    await self.fill(store, active)
-                self._drop_old(_minute(datetime.now(UTC)))
+                    await self.fill(store, active, catch_up)
+                await asyncio.to_thread(self._drop_old, _minute(datetime.now(UTC)))
             except RegistryError as error:  # as during a switch: tried again
                 log.info("the last day cannot be read now: %s", error)
+            except Exception:
+                log.exception("reading the last day failed")
             await asyncio.sleep(_EVERY)
 
-    async def fill(self, store: AsyncStore, active: Iterable[str]) -> None:
-        """Read the records of the last day, and the agents of the tasks ``active``."""
-        starts = self._starts
-        since = datetime.now(UTC) - timedelta(minutes=DAY)
-        spans: dict[str, dict[str, _Span | None]] = defaultdict(dict)
-        ended = defaultdict[str, int](int)
-        queries = [(Kind.AGENT, RecordQuery(active=True))] if active else []
-        dated = (Kind.AGENT, Kind.PHASE, Kind.VERDICT, Kind.HANDOVER)
-        queries += [(kind, RecordQuery(since=since)) for kind in dated]
-        for kind, query in queries:
-            async for record in _records(store, kind, query):
-                if isinstance(record, Agent):
-                    spans[record.task_id][record.agent_id] = _span(record)
-                if (moment := _moment(record)) is not None:
-                    ended[record.task_id] = max(ended[record.task_id], _minute(moment))
-        found = {name: _Entry(_known(spans.get(name, {}).values())) for name in spans | ended}
-        for status in _ENDED:
-            async for task_id in _tasks(store, status):
-                if task_id in found:
-                    found[task_id] = _Entry(found[task_id].spans, status, ended[task_id])
-        with self._lock:
+    async def fill(self, store: AsyncStore, active: Iterable[str], catch_up: CatchUp) -> None:
+        """Read the tasks that were written within the last day, and the tasks ``active``.
+
+        What a record says happened within the day was written within it.
+        """
+        starts, wanted = self._starts, set(active)
+        since = datetime.now(UTC) - timedelta(minutes=DAY) - AHEAD
+        after: str | None = None
+        while True:
+            began = time.monotonic()
+            page = await store.list_tasks(after=after, limit=_PAGE)
+            for task in page.items:
+                if task.updated_at >= since or task.task_id in wanted:
+                    await self._read(store, task.task_id, starts)
+            after = page.next
             if starts != self._starts:
                 return
-            for task_id, entry in found.items():
-                if task_id not in self._noted:  # or an older state would replace a newer one
-                    self._put(task_id, entry)
-            self._filled = True
-            self._noted.clear()
+            if after is None:
+                break
+            await asyncio.sleep(_RESTING * (time.monotonic() - began))
+            with suppress(RegistryError):  # or too many changes would be missed meanwhile
+                await asyncio.to_thread(catch_up)
+        with self._lock:
+            if starts == self._starts:
+                self._filled = True
+                self._noted.clear()
+
+    async def _read(self, store: AsyncStore, task_id: str, starts: int) -> None:
+        try:
+            entry = _entry(await store.load(task_id))
+        except TaskNotFound:
+            return
+        with self._lock:
+            # A task that was handed on meanwhile is newer.
+            if starts == self._starts and task_id not in self._noted:
+                self._put(task_id, entry)
 
     def _put(self, task_id: str, entry: _Entry | None) -> None:
         known = self._entries.pop(task_id, None)
@@ -239,83 +246,40 @@ class LastDay:
     def _drop_old(self, now: int) -> None:
         """Forget the tasks of which nothing is within the last day."""
         with self._lock:
-            since = now - DAY
-            kept = {k: e for k, e in self._entries.items() if _is_recent(e, since)}
-            if len(kept) < len(self._entries):
-                self._entries, self._counts = kept, _Counts()
-                for task_id, entry in kept.items():
-                    self._counts.add(task_id, entry)
-
-
-async def _records(store: AsyncStore, kind: Kind, query: RecordQuery) -> AsyncIterator[Record]:
-    after: str | None = None
-    while True:
-        began = time.monotonic()
-        page = await store.list_records(kind, query, after=after, limit=_PAGE)
-        for record in page.items:
-            yield record
-        after = page.next
-        if after is None:
-            return
-        await asyncio.sleep(_RESTING * (time.monotonic() - began))
-
-
-async def _tasks(store: AsyncStore, status: TaskStatus) -> AsyncIterator[str]:
-    after: str | None = None
-    while True:
-        began = time.monotonic()
-        page = await store.list_tasks(TaskQuery(status=status), after=after, limit=_PAGE)
-        for task in page.items:
-            yield task.task_id
-        after = page.next
-        if after is None:
-            return
-        await asyncio.sleep(_RESTING * (time.monotonic() - began))
+            for task_id in [k for k, e in self._entries.items() if not _is_recent(e, now - DAY)]:
+                self._put(task_id, None)
 
 
 def _minute(moment: datetime) -> int:
     return int(moment.timestamp() // 60)
 
 
-def _moment(record: Record) -> datetime | None:
-    """Return when a record says that something happened to its task."""
-    match record:
-        case Agent():
-            return record.completed_at or record.last_update
-        case Phase():
-            return record.completed_at or record.started_at
-        case Verdict():
-            return record.submitted_at
-        case Handover():
-            return record.created_at
-    return None
-
-
 def _entry(snapshot: TaskSnapshot) -> _Entry:
-    spans = _known(map(_span, snapshot.agents))
-    if snapshot.status not in _ENDED:
-        return _Entry(spans)
-    return _Entry(spans, snapshot.status, _minute(last_record(snapshot, None)))
+    latest = datetime.now(UTC) + AHEAD
+    agents = array("q")
+    for agent in snapshot.agents:
+        agents.extend(_span(agent, latest))
+    ended = snapshot.status in _ENDED
+    return _Entry(
+        agents,
+        snapshot.status if ended else None,
+        _minute(last_record(snapshot, None)) if ended else 0,
+    )
 
 
-def _known(spans: Iterable[_Span | None]) -> tuple[_Span, ...]:
-    return tuple(span for span in spans if span is not None)
+def _span(agent: Agent, latest: datetime) -> tuple[int, ...]:
+    """Return when an agent began and ended, and whether it failed; nothing if that is not known.
 
-
-def _span(agent: Agent) -> _Span | None:
-    """Return when an agent was active, None if that is not known.
-
-    Legacy programs do not date the end of an agent that failed.
+    Legacy programs do not date the end of an agent that failed. Times in the future say nothing.
     """
+    start = agent.started_at
     if agent.status in ACTIVE_AGENT:
-        start = agent.started_at
-        return _Span(_minute(start), None, failed=False) if start else None
+        return (_minute(start), 0, 0) if start is not None and start <= latest else ()
     end = agent.completed_at or agent.last_update
-    if end is None or agent.status not in TERMINAL_AGENT:
-        return None
-    start = min(agent.started_at or end, end)
-    return _Span(_minute(start), _minute(end), agent.status in FAILED_AGENT)
+    if end is None or end > latest or agent.status not in TERMINAL_AGENT:
+        return ()
+    return _minute(min(start or end, end)), _minute(end), int(agent.status in FAILED_AGENT)
 
 
 def _is_recent(entry: _Entry, since: int) -> bool:
-    return entry.ended >= since or any(s.end is None or s.end >= since for s in entry.spans)
+    return entry.ended >= since or any(not end or end >= since for _, end, _ in entry.spans())

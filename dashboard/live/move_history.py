@@ -41,6 +41,8 @@ class MoveHistory:
                 await asyncio.to_thread(self.look)
             except RegistryError as error:  # as of a damaged record: the page shows it
                 log.info("the move cannot be sampled: %s", error)
+            except Exception:
+                log.exception("sampling the move failed")
             await asyncio.sleep(self.every)
 
     def look(self) -> None:

@@ -24,6 +24,7 @@ from dashboard.api.read import (
     migration,
 )
 from dashboard.errors import Refusal
+from dashboard.live.event_hub import Hub
 from dashboard.live.last_day import Recent
 from dashboard.pages import charts
 from dashboard.pages.formatting import duration, exact, machine, short
@@ -56,9 +57,10 @@ from registry_api import (
     TaskStatus,
 )
 from registry_api.client import end_of_feed, gave_sign, is_silent, last_sign
-from registry_api.errors import Unavailable
+from registry_api.errors import RegistryError, Unavailable
 from registry_api.records import ACTIVE_AGENT, Severity, json_text, utc
 from registry_api.settings import in_force
+from registry_api.workspace import at_most
 
 __all__ = ["router"]
 
@@ -71,6 +73,7 @@ _AGENTS = 300  # of a task
 _MATCHES = 10  # of each kind, for a text
 _LINES = 200  # of a log, for a text
 _HANDOVERS = 20  # of a task
+_READING = 0.1  # seconds to wait for locks: a page must not wait for a switch
 _SEARCHED = timedelta(days=30)  # how far back findings are searched
 
 
@@ -197,9 +200,9 @@ def overview(
 
 
 def _activity(recent: Recent) -> list[tuple[str, list[str], int]]:
-    """Return the charts of the last hour and day: (length, areas, most agents in a bucket)."""
+    """Return the charts of the last hour and day: (length, areas, most active agents)."""
     charted = (("1 h", recent.hour), ("24 h", recent.day))
-    return [(name, charts.stacked(rows), max(map(sum, rows))) for name, rows in charted]
+    return [(name, charts.stacked(rows), max(row[0] for row in rows)) for name, rows in charted]
 
 
 _AGENT_TABS = ("blocked", "failed", "error", "terminated", "killed", "completed", "unknown")
@@ -263,6 +266,7 @@ def task(
         changed=last_record(snapshot, findings[0].timestamp if findings else None),
         active=sum(a.status in ACTIVE_AGENT for a in snapshot.agents),
         is_silent=is_silent(snapshot, before),
+        quiet=sorted((a for a in snapshot.agents if _silent(a, before)), key=_longest_silent),
         before=before,
         waits=waiting_of(snapshot, before),
         handovers=sorted(snapshot.handovers, key=lambda h: h.created_at)[-_HANDOVERS:],
@@ -290,6 +294,10 @@ def task(
         ],
         findings=sorted(findings, key=_severity),
     )
+
+
+def _longest_silent(agent: Agent) -> datetime:
+    return last_sign(agent) or datetime.min.replace(tzinfo=UTC)
 
 
 def _severity(finding: Finding) -> int:
@@ -368,16 +376,31 @@ def reviews(request: Request, store: Store) -> HTMLResponse:
 def system(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the store, the plugins and the problems that doctor finds."""
     state = request.app.state
-    end, at = end_of_feed(store), state.hub.at
     return _page(
         request,
         "system.html",
         system=state.system.to_dict(store),
         programs=state.programs.rows(),
-        feed=end.number if end else 0,
-        behind=end.number - at.number if end and at and end.feed_id == at.feed_id else None,
+        feed=_feed(store, state.hub),
         in_force=in_force(request.app.state.settings),
     )
+
+
+def _feed(store: RegistryStore, hub: Hub) -> tuple[int, int | None] | None:
+    """Return the number of the newest change, and how many of them listeners have not been told.
+
+    None if it cannot be read now; the second is None while nobody listens.
+    """
+    at = hub.at if hub.listeners else None  # first: it may go on meanwhile
+    try:
+        with at_most(_READING):
+            end = end_of_feed(store)
+    except RegistryError:
+        return None
+    if end is None:
+        return 0, None
+    known = at is not None and at.feed_id == end.feed_id
+    return end.number, max(0, end.number - at.number) if at and known else None
 
 
 @router.get("/migration")
@@ -385,12 +408,13 @@ def move(request: Request, store: Store) -> HTMLResponse:
     """Return the page of the migration."""
     shown = migration(request, store)
     history = request.app.state.move_history
+    busy = shown["job"] is not None and shown["job"]["state"] == "running"
     rows = list(history.rows)
     return _page(
         request,
         "migration.html",
         move=shown,
-        foreign=foreign_writes(store),
+        foreign=None if busy else foreign_writes(store),
         pauses=charts.pauses([switch["pause_ms"] for switch in shown["history"]]),
         writes=charts.stacked([row[:2] for row in rows]),
         reads=charts.stacked([row[2:] for row in rows]),

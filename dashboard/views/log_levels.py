@@ -11,7 +11,9 @@ __all__ = ["LEVELS", "is_at_least"]
 
 LEVELS = ("warning", "error")
 _ERROR = re.compile(
-    r"\b(error|critical|fatal|panic|traceback|exception)\b|\b\w*(Error|Exception)\b", re.IGNORECASE
+    r"\b(errors?|err|critical|fatal|panic|traceback|exception)\b|\b\w*(Error|Exception)\b"
+    r"|^[EF]\d{4}\b",
+    re.IGNORECASE,
 )
 _WARNING = re.compile(r"\bwarn(ing)?s?\b", re.IGNORECASE)
 _KEYS = ("level", "severity", "levelname", "type", "subtype")
@@ -20,8 +22,9 @@ _KEYS = ("level", "severity", "levelname", "type", "subtype")
 def is_at_least(line: str, level: str) -> bool:
     """Whether a line is of a level of LEVELS or a higher one; every line is with an empty level.
 
-    An object is judged by ``is_error`` and by the words of its level, severity, type and subtype,
-    and by its message if it has no level; text by its words.
+    An object is judged by ``is_error``, by a level that is a number (from 40 or 50 on), by the
+    words of its level, severity, type and subtype, and by its message if it has no level; text is
+    judged by its words.
     """
     if not level:
         return True
@@ -40,7 +43,10 @@ def _judged(line: str) -> str:
         return line
     if value.get("is_error") is True:
         return "error"
+    number = value.get("level")
+    if isinstance(number, int) and number >= 40:
+        return "error" if number >= 50 else "warning"
     words = [value[key].replace("_", " ") for key in _KEYS if isinstance(value.get(key), str)]
-    if "level" not in value and isinstance(value.get("message"), str):
-        words.append(value["message"])
+    if "level" not in value:
+        words += [value[key] for key in ("message", "msg") if isinstance(value.get(key), str)]
     return " ".join(words)

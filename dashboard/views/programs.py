@@ -16,6 +16,24 @@ from registry_api.workspace import Living, living
 __all__ = ["Program", "Programs"]
 
 _EVERY = 5.0  # seconds that a rate is measured over at least
+_OURS = {
+    "registry-backend",
+    "registry-orchestrator",
+    "registry-dashboard",
+    "orchestrator",
+    "dashboard",
+}
+_COMMANDS = {
+    "serve",
+    "health",
+    "switch",
+    "verify",
+    "reconcile",
+    "recover",
+    "watch",
+    "top",
+    "compact",
+}
 _WORD = re.compile(r"[\w.-]{1,40}", re.ASCII)
 
 
@@ -81,19 +99,30 @@ def _program(process: Living, totals: dict[str, int], rates: dict[str, float]) -
 
 
 def _name(pid: int) -> str:
-    """Return the program of a process with its command, empty if that cannot be read.
+    """Return the program of a process, empty if that cannot be read.
 
-    Only plain words: another argument may be a secret.
+    Of our own programs with their command. No other argument: it may be a secret.
     """
     words: list[str] = []
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    if "-m" in words[:-1]:
-        words = words[words.index("-m") + 1 :]
-    elif words and Path(words[0]).name.startswith("python"):
-        words = words[1:]
-    if not words or not _WORD.fullmatch(name := Path(words[0]).name) or name.startswith("-"):
+    if words and Path(words[0]).name.startswith("python"):
+        words = _run_by_python(words[1:])
+    if not words or not _WORD.fullmatch(name := Path(words[0]).name):
         return ""
     command = words[1] if len(words) > 1 else ""
-    plain = _WORD.fullmatch(command) and not command.startswith("-")
-    return f"{name} {command}" if plain else name
+    return f"{name} {command}" if name in _OURS and command in _COMMANDS else name
+
+
+def _run_by_python(words: list[str]) -> list[str]:
+    """Return what an interpreter runs, from its name on: a module or a file."""
+    words = list(words)
+    while words and words[0].startswith("-"):
+        option = words.pop(0)
+        if option == "-m":
+            return words
+        if option == "-c":
+            return ["python"]
+        if option in {"-X", "-W"} and words:
+            words.pop(0)
+    return words

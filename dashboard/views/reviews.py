@@ -14,14 +14,16 @@ from registry_api import (
     RegistryStore,
     Review,
     ReviewStatus,
+    Task,
     Verdict,
 )
 
-__all__ = ["OPEN", "Reviewed", "Reviews", "reviews_of"]
+__all__ = ["OPEN", "Reviewed", "Reviews", "objections_to", "reviews_of"]
 
 OPEN = frozenset({ReviewStatus.PENDING, ReviewStatus.IN_PROGRESS})
 _LIMIT = 50
 _VERDICTS = Refs(kinds=frozenset({Kind.VERDICT}))
+_ESCALATED = Refs(kinds=frozenset({Kind.REVIEW, Kind.VERDICT}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +35,22 @@ class Reviewed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Escalated:
+    """A phase that waits for a human, its task, and what its reviewers objected to."""
+
+    phase: Phase
+    task: Task
+    objections: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reviews:
     """Escalated phases, open and decided reviews: at most 50 of each, the newest reviews first.
 
     ``more`` names the fields of which there are more.
     """
 
-    escalated: tuple[Phase, ...]
+    escalated: tuple[Escalated, ...]
     open: tuple[Reviewed, ...]
     decided: tuple[Reviewed, ...]
     more: frozenset[str]
@@ -49,7 +60,7 @@ def reviews_of(store: RegistryStore) -> Reviews:
     """Read the escalated phases and the reviews of a store, with their verdicts."""
     query = RecordQuery(status=PhaseStatus.ESCALATED)
     page = store.list_records(Kind.PHASE, query, limit=_LIMIT)
-    escalated = tuple(p for p in page.items if isinstance(p, Phase))
+    escalated = tuple(_escalated(store, p) for p in page.items if isinstance(p, Phase))
     found, more_open = _newest(store, OPEN)
     decided, more_decided = _newest(store, set(ReviewStatus) - OPEN)
     more = {"escalated": page.next, "open": more_open, "decided": more_decided}
@@ -67,6 +78,24 @@ def reviews_of(store: RegistryStore) -> Reviews:
         decided=tuple(map(reviewed, decided)),
         more=frozenset(name for name, is_so in more.items() if is_so),
     )
+
+
+def _escalated(store: RegistryStore, phase: Phase) -> Escalated:
+    found = store.load(phase.task_id, only=_ESCALATED)
+    objections = objections_to(phase, found.reviews, found.verdicts)
+    return Escalated(phase=phase, task=found.task, objections=objections)
+
+
+def objections_to(
+    phase: Phase, reviews: Iterable[Review], verdicts: Iterable[Verdict]
+) -> tuple[Verdict, ...]:
+    """Return the verdicts of a phase's last decided review that do not approve it."""
+    decided = [r for r in reviews if r.phase_index == phase.phase_index and r.status not in OPEN]
+    last = max(decided, key=lambda r: r.created_at, default=None)
+    if last is None:
+        return ()
+    said = (v for v in verdicts if v.review_id == last.review_id)
+    return tuple(v for v in said if v.verdict != "approved")
 
 
 def _newest(store: RegistryStore, statuses: Iterable[ReviewStatus]) -> tuple[list[Review], bool]:

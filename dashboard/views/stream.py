@@ -36,9 +36,12 @@ class Entry:
 def stream_of(
     store: RegistryStore, snapshot: TaskSnapshot, show: str, since: datetime | None = None
 ) -> list[Entry]:
-    """Return the newest 50 entries of a task, those of one of KINDS with ``show``."""
+    """Return the newest 50 entries of a task, those of one of KINDS with ``show``.
+
+    ``since``: only those of a later second, since pages write times to the second.
+    """
     entries = (e for kind in KINDS if show in {"", kind} for e in _READERS[kind](store, snapshot))
-    wanted = (entry for entry in entries if since is None or entry.at > since)
+    wanted = (e for e in entries if since is None or e.at.replace(microsecond=0) > since)
     return sorted(wanted, key=lambda entry: entry.at, reverse=True)[:_READ]
 
 

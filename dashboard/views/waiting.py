@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from dashboard.views.reviews import OPEN
-from registry_api import PhaseStatus, TaskSnapshot, TaskStatus
+from dashboard.views.reviews import OPEN, objections_to
+from registry_api import PhaseStatus, TaskSnapshot, TaskStatus, Verdict
 from registry_api.client import gave_sign
 from registry_api.records import ACTIVE_AGENT
 
@@ -15,10 +15,13 @@ __all__ = ["Waiting", "waiting_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A sentence, and the index of the phase that a person must decide on, if there is one."""
+    """A sentence, and the index of the phase that a person must decide on, if there is one, with
+    what its reviewers objected to in their last review.
+    """
 
     says: str
     decide: int | None = None
+    objections: tuple[Verdict, ...] = ()
 
 
 def waiting_of(snapshot: TaskSnapshot, before: datetime) -> Waiting:
@@ -31,6 +34,7 @@ def waiting_of(snapshot: TaskSnapshot, before: datetime) -> Waiting:
                 says=f"Phase {phase.name} waits for a human: its reviewers did not approve it "
                 f"after {_many(phase.revision_round, 'revision')}.",
                 decide=phase.phase_index,
+                objections=objections_to(phase, snapshot.reviews, snapshot.verdicts),
             )
     active = [agent for agent in snapshot.agents if agent.status in ACTIVE_AGENT]
     silent = sum(not gave_sign(agent, before) for agent in active)

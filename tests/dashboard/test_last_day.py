@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract_tests import build
+from dashboard.live import last_day
 from dashboard.live.activity_index import ActivityIndex
 from registry_api import AsyncStore, TaskStatus, load_settings, open_store
 from registry_api.records import ACTIVE_AGENT, FAILED_AGENT, AgentStatus
@@ -47,7 +48,7 @@ def minute(moment):
 
 
 def fill(index, store):
-    asyncio.run(index.last_day.fill(AsyncStore(store), index.catch_up()))
+    asyncio.run(index.last_day.fill(AsyncStore(store), index.catch_up(), index.catch_up))
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,7 +104,7 @@ def test_changes_that_were_missed_are_read_again(tmp_path):
         fill(index, store)
         for n in range(2100):
             build.put(store, build.report("T", "a", progress=n % 100), expected=None)
-        index.catch_up()
+        index.quiet(now)
         assert index.last_day.recent(now) is None
         fill(index, store)
         assert index.last_day.recent(now).hour[-1] == (1, 0, 0)
@@ -118,17 +119,56 @@ def test_what_was_changed_while_the_records_were_read_stays(tmp_path):
         active = index.catch_up()
 
         class Late(AsyncStore):
-            async def list_tasks(self, query, **options):
+            async def load(self, task_id, *, only=None):
+                old = await super().load(task_id, only=only)
                 ended = build.agent(
                     "T", "a", status=AgentStatus.FAILED, started_at=now, completed_at=now
                 )
-                if store.head("T").revision == 1:
-                    build.put(store, ended, expected=1)
-                    index.catch_up()
-                return await super().list_tasks(query, **options)
+                build.put(store, ended, expected=old.revision)
+                index.catch_up()
+                return old
 
-        asyncio.run(index.last_day.fill(Late(store), active))
+        asyncio.run(index.last_day.fill(Late(store), active, index.catch_up))
         assert index.last_day.recent(now).agents[TaskStatus.FAILED] == 1
+
+
+def test_an_odd_time_is_no_end(tmp_path):
+    """An agent that ended in the year 9999 is neither active nor ended, before and after a change,
+    and one that ended without a report counts as soon as it is read."""
+    now = datetime.now(UTC)
+    with closing(open_store(load_settings(tmp_path, env={}, backend="memory"))) as store:
+        odd = {"status": AgentStatus.COMPLETED, "completed_at": datetime(9999, 12, 31, tzinfo=UTC)}
+        later = {"status": AgentStatus.RUNNING, "started_at": now + timedelta(days=400)}
+        done = {"status": AgentStatus.FAILED, "completed_at": now - timedelta(hours=1)}
+        build.make(store, "odd", build.agent("odd", "a", **odd), build.agent("odd", "b", **later))
+        build.make(store, "done", build.agent("done", "a", last_update=None, **done))
+        index = ActivityIndex(store)
+        fill(index, store)
+        before = index.last_day.recent(now)
+        assert before.agents == {TaskStatus.COMPLETED: 0, TaskStatus.FAILED: 1}
+        for task_id in ("odd", "done"):
+            index.last_day.note(task_id, store.load(task_id))
+        assert index.last_day.recent(now) == before
+        assert before.day[-1] == (0, 0, 0)
+
+
+def test_reading_goes_on_beside_many_changes(tmp_path, monkeypatch):
+    """More changes than a page applies do not start the reading again."""
+    now = datetime.now(UTC)
+    monkeypatch.setattr(last_day, "_PAGE", 1)
+    with closing(open_store(load_settings(tmp_path, env={}, backend="memory"))) as store:
+        for n in range(3):
+            agent = build.agent(f"T-{n}", "a", started_at=now, last_update=now)
+            build.make(store, f"T-{n}", agent)
+        index = ActivityIndex(store)
+
+        def beside():
+            for n in range(2100):
+                build.put(store, build.report("T-0", "a", progress=n % 100), expected=None)
+            return index.catch_up()
+
+        asyncio.run(index.last_day.fill(AsyncStore(store), index.catch_up(), beside))
+        assert index.last_day.recent(now).hour[-1][0] == 3
 
 
 def test_what_is_older_than_a_day_is_forgotten(tmp_path):

@@ -4,18 +4,24 @@ import json
 import os
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from backends.json_files.merge import compared
 from contract_tests import build
 from dashboard.live.move_history import MoveHistory
+from dashboard.views import programs
 from dashboard.views.conflicts import conflicts_of
-from registry_api import AgentStatus, load_settings, open_migration, open_store
+from dashboard.views.foreign_writes import foreign_writes
+from registry_api import AgentStatus, Task, load_settings, open_migration, open_store
 from registry_api.migration import MigrationPhase
+from registry_api.records import TaskState
 from tests import legacy
 from tests.dashboard.serving import serving
 from tests.dashboard.test_acting import act
 from tests.orchestrator.playing import until
+from tests.samples import copy_of
 
 AGENTS = [{"id": "a1", "type": "x", "status": "running", "progress": 1}]
 
@@ -63,8 +69,23 @@ def test_legacy_programs_that_still_write_are_counted(tmp_path):
         assert "changes came from a legacy program." in served.get("/migration").text
         legacy.edit(tmp_path / "TASK-0" / "AGENT_REGISTRY.json", legacy.add_agent("theirs"))
         page = served.get("/migration").text
-        assert "<strong>Legacy programs still write</strong>: 1 of the last" in page
-        assert 'in <a href="/tasks/TASK-0">TASK-0</a>. Stop them' in page
+        assert "Not ready for phase 3: legacy programs still write" in page
+        assert 'in <a href="/tasks/TASK-0">TASK-0</a> (1 of the last' in page
+        act(served, "plan", {"to": 3})
+        assert (
+            "legacy programs still write: stop them before phase 3</li>"
+            in served.get("/migration").text
+        )
+
+
+def test_old_files_are_not_taken_for_writes(tmp_path):
+    """The first reading of a recorded registry, with its logs, is no write of a legacy program."""
+    workspace = copy_of("recorded-2025-10", tmp_path)
+    with closing(open_store(load_settings(workspace, env={}))) as store:
+        store.counts()
+        found = foreign_writes(store)
+    assert found.of > 0
+    assert (found.number, found.is_recent) == (0, False)
 
 
 def test_a_stale_write_in_phase_0_is_shown(tmp_path):
@@ -98,6 +119,55 @@ def test_a_report_that_cannot_be_read_is_named(tmp_path, text):
     (found,) = conflicts_of(tmp_path)
     assert (found["task_id"], found["late"], found["fields"]) == ("TASK-0", True, [])
     assert conflicts_of(tmp_path / "nowhere") == []
+
+
+def test_a_large_report_is_shown_in_part(tmp_path):
+    """At most 100 fields and lines, each cut; the number of the others is told."""
+    folder = tmp_path / "conflicts"
+    folder.mkdir()
+    rows = [{"record": "agent a", "field": "prompt", "theirs": "x" * 900}] * 300
+    report = {"task_id": "T", "fields": rows, "changes": ["y" * 900] * 300, "fields_left_out": 5}
+    (folder / "T.1.report").write_text(json.dumps(report))
+    (found,) = conflicts_of(tmp_path)
+    assert (len(found["fields"]), found["more"], len(found["lines"])) == (100, 205, 100)
+    assert len(json.dumps(found)) < 100_000
+
+
+def test_a_long_value_is_cut_around_the_difference():
+    """Three texts that differ only at their ends are shown where they differ."""
+    same = "p" * 500
+    said = [
+        TaskState(Task(task_id="t"), agents={"a": build.agent("t", "a", prompt=same + end)})
+        for end in ("before", "ours", "theirs")
+    ]
+    rows, left_out = compared(said[0], said[1], said[2])
+    (row,) = rows
+    assert left_out == 0
+    assert [row[side][-6:] for side in ("before", "ours", "theirs")] == [
+        "before",
+        "ppours",
+        "theirs",
+    ]
+    assert row["theirs"].startswith("…")
+    assert max(map(len, row.values())) <= 202
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["python", "-X", "dev", "-m", "orchestrator", "serve", "-p", "1"], "orchestrator serve"),
+        (["/x/bin/python3.11", "/x/bin/registry-dashboard", "serve"], "registry-dashboard serve"),
+        (["python", "worker.py", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"], "worker.py"),
+        (["python", "x.py", "--token", "x", "-m", "hunter2"], "x.py"),
+        (["python", "-c", "secret"], "python"),
+        (["registry-backend", "sk-ant-api03-abcdef"], "registry-backend"),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_a_command_line_shows_no_secret(monkeypatch, argv, name):
+    """Only the program, and of ours the command."""
+    monkeypatch.setattr(Path, "read_bytes", lambda _: "\0".join([*argv, ""]).encode())
+    assert programs._name(1) == name
 
 
 def test_a_plan_and_a_switch_are_checklists(tmp_path):

@@ -112,13 +112,13 @@ def mode_of(node: ast.Call, *, given_path: bool) -> bool:
     at = 1 if given_path else 0
     mode = node.args[at] if len(node.args) > at else None
     for keyword in node.keywords:
-        if keyword.arg == "mode":
+        if keyword.arg in {"mode", "flags"}:
             mode = keyword.value
-    return (
-        isinstance(mode, ast.Constant)
-        and isinstance(mode.value, str)
-        and any(letter in mode.value for letter in "wax+")
-    )
+    if mode is None:
+        return False
+    if isinstance(mode, ast.Constant) and isinstance(mode.value, str):
+        return any(letter in mode.value for letter in "wax+")
+    return "O_RDONLY" not in ast.unparse(mode)  # a variable, or flags of os.open
 
 
 def short(node: ast.expr) -> str:

@@ -39,16 +39,29 @@ class Function:
     name: str
     qualified: str
     file: str
-    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Module
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
     owner: str = ""  # the class of a method
+    inside: str = ""  # the class whose ``self`` it may use
     outer: Function | None = None
     returns: Value = None
     env: dict[str, Value] = field(default_factory=dict)
 
     @property
+    def is_static(self) -> bool:
+        """Whether it is a static method."""
+        return "staticmethod" in self.decorators
+
+    @property
+    def decorators(self) -> set[str]:
+        """The last names of its decorators."""
+        if isinstance(self.node, ast.Module | ast.ClassDef):
+            return set()
+        return {ast.unparse(d).rpartition(".")[2] for d in self.node.decorator_list}
+
+    @property
     def params(self) -> list[str]:
         """The names of the parameters, in order."""
-        if isinstance(self.node, ast.Module):
+        if isinstance(self.node, ast.Module | ast.ClassDef):
             return []
         given = self.node.args
         return [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
@@ -79,14 +92,20 @@ class Project(Protocol):
 
     names: Names
 
-    def candidates(self, call: ast.Call, caller: Function) -> list[Function]:
-        """Return the functions that a call may reach."""
+    def candidates(self, name: str, base: ast.expr | None, caller: Function) -> list[Function]:
+        """Return the functions that a call of a name, maybe of an object's, may reach."""
+
+    def meant(self, name: str, function: Function) -> str:
+        """Return the name that an import gave another one, else the name itself."""
 
     def known(self, name: str, function: Function) -> Value:
         """Return what a name outside the function may hold."""
 
     def attribute(self, name: str, function: Function) -> Value:
         """Return what ``self.name`` may hold."""
+
+    def named(self, owner: str, name: str, function: Function) -> Value:
+        """Return what ``owner.name`` may hold, of a class or a module."""
 
 
 @dataclass(slots=True)
@@ -127,10 +146,16 @@ class Found:
         touched = tuple(key for key in data.keys if key != "*")
         self.drafts.append(Draft(node, Kind.CHANGE, Access.CHANGE, via, data.origin, Data, touched))
 
+    def hand_on(self, value: Value) -> None:
+        """Note that a locked file's handle goes to another function, which may write it."""
+        if isinstance(value, Opened) and (lock := self.locks.get(value.line)) is not None:
+            lock.writes += 1
+
     def write(self, node: ast.expr, opened: Opened, via: str) -> None:
         """Note a write to an open file; one that is locked is a place already."""
         lock = self.locks.get(opened.line)
         if lock is not None:
             lock.writes += 1
-        elif opened.writes:
-            self.drafts.append(Draft(node, Kind.DUMP, Access.WRITE, via, opened.origin))
+        else:
+            needs = Opened if isinstance(opened.origin, Argument) and not opened.line else PathTo
+            self.drafts.append(Draft(node, Kind.DUMP, Access.WRITE, via, opened.origin, needs))

@@ -10,22 +10,23 @@ from __future__ import annotations
 import ast
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from backends.admin.audit.by_hand import why_by_hand
-from backends.admin.audit.calls import called
 from backends.admin.audit.function import Draft, Edge, Function, Names
 from backends.admin.audit.scan import Scan
 from backends.admin.audit.sites import Audit, Site
-from backends.admin.audit.values import SOME, Argument, Data, PathTo, Value
+from backends.admin.audit.values import SOME, Argument, Data, Opened, PathTo, Value
 
 __all__ = ["audit"]
 
 _ROUNDS = 5  # a value that is handed on through more functions is not followed further
-_MOST = 4  # functions of one name that a call may reach
+_MOST = 12  # functions of one name that a call may reach
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "venv", "build", "dist"}
 # Methods of other objects have these names too often.
 _COMMON = frozenset(
@@ -70,29 +71,39 @@ _TEST = re.compile(r"(^|/)(tests?/|test_[^/]*$|conftest\.py$)|_test\.py$")
 def audit(root: Path, names: Names) -> Audit:
     """Return every place in the Python files below a folder (or in one file) that uses a registry.
 
-    A file that cannot be parsed is named, not followed. Links are not followed.
+    A file that cannot be read or parsed is named, not followed. Links are not followed.
     """
     program = _Program(names)
     unreadable, count = dict[str, str](), 0
-    for path in _sources(root):
+    for path in _sources(root, unreadable):
         name = path.name if root.is_file() else path.relative_to(root).as_posix()
         count += 1
         try:
             program.add(name, ast.parse(path.read_bytes(), filename=name))
         except SyntaxError as error:
-            unreadable[name] = f"line {error.lineno}: {error.msg}"
-        except (ValueError, RecursionError, OSError) as error:
-            unreadable[name] = str(error)
-    return Audit(root=str(root), files=count, sites=program.sites(), unreadable=unreadable)
+            unreadable[name] = f"line {error.lineno or 1}: {error.msg}"
+        except (ValueError, RecursionError, MemoryError, OSError) as error:
+            unreadable[name] = str(error) or type(error).__name__
+    sites = program.sites(unreadable)
+    return Audit(root=str(root), files=count, sites=sites, unreadable=unreadable)
 
 
-def _sources(root: Path) -> Iterator[Path]:
+def _sources(root: Path, unreadable: dict[str, str]) -> Iterator[Path]:
     if root.is_file():
         yield root
         return
-    for folder, folders, files in os.walk(root):
+
+    def failed(error: OSError) -> None:
+        unreadable[str(error.filename)] = error.strerror or str(error)
+
+    for folder, folders, files in os.walk(root, onerror=failed):
         folders[:] = sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
+        for name in sorted(files):
+            path = Path(folder, name)
+            if name.endswith(".py") and not name.startswith("."):
+                with suppress(OSError):
+                    if stat.S_ISREG(path.lstat().st_mode):
+                        yield path
 
 
 class _Program:
@@ -103,48 +114,78 @@ class _Program:
         self._functions: list[Function] = []
         self._modules: dict[str, Function] = {}
         self._by_name: dict[str, list[Function]] = defaultdict(list)
-        self._attributes: dict[tuple[str, str], dict[str, Value]] = defaultdict(dict)
+        self._methods: dict[tuple[str, str], list[Function]] = defaultdict(list)
+        self._bases: dict[str, list[str]] = {}
+        self._attributes: dict[str, dict[str, Value]] = defaultdict(dict)
         self._globals: dict[str, list[Value]] = {}
+        self._imported: dict[str, dict[str, str]] = defaultdict(dict)
 
     def add(self, file: str, tree: ast.Module) -> None:
         """Add the functions of a module."""
         module = self._new("<module>", file, qualified="<module>", node=tree)
         self._modules[file] = module
-        self._collect(tree.body, module, "", "")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                for alias in node.names:
+                    self._imported[file][alias.asname or alias.name] = alias.name
+        self._collect(tree.body, module, owner="", inside="", prefix="")
 
     def _new(self, name: str, file: str, **more: Any) -> Function:
         found = Function(number=len(self._functions), name=name, file=file, **more)
         self._functions.append(found)
         return found
 
-    def _collect(self, body: list[ast.stmt], outer: Function, owner: str, prefix: str) -> None:
+    def _collect(
+        self, body: list[ast.stmt], outer: Function, *, owner: str, inside: str, prefix: str
+    ) -> None:
         for node in body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 name = f"{prefix}{node.name}"
-                more = {"qualified": name, "node": node, "owner": owner, "outer": outer}
-                found = self._new(node.name, outer.file, **more)
+                found = self._new(
+                    node.name,
+                    outer.file,
+                    qualified=name,
+                    node=node,
+                    owner=owner,
+                    inside=inside,
+                    outer=outer,
+                )
                 self._by_name[node.name].append(found)
-                self._collect(node.body, found, "", f"{name}.")
+                self._methods[owner, node.name].append(found)
+                self._collect(node.body, found, owner="", inside=inside, prefix=f"{name}.")
             elif isinstance(node, ast.ClassDef):
-                self._collect(node.body, outer, node.name, f"{prefix}{node.name}.")
+                name = f"{prefix}{node.name}"
+                self._bases[node.name] = [ast.unparse(b).rpartition(".")[2] for b in node.bases]
+                self._new(
+                    f"class {node.name}",
+                    outer.file,
+                    qualified=name,
+                    node=node,
+                    inside=node.name,
+                    outer=outer,
+                )
+                self._collect(
+                    node.body, outer, owner=node.name, inside=node.name, prefix=f"{name}."
+                )
             else:
-                inner = [s for s in ast.iter_child_nodes(node) if isinstance(s, ast.stmt)]
-                handlers = getattr(node, "handlers", [])
-                inner += [s for handler in handlers for s in handler.body]
+                inner = list(_inner(node))
                 if inner:
-                    self._collect(inner, outer, owner, prefix)
+                    self._collect(inner, outer, owner=owner, inside=inside, prefix=prefix)
 
     # -- what a scan asks --------------------------------------------------------------------
 
-    def candidates(self, call: ast.Call, caller: Function) -> list[Function]:
-        """Return the functions that a call may reach: of its class, its module, or of this name."""
-        name, base = called(call)
-        found = self._by_name.get(name, ())
-        if not found:
-            return []
-        on_self = isinstance(base, ast.Name) and base.id == "self"
+    def candidates(self, name: str, base: ast.expr | None, caller: Function) -> list[Function]:
+        """Return the functions that a call may reach: of its class, its module, or of this name.
+
+        A call of a class reaches its ``__init__``.
+        """
+        made = self._methods.get((name, "__init__"))
+        if made:
+            return made
+        found = self._by_name.get(name, [])
+        on_self = isinstance(base, ast.Name) and base.id in {"self", "cls"}
         if on_self:
-            same = [f for f in found if f.owner == caller.owner and f.file == caller.file]
+            same = [f for f in found if f.owner == caller.inside and f.file == caller.file]
             if same:
                 return same
         if base is None:
@@ -154,7 +195,11 @@ class _Program:
             found = [f for f in found if not f.owner]
         elif name in _COMMON and not on_self:
             return []
-        return list(found) if len(found) <= _MOST else []
+        return found if len(found) <= _MOST else []
+
+    def meant(self, name: str, function: Function) -> str:
+        """Return what an import with another name means; else the name."""
+        return self._imported[function.file].get(name, name).rpartition(".")[2]
 
     def known(self, name: str, function: Function) -> Value:
         """Return what a name of an outer function, of the module or of another module holds."""
@@ -163,20 +208,53 @@ class _Program:
             if name in outer.env:
                 return outer.env[name]
             outer = outer.outer
-        values = self._globals.get(name, [])
+        imported = self._imported[function.file]
+        if name not in imported and name not in imported.values() and "*" not in imported:
+            return None
+        values = self._globals.get(self.meant(name, function), [])
         return values[0] if len(values) == 1 else None
 
     def attribute(self, name: str, function: Function) -> Value:
-        """Return what ``self.name`` holds in the methods of a class."""
-        return self._attributes[function.file, function.owner].get(name)
+        """Return what ``self.name`` holds in the methods of a class, or of a base of it."""
+        return self._of_class(function.inside, name, set())
+
+    def named(self, owner: str, name: str, function: Function) -> Value:
+        """Return what ``owner.name`` holds, of a class or of a module that is imported."""
+        meant = self.meant(owner, function)
+        if meant in self._bases:
+            return self._of_class(meant, name, set())
+        if owner in self._imported[function.file]:
+            values = self._globals.get(name, [])
+            return values[0] if len(values) == 1 else None
+        return None
+
+    def _of_class(self, owner: str, name: str, seen: set[str]) -> Value:
+        if not owner or owner in seen:
+            return None
+        seen.add(owner)
+        found = self._attributes[owner].get(name)
+        for method in self._methods.get((owner, name), ()):
+            if found is None and method.decorators & {"property", "cached_property"}:
+                found = method.returns
+        for base in self._bases.get(owner, ()):
+            found = found if found is not None else self._of_class(base, name, seen)
+        return found
 
     # -- following ---------------------------------------------------------------------------
 
-    def sites(self) -> tuple[Site, ...]:
-        """Follow everything; return the sites in the order of files and lines."""
+    def sites(self, unreadable: dict[str, str]) -> tuple[Site, ...]:
+        """Follow everything; return the sites in the order of files and lines.
+
+        A function that cannot be followed makes its file unreadable.
+        """
         scans: list[Scan] = []
         for _ in range(_ROUNDS):
-            scans = [Scan(function, self).run() for function in self._functions]
+            scans = []
+            for function in self._functions:
+                try:
+                    scans.append(Scan(function, self).run())
+                except RecursionError:
+                    unreadable[function.file] = f"{function.qualified} is nested too deeply"
             if not self._learn(scans):
                 break
         edges = [edge for scan in scans for edge in scan.found.edges]
@@ -214,9 +292,11 @@ class _Program:
             function = scan.function
             if scan.found.returns != function.returns:
                 function.returns, changed = scan.found.returns, True
-            known = self._attributes[function.file, function.owner]
-            for name, value in scan.found.attributes.items():
-                if known.get(name) != value:
+            known, held = self._attributes[function.inside], dict(scan.found.attributes)
+            if isinstance(function.node, ast.ClassDef):
+                held |= {name: v for name, v in function.env.items() if v is not None}
+            for name, value in held.items():
+                if function.inside and known.get(name) != value:
                     known[name], changed = value, True
         globals_: dict[str, list[Value]] = defaultdict(list)
         for module in self._modules.values():
@@ -228,6 +308,15 @@ class _Program:
         return changed
 
 
+def _inner(node: ast.stmt) -> Iterator[ast.stmt]:
+    """Yield the statements in a statement, those of its handlers and cases too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        elif isinstance(child, ast.ExceptHandler | ast.match_case):
+            yield from child.body
+
+
 Passed = dict[tuple[Argument, type], set[str]]
 
 
@@ -237,7 +326,7 @@ def _carried(edges: list[Edge]) -> Passed:
     onward: dict[tuple[Argument, type], set[tuple[Argument, type]]] = defaultdict(set)
     for edge in edges:
         value = edge.value
-        for kind in (PathTo, Data):
+        for kind in (PathTo, Opened, Data):
             if isinstance(value, Argument):
                 onward[value, kind].add((edge.to, kind))
             elif isinstance(value, kind):
@@ -247,6 +336,7 @@ def _carried(edges: list[Edge]) -> Passed:
                     onward[source].add((edge.to, kind))
                     if not (isinstance(value, Data) and value.keys):
                         onward[value.origin, PathTo].add((edge.to, kind))
+                        onward[value.origin, Opened].add((edge.to, kind))
                 else:
                     passed[edge.to, kind] |= value.origin
     waiting = list(passed)
@@ -264,10 +354,8 @@ def _reached(draft: Draft, passed: Passed) -> frozenset[str]:
     origin = draft.origin
     if not isinstance(origin, Argument):
         return origin
-    found = set(passed.get((origin, PathTo), ()))
-    if draft.needs is Data:
-        found |= passed.get((origin, Data), set())
-    return frozenset(found)
+    kinds = (PathTo, Opened, Data) if draft.needs is Data else (draft.needs,)
+    return frozenset(name for kind in kinds for name in passed.get((origin, kind), ()))
 
 
 def _site(scan: Scan, draft: Draft, names: frozenset[str]) -> Site:

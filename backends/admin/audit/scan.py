@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from backends.admin.audit.calls import short
-from backends.admin.audit.function import Draft, Found, Function, Project
+from backends.admin.audit.function import Draft, Edge, Found, Function, Lock, Project
 from backends.admin.audit.scan_calls import Calls, key_of
 from backends.admin.audit.sites import Access, Kind
 from backends.admin.audit.values import (
@@ -40,11 +40,13 @@ class Scan:
         }
         self._project = project
         self._names = project.names
+        self._locals = _bound(function.node)
         self._calls = Calls(self.found, function, project, value=self._value, bind=self._bind)
         self._depth = 0
 
     def run(self) -> Scan:
         """Follow the body; returns itself."""
+        self._defaults()
         self._block(self.function.node.body)
         for lock in self.found.locks.values():
             access = Access.WRITE if lock.writes else Access.READ
@@ -67,6 +69,21 @@ class Scan:
         """Return how often the body of a locked file writes it."""
         return next((k.writes for k in self.found.locks.values() if k.node is node), 0)
 
+    def _defaults(self) -> None:
+        """A parameter may get its default."""
+        node = self.function.node
+        if isinstance(node, ast.Module | ast.ClassDef):
+            return
+        given = [*node.args.posonlyargs, *node.args.args]
+        pairs: list[tuple[ast.arg, ast.expr | None]] = [
+            *zip(given[::-1], node.args.defaults[::-1], strict=False)
+        ]
+        pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        for param, default in pairs:
+            if default is not None and (value := self._value(default)) is not None:
+                to = Argument(self.function.number, self.function.params.index(param.arg))
+                self.found.edges.append(Edge(to, value))
+
     # -- statements --------------------------------------------------------------------------
 
     def _block(self, body: Iterable[ast.stmt]) -> None:
@@ -84,8 +101,8 @@ class Scan:
             case ast.AnnAssign() if node.value is not None:
                 self._bind(node.target, self._value(node.value))
             case ast.AugAssign():
-                self._value(node.value)
-                self._bind(node.target, None)
+                value = self._value(node.value)
+                self._bind(node.target, value if isinstance(value, PathTo) else None)
             case ast.Delete():
                 for target in node.targets:
                     self._bind(target, None)
@@ -97,9 +114,16 @@ class Scan:
             case ast.Return() if node.value is not None:
                 self._return(node.value)
             case ast.If() | ast.While():
-                self._value(node.test)
-                self._inner(node.body, node.orelse)
-            case ast.Try():
+                self._chain(node)
+            case ast.Match():
+                self._value(node.subject)
+                self._inner(*(case.body for case in node.cases))
+            case ast.ImportFrom():
+                for alias in node.names:
+                    found = self._project.known(alias.name, self.function)
+                    if found is not None:
+                        self.env[alias.asname or alias.name] = found
+            case ast.Try() | ast.TryStar():
                 handlers = (h.body for h in node.handlers)
                 self._inner(node.body, *handlers, node.orelse, node.finalbody)
             case _:
@@ -108,6 +132,17 @@ class Scan:
                         self._value(child)
                     elif isinstance(child, ast.stmt):
                         self._inner([child])
+
+    def _chain(self, node: ast.If | ast.While) -> None:
+        """Follow an ``if`` with all its ``elif``: a program may have hundreds."""
+        while True:
+            self._value(node.test)
+            self._inner(node.body)
+            rest = node.orelse
+            if len(rest) != 1 or not isinstance(rest[0], ast.If):
+                self._inner(rest)
+                return
+            node = rest[0]
 
     def _inner(self, *bodies: Iterable[ast.stmt]) -> None:
         self._depth += 1
@@ -119,12 +154,18 @@ class Scan:
         for item in node.items:
             value = self._value(item.context_expr)
             if isinstance(value, Locked):
-                self.found.locks[value.line].end = node.end_lineno or node.lineno
+                lock = self.found.locks.get(value.line)
+                if lock is None:  # it was made elsewhere
+                    via = short(item.context_expr)
+                    lock = Lock(item.context_expr, value.origin, via, node.lineno)
+                    self.found.locks[value.line] = lock
+                lock.end = node.end_lineno or node.lineno
                 target = item.optional_vars
                 if isinstance(target, ast.Tuple) and len(target.elts) == 2:
                     self._bind(target.elts[0], Data(value.origin))
                     self._bind(target.elts[1], Opened(value.origin, value.line, writes=True))
-                elif target is not None:
+                elif target is not None:  # an object that may be read and written
+                    lock.writes += 1
                     self._bind(target, Data(value.origin))
             elif item.optional_vars is not None:
                 self._bind(item.optional_vars, value)
@@ -147,7 +188,7 @@ class Scan:
                     self._bind(part, value if last and isinstance(value, Data) else None)
             case ast.Starred():
                 self._bind(target.value, value)
-            case ast.Attribute(value=ast.Name(id="self")):
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
                 if value is not None:
                     self.found.attributes[target.attr] = value
             case ast.Subscript():
@@ -169,15 +210,22 @@ class Scan:
             case ast.Name():
                 if node.id in self.env:
                     return self.env[node.id]
+                if node.id in self._locals:
+                    return None
                 return self._project.known(node.id, self.function)
-            case ast.Attribute(value=ast.Name(id="self")):
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
                 held = self.found.attributes.get(node.attr)
                 return held or self._project.attribute(node.attr, self.function)
+            case ast.Attribute(value=ast.Name(id=owner)) if owner not in self.env:
+                return self._project.named(owner, node.attr, self.function)
             case ast.BinOp():
                 return self._joined(node)
             case ast.Subscript():
-                base = as_data(self._value(node.value))
+                held = self._value(node.value)
                 self._value(node.slice)
+                if isinstance(held, PathTo):
+                    return held  # of several paths
+                base = as_data(held)
                 if base is None:
                     return None
                 keys = (*base.keys, key_of(node.slice))
@@ -206,6 +254,9 @@ class Scan:
                 return None
             case ast.Compare():
                 return self._compared(node)
+            case ast.Dict():
+                values = [self._value(v) for v in (*node.keys, *node.values) if v is not None]
+                return next((v for v in values if isinstance(v, PathTo)), None)
             case ast.Lambda():
                 self._value(node.body)
                 return None
@@ -242,7 +293,11 @@ class Scan:
         return values[-1] if values and isinstance(values[-1], PathTo) else None
 
     def _joined(self, node: ast.BinOp) -> Value:
-        left, right = self._value(node.left), self._value(node.right)
+        left_most = node.left
+        while isinstance(left_most, ast.BinOp):  # a program may join hundreds of texts
+            self._value(left_most.right)
+            left_most = left_most.left
+        left, right = self._value(left_most), self._value(node.right)
         if isinstance(node.op, ast.Mod):
             return left if isinstance(left, PathTo) else None
         if isinstance(right, PathTo) and isinstance(node.op, ast.Add | ast.Div):
@@ -263,3 +318,19 @@ class Scan:
             self._bind(each.target, element(self._value(each.iter)))
             for condition in each.ifs:
                 self._value(condition)
+
+
+def _bound(node: ast.AST) -> frozenset[str]:
+    """Return the names that a function binds itself, those of inner functions left out."""
+    if isinstance(node, ast.Module | ast.ClassDef):
+        return frozenset()
+    found, waiting = set[str](), list(ast.iter_child_nodes(node))
+    while waiting:
+        child = waiting.pop()
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            found.add(child.id)
+        if not isinstance(
+            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+        ):
+            waiting += ast.iter_child_nodes(child)
+    return frozenset(found)

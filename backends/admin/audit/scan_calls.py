@@ -30,6 +30,7 @@ from backends.admin.audit.values import (
     PathTo,
     Value,
     as_data,
+    as_opened,
     as_path,
     element,
     origin_of,
@@ -63,41 +64,66 @@ class Calls:
     def value(self, node: ast.Call) -> Value:
         """Return what a call may return, and note what it does."""
         name, base = called(node)
+        name = self._project.meant(name, self._function)
         of = self._value(base) if base is not None else None
         given = [self._value(a) for a in node.args]
         keyed = {k.arg: self._value(k.value) for k in node.keywords}
+        arguments = [*node.args, *(k.value for k in node.keywords)]
         first = given[0] if given else next(iter(keyed.values()), None)
-        via = short(
-            node.args[0] if node.args else node.keywords[0].value if node.keywords else node
-        )
-        names = self._names
-        if name in names.locked:
+        via = short(arguments[0] if arguments else node)
+        if name in self._names.locked:
             origin = origin_of(first)
-            self._found.locks[node.lineno] = Lock(node, origin, via, node.lineno)
-            self._pass(node, given, keyed)
-            return Locked(sure(origin), node.lineno)
-        if name in names.reads:
-            self._site(node, Kind.LOCKED_READ, Access.READ, via, first)
-            self._pass(node, given, keyed)
-            return Data(sure(origin_of(first)))
-        if name in names.writes:
-            self._site(node, Kind.LOCKED_WRITE, Access.WRITE, via, first)
-            self._pass(node, given, keyed)
+            line = node.lineno
+            while line in self._found.locks:  # two on a line
+                line = -abs(line) - 1
+            self._found.locks[line] = Lock(node, origin, via, node.lineno)
+            self._pass(node, name, given, keyed)
+            return Locked(sure(origin), line)
+        kinds = {
+            **dict.fromkeys(self._names.reads, (Kind.LOCKED_READ, Access.READ)),
+            **dict.fromkeys(self._names.writes, (Kind.LOCKED_WRITE, Access.WRITE)),
+            **dict.fromkeys(self._names.finds, (Kind.LOOK_UP, Access.READ)),
+        }
+        if name in kinds:
+            self._site(node, *kinds[name], via, first)
+            self._pass(node, name, given, keyed)
+            return Data(sure(origin_of(first))) if name in self._names.reads else None
+        return self._other(node, name, of, given, keyed)
+
+    def _other(
+        self,
+        node: ast.Call,
+        name: str,
+        of: Value,
+        given: list[Value],
+        keyed: Mapping[str | None, Value],
+    ) -> Value:
+        at = {"to_thread": 0, "run_sync": 0, "submit": 0, "partial": 0, "run_in_executor": 1}
+        if name in at and len(node.args) > at[name]:
+            callee = node.args[at[name]]
+            inner, base = called(ast.Call(callee, [], []))
+            return self._pass(
+                node, inner, given[at[name] + 1 :], keyed, base=base, method=base is not None
+            )
+        named = {"obj": 0, "fp": 1 if name == "dump" else 0, "file": 0, "path": 0}
+        for keyword, value in keyed.items():
+            if keyword in named and name in {"dump", "load", "open"}:
+                place = named[keyword]
+                given = [*given, *[None] * (place + 1 - len(given))]
+                given[place] = value
+        if name == "print" and (opened := as_opened(keyed.get("file"))) is not None:
+            self._found.write(node, opened, short(node))
             return None
-        if name in names.finds:
-            self._site(node, Kind.LOOK_UP, Access.READ, via, first)
-            self._pass(node, given, keyed)
-            return None
-        for known in (self._file_call, self._path_call, self._data_call):
+        for known in (self._file_call, self._move_call, self._path_call, self._data_call):
             handled, value = known(node, name, of, given)
             if handled:
                 return value
-        return self._pass(node, given, keyed)
+        return self._pass(node, name, given, keyed)
 
     def _site(self, node: ast.Call, kind: Kind, access: Access, via: str, value: Value) -> None:
         self._found.drafts.append(Draft(node, kind, access, via, origin_of(value), sure=True))
 
-    def _file_call(
+    def _file_call(  # noqa: PLR0912  (a case a kind of call)
         self, node: ast.Call, name: str, of: Value, given: list[Value]
     ) -> tuple[bool, Value]:
         """Open, read, write, test and move files."""
@@ -108,19 +134,32 @@ class Calls:
             place = path or argument
             if place is None:
                 return False, None
-            return True, Opened(
-                place.origin, node.lineno, writes=mode_of(node, given_path=path is None)
-            )
+            writes = mode_of(node, given_path=path is None)
+            return True, Opened(place.origin, node.lineno, writes=writes)
+        if name == "fdopen" and isinstance(first, Opened):
+            return True, first
+        handle = as_opened(first) if name == "load" else None
         if name in {"load", "loads"} and isinstance(first, Opened | Content):
-            self._draft(node, Kind.LOAD, Access.READ, first.origin, node.args[0])
+            self._draft(node, Kind.LOAD, Access.READ, first.origin, _argument(node))
             return True, Data(first.origin)
-        if name == "dump" and len(given) > 1 and isinstance(given[1], Opened):
-            self._found.write(node, given[1], short(node.args[1]))
+        if handle is not None:
+            found = Draft(
+                node, Kind.LOAD, Access.READ, short(_argument(node)), handle.origin, Opened
+            )
+            self._found.drafts.append(found)
+            return True, Data(handle.origin)
+        if name == "dump" and len(given) > 1:
+            handle = as_opened(given[1])
+            if handle is not None:
+                self._found.write(node, handle, short(node))
+                return True, None
+        if name in {"write", "writelines"} and (opened := as_opened(of)) is not None:
+            self._found.write(node, opened, short(_base(node)))
             return True, None
         if isinstance(of, Opened):
-            if name in {"write", "writelines"}:
-                self._found.write(node, of, short(_base(node)))
             return True, Content(of.origin) if name in {"read", "readlines"} else None
+        if isinstance(of, Content) and name in {"decode", "strip"}:
+            return True, of
         if name in _TEXT and path is not None:
             if name.startswith("read"):
                 return True, Content(path.origin)
@@ -136,15 +175,36 @@ class Calls:
             if place.folder:
                 self._found.tested[place.folder] = place.origin
             return True, None
-        if name in FILE_MOVES and any(isinstance(v, PathTo) for v in given):
-            last = as_path(given[-1])
-            writes = name not in COPIES or last is not None
-            place = last or argument
-            assert place is not None
-            kind = (Kind.DUMP, Access.WRITE) if writes else (Kind.LOAD, Access.READ)
-            self._draft(node, *kind, place.origin, node.args[0])
-            return True, None
         return False, None
+
+    def _move_call(
+        self, node: ast.Call, name: str, of: Value, given: list[Value]
+    ) -> tuple[bool, Value]:
+        """Copy, move and remove files: a function of ``os`` or ``shutil``, or a path's method.
+
+        A text and a list have ``replace``, ``remove`` and ``copy`` too.
+        """
+        if name not in FILE_MOVES:
+            return False, None
+        base = _base(node)
+        paths = [as_path(value) for value in given]
+        of_module = isinstance(base, ast.Name) and base.id in {"os", "shutil"}
+        if isinstance(node.func, ast.Attribute) and not of_module:
+            own = as_path(of) if name in {"unlink", "rename", "replace"} else None
+            if (
+                name in {"remove", "copy"}
+                or len(given) > 1
+                or (name in {"rename", "replace"} and len(given) != 1)
+            ):
+                return False, None
+            paths = [own, *paths]
+        writes = [p for n, p in enumerate(paths) if p is not None and (n or name not in COPIES)]
+        reads = [p for p in paths[:1] if p is not None and name in COPIES]
+        for place in writes:
+            self._draft(node, Kind.DUMP, Access.WRITE, place.origin, node)
+        for place in reads:
+            self._draft(node, Kind.LOAD, Access.READ, place.origin, node)
+        return bool(writes or reads), None
 
     def _draft(
         self, node: ast.Call, kind: Kind, access: Access, origin: Origin, via: ast.expr
@@ -166,6 +226,8 @@ class Calls:
             for value in (of, *given[:1]):
                 if isinstance(value, PathTo | Argument):
                     return True, value
+        if name == "format" and isinstance(of, PathTo):
+            return True, of
         return False, None
 
     def _data_call(
@@ -191,16 +253,31 @@ class Calls:
             and isinstance(first, PathTo)
             and isinstance(node.func, ast.Attribute)
         ):
-            self._bind(node.func.value, first)  # a list of paths
+            if isinstance(node.func.value, ast.Name | ast.Attribute):
+                self._bind(node.func.value, first)  # a list of paths
             return True, None
         return False, None
 
-    def _pass(self, node: ast.Call, given: list[Value], keyed: Mapping[str | None, Value]) -> Value:
+    def _pass(
+        self,
+        node: ast.Call,
+        name: str,
+        given: list[Value],
+        keyed: Mapping[str | None, Value],
+        *,
+        base: ast.expr | None = None,
+        method: bool = False,
+    ) -> Value:
         """Pass values to the functions that a call may reach; return what they return."""
+        if isinstance(node.func, ast.Attribute) and not method:
+            base = node.func.value
         result: Value = None
-        for callee in self._project.candidates(node, self._function):
+        for value in (*given, *keyed.values()):
+            self._found.hand_on(value)
+        for callee in self._project.candidates(name, base, self._function):
             params = callee.params
-            shift = 1 if callee.owner and isinstance(node.func, ast.Attribute) else 0
+            bound = callee.owner and (base is not None or callee.name == "__init__")
+            shift = 1 if bound and not callee.is_static else 0
             values: dict[int, Value] = {n + shift: v for n, v in enumerate(given)}
             values |= {params.index(k): v for k, v in keyed.items() if k in params}
             for index, value in values.items():
@@ -208,15 +285,18 @@ class Calls:
                     self._found.edges.append(Edge(Argument(callee.number, index), value))
             if result is None:
                 result = _substituted(callee, values)
+            via = short(node.args[0] if node.args else node)
             if isinstance(callee.returns, Folder):
-                via = short(node.args[0] if node.args else node)
                 self._found.drafts.append(
                     Draft(node, Kind.LOOK_UP, Access.READ, via, callee.returns.origin)
                 )
             elif isinstance(result, Data) and callee.name not in self._names.reads:
-                via = short(node.args[0] if node.args else node)
                 self._found.drafts.append(Draft(node, Kind.HELPER, Access.READ, via, result.origin))
         return result
+
+
+def _argument(node: ast.Call) -> ast.expr:
+    return node.args[0] if node.args else node.keywords[0].value
 
 
 def _base(node: ast.Call) -> ast.expr:

@@ -17,6 +17,7 @@ __all__ = [
     "PathTo",
     "Value",
     "as_data",
+    "as_opened",
     "as_path",
     "element",
     "origin_of",
@@ -101,6 +102,13 @@ def as_data(value: Value) -> Data | None:
     if isinstance(value, Argument):
         return Data(value)
     return value if isinstance(value, Data) else None
+
+
+def as_opened(value: Value) -> Opened | None:
+    """Return a value as an open registry file, None if it cannot be one; line 0: a parameter's."""
+    if isinstance(value, Argument):
+        return Opened(value, 0, writes=True)
+    return value if isinstance(value, Opened) else None
 
 
 def element(value: Value) -> Value:

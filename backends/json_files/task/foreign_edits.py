@@ -183,5 +183,6 @@ class ForeignEdits:
             "at": files.shared.now().isoformat(),
             "conflicts": merged.conflicts,
             "fields": merged.fields,
+            "fields_left_out": merged.fields_left_out,
         }
         files.shared.keep("conflicts", f"{name}.report", json_text.dump(report, indent=True))

@@ -103,9 +103,9 @@ class LateWrites:
             return None
         current = now(files.task_id) if now is not None else None
         frozen, theirs = files.journal.state, files.document.try_decode(data)
-        changes, fields = _three_way(frozen, theirs, current), list[dict[str, str]]()
+        changes, fields, left_out = _three_way(frozen, theirs, current), list[dict[str, str]](), 0
         if frozen is not None and theirs is not None:
-            fields = compared(frozen, TaskState.of(current) if current else None, theirs)
+            fields, left_out = compared(frozen, TaskState.of(current) if current else None, theirs)
         shared.replace_file(path, data)  # atomically; again while its report is missing
         report = {
             "task_id": files.task_id,
@@ -114,6 +114,7 @@ class LateWrites:
             "revision": None if current is None else current.revision,
             "changes": list(changes),
             "fields": fields,
+            "fields_left_out": left_out,
         }
         shared.replace_file(path.with_suffix(".report"), json_text.dump(report, indent=True))
         return LateWrite(task_id=files.task_id, kept=str(path), changes=changes)

@@ -1,14 +1,14 @@
 // Keeps the page up to date: one event stream for all tabs, opened by one tab at a time; each tab fetches its
-// page again after a change. A hidden tab does neither, unless it notifies.
+// page again after a change. A hidden tab does neither; one that notifies looks twice a minute.
 const byId = (id) => document.getElementById(id);
+const AWAY = "disconnected, trying again";
 const channel = new BroadcastChannel("registry-events");
 const state = byId("state");
 let dirty, fetching, pressed, paused;
-let timer = 0;
-let soon = 0;
+let timer, soon;
 let began = 0;
 let waiting = waits(document);
-const PAUSE = 1000; // ms between two fetches, or changes would keep a core busy
+const PAUSE = 2000; // ms from one fetch to the next
 
 async function refresh() {
   if ((document.hidden && !notifies()) || fetching) {
@@ -28,7 +28,7 @@ async function refresh() {
       say(state, answer.status === 401 ? "signed out: open the link again" : "the server answered with an error");
     }
   } catch {
-    say(state, "disconnected, trying again");
+    say(state, AWAY);
   }
   fetching = false;
   if (dirty) changed();
@@ -51,10 +51,11 @@ function later() {
 function swap(next) {
   const before = waiting;
   waiting = waits(next);
-  if (waiting > before && notifies()) new Notification(`Waiting for a human: ${waiting}`, { tag: "waiting" });
+  const news = `Waiting for a human: ${waiting}`;
+  if (waiting > before && notifies()) tried(() => new Notification(news, { tag: "waiting" }));
   if (filling()) return;
   if (pressed) {
-    dirty = true; // a button that is replaced between press and release gets no click
+    dirty = true; // or a click would miss its button
     return;
   }
   const main = byId("main");
@@ -78,7 +79,6 @@ function swap(next) {
   if (key) focusOn(key);
 }
 
-// How many phases wait for a human, by the title.
 function waits(page) {
   return Number(/^\((\d+)\)/.exec(page.title)?.[1] ?? 0);
 }
@@ -89,8 +89,20 @@ function notifies() {
 
 // Marks the linked entry (one that was replaced is no :target), and what came since the last visit.
 const visit = `seen ${location.pathname}`;
-const seen = localStorage.getItem(visit);
-addEventListener("pagehide", () => localStorage.setItem(visit, new Date().toISOString()));
+const seen = tried(() => localStorage.getItem(visit));
+addEventListener("pagehide", () => {
+  const newest = document.querySelector("#stream time");
+  if (newest) tried(() => localStorage.setItem(visit, newest.dateTime));
+});
+
+// A browser may refuse to store or to notify.
+function tried(what) {
+  try {
+    return what();
+  } catch {
+    return null;
+  }
+}
 
 function mark() {
   byId(location.hash.slice(1))?.classList.add("linked");
@@ -117,13 +129,11 @@ document.addEventListener("focusout", (event) => {
   if (event.target.matches("main input, main select")) setTimeout(refresh, 50);
 });
 
-// Focus the same element on the page that replaced the old one.
 function focusOn(key) {
   const here = [...document.querySelectorAll("main a, main button, main pre, main summary")];
   here.find((element) => keyOf(element) === key)?.focus({ preventScroll: true });
 }
 
-// The same link may be in several lists of a page.
 function keyOf(element) {
   const near = element.closest("[id], [aria-labelledby]");
   const place = near && (near.id || near.getAttribute("aria-labelledby"));
@@ -140,8 +150,8 @@ function say(where, text) {
 }
 
 function heard(message) {
-  if (message === "change") changed();
-  else say(state, message);
+  if (message !== "change") say(state, message);
+  else if (!document.hidden) changed();
 }
 
 channel.onmessage = (event) => heard(event.data);
@@ -157,7 +167,7 @@ function listen() {
     for (const name of ["hello", "change", "reset", "migration", "job"]) {
       stream.addEventListener(name, () => tell("change"));
     }
-    stream.onerror = () => tell("disconnected, trying again");
+    stream.onerror = () => tell(AWAY);
     const close = () => {
       stream.close();
       done();
@@ -166,7 +176,7 @@ function listen() {
   });
 }
 
-// Without https there are no locks, except on loopback: each tab opens its own stream.
+// Without https only loopback has locks: else each tab opens its own stream.
 function hold() {
   if (!navigator.locks) return listen();
   const shown = new AbortController();
@@ -181,12 +191,10 @@ document.addEventListener("visibilitychange", () => {
     refresh();
   } else if (notifies()) later();
 });
-if (!document.hidden) {
-  hold();
-  later();
-}
+if (!document.hidden) hold();
+later();
 
-// A button's data gives the URL, the question to confirm, and the key of the reason.
+// A button's data gives the URL, the question, and the key of the reason.
 const dialog = byId("ask");
 const reason = dialog.querySelector("input");
 const said = byId("said");
@@ -254,7 +262,7 @@ async function send({ url, body }) {
   refresh();
 }
 
-// No key acts on the registry, and none is taken from a field or a dialog.
+// No key acts on the registry or is taken from a field or dialog.
 const PAGES = { o: "/", r: "/reviews", m: "/migration", s: "/system" };
 let going = false;
 
