@@ -73,6 +73,8 @@ def main(tokens: list[str] | None = None) -> int:
         help_of = " ".join(["registry-backend", *(error.command_chain or ()), "--help"])
         _report_error("usage", _misunderstood(error), help_of, as_json="--json" in tokens)
         return USAGE
+    except BrokenPipeError:  # as of `| head`
+        raise
     except OSError as error:
         if not isinstance(found := typed(error), NotPermitted):
             what = f"{error.strerror}: {error.filename}" if error.filename else str(error)

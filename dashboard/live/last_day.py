@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
-from dashboard.views.task_rows import last_record
+from dashboard.last_record import last_record
 from registry_api import Agent, AsyncStore, TaskSnapshot, TaskStatus
 from registry_api.client import AHEAD
 from registry_api.errors import RegistryError, TaskNotFound

@@ -24,6 +24,7 @@ from dashboard.api.read import (
     migration,
 )
 from dashboard.errors import Refusal
+from dashboard.last_record import last_record
 from dashboard.live.event_hub import Hub
 from dashboard.live.last_day import Recent
 from dashboard.pages import charts
@@ -37,7 +38,7 @@ from dashboard.views.log_levels import LEVELS
 from dashboard.views.reviews import reviews_of
 from dashboard.views.stream import KINDS, stream_of
 from dashboard.views.summary import Summary, look
-from dashboard.views.task_rows import TaskRow, TaskRows, last_record
+from dashboard.views.task_rows import TaskRow, TaskRows
 from dashboard.views.waiting import waiting_of
 from orchestrator.health.hosts import Hosts
 from registry_api import (

@@ -6,21 +6,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from dashboard.last_record import last_record
 from registry_api import (
     Finding,
     Kind,
     PhaseStatus,
     RecordQuery,
     RegistryStore,
-    TaskSnapshot,
     TaskSummary,
 )
-from registry_api.client import AHEAD
 from registry_api.errors import TaskNotFound
 
-__all__ = ["TaskRow", "TaskRows", "last_record"]
+__all__ = ["TaskRow", "TaskRows"]
 
 _KEPT = 1000  # rows
 
@@ -82,24 +81,3 @@ def _newest_finding(store: RegistryStore, task_id: str) -> datetime | None:
     query = RecordQuery(task_id=task_id, newest_first=True)
     found = store.list_records(Kind.FINDING, query, limit=1).items
     return found[0].timestamp if found and isinstance(found[0], Finding) else None
-
-
-def last_record(snapshot: TaskSnapshot, finding: datetime | None) -> datetime:
-    """Return the newest time that a record of the task states, not one in the future.
-
-    ``finding`` is the time of its newest finding. The time of the newest change says less: in a
-    copied registry all files are new.
-    """
-    latest = datetime.now(UTC) + AHEAD
-    created = snapshot.task.created_at
-    times: list[datetime | None] = [created, finding]
-    times += [entry.timestamp for entry in snapshot.latest]
-    times += [verdict.submitted_at for verdict in snapshot.verdicts]
-    times += [handover.created_at for handover in snapshot.handovers]
-    for phase in snapshot.phases:
-        times += [phase.created_at, phase.started_at, phase.completed_at]
-    for review in snapshot.reviews:
-        times += [review.created_at, review.completed_at]
-    for agent in snapshot.agents:
-        times += [agent.started_at, agent.last_update, agent.completed_at]
-    return max((t for t in times if t is not None and t <= latest), default=created)

@@ -183,6 +183,17 @@ def test_nothing_of_the_program_is_executed(tmp_path):
     assert done.returncode == 0
 
 
+def test_a_reader_that_goes_ends_it_quietly(program):
+    """As `| head` does, whose pipe is closed before everything is written."""
+    for n in range(60):
+        (program / f"server{n}.py").write_text(SERVER)
+    command = [sys.executable, "-m", "backends.admin", "audit", str(program), "--sites"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.skipif(not LEGACY, reason="REGISTRY_TEST_LEGACY names no legacy system")
 def test_the_legacy_system():
     """At the revision of the migration report: at least what was counted by hand, in code and in

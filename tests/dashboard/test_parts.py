@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from contract_tests import build
+from dashboard.last_record import last_record
 from dashboard.pages import charts
 from dashboard.pages.formatting import duration, exact, short
 from dashboard.pages.markdown import rendered
 from dashboard.pages.terminal_text import styled
 from dashboard.views.migration import MigrationView
 from dashboard.views.stream import stream_of
-from dashboard.views.task_rows import TaskRows, last_record
+from dashboard.views.task_rows import TaskRows
 from dashboard.views.waiting import waiting_of
 from registry_api import (
     AgentStatus,
