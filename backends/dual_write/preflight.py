@@ -50,7 +50,8 @@ def check_legacy_state(source: RegistryStore, *, json_is_truth: bool) -> None:
         raise PreflightFailed(
             f"the legacy system's registry/state.sqlite3 (written {written:%Y-%m-%d %H:%M} UTC)"
             " may be newer than the JSON files",
-            next_step="If the JSON files are up to date: registry-backend switch 1 --json-is-truth",
+            next_step="Take over its tasks first: registry-backend import WORKSPACE. Then, or if "
+            "the JSON files are up to date: registry-backend switch 1 --json-is-truth",
         )
 
 

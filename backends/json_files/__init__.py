@@ -2,7 +2,12 @@
 
 from backends.json_files.plugin import (
     registry_register_health_checks,
+    registry_register_importers,
     registry_register_stores,
 )
 
-__all__ = ["registry_register_health_checks", "registry_register_stores"]
+__all__ = [
+    "registry_register_health_checks",
+    "registry_register_importers",
+    "registry_register_stores",
+]

@@ -10,6 +10,7 @@ from registry_api.plugins.hooks import (
     hookimpl,
     hookspec,
 )
+from registry_api.plugins.importers import ImportedTask, Importer, RegisterImporter
 from registry_api.plugins.launchers import (
     Launch,
     Launcher,
@@ -24,6 +25,8 @@ from registry_api.plugins.manager import LoadedPlugin, Plugins, load_plugins
 __all__ = [
     "HealthCheck",
     "Hooks",
+    "ImportedTask",
+    "Importer",
     "Issue",
     "Launch",
     "Launcher",
@@ -34,6 +37,7 @@ __all__ = [
     "Prepared",
     "RegisterCheck",
     "RegisterCommand",
+    "RegisterImporter",
     "RegisterLauncher",
     "RegisterStore",
     "Running",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import pluggy
 
 from registry_api.plugins.health_checks import RegisterCheck
+from registry_api.plugins.importers import RegisterImporter
 from registry_api.plugins.launchers import RegisterLauncher
 from registry_api.records.changeset import Changeset, Commit
 from registry_api.store import RegistryStore
@@ -81,6 +82,12 @@ class Hooks:
     @hookspec
     def registry_register_launchers(self, register: RegisterLauncher) -> None:
         """Call ``register(name, factory)`` once per launcher of agents; a taken name is refused."""
+
+    @hookspec
+    def registry_register_importers(self, register: RegisterImporter) -> None:
+        """Call ``register(name, importer)`` for each kind of file that ``registry-backend import``
+        reads; a taken name is refused.
+        """
 
     @hookspec
     def registry_committed(self, changeset: Changeset, commit: Commit) -> None:
