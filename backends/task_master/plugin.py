@@ -104,7 +104,8 @@ def _task(tag: str, place: int, item: dict[str, Any], created: datetime) -> Impo
     number = item.get("id", place + 1)
     task_id = f"{tag}-{number}"
     if not is_id(task_id):
-        task_id = f"{''.join(c if c.isascii() and c.isalnum() else '-' for c in tag)[:80]}-{place + 1}".strip("-")
+        plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in tag)[:80]
+        task_id = f"{plain}-{place + 1}".strip("-")
         notes.append(f"the id {tag}-{number} is kept in extra: it is no id of a registry")
     subtasks = [s for s in _listed(item.get("subtasks")) if isinstance(s, dict)]
     phases = tuple(_phase(task_id, n, sub, notes) for n, sub in enumerate(subtasks or [item]))
