@@ -10,9 +10,15 @@ __all__ = ["show_import"]
 _MOST = 20  # fields of a task that are listed
 
 
+def _written(text: str) -> None:
+    """Write lines; what another program wrote cannot steer the terminal or begin a line."""
+    lines = ("".join(c if c.isprintable() else " " for c in line) for line in [text[:-1]])
+    sys.stdout.write("".join(lines) + "\n")
+
+
 def show_import(found: dict[str, Any]) -> None:
     """Print what was imported, a line a task, and the fields that change."""
-    out = sys.stdout.write
+    out = _written
     for task in found["tasks"]:
         if "error" in task:
             out(f"{task['task_id']}: not imported: {task['error']}\n")

@@ -7,6 +7,7 @@ priority, details, ids that it depends on, and subtasks of the same shape.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -59,9 +60,9 @@ class TaskMaster:
             raise Unavailable(f"{place} has no tasks.json", next_step="Name the file")
         created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         for tag, tasks in _lists(_parsed(path)).items():
-            for place_in_list, item in enumerate(tasks):
+            for n, item in enumerate(tasks):
                 if isinstance(item, dict):
-                    yield _task(tag, place_in_list, item, created)
+                    yield _task(tag, n, item, created)
 
 
 def _file(place: Path) -> Path | None:
@@ -105,7 +106,8 @@ def _task(tag: str, place: int, item: dict[str, Any], created: datetime) -> Impo
     task_id = f"{tag}-{number}"
     if not is_id(task_id):
         plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in tag)[:80]
-        task_id = f"{plain}-{place + 1}".strip("-")
+        told = hashlib.blake2b(f"{tag}\0{number}".encode("utf-8", "replace"), digest_size=4)
+        task_id = f"{plain}-{told.hexdigest()}".strip("-")
         notes.append(f"the id {tag}-{number} is kept in extra: it is no id of a registry")
     subtasks = [s for s in _listed(item.get("subtasks")) if isinstance(s, dict)]
     phases = tuple(_phase(task_id, n, sub, notes) for n, sub in enumerate(subtasks or [item]))

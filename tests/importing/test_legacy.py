@@ -159,7 +159,7 @@ def test_what_happened_here_since_stays(tmp_path, capsys):
         database.commit()
     code, found = imported(capsys, tmp_path, tmp_path)
     assert code == 0
-    assert found["tasks"][0]["notes"] == ["agent worker-100001-0 has reported here since; it stays"]
+    assert found["tasks"][0]["notes"] == ["agent worker-100001-0 stays: it has reported here since"]
     assert found["tasks"][0]["appended"] == 1
     with opened(tmp_path) as store:
         task = store.load(TASK)
@@ -277,7 +277,190 @@ def test_odd_rows_are_named_and_stop_nothing(tmp_path, capsys):
     assert "legacy_o" in task.task.extra
 
 
-@pytest.mark.parametrize("what", ["nothing", "text", "other", "damaged", "link"])
+def change(workspace, *statements):
+    with closing(sqlite3.connect(workspace / "registry" / "state.sqlite3")) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
+def test_what_was_decided_here_stays(tmp_path, capsys):
+    """A second import takes only records that have changed there, and takes no approval back."""
+    made(tmp_path, tasks=1)
+    assert imported(capsys, tmp_path, tmp_path)[0] == 0
+    with opened(tmp_path) as store:
+        found = store.load(TASK)
+        phase = replace(found.phases[1], status=PhaseStatus.APPROVED)
+        task = replace(found.task, max_agents=7, context='{"mine":1}', description="ours")
+        build.put(store, phase, task, expected=found.revision)
+    change(tmp_path, "UPDATE agents SET progress = 99, last_update = '2026-02-03T11:00:00'")
+    assert imported(capsys, tmp_path, tmp_path)[0] == 0
+    with opened(tmp_path) as store:
+        found = store.load(TASK)
+    assert found.phases[1].status is PhaseStatus.APPROVED
+    assert (found.task.max_agents, found.task.description) == (7, "ours")
+    assert {a.progress for a in found.agents} == {99}
+    change(tmp_path, "UPDATE phases SET status = 'ACTIVE', name = 'new'")
+    code, said = imported(capsys, tmp_path, tmp_path)
+    assert code == 0
+    assert "phase 1 stays: it is approved here" in said["tasks"][0]["notes"]
+
+
+def test_a_later_report_of_a_known_agent_is_taken(tmp_path, capsys):
+    """The database holds only the last one, so each import may bring another."""
+    made(tmp_path, tasks=1, documents=False)
+    workspace = tmp_path / "target"
+    workspace.mkdir()
+    assert imported(capsys, tmp_path, workspace)[0] == 0
+    change(
+        tmp_path,
+        "UPDATE agent_progress_latest SET message = 'newer', timestamp = '2026-02-03T12:00:00'",
+    )
+    assert imported(capsys, tmp_path, workspace)[1]["tasks"][0]["appended"] == 5
+    with opened(workspace) as store:
+        assert len(store.list_records(Kind.PROGRESS, limit=100).items) == 10
+
+
+def test_what_the_database_does_not_know_replaces_nothing(tmp_path, capsys):
+    """NULL and defaults are no values; an agent that has ended here stays."""
+    made(tmp_path, tasks=1)
+    with opened(tmp_path) as store:
+        found = store.load(TASK)
+        agent = build.agent(
+            TASK, "worker-100001-0", status=AgentStatus.COMPLETED, progress=80, started_at=None
+        )
+        build.put(store, agent, replace(found.task, priority="P0"), expected=found.revision)
+    change(tmp_path, "UPDATE agents SET status = NULL, progress = NULL, last_update = NULL",
+           "UPDATE tasks SET priority = NULL")  # fmt: skip
+    assert imported(capsys, tmp_path, tmp_path)[0] == 0
+    with opened(tmp_path) as store:
+        found = store.load(TASK)
+    agent = found.agent("worker-100001-0")
+    assert (agent.status, agent.progress) == (AgentStatus.COMPLETED, 80)
+    assert found.task.priority == "P0"
+
+
+def test_a_finding_is_no_report(tmp_path, capsys):
+    """Of the same agent, message and time both are kept."""
+    made(tmp_path, tasks=1)
+    change(tmp_path, "UPDATE agent_findings SET message = 'report ' || substr(agent_id, 13, 1)",
+           "UPDATE agent_findings SET created_at = (SELECT timestamp FROM agent_progress_latest p "
+           "WHERE p.agent_id = agent_findings.agent_id)")  # fmt: skip
+    assert imported(capsys, tmp_path, tmp_path)[0] == 0
+    with opened(tmp_path) as store:
+        assert store.counts().records[Kind.FINDING] == 5
+
+
+@pytest.mark.parametrize("column", ["deliverables", "findings", "tracked_files", "data"])
+@pytest.mark.parametrize("value", ['["\\ud800"]', "[" + "9" * 40 + "]", "[" * 5000, "\ud800"])
+def test_odd_json_spoils_one_task_at_most(tmp_path, capsys, column, value):
+    """The others are imported, and the answer is JSON."""
+    made(tmp_path)
+    table = {
+        "deliverables": "phases",
+        "findings": "review_verdicts",
+        "tracked_files": "agents",
+        "data": "agent_findings",
+    }[column]
+    with closing(sqlite3.connect(tmp_path / "registry" / "state.sqlite3")) as database:
+        text = value.encode("utf-8", "surrogatepass")
+        database.execute(
+            f"UPDATE {table} SET {column} = CAST(? AS TEXT) WHERE task_id LIKE '%01'", (text,)
+        )
+        database.commit()
+    _, found = imported(capsys, tmp_path, tmp_path)
+    with opened(tmp_path) as store:
+        assert store.load(TASK).agents
+        assert store.load("TASK-20260203-100002-abcdef02").agents
+    assert len(found["tasks"]) == 3
+
+
+def test_a_transaction_that_is_under_way_is_not_imported(tmp_path, capsys):
+    """With a rollback journal the file holds changes that are not committed; the copy undoes
+    them."""
+    made(tmp_path, tasks=1)
+    path = tmp_path / "registry" / "state.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        for n in range(1500):
+            insert(database, "agents", agent_id=f"more-{n}", task_id=TASK, status="running")
+        database.execute("PRAGMA cache_size=10")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE agents SET progress = 99, type = 'uncommitted'")
+        assert path.with_name("state.sqlite3-journal").stat().st_size > 0
+        assert imported(capsys, tmp_path, tmp_path)[0] == 0
+        database.execute("ROLLBACK")
+    with opened(tmp_path) as store:
+        agents = store.load(TASK).agents
+    assert len(agents) == 1505
+    assert "uncommitted" not in {a.type for a in agents}
+
+
+def test_a_linked_database_has_its_log(tmp_path, capsys):
+    """SQLite keeps the log beside the file that the link leads to."""
+    real = tmp_path / "real"
+    with closing(open_database(real, "rounds")) as database:
+        database.execute("PRAGMA wal_autocheckpoint=0")
+        fill(database, real, documents=False)
+        place = tmp_path / "linked"
+        place.mkdir()
+        (place / "state.sqlite3").symlink_to(real / "registry" / "state.sqlite3")
+        workspace = tmp_path / "workspace"
+        workspace.mkdir()
+        assert imported(capsys, place, workspace)[0] == 0
+        with opened(workspace) as store:
+            assert store.counts().total_tasks == 3
+
+
+def test_more_entries_than_a_commit_holds(tmp_path, capsys):
+    """They come in further commits, and a second import adds none."""
+    made(tmp_path, tasks=1, documents=False)
+    with closing(sqlite3.connect(tmp_path / "registry" / "state.sqlite3")) as database:
+        rows = [(TASK, "worker-100000-0", f"m{n}", "2026-02-03T10:00:00") for n in range(12_000)]
+        database.executemany(
+            "INSERT INTO agent_findings (task_id, agent_id, message, created_at) "
+            "VALUES (?, ?, ?, ?)",
+            rows,
+        )
+        database.commit()
+    workspace = tmp_path / "target"
+    workspace.mkdir()
+    assert imported(capsys, tmp_path, workspace)[1]["tasks"][0]["appended"] == 12_010
+    with opened(workspace) as store:
+        assert store.counts().records[Kind.FINDING] == 12_005
+    assert imported(capsys, tmp_path, workspace)[1]["tasks"][0]["appended"] == 0
+
+
+def test_rows_that_belong_nowhere_are_told(tmp_path, capsys):
+    """Of unknown tasks, with a number as id, in a table of another case; unknown columns stay."""
+    made(tmp_path, tasks=1)
+    change(
+        tmp_path,
+        "INSERT INTO agents (agent_id, task_id) VALUES ('lost', 'nobody')",
+        "INSERT INTO tasks (task_id, description) VALUES (77, 'a number')",
+        "INSERT INTO agents (agent_id, task_id) VALUES ('a', 77)",
+        "ALTER TABLE phases ADD COLUMN mood TEXT",
+        "UPDATE phases SET mood = 'MARKED'",
+        "ALTER TABLE tasks RENAME TO x",
+        "ALTER TABLE x RENAME TO Tasks",
+    )
+    code, found = imported(capsys, tmp_path, tmp_path)
+    assert code == 0
+    assert "rows of tasks that are not in the database, not taken: 1" in found["tasks"][0]["notes"]
+    with opened(tmp_path) as store:
+        assert len(store.load("77").agents) == 1
+        assert "MARKED" in store.load(TASK).phases[0].extra
+
+
+def test_what_is_printed_steers_no_terminal(tmp_path, capsys):
+    made(tmp_path, tasks=1)
+    change(tmp_path, "UPDATE tasks SET description = char(27) || '[31mred' || char(10) || 'T: x'")
+    out = cli(capsys, "import", tmp_path, "--workspace", tmp_path)[1]
+    assert "\x1b" not in out
+    assert "\nT: x" not in out
+
+
+@pytest.mark.parametrize("what", ["nothing", "text", "other", "damaged", "link", "pipe"])
 def test_another_place_is_refused(tmp_path, capsys, what):
     """With what to do, and nothing is made."""
     place = tmp_path / "place"
@@ -290,6 +473,8 @@ def test_another_place_is_refused(tmp_path, capsys, what):
             database.execute("CREATE TABLE x (y)")
     elif what == "damaged":
         path.write_bytes(b"SQLite format 3\0" + b"x" * 9000)
+    elif what == "pipe":
+        os.mkfifo(path)
     elif what == "link":
         path.symlink_to("nowhere")
     workspace = tmp_path / "workspace"

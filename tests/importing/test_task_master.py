@@ -97,3 +97,16 @@ def test_any_tag_gives_an_id(tmp_path, capsys, tag):
     code, found = imported(capsys, path, tmp_path / "workspace")
     assert code == 0
     assert len({t["task_id"] for t in found["tasks"]}) == 2
+
+
+def test_an_id_that_occurs_twice_is_told(tmp_path, capsys):
+    """The first one is taken; the second import takes nothing, and a touched file neither."""
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps({"tasks": [TASKS[0], TASKS[0] | {"title": "Other"}]}))
+    workspace = tmp_path / "workspace"
+    code, found = imported(capsys, path, workspace)
+    assert code == 1
+    assert found["tasks"][1]["error"] == "the place has two tasks with this id"
+    path.touch()
+    code, found = imported(capsys, path, workspace)
+    assert not found["tasks"][0]["put"] + len(found["tasks"][0]["changes"])

@@ -26,7 +26,7 @@ _MEANS = {
 
 def show_audit(audit: Audit, *, sites: bool) -> None:
     """Print the numbers by kind and by file; with ``sites`` each place, a line each."""
-    out = sys.stdout.write
+    out = _written
     out(f"{_headline(audit)}\n")
     for name, why in audit.unreadable.items():
         out(f"  not audited: {name}: {why}\n")
@@ -47,6 +47,11 @@ def show_audit(audit: Audit, *, sites: bool) -> None:
         out(f"{_line(site)}\n")
     if not sites:
         out("Each place: --sites, --json or --html\n")
+
+
+def _written(text: str) -> None:
+    """Write lines; what the audited program holds cannot steer the terminal."""
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else " " for c in text))
 
 
 def html_page(audit: Audit) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from backends.admin.app import ERROR, OK, Json, Workspace, answer, app
+from registry_api import RegistryStore, Settings
 from registry_api.errors import RegistryError, UsageError
 from registry_api.plugins import Importer, Plugins
 
@@ -37,7 +38,7 @@ def import_(
     Example: registry-backend import .agent-workspace --dry-run
     """
     from backends.admin.show_import import show_import
-    from registry_api import OpenContext, load_plugins, load_settings, open_store
+    from registry_api import OpenContext, load_plugins, load_settings
     from registry_api.client.importing import import_task
 
     plugins = load_plugins()
@@ -45,14 +46,22 @@ def import_(
     settings = load_settings(workspace)
     context = OpenContext(settings=settings, plugins=plugins)
     tasks: list[dict[str, Any]] = []
-    failed = False
-    with closing(open_store(settings, plugins=plugins, read_only=dry_run)) as store:
+    failed, seen = False, set[str]()
+    with closing(_store(settings, plugins, dry_run=dry_run)) as store:
         for imported in importer.read(place, context):
+            task_id, problem, done = imported.task.task_id, imported.error, None
+            if not problem and task_id in seen:
+                problem = "the place has two tasks with this id"
+            seen.add(task_id)
             try:
-                done = import_task(store, imported, actor=f"import:{name}", dry_run=dry_run)
+                done = (
+                    None if problem else import_task(store, imported, reader=name, dry_run=dry_run)
+                )
             except RegistryError as error:  # of one task: the others are imported
+                problem = str(error)
+            if done is None:
                 failed = True
-                tasks.append({"task_id": imported.task.task_id, "error": str(error)})
+                tasks.append({"task_id": task_id, "error": problem})
                 continue
             tasks.append(
                 {
@@ -74,6 +83,21 @@ def import_(
         "tasks": tasks,
     }
     return answer(found, show_import, as_json=json, code=ERROR if failed else OK)
+
+
+def _store(settings: Settings, plugins: Plugins, *, dry_run: bool) -> RegistryStore:
+    """Open the registry; for a dry run read-only, and an empty one where there is none yet."""
+    from registry_api import load_settings, open_store
+    from registry_api.errors import Unavailable
+
+    if not dry_run:
+        return open_store(settings, plugins=plugins)
+    try:
+        return open_store(settings, plugins=plugins, read_only=True)
+    except Unavailable as error:
+        if "holds no registry yet" not in str(error):
+            raise
+    return open_store(load_settings(settings.workspace, env={}, backend="memory"), plugins=plugins)
 
 
 def _importers(plugins: Plugins) -> dict[str, Importer]:

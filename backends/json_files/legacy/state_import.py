@@ -8,7 +8,7 @@ and times mean the same. What a document has no place for is kept in the task's 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import shutil
 import sqlite3
@@ -24,7 +24,7 @@ from backends.files import Problem
 from backends.json_files.legacy.lens.decoder import decode
 from backends.json_files.legacy.lens.dialects import OURS
 from backends.jsonl.times import Times
-from registry_api.errors import CorruptDocument, Unavailable
+from registry_api.errors import CorruptDocument, RegistryError, Unavailable
 from registry_api.plugins import ImportedTask, OpenContext
 from registry_api.records import (
     Finding,
@@ -33,6 +33,7 @@ from registry_api.records import (
     Kind,
     ProgressEntry,
     Record,
+    Task,
     TaskState,
     is_id,
     json_text,
@@ -54,6 +55,14 @@ _CONTEXT = (
     *("constraints", "relevant_files", "conversation_history", "background_context"),
     *("expected_deliverables", "success_criteria", "project_context"),
 )
+_FINDING = (
+    *("finding_id", "agent_id", "created_at", "finding_type", "severity", "message"),
+    *("data", "phase_index"),
+)
+_VERDICT = (
+    *("verdict_id", "review_id", "verdict", "reviewer_notes", "submitted_at"),
+    *("reviewer_agent_id", "findings"),
+)
 Row = dict[str, Any]
 
 
@@ -72,6 +81,9 @@ class LegacyDatabase:
                 with closing(sqlite3.connect(copy)) as database:
                     database.row_factory = sqlite3.Row
                     database.text_factory = _decoded
+                    check = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+                    if check != "ok":
+                        raise sqlite3.DatabaseError(check)
                     tables = _tables(database)
             except sqlite3.Error as error:
                 raise CorruptDocument(
@@ -81,13 +93,34 @@ class LegacyDatabase:
         if "tasks" not in tables:
             raise CorruptDocument(f"{path} has no table tasks", next_step="Name another place")
         base = path.parent.parent if path.parent.name == "registry" else path.parent
-        for row in tables["tasks"]:
-            yield _Reader(row, tables, times, path, base).task()
+        of_task: dict[str, dict[str, list[Row]]] = {}
+        for name, rows in tables.items():
+            for row in rows:
+                if row.get("task_id") is not None:
+                    of = of_task.setdefault(str(row["task_id"]), {})
+                    of.setdefault(name, []).append(row)
+        known = {str(row.get("task_id")) for row in tables["tasks"]}
+        lost = sum(len(r) for t, of in of_task.items() if t not in known for r in of.values())
+        for n, row in enumerate(tables["tasks"]):
+            task_id = str(row.get("task_id"))
+            notes = (
+                [f"rows of tasks that are not in the database, not taken: {lost}"]
+                if lost and not n
+                else []
+            )
+            try:
+                yield _Reader(
+                    row, of_task.get(task_id, {}), times=times, path=path, base=base, notes=notes
+                ).task()
+            except (TypeError, ValueError, RecursionError, RegistryError) as error:
+                yield ImportedTask(task=Task(task_id=task_id), error=str(error))
 
 
 def database_in(place: Path) -> Path | None:
     """Return the database that a place is or, as a workspace, has."""
     for path in (place, place / "registry" / "state.sqlite3", place / "state.sqlite3"):
+        if not path.is_file():
+            continue
         with suppress(OSError), path.open("rb") as file:
             if file.read(16) == b"SQLite format 3\0":
                 return path
@@ -95,8 +128,10 @@ def database_in(place: Path) -> Path | None:
 
 
 def _copied(path: Path, folder: Path) -> Path:
-    """Copy a database with its write-ahead log, both from one moment."""
-    copy, files = folder / path.name, (path, path.with_name(f"{path.name}-wal"))
+    """Copy a database with its logs, all from one moment; SQLite then recovers the copy."""
+    path = path.resolve()  # SQLite keeps the logs beside the file that a link leads to
+    copy = folder / path.name
+    files = (path, *(path.with_name(path.name + end) for end in ("-wal", "-journal")))
     for _ in range(_COPIES):
         before = [_stamp(file) for file in files]
         try:
@@ -134,7 +169,7 @@ def _tables(database: sqlite3.Connection) -> dict[str, list[Row]]:
     for (name,) in names:
         quoted = str(name).replace('"', '""')
         rows = database.execute(f'SELECT * FROM "{quoted}"').fetchall()  # noqa: S608  (quoted)
-        found[str(name)] = [{k: _plain(row[k]) for k in row.keys()} for row in rows]  # noqa: SIM118  (a row iterates over its values)
+        found[str(name).lower()] = [{k.lower(): _plain(row[k]) for k in row.keys()} for row in rows]  # noqa: SIM118  (a row iterates over its values)
     return found
 
 
@@ -153,7 +188,14 @@ class _Reader:
     """The rows of one task."""
 
     def __init__(
-        self, row: Row, tables: Mapping[str, list[Row]], times: Times, path: Path, base: Path
+        self,
+        row: Row,
+        tables: Mapping[str, list[Row]],
+        *,
+        times: Times,
+        path: Path,
+        base: Path,
+        notes: list[str],
     ) -> None:
         self._row = row
         self._task_id = str(row.get("task_id"))
@@ -161,7 +203,7 @@ class _Reader:
         self._times = times
         self._path = path
         self._base = base
-        self._notes: list[str] = []
+        self._notes = notes
 
     def task(self) -> ImportedTask:
         """Return the task with everything that belongs to it."""
@@ -185,7 +227,7 @@ class _Reader:
         )
 
     def _of(self, table: str) -> list[Row]:
-        rows = (r for r in self._tables.get(table, ()) if r.get("task_id") == self._task_id)
+        rows = self._tables.get(table, ())
         return [{k: v for k, v in row.items() if v is not None} for row in rows]
 
     def _document(self) -> dict[str, Any]:
@@ -212,7 +254,9 @@ class _Reader:
             context = {key: _parsed(config[key]) for key in _CONTEXT if key in config}
             if context:
                 found["task_context"] = context
-        return found | self._kept()
+        read = ("description", "workspace", "workspace_base", "status", "updated_at")
+        same = ("created_at", "priority", "client_cwd", "current_phase_index")
+        return found | self._kept() | _left(row, *read, *same)
 
     def _kept(self) -> dict[str, Any]:
         """Return the rows of tables that are not read, for the task's extra."""
@@ -236,6 +280,7 @@ class _Reader:
                 if key in row
             }
             verdict["findings"] = _listed(row.get("findings"))
+            verdict |= _left(row, *_VERDICT)
             verdict[OURS] = {"verdict_id": f"legacy-verdict-{row.get('verdict_id')}"}
             verdicts[str(row.get("review_id"))].append(verdict)
         found = []
@@ -286,7 +331,7 @@ class _Reader:
                 continue
             yield ProgressEntry(
                 task_id=self._task_id,
-                entry_id=f"legacy-{agent_id}"[:128],
+                entry_id=f"legacy-{_short(agent_id, row.get('timestamp'), row.get('message'))}",
                 agent_id=str(agent_id),
                 timestamp=moment,
                 status=_text(row.get("status")),
@@ -311,6 +356,7 @@ class _Reader:
                 data=json_text.dump_text(data) if isinstance(data, dict) else "{}",
                 phase_index=_integer(row.get("phase_index")),
                 foreign=True,
+                extra=json_text.dump_text(_left(row, *_FINDING)),
             )
 
 
@@ -327,6 +373,12 @@ def _phase(row: Row) -> dict[str, Any]:
         found["revision_count"] = row["revision_round"]
     if "last_review_id" in row:
         found["active_review_id"] = row["last_review_id"]
+    found |= _left(
+        row,
+        *("phase_id", "phase_index", "name", "description", "status", "deliverables"),
+        *("success_criteria", "created_at", "started_at", "completed_at", "revision_round"),
+        *("last_review_id", "max_revision_rounds", "revision_ready"),
+    )
     ours = {key: row[key] for key in ("max_revision_rounds",) if key in row}
     if "revision_ready" in row:
         ours["revision_ready"] = bool(row["revision_ready"])
@@ -346,8 +398,14 @@ def _parsed(value: Any) -> Any:
     """Return the value of a column that holds JSON, else the column's text."""
     if isinstance(value, str):
         with suppress(ValueError):
-            return json.loads(value)
+            return json_text.parse(value.encode())
     return value
+
+
+def _short(*values: Any) -> str:
+    """Return an id that follows from some values."""
+    text = "\0".join(map(str, values))
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
 def _listed(value: Any) -> list[Any]:
@@ -365,3 +423,8 @@ def _text(value: Any) -> str:
 
 def _integer(value: Any) -> int | None:
     return value if type(value) is int and abs(value) < 2**53 else None
+
+
+def _left(row: Row, *known: str) -> Row:
+    """Return the columns that nothing above reads; they are kept in the record's extra."""
+    return {f"legacy_{k}": v for k, v in row.items() if k not in {"task_id", *known}}
