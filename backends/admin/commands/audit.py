@@ -49,8 +49,6 @@ def audit(
     from its file's name on. The default names are those of the legacy orchestrator.
 
     Example: registry-backend audit ~/orchestrator --fail-on writes
-
-    Example: registry-backend audit . --file tasks.json --sites
     """
     from backends.admin.audit.function import Names
     from backends.admin.audit.project import audit as audited
