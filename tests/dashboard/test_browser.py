@@ -463,7 +463,7 @@ def test_filtering(workspace):
         page.get_by_text("No agent matches.").wait_for()
         page.get_by_label("Status").select_option("any")
         page.get_by_role("button", name="Filter").click()
-        page.get_by_role("link", name="a", exact=True).wait_for()
+        page.get_by_role("table").get_by_role("link", name="a", exact=True).wait_for()
         assert context.said == []
     store.close()
 
