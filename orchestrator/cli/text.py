@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry_api.workspace.server_cli import printable
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -23,7 +25,7 @@ _MARKS["never started"] = ("✕", "red")
 
 def plain(text: str) -> str:
     """Return a text in one line without control characters: agents write what they like."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text)
 
 
 def duration(seconds: float | None) -> str:

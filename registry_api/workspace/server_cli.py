@@ -23,6 +23,7 @@ __all__ = [
     "listening",
     "parse_address",
     "print_json",
+    "printable",
     "run_app",
     "url_of",
 ]
@@ -74,7 +75,12 @@ def _tell(code: str, message: str, next_step: str, *, as_json: bool) -> None:
     else:
         text = f"{code}: {message}{f'. {next_step}' if next_step else ''}"
         # A message may quote what another program wrote: nothing in it steers the terminal.
-        sys.stderr.write("".join(c if c.isprintable() or c == "\n" else " " for c in text) + "\n")
+        sys.stderr.write(printable(text, keep="\n") + "\n")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Return a text with a blank for each control character but those to ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else " " for c in text)
 
 
 def parse_address(text: str, *, option: str, remote: bool = False) -> tuple[str, int]:

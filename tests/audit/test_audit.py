@@ -108,6 +108,8 @@ def test_a_gate_for_ci(program, capsys):
     assert "not audited: old.py: line 1" in capsys.readouterr().out
     assert main(["audit", str(program)]) == 0
     assert main(["audit", str(program / "nowhere")]) == 2
+    (program / "empty").mkdir()
+    assert main(["audit", str(program / "empty"), "--fail-on", "writes"]) == 2
 
 
 def test_phase_4_waits_for_the_code(program, tmp_path_factory, capsys):

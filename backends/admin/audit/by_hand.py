@@ -6,21 +6,7 @@ from backends.admin.audit.function import Draft
 from backends.admin.audit.scan import Scan
 from backends.admin.audit.sites import Access, Kind
 
-__all__ = ["COUNTERS", "why_by_hand"]
-
-COUNTERS = frozenset(
-    {
-        "active_count",
-        "completed_count",
-        "failed_count",
-        "total_spawned",
-        "total_tasks",
-        "active_tasks",
-        "total_agents_spawned",
-        "active_agents",
-        "version",
-    }
-)
+__all__ = ["why_by_hand"]
 
 
 def why_by_hand(scan: Scan, draft: Draft) -> str:

@@ -12,7 +12,6 @@ __all__ = [
     "PATH_CALLS",
     "PROBES",
     "called",
-    "mode_of",
     "short",
 ]
 
@@ -105,20 +104,6 @@ def called(node: ast.Call) -> tuple[str, ast.expr | None]:
     if isinstance(node.func, ast.Attribute):
         return node.func.attr, node.func.value
     return (node.func.id, None) if isinstance(node.func, ast.Name) else ("", node.func)
-
-
-def mode_of(node: ast.Call, *, given_path: bool) -> bool:
-    """Whether a call of ``open`` may write; ``given_path``: its first argument is the path."""
-    at = 1 if given_path else 0
-    mode = node.args[at] if len(node.args) > at else None
-    for keyword in node.keywords:
-        if keyword.arg in {"mode", "flags"}:
-            mode = keyword.value
-    if mode is None:
-        return False
-    if isinstance(mode, ast.Constant) and isinstance(mode.value, str):
-        return any(letter in mode.value for letter in "wax+")
-    return "O_RDONLY" not in ast.unparse(mode)  # a variable, or flags of os.open
 
 
 def short(node: ast.expr) -> str:

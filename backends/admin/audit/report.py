@@ -7,6 +7,7 @@ from collections import Counter
 from html import escape
 
 from backends.admin.audit.sites import Access, Audit, Kind, Site
+from registry_api.workspace.server_cli import printable
 
 __all__ = ["html_page", "show_audit"]
 
@@ -42,7 +43,7 @@ def show_audit(audit: Audit, *, sites: bool) -> None:
         numbers = [counts[access] for access in (Access.WRITE, Access.READ, Access.CHANGE)]
         out(f"  {numbers[0]:>9}{numbers[1]:>7}{numbers[2]:>9}  {file}\n")
     by_hand = [site for site in audit.sites if site.by_hand and not site.is_test]
-    out(f"\n{len(by_hand)} of them cannot be rewritten by rule.\n")
+    out(f"\nplaces that need a decision by hand: {len(by_hand)}\n")
     for site in audit.sites if sites else ():
         out(f"{_line(site)}\n")
     if not sites:
@@ -51,7 +52,7 @@ def show_audit(audit: Audit, *, sites: bool) -> None:
 
 def _written(text: str) -> None:
     """Write lines; what the audited program holds cannot steer the terminal."""
-    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else " " for c in text))
+    sys.stdout.write(printable(text, keep="\n"))
 
 
 def html_page(audit: Audit) -> str:

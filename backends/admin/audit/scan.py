@@ -163,7 +163,7 @@ class Scan:
                 target = item.optional_vars
                 if isinstance(target, ast.Tuple) and len(target.elts) == 2:
                     self._bind(target.elts[0], Data(value.origin))
-                    self._bind(target.elts[1], Opened(value.origin, value.line, writes=True))
+                    self._bind(target.elts[1], Opened(value.origin, value.line))
                 elif target is not None:  # an object that may be read and written
                     lock.writes += 1
                     self._bind(target, Data(value.origin))

@@ -14,7 +14,6 @@ from backends.admin.audit.calls import (
     PATH_CALLS,
     PROBES,
     called,
-    mode_of,
     short,
 )
 from backends.admin.audit.function import Draft, Edge, Found, Function, Lock, Project
@@ -58,6 +57,11 @@ class Calls:
         self._function = function
         self._project = project
         self._names = project.names
+        self._known = {
+            **dict.fromkeys(self._names.reads, (Kind.LOCKED_READ, Access.READ)),
+            **dict.fromkeys(self._names.writes, (Kind.LOCKED_WRITE, Access.WRITE)),
+            **dict.fromkeys(self._names.finds, (Kind.LOOK_UP, Access.READ)),
+        }
         self._value = value
         self._bind = bind
 
@@ -79,13 +83,8 @@ class Calls:
             self._found.locks[line] = Lock(node, origin, via, node.lineno)
             self._pass(node, name, given, keyed)
             return Locked(sure(origin), line)
-        kinds = {
-            **dict.fromkeys(self._names.reads, (Kind.LOCKED_READ, Access.READ)),
-            **dict.fromkeys(self._names.writes, (Kind.LOCKED_WRITE, Access.WRITE)),
-            **dict.fromkeys(self._names.finds, (Kind.LOOK_UP, Access.READ)),
-        }
-        if name in kinds:
-            self._site(node, *kinds[name], via, first)
+        if name in self._known:
+            self._site(node, *self._known[name], via, first)
             self._pass(node, name, given, keyed)
             return Data(sure(origin_of(first))) if name in self._names.reads else None
         return self._other(node, name, of, given, keyed)
@@ -134,8 +133,7 @@ class Calls:
             place = path or argument
             if place is None:
                 return False, None
-            writes = mode_of(node, given_path=path is None)
-            return True, Opened(place.origin, node.lineno, writes=writes)
+            return True, Opened(place.origin, node.lineno)
         if name == "fdopen" and isinstance(first, Opened):
             return True, first
         handle = as_opened(first) if name == "load" else None

@@ -51,7 +51,6 @@ class Opened:
 
     origin: Origin
     line: int
-    writes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def as_data(value: Value) -> Data | None:
 def as_opened(value: Value) -> Opened | None:
     """Return a value as an open registry file, None if it cannot be one; line 0: a parameter's."""
     if isinstance(value, Argument):
-        return Opened(value, 0, writes=True)
+        return Opened(value, 0)
     return value if isinstance(value, Opened) else None
 
 

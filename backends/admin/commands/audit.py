@@ -59,6 +59,8 @@ def audit(
         raise UsageError(f"{source} does not exist", next_step="Name a folder or a Python file")
     names = Names(files=file, locked=lock, reads=reader, writes=writer, finds=finder)
     found = audited(source, names)
+    if fail_on and not found.files:  # or a gate with a mistyped folder would pass
+        raise UsageError(f"{source} has no Python file", next_step="Name the folder of the code")
     if json:
         print_json(found.to_dict())
     elif html:

@@ -129,6 +129,8 @@ def check_source_code(source: Path) -> None:
     if not source.exists():
         raise UsageError(f"{source} does not exist", next_step="Name a folder with Python files")
     found = audit(source, Names())
+    if not found.files:  # or a mistyped folder would pass
+        raise UsageError(f"{source} has no Python file", next_step="Name the folder of the code")
     places = [f"{site.file}:{site.line}" for site in found.accesses(Access.WRITE)]
     places += found.unreadable
     if places:
