@@ -46,13 +46,13 @@ class _LegacyImporter:
 
     def recognises(self, place: Path) -> bool:
         """Whether the place is the legacy system's database, or a workspace that has one."""
-        from backends.json_files.legacy.state_import import database_in  # noqa: PLC0415
+        from backends.json_files.legacy.state_import import database_in  # noqa: PLC0415  (sqlite3)
 
         return database_in(place) is not None
 
     def read(self, place: Path, context: OpenContext) -> Iterator[ImportedTask]:
         """See Importer."""
-        from backends.json_files.legacy.state_import import LegacyDatabase  # noqa: PLC0415
+        from backends.json_files.legacy.state_import import LegacyDatabase  # noqa: PLC0415  (sqlite3)
 
         return LegacyDatabase().read(place, context)
 

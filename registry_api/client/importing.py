@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from registry_api.client.paging import all_records
@@ -155,7 +155,7 @@ class _Plan:
             merged = self._merged(task, imported.task)
             task = merged if isinstance(merged, Task) else task
         assert task is not None
-        extra = _extra(task) | {_MARK: {**marks, self._reader: digests}}
+        extra = _object(task.extra) | {_MARK: {**marks, self._reader: digests}}
         marked = Put(replace(task, extra=json_text.dump_text(extra)))
         if len(entries) <= _ENTRIES:
             return [[marked, *puts, *entries]]
@@ -262,10 +262,6 @@ def _marks(task: Task) -> dict[str, dict[str, str]]:
     return {name: value for name, value in found.items() if isinstance(value, dict)}
 
 
-def _extra(task: Task) -> dict[str, Any]:
-    return _object(task.extra)
-
-
 def _object(text: str) -> dict[str, Any]:
     found = json_text.parse_trusted(text.encode())
     return found if isinstance(found, dict) else {}
@@ -281,12 +277,8 @@ def _digests(imported: ImportedTask) -> dict[str, str]:
 
     Where the task's folder is and when its file was made say nothing about its content.
     """
-    task = replace(
-        imported.task,
-        workspace=None,
-        workspace_base=None,
-        created_at=datetime.min.replace(tzinfo=imported.task.created_at.tzinfo),
-    )
+    made = datetime.fromtimestamp(0, UTC)
+    task = replace(imported.task, workspace=None, workspace_base=None, created_at=made)
     found = {"task": _digest(task)}
     found |= {_name(record): _digest(record) for record in imported.records}
     return found | {"histories": _digest(*imported.histories)}

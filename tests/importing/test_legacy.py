@@ -441,15 +441,23 @@ def test_rows_that_belong_nowhere_are_told(tmp_path, capsys):
         "INSERT INTO agents (agent_id, task_id) VALUES ('a', 77)",
         "ALTER TABLE phases ADD COLUMN mood TEXT",
         "UPDATE phases SET mood = 'MARKED'",
+        "ALTER TABLE handovers ADD COLUMN mood TEXT",
+        "UPDATE handovers SET mood = 'MARKED'",
+        "UPDATE reviews SET retry_count = 4",
+        "INSERT INTO tasks (description) VALUES ('without an id')",
         "ALTER TABLE tasks RENAME TO x",
         "ALTER TABLE x RENAME TO Tasks",
     )
     code, found = imported(capsys, tmp_path, tmp_path)
     assert code == 0
-    assert "rows of tasks that are not in the database, not taken: 1" in found["tasks"][0]["notes"]
+    assert "rows of tasks that are not in the database, not taken: 2" in found["tasks"][0]["notes"]
     with opened(tmp_path) as store:
         assert len(store.load("77").agents) == 1
-        assert "MARKED" in store.load(TASK).phases[0].extra
+        task = store.load(TASK)
+        assert "MARKED" in task.phases[0].extra
+        assert "MARKED" in task.handovers[0].extra
+        assert '"legacy_retry_count":4' in task.reviews[0].extra
+        assert store.counts().total_tasks == 2
 
 
 def test_what_is_printed_steers_no_terminal(tmp_path, capsys):

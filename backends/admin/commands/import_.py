@@ -88,16 +88,14 @@ def import_(
 def _store(settings: Settings, plugins: Plugins, *, dry_run: bool) -> RegistryStore:
     """Open the registry; for a dry run read-only, and an empty one where there is none yet."""
     from registry_api import load_settings, open_store
-    from registry_api.errors import Unavailable
+    from registry_api.workspace import STATE_DIR, has_legacy_registry
 
-    if not dry_run:
+    workspace = settings.workspace
+    is_new = settings.backend == "auto" and not (workspace / STATE_DIR).exists()
+    if dry_run and is_new and not has_legacy_registry(workspace):
+        settings = load_settings(workspace, env={}, backend="memory")
         return open_store(settings, plugins=plugins)
-    try:
-        return open_store(settings, plugins=plugins, read_only=True)
-    except Unavailable as error:
-        if "holds no registry yet" not in str(error):
-            raise
-    return open_store(load_settings(settings.workspace, env={}, backend="memory"), plugins=plugins)
+    return open_store(settings, plugins=plugins, read_only=dry_run)
 
 
 def _importers(plugins: Plugins) -> dict[str, Importer]:

@@ -1,9 +1,9 @@
 """Read the tasks of the legacy system's own database, ``state.sqlite3``.
 
-The database and its write-ahead log are copied first, until neither changes meanwhile: the system
-may run, and its files are not touched. Its three known schemas differ in columns, which are looked
-up. Rows become a document as the system wrote it, which the decoder of documents reads; so statuses
-and times mean the same. What a document has no place for is kept in the task's ``extra``.
+The database and its logs are copied first, until none of them changes meanwhile: the system may
+run, and its files are not touched. Its three known schemas differ in columns, which are looked up.
+Rows become a document as the system wrote it, which the decoder of documents reads; so statuses and
+times mean the same. What a document has no place for is kept in the ``extra`` of a record.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ _FINDING = (
     *("finding_id", "agent_id", "created_at", "finding_type", "severity", "message"),
     *("data", "phase_index"),
 )
+_HANDOVER = (
+    *("handover_id", "from_phase_index", "to_phase_index", "summary", "key_findings"),
+    *("blockers", "recommendations", "created_at"),
+)
 _VERDICT = (
     *("verdict_id", "review_id", "verdict", "reviewer_notes", "submitted_at"),
     *("reviewer_agent_id", "findings"),
@@ -93,27 +98,26 @@ class LegacyDatabase:
         if "tasks" not in tables:
             raise CorruptDocument(f"{path} has no table tasks", next_step="Name another place")
         base = path.parent.parent if path.parent.name == "registry" else path.parent
-        of_task: dict[str, dict[str, list[Row]]] = {}
+        tasks = [row for row in tables["tasks"] if row.get("task_id") is not None]
+        of_task: dict[str, dict[str, list[Row]]] = {str(row["task_id"]): {} for row in tasks}
+        lost = 0
         for name, rows in tables.items():
             for row in rows:
-                if row.get("task_id") is not None:
-                    of = of_task.setdefault(str(row["task_id"]), {})
+                of = of_task.get(str(row.get("task_id")))
+                if of is not None:
                     of.setdefault(name, []).append(row)
-        known = {str(row.get("task_id")) for row in tables["tasks"]}
-        lost = sum(len(r) for t, of in of_task.items() if t not in known for r in of.values())
-        for n, row in enumerate(tables["tasks"]):
-            task_id = str(row.get("task_id"))
-            notes = (
-                [f"rows of tasks that are not in the database, not taken: {lost}"]
-                if lost and not n
-                else []
-            )
+                else:
+                    lost += "task_id" in row
+        notes = [f"rows of tasks that are not in the database, not taken: {lost}"] if lost else []
+        for row in tasks:
+            task_id = str(row["task_id"])
+            reader = _Reader(row, of_task[task_id], times=times, path=path, base=base, notes=notes)
             try:
-                yield _Reader(
-                    row, of_task.get(task_id, {}), times=times, path=path, base=base, notes=notes
-                ).task()
+                found = reader.task()
             except (TypeError, ValueError, RecursionError, RegistryError) as error:
-                yield ImportedTask(task=Task(task_id=task_id), error=str(error))
+                found = ImportedTask(task=Task(task_id=task_id), error=str(error))
+            yield found
+            notes = []
 
 
 def database_in(place: Path) -> Path | None:
@@ -198,7 +202,7 @@ class _Reader:
         notes: list[str],
     ) -> None:
         self._row = row
-        self._task_id = str(row.get("task_id"))
+        self._task_id = str(row["task_id"])
         self._tables = tables
         self._times = times
         self._path = path
@@ -254,6 +258,7 @@ class _Reader:
             context = {key: _parsed(config[key]) for key in _CONTEXT if key in config}
             if context:
                 found["task_context"] = context
+            found |= _left(config, *_LIMITS, *_CONTEXT)
         read = ("description", "workspace", "workspace_base", "status", "updated_at")
         same = ("created_at", "priority", "client_cwd", "current_phase_index")
         return found | self._kept() | _left(row, *read, *same)
@@ -299,7 +304,9 @@ class _Reader:
             for key in (*same, "verdict", "reviewer_notes", "auto_spawned", "critique_agent_id"):
                 if key in row:
                     review[renamed.get(key, key)] = row[key]
-            found.append(review)
+            read = ("review_id", "reviewer_agent_ids", "num_reviewers", "verdict")
+            more = ("reviewer_notes", "auto_spawned", "critique_agent_id")
+            found.append(review | _left(row, *read, *same, *more))
         if verdicts:
             self._notes.append(f"verdicts of {len(verdicts)} unknown reviews were not taken")
         return found
@@ -321,34 +328,36 @@ class _Reader:
                 blockers=_texts(row.get("blockers")),
                 recommendations=_texts(row.get("recommendations")),
                 created_at=moment,
+                extra=json_text.dump_text(_left(row, *_HANDOVER)),
             )
 
-    def _histories(self) -> Iterator[History]:
-        for row in self._of("agent_progress_latest"):
-            moment, agent_id = self._times.read(row.get("timestamp")), row.get("agent_id")
+    def _dated(self, table: str, column: str) -> Iterator[tuple[datetime, str, Row]]:
+        """Yield the rows of a table with their time and agent; tell of those that lack one."""
+        for row in self._of(table):
+            moment, agent_id = self._times.read(row.get(column)), row.get("agent_id")
             if moment is None or not is_id(agent_id):
-                self._notes.append(f"the last report of {agent_id} has no time, not taken")
-                continue
+                self._notes.append(f"a row of {table} of {agent_id} has no time, not taken")
+            else:
+                yield moment, str(agent_id), row
+
+    def _histories(self) -> Iterator[History]:
+        for moment, agent_id, row in self._dated("agent_progress_latest", "timestamp"):
             yield ProgressEntry(
                 task_id=self._task_id,
                 entry_id=f"legacy-{_short(agent_id, row.get('timestamp'), row.get('message'))}",
-                agent_id=str(agent_id),
+                agent_id=agent_id,
                 timestamp=moment,
                 status=_text(row.get("status")),
                 message=_text(row.get("message")),
                 progress=_integer(row.get("progress")) or 0,
                 foreign=True,
             )
-        for row in self._of("agent_findings"):
-            moment, agent_id = self._times.read(row.get("created_at")), row.get("agent_id")
-            if moment is None or not is_id(agent_id):
-                self._notes.append(f"finding {row.get('finding_id')} has no time, not taken")
-                continue
+        for moment, agent_id, row in self._dated("agent_findings", "created_at"):
             data = _parsed(row.get("data"))
             yield Finding(
                 task_id=self._task_id,
                 finding_id=f"legacy-finding-{row.get('finding_id')}",
-                agent_id=str(agent_id),
+                agent_id=agent_id,
                 timestamp=moment,
                 finding_type=_text(row.get("finding_type")),
                 severity=_text(row.get("severity")),
