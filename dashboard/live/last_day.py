@@ -95,11 +95,14 @@ class _Counts:
     def remove(self, task_id: str, entry: _Entry) -> None:
         """Undo ``add``."""
         for began, ended, failed in entry.spans():
-            self.began[began] -= 1
+            _take(self.began, began)
             if ended:
-                self.ended[failed][ended] -= 1
+                _take(self.ended[failed], ended)
         if entry.status is not None:
-            self.tasks[entry.status][entry.ended].pop(task_id, None)
+            names = self.tasks[entry.status][entry.ended]
+            names.pop(task_id, None)
+            if not names:
+                del self.tasks[entry.status][entry.ended]
 
     def rows(self, now: int, length: int) -> tuple[Row, ...]:
         """Return the buckets of the last minutes up to and with the current one."""
@@ -131,6 +134,13 @@ class _Counts:
         found = self.tasks[status]
         for minute in sorted((m for m in found if m >= since), reverse=True):
             yield from reversed(found[minute])
+
+
+def _take(counts: Counter[int], minute: int) -> None:
+    """Count one less; a minute without any is forgotten, or a server would keep each for ever."""
+    counts[minute] -= 1
+    if not counts[minute]:
+        del counts[minute]
 
 
 class LastDay:

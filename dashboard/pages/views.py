@@ -282,7 +282,7 @@ def task(
         axis=charts.AXIS,
         tree=tree[:_AGENTS],
         matching=len(tree),
-        attempts={a.agent_id: attempt_of(a).number for _, a in tree},
+        attempts={a.agent_id: attempt_of(a).number for _, a in tree[:_AGENTS]},
         messages={entry.agent_id: entry.message for entry in snapshot.latest},
         known={a.agent_id for a in snapshot.agents},
         status=status,

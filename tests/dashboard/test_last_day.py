@@ -190,6 +190,10 @@ def test_what_is_older_than_a_day_is_forgotten(tmp_path):
         assert index.last_day.recent(now) == before
         assert before.day == ((1, 0, 0),) * 60
         assert set(index.last_day._entries) == {"new"}
+        counts = index.last_day._counts
+        assert set(counts.began) == {minute(old)}
+        assert not any(counts.ended.values())
+        assert not any(counts.tasks.values())
 
 
 @pytest.mark.parametrize("backend", ["json", "sqlite"])
