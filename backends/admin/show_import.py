@@ -40,5 +40,5 @@ def show_import(found: dict[str, Any]) -> None:
     out(
         f"{len(done)} of {len(found['tasks'])} tasks {verb}: "
         f"{sum(t['put'] for t in done)} records, {sum(t['appended'] for t in done)} entries of "
-        f"histories. Times without a zone were read as {found['zone'] or 'local time'}.\n"
+        f"histories. Times without a zone were read as {found['zone'] or 'local time'}."
     )
